@@ -1,0 +1,1 @@
+"""The daemon: everything of Evertoken but the thin Celery tasks."""

@@ -1,0 +1,157 @@
+"""The error tree, by what the caller must do.
+
+Every text of this tree is safe to print: it holds no token, no secret, no code and no body of an answer.
+
+    EvertokenError
+    ├── UsageError              the person asked for something that cannot be taken: exit 2
+    ├── NotFoundError           what was asked for is not there: exit 1
+    ├── ConfigurationError      a setting is missing or contradicts another: the process does not start
+    ├── NotReadyError           database, Redis or keyring are not as needed: nothing is sent to TikTok
+    │   └── StoreUnavailableError   the database did not answer or did not commit: try again, claim nothing new
+    ├── SealError               sealed bytes do not open under this key and place
+    ├── JournalError            the journal cannot be written or read
+    └── TikTokError             a call to TikTok did not succeed
+        ├── NotSentError        the request never left: retry with the same token
+        ├── InDoubtError        it was sent and no complete answer came
+        ├── WaitError           the quota is spent: wait this long
+        ├── BackOffError        TikTok answered with trouble of its own: back off and retry
+        ├── StopEveryoneError   our app, secret or request is wrong: stop the whole app, mark no creator
+        ├── AskCreatorError     the grant is gone: the creator must be asked to authorize again
+        ├── RefreshFirstError   a read met a dead access token: refresh once, then repeat the read
+        └── GiveUpError         this one item cannot be had: leave it, touch nothing else
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+QuotaScope = Literal["second", "minute", "day", "account"]
+"""Which limit was broken: the app's per second, per minute or per day, or one account's on one endpoint."""
+
+
+class EvertokenError(Exception):
+    """Base of all our errors; `str()` is one sentence for a person and holds no secret."""
+
+
+class UsageError(EvertokenError):
+    """The person asked for something that cannot be taken; commands exit 2."""
+
+
+class NotFoundError(EvertokenError):
+    """What was asked for is not there; commands exit 1."""
+
+
+class ConfigurationError(EvertokenError):
+    """A setting is missing, malformed or contradicts another; the process does not start."""
+
+
+class NotReadyError(EvertokenError):
+    """Something the daemon stands on is not as needed; nothing is sent to TikTok."""
+
+
+class StoreUnavailableError(NotReadyError):
+    """The database did not answer or did not commit; try again and claim nothing new meanwhile."""
+
+
+class SealError(EvertokenError):
+    """Sealed bytes do not open under this keyring and place; the text never holds the bytes."""
+
+
+class JournalError(EvertokenError):
+    """The journal cannot be written or read."""
+
+
+class TikTokError(EvertokenError):
+    """A call to TikTok did not succeed.
+
+    Attributes:
+        call: the path of the call, such as `tt_user/oauth2/refresh_token/`.
+        code: TikTok's application code, or None where no envelope was read.
+        http_status: the HTTP status, or None where no status line came.
+        request_id: TikTok's `request_id`, or None.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        call: str,
+        code: int | None = None,
+        http_status: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(text)
+        self.call = call
+        self.code = code
+        self.http_status = http_status
+        self.request_id = request_id
+
+
+class NotSentError(TikTokError):
+    """The request never left this process: DNS, refused connection or TLS; the same token may be sent again."""
+
+
+class InDoubtError(TikTokError):
+    """The request was sent and no complete answer came: TikTok may or may not have acted on it."""
+
+
+class WaitError(TikTokError):
+    """TikTok said that a quota is spent.
+
+    Attributes:
+        seconds: how long to wait, in seconds, already clamped to sane bounds.
+        scope: which limit was broken.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        seconds: float,
+        scope: QuotaScope,
+        call: str,
+        code: int | None = None,
+        http_status: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(text, call=call, code=code, http_status=http_status, request_id=request_id)
+        self.seconds = seconds
+        self.scope: QuotaScope = scope
+
+
+class BackOffError(TikTokError):
+    """TikTok answered, completely, that it has trouble of its own: back off and retry."""
+
+
+class StopEveryoneError(TikTokError):
+    """Our app, its secret or our request is wrong: stop for the whole app, alarm, and mark no creator."""
+
+
+class AskCreatorError(TikTokError):
+    """TikTok says that this grant is gone.
+
+    Attributes:
+        at_once: True where the code alone is proof (40103, 40107); False where one slow retry comes first
+            (40105, 40106, 40120, 40131).
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        at_once: bool,
+        call: str,
+        code: int | None = None,
+        http_status: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(text, call=call, code=code, http_status=http_status, request_id=request_id)
+        self.at_once = at_once
+
+
+class RefreshFirstError(TikTokError):
+    """A read met an expired or revoked access token: refresh once, then repeat the read."""
+
+
+class GiveUpError(TikTokError):
+    """This one item cannot be had; leave it and touch nothing else."""

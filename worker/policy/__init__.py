@@ -1,0 +1,1 @@
+"""Pure decisions: `now` is an argument, and a decision is a value with a reason."""

@@ -1,0 +1,261 @@
+"""What the store takes and gives: frozen values, no session and no plaintext secret.
+
+All instants are aware UTC datetimes on the database's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from worker.vault.sealing import SealedPair
+
+
+class GrantStatus(StrEnum):
+    """What a grant can be; only `active` and `suspect` are refreshed."""
+
+    ACTIVE = "active"
+    SUSPECT = "suspect"  # an attempt is in doubt and TikTok refuses what we hold; the access token is still served
+    NEEDS_REAUTH = "needs_reauth"  # the creator must authorize again
+    REVOKED = "revoked"  # ended on our side
+
+
+class AttemptOutcome(StrEnum):
+    """How an attempt ended; a row without one is still under way, or its process died."""
+
+    REFRESHED = "refreshed"
+    NOT_SENT = "not_sent"
+    IN_DOUBT = "in_doubt"
+    REFUSED = "refused"  # TikTok says that the grant is gone
+    BACKED_OFF = "backed_off"  # TikTok answered with trouble of its own, or the quota was spent
+    STOPPED = "stopped"  # our app, secret or request is wrong
+    MISFIT = "misfit"  # an answer that does not fit: the wrong creator, or nothing that can be used
+
+
+@dataclass(frozen=True)
+class DueGrant:
+    """A row of the due scan."""
+
+    grant_id: int
+    access_expires_at: datetime
+    failures: int
+
+
+@dataclass(frozen=True)
+class PairVersion:
+    """One stored pair of a grant."""
+
+    consent: int
+    generation: int
+    sealed: SealedPair
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to refresh one grant until the lease ends, committed before it is returned.
+
+    Attributes:
+        consent: the consent that the attempt belongs to.
+        generation: the number of this attempt; the pair it brings bears it.
+        versions: the stored pairs of this consent that were not wiped, newest first; the first is the current one.
+        unresolved: generations of older attempts of this consent that have no outcome, or ended in doubt.
+        claimed_at: the database's time when the claim was committed.
+    """
+
+    grant_id: int
+    creator_id: str
+    consent: int
+    generation: int
+    owner: str
+    claimed_at: datetime
+    lease_until: datetime
+    status: GrantStatus
+    versions: tuple[PairVersion, ...]
+    unresolved: tuple[int, ...]
+    failures: int
+    jitter: float
+    issued_at: datetime
+    access_expires_at: datetime
+    refresh_expires_at: datetime | None
+    scope: str
+
+
+@dataclass(frozen=True)
+class NewPair:
+    """A pair to be stored, sealed, with its dates.
+
+    Attributes:
+        issued_at: when its life began: the time of sending, on the database's clock.
+        refresh_expires_at: None where TikTok did not say.
+        scope: granted scopes, sorted and comma separated; None keeps the stored ones.
+        next_refresh_at: when its renewal window begins.
+    """
+
+    sealed: SealedPair
+    issued_at: datetime
+    access_expires_at: datetime
+    refresh_expires_at: datetime | None
+    next_refresh_at: datetime
+    scope: str | None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What storing a pair did.
+
+    Attributes:
+        moved: True where the grant's pointer moved to this pair; False where a newer pair or consent is current.
+        revived: True where the grant had been suspect or needing re-authorization and is active again.
+    """
+
+    grant_id: int
+    moved: bool
+    revived: bool
+
+
+@dataclass(frozen=True)
+class GrantView:
+    """A grant as people look at it: no sealed bytes."""
+
+    grant_id: int
+    creator_id: str
+    consent: int
+    generation: int
+    pair_generation: int
+    status: GrantStatus
+    scope: str
+    issued_at: datetime
+    access_expires_at: datetime
+    refresh_expires_at: datetime | None
+    next_refresh_at: datetime
+    jitter: float
+    failures: int
+    last_reason: str | None
+    lease_owner: str | None
+    lease_until: datetime | None
+    next_pull_at: datetime | None
+    pulled_at: datetime | None
+    pull_failures: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class AttemptView:
+    """One attempt in a grant's history."""
+
+    consent: int
+    generation: int
+    owner: str
+    claimed_at: datetime
+    finished_at: datetime | None
+    outcome: AttemptOutcome | None
+    code: int | None
+    http_status: int | None
+    request_id: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class CurrentPair:
+    """The pair that is served now, sealed, with what a reader needs to open and judge it."""
+
+    grant_id: int
+    creator_id: str
+    consent: int
+    generation: int
+    status: GrantStatus
+    sealed: SealedPair
+    issued_at: datetime
+    access_expires_at: datetime
+    refresh_expires_at: datetime | None
+    scope: str
+    now: datetime
+
+
+@dataclass(frozen=True)
+class PullClaim:
+    """The right to pull one creator's account data for a bounded time."""
+
+    grant_id: int
+    owner: str
+    pair: CurrentPair
+    pull_failures: int
+    lease_until: datetime
+
+
+@dataclass(frozen=True)
+class SnapshotView:
+    """One stored pull."""
+
+    grant_id: int
+    pulled_at: datetime
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FleetStatus:
+    """Counts over all grants, on the database's clock.
+
+    Attributes:
+        fresh: serving, and the renewal window has not begun.
+        due: serving, the window has begun, the access token still lives (a held lease counts as due).
+        overdue: of the due ones, those in the last tenth of the token's life.
+        expired: serving, and the access token has ended.
+        in_doubt: serving grants whose newest attempt was sent and has no complete answer, or are suspect.
+        least_seconds_left: seconds until the next access token of a serving grant ends; None in an empty fleet.
+        oldest_due_seconds: for how long the oldest due grant has been due; 0 where none is.
+    """
+
+    total: int
+    by_status: dict[str, int]
+    fresh: int
+    due: int
+    overdue: int
+    expired: int
+    in_doubt: int
+    needs_reauth: int
+    least_seconds_left: float | None
+    oldest_due_seconds: float
+
+
+@dataclass(frozen=True)
+class SchemaState:
+    """The migration that the database is at, and the one that this code wants; `at` is None in an empty database."""
+
+    at: str | None
+    wanted: str
+
+    @property
+    def current(self) -> bool:
+        """True where nothing is left to migrate."""
+        return self.at == self.wanted
+
+
+@dataclass(frozen=True)
+class NewConsent:
+    """A creator's consent to be stored: an exchanged code or an imported pair.
+
+    Attributes:
+        creator_id: the creator whose id the answer or the import line bears.
+        pull: True to want an account-data pull at once.
+    """
+
+    creator_id: str
+    scope: str
+    issued_at: datetime
+    access_expires_at: datetime
+    refresh_expires_at: datetime | None
+    next_refresh_at: datetime
+    jitter: float
+    pull: bool = True
+
+
+class ConsentResult(StrEnum):
+    """What storing a consent did."""
+
+    CREATED = "created"
+    REPLACED = "replaced"
+    SKIPPED = "skipped"  # the creator is known and replacing was not asked for

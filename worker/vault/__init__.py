@@ -1,0 +1,7 @@
+"""Secrets at rest and in memory: the token type, the keyring, sealing and the journal."""
+
+from worker.vault.keyring import Keyring
+from worker.vault.sealing import PairPlace, SealedPair, Sealer
+from worker.vault.token import Token
+
+__all__ = ["Keyring", "PairPlace", "SealedPair", "Sealer", "Token"]
