@@ -37,7 +37,7 @@ class TokenAnswer:
         creator_id: the account's id (`open_id`, or `creator_id` in older answers).
         access_token: the new access token.
         refresh_token: the new refresh token, or None where the answer held none: keep the old one.
-        access_seconds: life of the access token in seconds as the answer said it, or None where it is missing or absurd.
+        access_seconds: life of the access token in seconds as the answer said it; None where missing or absurd.
         refresh_seconds: seconds left of the refresh token, or None likewise.
         scope: granted scopes, sorted and without duplicates; None where the answer named none.
         request_id: TikTok's `request_id`, or None.

@@ -1,0 +1,244 @@
+"""One frozen Settings, read from the environment, `.env` and secret files; contradictions are refused at the start.
+
+Every name has the prefix `EVERTOKEN_`. `EVERTOKEN_X_FILE` names a file that holds the value of `EVERTOKEN_X`.
+The environment goes before `.env`, and a value before its file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from worker.errors import ConfigurationError
+from worker.vault.token import Token
+
+PREFIX: Final = "EVERTOKEN_"
+TEST_SWITCHES: Final = frozenset({"EVERTOKEN_TEST_FAILPOINTS", "EVERTOKEN_TEST_RUN"})
+"""Read by the fault harness, not by Settings; the worker refuses them outside tests."""
+HIGHEST_TIER: Final = (50, 3000)
+"""TikTok's Ultimate tier: requests per second and per minute (official doc 1740029171730433)."""
+RETRY_PAUSE_SHARE: Final = 1 / 9
+"""Longest pause before the one quick retry of an attempt in doubt, as a part of the deadline: 5 s of 45 s."""
+
+
+def _secret(value: object) -> object:
+    return Token(value.strip()) if isinstance(value, str) and value.strip() else value
+
+
+def _comma_list(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Secret = Annotated[Token, BeforeValidator(_secret), PlainSerializer(str)]
+CommaList = Annotated[tuple[str, ...], BeforeValidator(_comma_list)]
+
+
+class Settings(BaseModel):
+    """All settings of the daemon; frozen, and its `repr` shows no secret."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+    tiktok_app_id: str = Field(min_length=1, description="The app's id (`client_key` in the portal's link).")
+    tiktok_app_secret: Secret = Field(description="The app's secret.")
+    tiktok_app_secret_next: Secret | None = Field(
+        default=None, description="A second app secret, tried where the first is refused, while TikTok's is rotated."
+    )
+    tiktok_redirect_uri: str = Field(
+        min_length=1, description="The redirect address as registered with TikTok, byte for byte."
+    )
+    keyring: Secret = Field(description="The sealing keys as JSON; `celery -A worker keys new` makes one.")
+
+    database_url: str = Field(
+        repr=False,
+        default="sqlite:///./var/evertoken.db",
+        description="SQLite (one host) or PostgreSQL: `postgresql://user:password@host/name`.",
+    )
+    redis_url: str = Field(
+        repr=False,
+        default="redis://127.0.0.1:6379/0",
+        description="Broker and limiter: `redis://`, `rediss://` or `redis+socket://PATH`.",
+    )
+    journal_dir: Path = Field(
+        default=Path("var/journal"), description="Folder of the sealed journal, on a disk that survives restarts."
+    )
+    run_dir: Path = Field(default=Path("var/run"), description="Folder of the heartbeat files of worker and beat.")
+
+    tiktok_base_url: str = Field(
+        default="https://business-api.tiktok.com/open_api",
+        description="Base of the API; plain http is taken only on loopback.",
+    )
+    tiktok_authorize_url: str = Field(
+        default="https://www.tiktok.com/v2/auth/authorize/", description="TikTok's consent page."
+    )
+    tiktok_scopes: CommaList = Field(
+        default=("user.info.basic", "user.info.username", "user.info.stats", "user.info.profile", "user.insights"),
+        description="Scopes that the consent link asks for, separated by commas.",
+    )
+
+    renew_at: float = Field(
+        default=2 / 3, ge=0.1, le=0.85, description="Part of the access token's life after which it is renewed."
+    )
+    quota_per_second: int = Field(default=10, ge=1, description="Requests that TikTok permits the app in a second.")
+    quota_per_minute: int = Field(default=600, ge=1, description="Requests that TikTok permits the app in a minute.")
+    quota_per_account_minute: int = Field(
+        default=40, ge=1, description="Requests that TikTok permits in a minute for one account and endpoint."
+    )
+    in_doubt_retry: Literal["once", "never"] = Field(
+        default="once", description="Whether an attempt in doubt is sent a second time at once, under the same lease."
+    )
+
+    lease_seconds: float = Field(default=120, gt=0, le=3600, description="How long a claim on a grant lasts.")
+    connect_seconds: float = Field(default=5, gt=0, le=60, description="Longest time to connect to TikTok.")
+    deadline_seconds: float = Field(default=45, gt=0, le=600, description="Longest time of a whole call to TikTok.")
+    store_seconds: float = Field(default=5, gt=0, le=60, description="Longest time of one database statement.")
+    scan_seconds: float = Field(default=10, gt=0, le=600, description="Time between two scans for due grants.")
+    upkeep_seconds: float = Field(default=60, gt=0, le=3600, description="Time between two rounds of upkeep.")
+    state_seconds: int = Field(default=600, ge=60, le=86400, description="Life of a consent link's `state`.")
+    snapshots_kept: int = Field(default=30, ge=1, le=10000, description="Snapshots kept for each creator.")
+
+    metrics_port: int | None = Field(default=None, ge=1, le=65535, description="Port of the Prometheus metrics.")
+    notice_url: str | None = Field(default=None, description="Where notices are posted as signed JSON.")
+    notice_secret: Secret | None = Field(default=None, description="Key of the notices' signature.")
+    log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or text.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> Self:
+        problems = [*_bad_addresses(self), *_contradictions(self)]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def sandboxed(self) -> bool:
+        """True where the API's base is on loopback: a stand-in, whose quota may be any."""
+        return _on_loopback(self.tiktok_base_url)
+
+
+def load_settings(environ: Mapping[str, str] | None = None, *, dotenv: Path | None = Path(".env")) -> Settings:
+    """Read the settings.
+
+    Args:
+        environ: the environment; the process's own by default.
+        dotenv: a file of `NAME=value` lines that the environment goes before; None reads none.
+
+    Raises:
+        ConfigurationError: every problem in one text: which name, and what it expected; no value is echoed.
+    """
+    raw = dotenv_values(dotenv, interpolate=False) if dotenv else {}
+    raw |= os.environ if environ is None else environ
+    given = {name: value for name, value in raw.items() if name.startswith(PREFIX) and value and value.strip()}
+    problems = list(_unknown(given))
+    values: dict[str, str] = {}
+    for field in Settings.model_fields:
+        name = PREFIX + field.upper()
+        if name in given:
+            values[field] = given[name]
+        elif f"{name}_FILE" in given:
+            try:
+                values[field] = Path(given[f"{name}_FILE"]).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                problems.append(f"{name}_FILE: the file cannot be read ({type(error).__name__})")
+    if not problems:
+        try:
+            return Settings.model_validate(values)
+        except ValidationError as error:
+            problems.extend(_explain(error))
+    raise ConfigurationError("; ".join(problems))
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """Return name, default and description of every setting, in the order of the class."""
+    return [
+        (PREFIX + field.upper(), _shown_default(info.default, required=info.is_required()), info.description or "")
+        for field, info in Settings.model_fields.items()
+    ]
+
+
+def _shown_default(default: Any, *, required: bool) -> str:
+    if required:
+        return "(required)"
+    if default is None:
+        return ""
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return f"{default:.4f}" if isinstance(default, float) and default % 1 else str(default)
+
+
+def _unknown(given: Mapping[str, str]) -> Iterator[str]:
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    known |= {f"{name}_FILE" for name in known} | TEST_SWITCHES
+    for name in sorted(set(given) - known):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        yield f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for item in error.errors(include_input=False, include_url=False, include_context=False):
+        if not item["loc"]:
+            yield item["msg"].removeprefix("Value error, ")
+            continue
+        name = PREFIX + str(item["loc"][0]).upper()
+        if item["type"] == "missing":
+            yield f"{name} is missing (or name a file that holds it in {name}_FILE)"
+        else:
+            yield f"{name}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def lease_needed(settings: Settings) -> float:
+    """Return the shortest lease, in seconds, that outlasts what is done under it."""
+    sends = 2 if settings.in_doubt_retry == "once" else 1
+    pause = settings.deadline_seconds * RETRY_PAUSE_SHARE * (sends - 1)
+    return sends * settings.deadline_seconds + pause + settings.store_seconds
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    needed = lease_needed(settings)
+    if settings.lease_seconds < needed:
+        yield (
+            f"{PREFIX}LEASE_SECONDS is {settings.lease_seconds:g} and must be at least {needed:g}: it has to outlast "
+            f"the calls of at most {PREFIX}DEADLINE_SECONDS={settings.deadline_seconds:g}, one retry, and the "
+            f"writing of the result ({PREFIX}STORE_SECONDS={settings.store_seconds:g})"
+        )
+    if settings.connect_seconds > settings.deadline_seconds:
+        yield f"{PREFIX}CONNECT_SECONDS is longer than {PREFIX}DEADLINE_SECONDS"
+    if not settings.sandboxed:
+        for name, value, highest in (
+            ("QUOTA_PER_SECOND", settings.quota_per_second, HIGHEST_TIER[0]),
+            ("QUOTA_PER_MINUTE", settings.quota_per_minute, HIGHEST_TIER[1]),
+        ):
+            if value > highest:
+                yield f"{PREFIX}{name} is {value}, above TikTok's highest tier of {highest}"
+
+
+def _bad_addresses(settings: Settings) -> Iterator[str]:
+    if settings.notice_url and settings.notice_secret is None:
+        yield f"{PREFIX}NOTICE_URL is set and {PREFIX}NOTICE_SECRET is missing: notices are signed"
+    for field in ("tiktok_base_url", "tiktok_authorize_url", "notice_url"):
+        url = getattr(settings, field)
+        if url:
+            yield from _bad_url(PREFIX + field.upper(), url)
+    if not settings.database_url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
+        yield f"{PREFIX}DATABASE_URL must begin with sqlite:/// or postgresql://"
+    if not settings.redis_url.startswith(("redis://", "rediss://", "redis+socket://")):
+        yield f"{PREFIX}REDIS_URL must begin with redis://, rediss:// or redis+socket://"
+
+
+def _bad_url(name: str, url: str) -> Iterator[str]:
+    parts = urlsplit(url)
+    if parts.username or parts.password or not parts.hostname:
+        yield f"{name} must be a plain address with a host and no password"
+    elif parts.scheme != "https" and not (parts.scheme == "http" and _on_loopback(url)):
+        yield f"{name} must begin with https:// (plain http is taken only on loopback)"
+
+
+def _on_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")
