@@ -1,0 +1,60 @@
+# Everything is set up in .venv, from hashes in a lock file. Nothing else on this machine is touched.
+# The help is made of the comments after `##`.
+
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; done; echo python3)
+UV ?= $(shell command -v uv || echo build/uv/bin/uv)
+WORKERS ?= 2
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
+PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_SCRIPT_LOCATION=1 .venv/bin/python -m pip --quiet
+READY = .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format docs lock clean
+
+help: ## list what can be made
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='|' read -r name text; do \
+		printf '%-12s %s\n' "$$name" "$$text"; done
+
+demo: $(READY) ## run the whole system on this machine for a minute, against a stand-in for TikTok
+	@.venv/bin/celery -A worker demo $(ARGS)
+
+test: $(READY) ## run the tests; real Redis and PostgreSQL servers start as child processes
+	@.venv/bin/pytest -n $(WORKERS) $(ARGS)
+
+check: $(READY) ## check style, types, the house's rules and that generated pages are up to date
+	@echo "ruff: style" && .venv/bin/ruff check --quiet
+	@echo "ruff: format" && .venv/bin/ruff format --check --quiet
+	@echo "mypy: types" && .venv/bin/mypy --no-error-summary
+	@echo "import-linter: the house" && { report=$$(.venv/bin/lint-imports 2>&1) || { echo "$$report"; exit 1; }; }
+	@echo "docs: generated pages" && .venv/bin/python docs/write_settings.py --check
+
+format: $(READY) ## put the code into the project's format
+	@.venv/bin/ruff check --quiet --fix-only && .venv/bin/ruff format --quiet
+
+docs: $(READY) ## write docs/settings.md again from the code
+	@.venv/bin/python docs/write_settings.py
+
+lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes
+	@echo "deploy/requirements.lock: what a server needs"
+	@$(COMPILE) --upgrade --extra flower --output-file deploy/requirements.lock pyproject.toml
+	@echo "deploy/requirements-dev.lock: that, and what demo and tests need"
+	@$(COMPILE) --upgrade --extra dev --constraint deploy/requirements.lock --output-file deploy/requirements-dev.lock pyproject.toml
+
+clean: ## remove what was built here, .venv included; data under var/ stays
+	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	@find worker tasks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): deploy/requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Evertoken needs Python 3.11 or newer and found %d.%d; name one: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	@echo "Setting up .venv with $$($(PYTHON) --version 2>&1): about a minute, once."
+	@$(PYTHON) -m venv .venv || { echo "Python's venv module does not work here (on Debian and Ubuntu: install python3-venv)."; exit 1; }
+	@mkdir -p build
+	@$(PIP) install --require-hashes --requirement deploy/requirements-dev.lock
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+build/uv/bin/uv:
+	@echo "Fetching uv into build/uv."
+	@$(PYTHON) -m venv build/uv && build/uv/bin/python -m pip --quiet --disable-pip-version-check install uv

@@ -1,0 +1,48 @@
+"""Write docs/settings.md from worker/settings.py; with `--check`, only say whether it is up to date."""  # noqa: INP001 - a script beside the page that it writes
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from worker.settings import settings_table
+
+PAGE: Final = Path(__file__).with_name("settings.md")
+HEAD: Final = """\
+# Settings
+
+This page is generated from `worker/settings.py` by `make docs`.
+
+Every setting is read from the environment, else from a file `.env` in the working folder. For each name there is also
+`NAME_FILE`: the path of a file that holds the value. A value goes before its file. An unknown `EVERTOKEN_` name, a
+missing value or two values that contradict each other stop the process at its start, with a sentence that says which.
+
+| name | default | what it is |
+|---|---|---|
+"""
+
+
+def settings_page() -> str:
+    """Return the whole page as Markdown."""
+    rows = []
+    for name, default, text in settings_table():
+        shown = f" `{default}`" if default and default != "(required)" else f" {default}".rstrip()
+        rows.append(f"| `{name}` |{shown} | {text.replace('|', chr(92) + '|')} |")
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or compare it; return the exit status."""
+    page = settings_page()
+    if "--check" not in arguments:
+        PAGE.write_text(page, encoding="utf-8")
+        return 0
+    if PAGE.exists() and PAGE.read_text(encoding="utf-8") == page:
+        return 0
+    sys.stderr.write("docs/settings.md is not what the code says; write it again with `make docs`\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
