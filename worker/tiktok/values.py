@@ -19,6 +19,8 @@ class RawAnswer:
         complete: True where the answer ended as its framing said.
         fault: for an incomplete answer, what went wrong in a few words without any of its bytes.
         retry_after: the Retry-After header's text, or None.
+        sent: the secrets that the request held, so that an echo of them is hidden from every text; None for an
+            answer that comes back from the journal, and then nothing that TikTok worded is shown.
     """
 
     call: str
@@ -27,6 +29,7 @@ class RawAnswer:
     complete: bool
     fault: str | None = None
     retry_after: str | None = None
+    sent: tuple[Token, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,23 @@
+"""The client of TikTok's API for Business: one call per method, answers as values, trouble as typed errors."""
+
+from worker.tiktok.answers import read_token_answer, salvage
+from worker.tiktok.client import TikTok
+from worker.tiktok.codes import ACCOUNT_CALL, EXCHANGE_CALL, REFRESH_CALL, REVOKE_CALL, TOKEN_INFO_CALL
+from worker.tiktok.fields import fields_for_scope
+from worker.tiktok.values import AccountData, RawAnswer, TokenAnswer, TokenInfo
+
+__all__ = [
+    "ACCOUNT_CALL",
+    "EXCHANGE_CALL",
+    "REFRESH_CALL",
+    "REVOKE_CALL",
+    "TOKEN_INFO_CALL",
+    "AccountData",
+    "RawAnswer",
+    "TikTok",
+    "TokenAnswer",
+    "TokenInfo",
+    "fields_for_scope",
+    "read_token_answer",
+    "salvage",
+]

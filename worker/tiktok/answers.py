@@ -1,0 +1,167 @@
+"""Reads token answers: strict about whose pair it is, lenient about everything that a pair can live without.
+
+Pure functions of the received bytes, so that a replay from the journal reads exactly what the live call would have.
+The names are those of the current API, of early v1.3 and of v1.2, whose answers had no envelope.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any, Final
+
+from worker.errors import InDoubtError
+from worker.tiktok.codes import SUCCESS_CODES
+from worker.tiktok.envelope import is_text, open_envelope, read_code, secrets_of
+from worker.tiktok.parsing import Document, read_prefix
+from worker.tiktok.values import RawAnswer, TokenAnswer
+from worker.tiktok.wording import clean_request_id
+from worker.vault.token import Token
+
+CREATOR_NAMES: Final = ("open_id", "creator_id")
+ACCESS_LIFE_NAMES: Final = ("expires_in", "expires")
+REFRESH_LIFE_NAMES: Final = ("refresh_token_expires_in", "refresh_expires_in", "refresh_expires")
+ABSURD_SECONDS: Final = 400 * 86400
+CREATOR_LIMIT: Final = 255
+SCOPE_LIMIT: Final = 100
+DECISIVE_KEYS: Final = frozenset({"code", "data", "access_token", "refresh_token", *CREATOR_NAMES})
+"""Where one of these stands twice with different values, nobody can tell which one TikTok meant."""
+
+SECONDS: Final = re.compile(r"[0-9]{1,12}(\.0*)?", re.ASCII)
+
+
+def read_token_answer(raw: RawAnswer, *, now: datetime | None = None) -> TokenAnswer:
+    """Read the answer to an exchange or a refresh.
+
+    Args:
+        raw: the answer as received, live or out of the journal.
+        now: aware UTC; serves only the waits that end at a date (a Retry-After date, a quota of the day).
+
+    Returns:
+        The pair. A life that is missing or absurd is None and a remark says so; the pair is kept all the same.
+
+    Raises:
+        InDoubtError: nothing usable came; `salvage` may still find a pair in it.
+        WaitError: a quota is spent.
+        BackOffError: TikTok's own trouble, or a code we do not know.
+        StopEveryoneError: our app, its secret, our request or our address is wrong.
+        AskCreatorError: TikTok says that this grant, or this code, is no good any more.
+    """
+    envelope = open_envelope(raw, now=now)
+    document = Document(envelope.members, envelope.repeated)
+    answer = _token_object(document, envelope.request_id)
+    if isinstance(answer, str):
+        raise InDoubtError(
+            f"{raw.call} was answered without a pair that can be used ({answer})",
+            call=raw.call,
+            code=envelope.code,
+            http_status=raw.http_status,
+            request_id=envelope.request_id,
+        )
+    return answer
+
+
+def salvage(raw: RawAnswer) -> TokenAnswer | None:
+    """Find a pair in an answer that could not be read as a whole: cut off, too long, or under an error's status.
+
+    Args:
+        raw: the answer as received.
+
+    Returns:
+        The pair where both token strings and the creator's id are there in full and no code speaks against them;
+        else None. A life that the cut took away is None.
+    """
+    document = read_prefix(raw.body)
+    if document is None:
+        return None
+    code = read_code(document.members.get("code"))
+    if code is not None and code not in SUCCESS_CODES:
+        return None
+    request_id = clean_request_id(document.members.get("request_id"), secrets_of(raw, document.members))
+    answer = _token_object(document, request_id, remarks=("salvaged from an answer that was not complete",))
+    if isinstance(answer, str) or answer.refresh_token is None:
+        return None
+    return answer
+
+
+def _token_object(document: Document, request_id: str | None, remarks: tuple[str, ...] = ()) -> TokenAnswer | str:
+    """Return the token answer in a document, or in a few words what is missing."""
+    if DECISIVE_KEYS & document.repeated:
+        return "a decisive key stands there twice"
+    data = document.members.get("data")
+    found = data if isinstance(data, dict) and "access_token" in data else document.members
+    access = found.get("access_token")
+    if not is_text(access):
+        return "no access token"
+    creator = read_creator(found)
+    if creator is None:
+        return "no creator, or two of them"
+    noted = list(remarks)
+    refresh = found.get("refresh_token")
+    if refresh not in (None, "") and not is_text(refresh):
+        noted.append("refresh token is not a text: the old one is kept")
+    if found is data and read_code(document.members.get("code")) != 0:
+        noted.append("the envelope's code is not 0")
+    return TokenAnswer(
+        creator_id=creator,
+        access_token=Token(str(access)),
+        refresh_token=Token(str(refresh)) if is_text(refresh) else None,
+        access_seconds=_life(found, ACCESS_LIFE_NAMES, noted),
+        refresh_seconds=_life(found, REFRESH_LIFE_NAMES, noted),
+        scope=read_scope(found.get("scope"), noted),
+        request_id=request_id,
+        remarks=tuple(noted),
+    )
+
+
+def read_creator(found: dict[str, Any]) -> str | None:
+    """Return the one creator the answer names; a bare number counts, two different ids do not."""
+    named = set()
+    for name in CREATOR_NAMES:
+        value = found.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if isinstance(value, str) and value:
+            named.add(value)
+    creator = named.pop() if len(named) == 1 else ""
+    usable = creator.isprintable() and " " not in creator and 0 < len(creator) <= CREATOR_LIMIT
+    return creator if usable else None
+
+
+def _life(found: dict[str, Any], names: tuple[str, ...], noted: list[str]) -> int | None:
+    """Return seconds of life under the first of its names; integral floats and digits in a text count."""
+    name = next((known for known in names if found.get(known) is not None), None)
+    if name is None:
+        noted.append(f"{names[0]} is missing")
+        return None
+    value = found[name]
+    if isinstance(value, str) and SECONDS.fullmatch(value.strip()):
+        value = float(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= ABSURD_SECONDS:
+        noted.append(f"{name} is no life of 1 second to 400 days")
+        return None
+    return value
+
+
+def read_scope(value: Any, noted: list[str]) -> tuple[str, ...] | None:
+    """Return the granted scopes, sorted and without duplicates; TikTok's order is not stable."""
+    if value is None:
+        return None
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list):
+        names = [None]
+    usable = {name.strip() for name in names if _is_scope(name)}
+    if not usable or not all(name == "" or _is_scope(name) for name in names):
+        noted.append("scope holds something that is no scope")
+    return tuple(sorted(usable)) or None
+
+
+def _is_scope(name: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and 0 < len(name.strip()) <= SCOPE_LIMIT
+        and name.strip().isprintable()
+        and not {" ", ","} & set(name.strip())
+    )

@@ -1,0 +1,242 @@
+"""TikTok's API for Business as this app uses it: consent, exchange, refresh, revoke, and the reads of an account."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Final
+
+from worker.errors import ConfigurationError, GiveUpError, TikTokError, WaitError
+from worker.tiktok.address import authorization_url, checked_address
+from worker.tiktok.answers import read_token_answer
+from worker.tiktok.codes import (
+    ACCOUNT_CALL,
+    DEAD_TOKEN_CODES,
+    EXCHANGE_CALL,
+    REFRESH_CALL,
+    REVOKE_CALL,
+    TOKEN_INFO_CALL,
+)
+from worker.tiktok.envelope import Envelope, open_envelope
+from worker.tiktok.reads import read_account_data, read_token_info
+from worker.tiktok.transport import Request, Transport
+from worker.tiktok.values import AccountData, RawAnswer, TokenAnswer, TokenInfo
+from worker.vault.token import Token
+
+ACCOUNT_LIMIT_BYTES: Final = 1 << 20
+"""Sixty days of metrics with their hours are longer than any token answer."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _no_failpoint(_name: str) -> None:
+    return
+
+
+class TikTok:
+    """The client; one instance serves all threads of a process and opens nothing before its first call.
+
+    Nothing is retried and nothing is followed: a request goes out at most once. Token calls come in two steps, so
+    that the journal can stand between receiving and reading.
+
+    Args:
+        app_id: the app's id (`client_key`, `client_id` and `app_id` are all this one).
+        app_secret: the app's secret.
+        redirect_uri: the registered address, byte for byte.
+        base_url: where the API is, up to and without the version; https, or http on this machine's loopback.
+        authorize_url: where creators give consent.
+        connect_seconds: what connecting, and after it the TLS handshake, may take.
+        deadline_seconds: what a whole call may take.
+        body_limit: the longest token answer in bytes.
+        failpoint: called with "post_send" and "post_recv" in `send_exchange` and `send_refresh`.
+        ca_file: the only certificate authorities to trust, as a PEM file; None for the usual ones.
+        clock: the present as an aware UTC datetime; serves the waits that end at a date.
+
+    Raises:
+        ConfigurationError: for an address that tokens must not be sent to, or for durations that cannot be.
+    """
+
+    def __init__(
+        self,
+        *,
+        app_id: str,
+        app_secret: Token,
+        redirect_uri: str,
+        base_url: str,
+        authorize_url: str,
+        connect_seconds: float = 5,
+        deadline_seconds: float = 45,
+        body_limit: int = 65536,
+        failpoint: Callable[[str], None] = _no_failpoint,
+        ca_file: Path | None = None,
+        clock: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        if not 0 < connect_seconds <= deadline_seconds or body_limit <= 0:
+            raise ConfigurationError("0 < connect_seconds <= deadline_seconds and body_limit > 0 must hold")
+        checked_address(authorize_url, "the authorize address")
+        self._app_id = app_id
+        self._app_secret = app_secret
+        self._redirect_uri = redirect_uri
+        self._authorize_url = authorize_url
+        self._body_limit = body_limit
+        self._failpoint = failpoint
+        self._clock = clock
+        self._transport = Transport(
+            base_url=checked_address(base_url, "TikTok's base address"),
+            connect_seconds=connect_seconds,
+            deadline_seconds=deadline_seconds,
+            ca_file=ca_file,
+        )
+
+    def authorization_url(self, *, state: str, scopes: Sequence[str]) -> str:
+        """Return the link at which a creator gives consent.
+
+        Args:
+            state: an unguessable text that the redirect brings back.
+            scopes: what to ask for; one unknown scope makes TikTok refuse the whole link.
+
+        Raises:
+            UsageError: without a state or without scopes.
+        """
+        return authorization_url(
+            base=self._authorize_url,
+            client_key=self._app_id,
+            redirect_uri=self._redirect_uri,
+            state=state,
+            scopes=scopes,
+        )
+
+    def send_exchange(self, code: Token) -> RawAnswer:
+        """Exchange an authorization code (official doc 1833997638479041) and return the answer unread.
+
+        Args:
+            code: the code of the redirect, decoded; it works once and for about ten minutes.
+
+        Raises:
+            NotSentError: the code was not sent and still works.
+        """
+        content = {"grant_type": "authorization_code", "auth_code": code.reveal(), "redirect_uri": self._redirect_uri}
+        return self._send_token_call(EXCHANGE_CALL, content, self._app_secret, code)
+
+    def send_refresh(self, refresh_token: Token, *, app_secret: Token | None = None) -> RawAnswer:
+        """Send a refresh and return the answer unread; whoever called must store it before anything else.
+
+        Args:
+            refresh_token: the grant's refresh token; it may be dead the moment this is sent.
+            app_secret: the secret to use instead of the configured one, while the secret is being changed.
+
+        Raises:
+            NotSentError: the token was not sent and still works.
+        """
+        content = {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal()}
+        return self._send_token_call(REFRESH_CALL, content, app_secret or self._app_secret, refresh_token)
+
+    def read_token_answer(self, raw: RawAnswer) -> TokenAnswer:
+        """Read an answer of `send_exchange` or `send_refresh`; the function of that name says what it raises."""
+        return read_token_answer(raw, now=self._clock())
+
+    def revoke(self, access_token: Token, *, again: bool = False) -> None:
+        """End a grant on TikTok's side.
+
+        TikTok does not document what a second revoke answers, so a code that speaks of a dead token counts as done.
+
+        Args:
+            access_token: the grant's access token.
+            again: True where an earlier revoke may have got through; then any code but that of a quota is done.
+
+        Raises:
+            NotSentError, InDoubtError, WaitError, BackOffError, StopEveryoneError: it is not known to be revoked.
+        """
+        content = {
+            "client_id": self._app_id,
+            "client_secret": self._app_secret.reveal(),
+            "access_token": access_token.reveal(),
+        }
+        raw = self._transport.send(self._post(REVOKE_CALL, content, (self._app_secret, access_token)))
+        failure: TikTokError | None = None
+        try:
+            self._open(raw)
+        except TikTokError as error:
+            failure = error
+        if failure is None or failure.code in DEAD_TOKEN_CODES:
+            return
+        if again and failure.code is not None and not isinstance(failure, WaitError):
+            return
+        raise failure
+
+    def token_info(self, access_token: Token) -> TokenInfo:
+        """Ask what an access token is good for (official doc 1765927978092545).
+
+        Raises:
+            NotSentError, InDoubtError, WaitError, BackOffError, StopEveryoneError, RefreshFirstError, GiveUpError: see
+                the error tree.
+        """
+        content = {"app_id": self._app_id, "access_token": access_token.reveal()}
+        envelope = self._open(self._transport.send(self._post(TOKEN_INFO_CALL, content, (access_token,))))
+        return read_token_info(envelope, call=TOKEN_INFO_CALL)
+
+    def account_data(
+        self,
+        access_token: Token,
+        creator_id: str,
+        *,
+        fields: Sequence[str],
+        start_date: date | None = None,
+        end_date: date | None = None,
+    ) -> AccountData:
+        """Read one creator's account (official doc 1762228399168514).
+
+        Args:
+            access_token: a living access token of this creator.
+            creator_id: the creator; TikTok calls it `business_id` here.
+            fields: what to ask for; one field without its scope fails the whole read with 40130.
+            start_date: the first UTC day of the daily metrics, at most 60 days back; None for TikTok's default.
+            end_date: the last day, included.
+
+        Raises:
+            NotSentError, InDoubtError, WaitError, BackOffError, StopEveryoneError, RefreshFirstError: see the tree.
+            GiveUpError: TikTok will not give this; or there is no field to ask for, or the token cannot stand in a
+                header, and then nothing was sent.
+        """
+        text = access_token.reveal()
+        if not fields or not text.isascii() or not text.isprintable() or text != text.strip():
+            raise GiveUpError("no field to ask for, or a token that no header can hold", call=ACCOUNT_CALL)
+        query = {"business_id": creator_id, "fields": json.dumps(list(fields), separators=(",", ":"))}
+        if start_date is not None:
+            query["start_date"] = start_date.isoformat()
+        if end_date is not None:
+            query["end_date"] = end_date.isoformat()
+        request = Request(
+            "GET",
+            ACCOUNT_CALL,
+            ACCOUNT_LIMIT_BYTES,
+            query=query,
+            access_token=access_token,
+            secrets=(access_token, self._app_secret),
+        )
+        envelope = self._open(self._transport.send(request))
+        return read_account_data(envelope, creator_id, call=ACCOUNT_CALL)
+
+    def close(self) -> None:
+        """Close every connection; calls made later raise NotSentError."""
+        self._transport.close()
+
+    def _send_token_call(self, path: str, content: dict[str, str], app_secret: Token, secret: Token) -> RawAnswer:
+        whole = {"client_id": self._app_id, "client_secret": app_secret.reveal(), **content}
+        return self._transport.send(self._post(path, whole, (app_secret, secret), self._failpoint))
+
+    def _post(
+        self,
+        path: str,
+        content: dict[str, str],
+        secrets: tuple[Token, ...],
+        failpoint: Callable[[str], None] = _no_failpoint,
+    ) -> Request:
+        return Request("POST", path, self._body_limit, content=content, secrets=secrets, failpoint=failpoint)
+
+    def _open(self, raw: RawAnswer) -> Envelope:
+        return open_envelope(raw, now=self._clock())

@@ -1,0 +1,41 @@
+"""Makes values of what the reads brought."""
+
+from __future__ import annotations
+
+from worker.errors import InDoubtError
+from worker.tiktok.answers import read_creator, read_scope
+from worker.tiktok.envelope import Envelope
+from worker.tiktok.values import AccountData, TokenInfo
+
+
+def read_token_info(envelope: Envelope, *, call: str) -> TokenInfo:
+    """Return what TikTok says of an access token; it still names the creator `creator_id` here.
+
+    Raises:
+        InDoubtError: the answer lacks the app or the creator.
+    """
+    data = envelope.members.get("data")
+    if not isinstance(data, dict):
+        raise _unfit(envelope, call)
+    app_id, creator_id = data.get("app_id"), read_creator(data)
+    if creator_id is None or isinstance(app_id, bool) or not isinstance(app_id, str | int):
+        raise _unfit(envelope, call)
+    return TokenInfo(app_id=str(app_id), creator_id=creator_id, scope=read_scope(data.get("scope"), []) or ())
+
+
+def read_account_data(envelope: Envelope, creator_id: str, *, call: str) -> AccountData:
+    """Return the fields of one account as TikTok named them.
+
+    Raises:
+        InDoubtError: the answer has no code, or no data.
+    """
+    data = envelope.members.get("data")
+    if envelope.code is None or not isinstance(data, dict):
+        raise _unfit(envelope, call)
+    return AccountData(creator_id=creator_id, data=data, request_id=envelope.request_id)
+
+
+def _unfit(envelope: Envelope, call: str) -> InDoubtError:
+    return InDoubtError(
+        f"{call} was answered without what was asked for", call=call, code=envelope.code, request_id=envelope.request_id
+    )

@@ -1,0 +1,147 @@
+"""Sockets with one deadline over a whole call, which know exactly what was sent and keep what was received.
+
+A timeout in requests and urllib3 bounds each read, so a peer that drips a byte a second is never too late. Here every
+socket operation gets only what is left of the call's time: connecting, the TLS handshake, sending, the head of the
+answer and its body. The sockets belong to one thread during a call, so the call is found in a thread-local place.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+END_OF_HEAD: Final = b"\r\n\r\n"
+
+
+class NotConnectedError(Exception):
+    """No connection came about; raised where nothing was sent, and never seen outside this room."""
+
+
+@dataclass
+class Call:
+    """What the sockets of this thread go by during one call.
+
+    Attributes:
+        seconds: what the whole call may take.
+        connect_seconds: what each of connecting and the TLS handshake may take.
+        keep_bytes: how many received bytes to keep.
+        after_send: called when the request is out and nothing of the answer was read.
+        body_began: True as soon as a byte of the request's body may have left.
+        received: the bytes that came, head and all, as they stood on the wire inside TLS.
+    """
+
+    seconds: float
+    connect_seconds: float
+    keep_bytes: int
+    after_send: Callable[[], None]
+    body_began: bool = False
+    received: bytearray = field(default_factory=bytearray, repr=False)
+    ends_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.ends_at = time.monotonic() + self.seconds
+
+    @property
+    def overdue(self) -> bool:
+        """True once the call's time is used up."""
+        return time.monotonic() >= self.ends_at
+
+    def time_left(self) -> float:
+        """Return the seconds left; raises TimeoutError where none is."""
+        left = self.ends_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the call's time is used up")
+        return left
+
+
+class _Current(threading.local):
+    call: Call
+
+
+CURRENT: Final = _Current()
+
+
+class BoundSocket(socket.socket):
+    """A socket that never waits longer than its call may, and keeps what it received."""
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        """Receive within what is left of the call's time."""
+        self.settimeout(CURRENT.call.time_left())
+        count = super().recv_into(buffer, nbytes or 0, flags)
+        _keep(buffer, count)
+        return count
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send within what is left of the call's time."""
+        self.settimeout(CURRENT.call.time_left())
+        _note_sending(data)
+        super().sendall(data, flags)
+
+
+class _BoundTlsSocket(ssl.SSLSocket):
+    """The same inside TLS; one read of a TLS record is bounded as a whole, however it drips."""
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        self.settimeout(CURRENT.call.time_left())
+        count = super().recv_into(buffer, nbytes, flags)
+        _keep(buffer, count)
+        return count
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        self.settimeout(CURRENT.call.time_left())
+        _note_sending(data)
+        super().sendall(data, flags)
+
+
+def _keep(buffer: Any, count: int) -> None:
+    call = CURRENT.call
+    room = call.keep_bytes - len(call.received)
+    if room > 0:
+        call.received += memoryview(buffer)[: min(count, room)]
+
+
+def _note_sending(data: Any) -> None:
+    """Note that the body leaves; the head goes out by itself and ends in an empty line, which no body of ours does."""
+    if not bytes(data).endswith(END_OF_HEAD):
+        CURRENT.call.body_began = True
+
+
+def connected(host: str, port: int) -> socket.socket:
+    """Try the host's addresses in turn; all of them together get the time for connecting."""
+    call = CURRENT.call
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    until = time.monotonic() + min(call.connect_seconds, call.time_left())
+    failure: OSError = OSError("no address")
+    for family, kind, protocol, _, address in addresses:
+        bound = BoundSocket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            bound.settimeout(max(until - time.monotonic(), 0.001))
+            bound.connect(address)
+        except OSError as error:
+            bound.close()
+            failure = error
+        else:
+            bound.settimeout(min(call.connect_seconds, call.time_left()))  # for the TLS handshake
+            return bound
+    raise failure
+
+
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return the one TLS context: TLS 1.2 or later, certificate and host name always checked.
+
+    Args:
+        ca_file: the only authorities to trust, as a PEM file; None for those that requests brings along.
+    """
+    context = ssl.create_default_context(cafile=str(ca_file or DEFAULT_CA_BUNDLE_PATH))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = _BoundTlsSocket
+    return context

@@ -1,0 +1,218 @@
+"""Sends one request to the one configured host and returns every byte that came back."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Final
+
+import requests
+
+from worker.errors import NotSentError
+from worker.tiktok.sockets import CURRENT, Call, NotConnectedError, tls_context
+from worker.tiktok.values import RawAnswer
+from worker.tiktok.waits import header_seconds
+from worker.tiktok.wire import BoundAdapter, silence_wire_logs
+from worker.vault.token import Token
+
+VERSION: Final = "v1.3"
+TOKEN_CALLS: Final = "tt_user/oauth2/"  # noqa: S105 - a path
+CHUNK_BYTES: Final = 16384
+HEAD_BYTES: Final = 16384
+HEADER_LIMIT: Final = 64
+HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "evertoken"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request.
+
+    Attributes:
+        method: `GET` or `POST`.
+        path: below the version, with its final slash: without it TikTok answers a plain 404.
+        content: what goes out as the JSON body, or None.
+        query: what goes out in the query string; never a secret.
+        access_token: what goes out in the Access-Token header, or None.
+        secrets: every secret among these, to be hidden from texts about the answer.
+        most_bytes: how long the answer's body may be.
+        failpoint: called with "post_send" and "post_recv".
+    """
+
+    method: str
+    path: str
+    most_bytes: int
+    content: Mapping[str, str] | None = None
+    query: Mapping[str, str] | None = None
+    access_token: Token | None = None
+    secrets: tuple[Token, ...] = ()
+    failpoint: Callable[[str], None] = lambda _: None
+
+
+class _Session(requests.Session):
+    """A session that knows one host, follows nothing, remembers nothing and asks no environment."""
+
+    def __init__(self, root: str, adapters: Mapping[str, BoundAdapter]) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.headers.clear()
+        self.headers.update(HEADERS)
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
+        self.adapters.clear()
+        for path, adapter in adapters.items():
+            self.mount(root + path, adapter)
+
+    def get_redirect_target(self, _resp: requests.Response) -> None:
+        """Say that nothing is a redirect; requests would read the whole body of one even where it does not follow."""
+        return
+
+
+class Transport:
+    """Sends requests, with one session per thread.
+
+    Args:
+        base_url: a checked address without its last slash.
+        connect_seconds: what connecting and what the TLS handshake may take.
+        deadline_seconds: what a whole call may take. Resolving the host's name cannot be cut short; where it used up
+            the time, nothing is sent.
+        ca_file: the only certificate authorities to trust; None for the usual ones.
+    """
+
+    def __init__(
+        self, *, base_url: str, connect_seconds: float, deadline_seconds: float, ca_file: Path | None = None
+    ) -> None:
+        self._root = f"{base_url}/{VERSION}/"
+        self._connect_seconds = connect_seconds
+        self._deadline_seconds = deadline_seconds
+        self._context = tls_context(ca_file)
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._sessions: list[tuple[threading.Thread, _Session]] = []
+        self._closed = False
+        silence_wire_logs()
+
+    def send(self, request: Request) -> RawAnswer:
+        """Send one request once, and return what came, complete or not.
+
+        An exception of the failpoint "post_send" counts as a broken connection.
+
+        Raises:
+            NotSentError: no byte of the request's body can have reached TikTok.
+        """
+        call = Call(
+            seconds=self._deadline_seconds,
+            connect_seconds=self._connect_seconds,
+            keep_bytes=request.most_bytes + HEAD_BYTES,
+            after_send=lambda: request.failpoint("post_send"),
+        )
+        CURRENT.call = call
+        body = bytearray()
+        status = retry_after = fault = None
+        not_sent: str | None = None
+        try:
+            with self._begin(request) as response:
+                status = response.status_code
+                retry_after = _retry_after(response.headers.get("Retry-After"))
+                fault = _receive(response, body, request.most_bytes)
+        except NotConnectedError as error:
+            not_sent = str(error)
+        except Exception as error:  # noqa: BLE001 - a pair may be among what came: nothing may be lost to a surprise
+            fault = _fault(error, call, status)
+            if request.content is not None and not call.body_began and not call.received:
+                not_sent = "the connection broke before the request's body was sent"
+        if not_sent is not None:
+            raise NotSentError(f"{request.path} was not sent: {not_sent}", call=request.path)
+        request.failpoint("post_recv")
+        return RawAnswer(
+            call=request.path,
+            http_status=status,
+            body=_all_that_came(bytes(body), call, fault, request.most_bytes),
+            complete=fault is None,
+            fault=fault,
+            retry_after=retry_after,
+            sent=request.secrets,
+        )
+
+    def close(self) -> None:
+        """Close every thread's session; calls made later are not sent."""
+        with self._lock:
+            self._closed = True
+            sessions, self._sessions = self._sessions, []
+        for _, session in sessions:
+            session.close()
+
+    def _begin(self, request: Request) -> requests.Response:
+        """Send and read up to the end of the answer's head."""
+        headers = {}
+        data = None
+        if request.content is not None:
+            data = json.dumps(request.content).encode()
+            headers["Content-Type"] = "application/json"
+        if request.path.startswith(TOKEN_CALLS):
+            headers["Connection"] = "close"
+        if request.access_token is not None:
+            headers["Access-Token"] = request.access_token.reveal()
+        return self._session().request(
+            request.method,
+            self._root + request.path,
+            params=request.query,
+            data=data,
+            headers=headers,
+            timeout=(self._connect_seconds, self._deadline_seconds),
+            allow_redirects=False,
+            stream=True,
+            verify=True,
+        )
+
+    def _session(self) -> _Session:
+        """Return this thread's session; those of threads that ended are closed on the way."""
+        session: _Session | None = getattr(self._own, "session", None)
+        if self._closed:
+            raise NotConnectedError("the client is closed")
+        if session is not None:
+            return session
+        adapters = {
+            "": BoundAdapter(context=self._context, fresh=False),
+            TOKEN_CALLS: BoundAdapter(context=self._context, fresh=True),
+        }
+        session = self._own.session = _Session(self._root, adapters)
+        with self._lock:
+            ended = [pair for pair in self._sessions if not pair[0].is_alive()]
+            self._sessions = [pair for pair in self._sessions if pair[0].is_alive()]
+            self._sessions.append((threading.current_thread(), session))
+        for _, other in ended:
+            other.close()
+        return session
+
+
+def _receive(response: requests.Response, body: bytearray, most_bytes: int) -> str | None:
+    """Read the body into `body` as it comes, so that nothing is lost when it breaks off; return what is wrong."""
+    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
+        body += chunk
+        if len(body) > most_bytes:
+            del body[most_bytes:]
+            return f"longer than {most_bytes} bytes"
+    return None
+
+
+def _all_that_came(body: bytes, call: Call, fault: str | None, most_bytes: int) -> bytes:
+    """Return the body, or the bytes off the wire where a broken head may have swallowed it."""
+    if body or (fault is None and b"{" not in call.received):
+        return body
+    return bytes(call.received)[-most_bytes:]
+
+
+def _fault(error: Exception, call: Call, status: int | None) -> str:
+    """Say in a few words of our own how an answer broke off; the error's text may hold anything."""
+    if call.overdue:
+        return f"no complete answer within {call.seconds:g} s"
+    where = "before an answer came" if status is None else "inside the answer"
+    return f"the connection broke {where} ({type(error).__name__})"
+
+
+def _retry_after(text: str | None) -> str | None:
+    """Keep a Retry-After header only where it can be read: otherwise it could be any text, even an echo."""
+    return text[:HEADER_LIMIT] if text is not None and header_seconds(text[:HEADER_LIMIT], None) is not None else None
