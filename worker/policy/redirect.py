@@ -1,0 +1,111 @@
+"""What a redirect from TikTok's consent page says: a code and a state, or one of the page's own refusals.
+
+A person pastes the address that the browser was sent to. Its query is percent-decoded here, exactly once: TikTok's
+codes hold `%2A` and `%21`, and TikTok wants the decoded text back.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote
+
+from worker.errors import UsageError
+
+LONGEST: Final = 16_384
+"""Characters of a pasted text that are looked at; browsers cut addresses long before."""
+CODE_NAMES: Final = ("code", "auth_code")
+"""The account flow names its code `code`, the advertiser flow `auth_code`; the first that is there counts."""
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
+_HINT: Final = "paste the whole address that the browser was sent to after the creator agreed"
+
+_REFUSALS: Final = {
+    "access_denied": "the creator did not agree; send the link again if that was a mistake",
+    "invalid_scope": (
+        "a scope in the link is unknown or not approved for this app (TikTok does not say which); compare "
+        "EVERTOKEN_TIKTOK_SCOPES with the scopes in TikTok's portal"
+    ),
+    "unauthorized_client": (
+        "the app may not use TikTok Accounts: its permission is missing or not approved yet; look at the app in "
+        "TikTok's portal, no creator can help here"
+    ),
+    "invalid_client": "TikTok does not know the app id in the link; compare EVERTOKEN_TIKTOK_APP_ID with the portal",
+    "invalid_request": "TikTok found the link malformed; make a new one and compare the settings with the portal",
+    "redirect_uri_mismatch": (
+        "EVERTOKEN_TIKTOK_REDIRECT_URI is not the address registered in TikTok's portal, byte for byte"
+    ),
+    "server_error": "TikTok had trouble of its own; open the link again in a while",
+    "temporarily_unavailable": "TikTok had trouble of its own; open the link again in a while",
+    "10003": "TikTok's page says that the app or its redirect address is not as registered; compare with the portal",
+}
+
+
+@dataclass(frozen=True)
+class Redirect:
+    """What an accepted redirect brought.
+
+    Attributes:
+        code: the authorization code, decoded once; a secret until it is spent.
+        state: the state as it came back; empty where the redirect has none.
+    """
+
+    code: str = field(repr=False)
+    state: str = field(repr=False)
+
+
+def read_redirect(text: str) -> Redirect:
+    """Read a pasted redirect: a whole address, or only its query.
+
+    Raises:
+        UsageError: one sentence on what is wrong or what TikTok's page refused; it never holds the code.
+    """
+    values = _query_of(text)
+    _explain_refusal(values)
+    for name in CODE_NAMES:
+        if values.get(name):
+            return Redirect(code=values[name], state=values.get("state", ""))
+    if "client_key" in values:
+        raise UsageError(f"this is the consent link itself, not the redirect; {_HINT}")
+    raise UsageError(f"the text holds no code; {_HINT}")
+
+
+def _query_of(text: str) -> dict[str, str]:
+    pasted = text.strip().strip("'\"<>")
+    if not pasted:
+        raise UsageError(f"nothing was pasted; {_HINT}")
+    if len(pasted) > LONGEST:
+        raise UsageError(f"the text is longer than {LONGEST} characters, which no redirect is; {_HINT}")
+    if re.search(r"\s", pasted):
+        raise UsageError(f"the text has a space or a line break within; {_HINT}, in one piece")
+    query = pasted.partition("#")[0]
+    if "?" in query:
+        query = query.partition("?")[2]
+    values: dict[str, str] = {}
+    for part in query.split("&"):
+        name, _, raw = part.partition("=")
+        # Plain unquote, not the form's decoding: a "+" in a code is a plus, never a space.
+        try:
+            value = unquote(raw, errors="strict")
+        except UnicodeDecodeError:
+            raise UsageError(f"a percent sign in the text does not decode; {_HINT}") from None
+        if values.setdefault(name, value) != value:
+            raise UsageError(f"the text holds {_shown(name)} twice, with different values; {_HINT}")
+    return values
+
+
+def _explain_refusal(values: dict[str, str]) -> None:
+    error = values.get("error") or values.get("errCode") or values.get("error_code") or ""
+    if not error or error == "0":
+        return
+    reason = _REFUSALS.get(error, "this refusal is unknown here; TikTok's portal may tell more")
+    if error == "unauthorized_client" and values.get("error_type") not in {None, "", "client_key"}:
+        reason += f" (error type {_shown(values['error_type'])})"
+    log_id = values.get("log_id") or values.get("logid")
+    traced = f"; log id for TikTok's support: {_shown(log_id)}" if log_id else ""
+    raise UsageError(f"TikTok's page refused ({_shown(error)}): {reason}{traced}")
+
+
+def _shown(value: str) -> str:
+    """Return a short plain value as it is; anything else may hold what must not be printed."""
+    return value if _PLAIN.fullmatch(value) else "a value that is not shown"
