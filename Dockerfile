@@ -1,0 +1,34 @@
+# The image of every Evertoken process: worker, beat, Flower and the commands.
+# Build: docker build -t evertoken .
+
+FROM python:3.13.14-slim-trixie AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ONLY_BINARY=:all: PYTHONDONTWRITEBYTECODE=1
+WORKDIR /build
+RUN python -m venv /opt/evertoken
+COPY deploy/requirements.lock deploy/requirements-dev.lock ./
+# The build tool's pin stands in the developers' lock; the rest of that lock stays out of the image.
+RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements-dev.lock > build.lock \
+    && pip install --quiet --require-hashes --requirement build.lock \
+    && /opt/evertoken/bin/pip install --quiet --require-hashes --requirement requirements.lock
+COPY . .
+RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
+    && /opt/evertoken/bin/pip install --quiet --no-deps dist/*.whl \
+    && /opt/evertoken/bin/pip uninstall --quiet --yes pip
+
+FROM python:3.13.14-slim-trixie
+RUN groupadd --system --gid 10001 evertoken \
+    && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/evertoken evertoken \
+    && install --directory --owner=evertoken --group=evertoken --mode=0700 /var/lib/evertoken
+COPY --from=build /opt/evertoken /opt/evertoken
+COPY deploy/flowerconfig.py /opt/evertoken/flowerconfig.py
+# The root file system may be read-only: all that is written goes to /var/lib/evertoken (keep it) and /tmp (do not).
+ENV PATH=/opt/evertoken/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    EVERTOKEN_JOURNAL_DIR=/var/lib/evertoken/journal \
+    EVERTOKEN_RUN_DIR=/tmp/evertoken
+WORKDIR /var/lib/evertoken
+USER 10001:10001
+VOLUME ["/var/lib/evertoken"]
+STOPSIGNAL SIGTERM
+CMD ["celery", "-A", "worker", "doctor"]

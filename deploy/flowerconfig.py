@@ -1,0 +1,39 @@
+"""Flower's configuration: it does not start without a password, shows much and changes nothing."""  # noqa: INP001 - Flower runs this file by its path
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def _credentials() -> list[str]:
+    """Return each `user:password` of FLOWER_BASIC_AUTH, or of the file that FLOWER_BASIC_AUTH_FILE names.
+
+    Raises:
+        SystemExit: there is none, or one is not of that form; the text shows no password.
+    """
+    text = os.environ.get("FLOWER_BASIC_AUTH", "")
+    path = os.environ.get("FLOWER_BASIC_AUTH_FILE", "")
+    if not text and path:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SystemExit(f"FLOWER_BASIC_AUTH_FILE cannot be read ({type(error).__name__})") from None
+    found = [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
+    if not found:
+        raise SystemExit("Flower needs a password: set FLOWER_BASIC_AUTH=user:password, or FLOWER_BASIC_AUTH_FILE")
+    if not all(user and password for user, _, password in (part.partition(":") for part in found)):
+        raise SystemExit("FLOWER_BASIC_AUTH must be user:password, or several of them with commas between")
+    return found
+
+
+if os.environ.get("FLOWER_UNAUTHENTICATED_API"):
+    raise SystemExit("FLOWER_UNAUTHENTICATED_API opens Flower's API to everyone; unset it")
+
+# Flower reads the names below as its options.
+basic_auth = _credentials()
+address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
+read_only = True  # tasks are called and workers stopped from the command line, by people who may
+purge_offline_workers = 600  # seconds; containers come back under new names
+max_tasks = 10_000  # in memory
+natural_time = True
