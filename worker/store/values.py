@@ -60,8 +60,10 @@ class Claim:
         consent: the consent that the attempt belongs to.
         generation: the number of this attempt; the pair it brings bears it.
         versions: the stored pairs of this consent that were not wiped, newest first; the first is the current one.
-        unresolved: generations of older attempts of this consent that have no outcome, or ended in doubt.
+        unresolved: generations of older attempts of this consent, newer than the current pair, that have no outcome
+            or ended in doubt: TikTok may have rotated the current pair for them.
         claimed_at: the database's time when the claim was committed.
+        pair_generation: the generation of the pair that was current then; verdicts hold only while it still is.
     """
 
     grant_id: int
@@ -80,6 +82,7 @@ class Claim:
     access_expires_at: datetime
     refresh_expires_at: datetime | None
     scope: str
+    pair_generation: int
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,13 @@ class Saved:
     Attributes:
         moved: True where the grant's pointer moved to this pair; False where a newer pair or consent is current.
         revived: True where the grant had been suspect or needing re-authorization and is active again.
+        status: the grant's status now; a revoked grant keeps the pair only until it was revoked at TikTok too.
     """
 
     grant_id: int
     moved: bool
     revived: bool
+    status: GrantStatus
 
 
 @dataclass(frozen=True)
@@ -177,13 +182,18 @@ class CurrentPair:
 
 @dataclass(frozen=True)
 class PullClaim:
-    """The right to pull one creator's account data for a bounded time."""
+    """The right to pull one creator's account data for a bounded time.
+
+    Attributes:
+        wanted_at: the wish that this pull fulfils; a later wish outlives it.
+    """
 
     grant_id: int
     owner: str
     pair: CurrentPair
     pull_failures: int
     lease_until: datetime
+    wanted_at: datetime
 
 
 @dataclass(frozen=True)
@@ -193,45 +203,6 @@ class SnapshotView:
     grant_id: int
     pulled_at: datetime
     data: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class FleetStatus:
-    """Counts over all grants, on the database's clock.
-
-    Attributes:
-        fresh: serving, and the renewal window has not begun.
-        due: serving, the window has begun, the access token still lives (a held lease counts as due).
-        overdue: of the due ones, those in the last tenth of the token's life.
-        expired: serving, and the access token has ended.
-        in_doubt: serving grants whose newest attempt was sent and has no complete answer, or are suspect.
-        least_seconds_left: seconds until the next access token of a serving grant ends; None in an empty fleet.
-        oldest_due_seconds: for how long the oldest due grant has been due; 0 where none is.
-    """
-
-    total: int
-    by_status: dict[str, int]
-    fresh: int
-    due: int
-    overdue: int
-    expired: int
-    in_doubt: int
-    needs_reauth: int
-    least_seconds_left: float | None
-    oldest_due_seconds: float
-
-
-@dataclass(frozen=True)
-class SchemaState:
-    """The migration that the database is at, and the one that this code wants; `at` is None in an empty database."""
-
-    at: str | None
-    wanted: str
-
-    @property
-    def current(self) -> bool:
-        """True where nothing is left to migrate."""
-        return self.at == self.wanted
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""The store: the only room that speaks SQL; each public method is one transaction.
+
+`open_store` gives the one face, `Store`. Everything it takes and gives is a frozen value exported here.
+"""
+
+from worker.store.reports import (
+    BrakeState,
+    FleetStatus,
+    NoticeView,
+    SchemaState,
+    StaleAttempt,
+    StoredPair,
+    WorkerView,
+)
+from worker.store.store import Store, open_store
+from worker.store.values import (
+    AttemptOutcome,
+    AttemptView,
+    Claim,
+    ConsentResult,
+    CurrentPair,
+    DueGrant,
+    GrantStatus,
+    GrantView,
+    NewConsent,
+    NewPair,
+    PairVersion,
+    PullClaim,
+    Saved,
+    SnapshotView,
+)
+
+__all__ = [
+    "AttemptOutcome",
+    "AttemptView",
+    "BrakeState",
+    "Claim",
+    "ConsentResult",
+    "CurrentPair",
+    "DueGrant",
+    "FleetStatus",
+    "GrantStatus",
+    "GrantView",
+    "NewConsent",
+    "NewPair",
+    "NoticeView",
+    "PairVersion",
+    "PullClaim",
+    "Saved",
+    "SchemaState",
+    "SnapshotView",
+    "StaleAttempt",
+    "Store",
+    "StoredPair",
+    "WorkerView",
+    "open_store",
+]

@@ -1,0 +1,119 @@
+"""The due scan: which grants are refreshed next, in an order that lets none expire that could be saved.
+
+Healthy grants (active, no failure since the last pair) go before failing ones, which take a bounded share of a batch
+while healthy ones wait. Both are ordered by the time that their access tokens have left; those that ended already
+come right after the ones that are about to, because the latter can still be saved.
+
+A scan reads about as much as it returns, whatever the size of the fleet. Few due grants are read by the index on
+`next_refresh_at` and sorted here. A crowd is walked by the index on `access_expires_at`, whose front is due.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, func, select, text
+
+from worker.store.clock import now
+from worker.store.engine import Transactions, reads
+from worker.store.models import FAILING, GRANTS, HEALTHY, REFRESHABLE
+from worker.store.rows import lease_is_free
+from worker.store.values import DueGrant
+
+FEW: Final = 2000
+"""Up to so many due grants are read and sorted in memory."""
+ABOUT_TO_END: Final = timedelta(minutes=10)
+"""Tokens that end within this time go before those that ended already."""
+
+
+class _Crowd(NamedTuple):
+    """A part of the fleet that is ordered on its own, with its predicate and its two indexes."""
+
+    where: str
+    by_due_time: str
+    by_time_left: str
+
+
+_HEALTHY: Final = _Crowd(HEALTHY, "ix_grants_healthy_due", "ix_grants_healthy_order")
+_FAILING: Final = _Crowd(FAILING, "ix_grants_failing_due", "ix_grants_failing_order")
+
+
+class DueScan(Transactions):
+    """What is due for a refresh."""
+
+    @reads
+    def due(self, connection: Connection, limit: int, *, failing_share: float = 0.1) -> list[DueGrant]:
+        """Return grants to refresh now, most urgent first; leased ones are left out.
+
+        Args:
+            connection: given by the decorator.
+            limit: most grants to return.
+            failing_share: largest part of the batch for grants that failed before, while healthy ones wait.
+        """
+        at = _clock(connection)
+        failing = _most_urgent(connection, _FAILING, limit, at)
+        share = math.ceil(limit * failing_share)
+        healthy = _most_urgent(connection, _HEALTHY, limit, at)
+        room = max(limit - len(healthy), min(share, len(failing)))
+        failing = failing[:room]
+        return healthy[: limit - len(failing)] + failing
+
+    @reads
+    def due_count(self, connection: Connection) -> int:
+        """Return how many grants are due and not leased."""
+        return sum(
+            connection.execute(_due(crowd, crowd.by_due_time, func.count().label("due"))).scalar_one()
+            for crowd in (_HEALTHY, _FAILING)
+        )
+
+    @reads
+    def is_due(self, connection: Connection, grant_id: int) -> bool:
+        """Return True where a claim on this grant would be won now."""
+        found = select(GRANTS.c.id).where(
+            GRANTS.c.id == grant_id, text(REFRESHABLE), GRANTS.c.next_refresh_at <= now(), lease_is_free()
+        )
+        return connection.execute(found).first() is not None
+
+
+def _due(crowd: _Crowd, index: str, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
+    """Return the query of a crowd's due grants; SQLite is told the index, PostgreSQL finds it by its statistics."""
+    return (
+        select(*columns)
+        .select_from(GRANTS)
+        .with_hint(GRANTS, f"INDEXED BY {index}", "sqlite")
+        .where(text(crowd.where), GRANTS.c.next_refresh_at <= now(), lease_is_free())
+    )
+
+
+def _most_urgent(connection: Connection, crowd: _Crowd, limit: int, at: datetime) -> list[DueGrant]:
+    columns = (GRANTS.c.id, GRANTS.c.access_expires_at, GRANTS.c.failures)
+    few = connection.execute(_due(crowd, crowd.by_due_time, *columns).limit(FEW + 1)).all()
+    if len(few) <= FEW:
+        return sorted(
+            (DueGrant(row.id, row.access_expires_at, row.failures) for row in few),
+            key=lambda grant: _urgency(grant, at),
+        )[:limit]
+    expires_at = GRANTS.c.access_expires_at
+    found: list[DueGrant] = []
+    for band in (
+        (expires_at > at) & (expires_at <= at + ABOUT_TO_END),
+        expires_at <= at,
+        expires_at > at + ABOUT_TO_END,
+    ):
+        walk = _due(crowd, crowd.by_time_left, *columns).where(band).order_by(expires_at).limit(limit - len(found))
+        found.extend(DueGrant(row.id, row.access_expires_at, row.failures) for row in connection.execute(walk))
+        if len(found) >= limit:
+            break
+    return found
+
+
+def _urgency(grant: DueGrant, at: datetime) -> tuple[int, datetime, int]:
+    ended, ends_soon = grant.access_expires_at <= at, grant.access_expires_at <= at + ABOUT_TO_END
+    band = 1 if ended else 0 if ends_soon else 2
+    return band, grant.access_expires_at, grant.grant_id
+
+
+def _clock(connection: Connection) -> datetime:
+    return connection.execute(select(now())).scalar_one()

@@ -1,0 +1,189 @@
+"""Connections and transactions: one engine per process, one transaction per store method, one error for callers.
+
+A method of the store is decorated with `@reads` or `@writes`; the decorator opens the transaction and hands the
+connection in as the first argument, so no connection ever leaves the store.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from worker.errors import ConfigurationError, StoreUnavailableError
+from worker.store.faults import describe, is_transient
+
+MAX_TRIES: Final = 5
+RETRY_PAUSE_SECONDS: Final = 0.05
+CONNECT_SECONDS: Final = 5
+WRITES: Final = "evertoken_writes"
+POSTGRESQL_DRIVER: Final = "postgresql+psycopg"
+LOST_PEER: Final = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""How soon a server that vanished without a word is noticed: within 15 s while sending, 25 s while waiting."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S", bound="Transactions")
+
+
+class Transactions:
+    """Opens the database, lazily and once per process, and runs a function in one transaction.
+
+    After a fork the child opens connections of its own. The parent's are left alone: neither used nor closed, since
+    closing them here would end the parent's sessions.
+    """
+
+    def __init__(self, url: str, *, pool_size: int, statement_seconds: float) -> None:
+        self._url = _parse(url)
+        self._pool_size = pool_size
+        self._statement_seconds = statement_seconds
+        self._engines: dict[int, Engine] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._url.render_as_string(hide_password=True)}>"
+
+    @property
+    def kind(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._url.get_backend_name()
+
+    def close(self) -> None:
+        """Close this process's connections; the store opens again by itself when it is used."""
+        engine = self._engines.pop(os.getpid(), None)
+        if engine is not None:
+            engine.dispose()
+
+    def transact(self, work: Callable[[Connection], R], *, writes: bool) -> R:
+        """Run a function in one transaction; from the top again where the database gave up a lock.
+
+        Raises:
+            StoreUnavailableError: the database did not answer, did not take a statement or did not commit.
+        """
+        give_up_at = time.monotonic() + self._statement_seconds
+        for attempt in range(1, MAX_TRIES + 1):
+            result, fault = self._try(work, writes=writes)
+            if fault is None:
+                return cast("R", result)
+            text, again = describe(fault, self._url.password), is_transient(fault)
+            # Let go before anything is raised: the driver's error still knows the statement's values.
+            del fault
+            if not again or attempt == MAX_TRIES or time.monotonic() > give_up_at:
+                break
+            time.sleep(RETRY_PAUSE_SECONDS * attempt * (0.5 + random.random()))  # noqa: S311 - spreads, hides nothing
+        raise StoreUnavailableError(text)
+
+    def _try(self, work: Callable[[Connection], R], *, writes: bool) -> tuple[R | None, SQLAlchemyError | None]:
+        try:
+            with self._engine().connect().execution_options(**{WRITES: writes}) as connection, connection.begin():
+                return work(connection), None
+        except SQLAlchemyError as fault:
+            return None, fault.with_traceback(None)
+
+    def _engine(self) -> Engine:
+        pid = os.getpid()
+        # setdefault is atomic: of two threads that come first at once, one engine stays, the other never connected.
+        return self._engines.get(pid) or self._engines.setdefault(pid, self._new_engine())
+
+    def _new_engine(self) -> Engine:
+        sqlite = self.kind == "sqlite"
+        if sqlite and self._url.database is not None:
+            _make_private(Path(self._url.database))
+        engine = create_engine(
+            self._url,
+            hide_parameters=True,
+            pool_size=self._pool_size,
+            max_overflow=0,
+            pool_timeout=self._statement_seconds,
+            pool_pre_ping=True,
+            connect_args={"timeout": self._statement_seconds}
+            if sqlite
+            else {"connect_timeout": CONNECT_SECONDS, **LOST_PEER},
+        )
+        if sqlite:
+            event.listen(engine, "connect", self._prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        else:
+            event.listen(engine, "connect", self._prepare_postgresql)
+        return engine
+
+    def _prepare_sqlite(self, connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins no transaction of its own; `_begin_sqlite` does
+        for pragma in (
+            f"busy_timeout = {int(self._statement_seconds * 1000)}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    def _prepare_postgresql(self, connection: Any, _record: object) -> None:
+        milliseconds = int(self._statement_seconds * 1000)
+        connection.autocommit = True
+        connection.execute(
+            "SELECT set_config('statement_timeout', %(statement)s, false), set_config('lock_timeout', %(lock)s, false),"
+            " set_config('default_transaction_isolation', 'read committed', false),"
+            " set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')"
+            " THEN 'on' ELSE current_setting('synchronous_commit') END, false)",
+            {"statement": str(milliseconds), "lock": str(milliseconds // 2)},
+        )
+        connection.autocommit = False
+
+
+def reads(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a function of a connection a method of the store that reads in one transaction."""
+
+    @functools.wraps(method)
+    def run(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.transact(lambda connection: method(self, connection, *args, **kwargs), writes=False)
+
+    return cast("Callable[Concatenate[S, P], R]", run)
+
+
+def writes(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a function of a connection a method of the store that writes in one transaction."""
+
+    @functools.wraps(method)
+    def run(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.transact(lambda connection: method(self, connection, *args, **kwargs), writes=True)
+
+    return cast("Callable[Concatenate[S, P], R]", run)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails at once where another writer came between, whatever the
+    # busy timeout is; one that takes the write lock at its beginning waits for it.
+    writes = connection.get_execution_options().get(WRITES, True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _make_private(path: Path) -> None:
+    """Create the database file for its owner alone; SQLite gives its side files the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in {"sqlite", "postgresql"}:
+        raise ConfigurationError("the database URL must begin with sqlite:/// or postgresql://")
+    if parsed.get_backend_name() == "postgresql":
+        return parsed.set(drivername=POSTGRESQL_DRIVER)
+    if parsed.database in {None, "", ":memory:"}:
+        raise ConfigurationError("the SQLite database must be a file: sqlite:///PATH")
+    return parsed.set(drivername="sqlite")

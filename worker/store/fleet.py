@@ -1,0 +1,89 @@
+"""The fleet as a whole: counts for people and metrics, and the evidence by which the brake is pulled."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, and_, case, func, or_, select, text
+
+from worker.policy.verdicts import FleetEvidence
+from worker.store.clock import milliseconds, now
+from worker.store.engine import Transactions, reads
+from worker.store.models import ATTEMPTS, FINISHED, GRANTS, UNRESOLVED
+from worker.store.reports import FleetStatus
+from worker.store.rows import lease_is_free
+from worker.store.values import AttemptOutcome, GrantStatus
+
+OVERDUE_SHARE: Final = 10
+"""A due grant is overdue in the last tenth of its access token's life."""
+
+
+class Fleet(Transactions):
+    """Counts over all grants."""
+
+    @reads
+    def fleet_status(self, connection: Connection) -> FleetStatus:
+        """Return the counts that people and metrics look at; it reads every grant once."""
+        grant = GRANTS.c
+        serving = or_(*(grant.status == status.value for status in (GrantStatus.ACTIVE, GrantStatus.SUSPECT)))
+        lives = and_(serving, grant.access_expires_at > now())
+        due = and_(lives, grant.next_refresh_at <= now())
+        ends_soon = (grant.access_expires_at - now()) * OVERDUE_SHARE <= grant.access_expires_at - grant.issued_at
+        row = connection.execute(
+            select(
+                func.count().label("total"),
+                *(func.count().filter(grant.status == status.value).label(status.value) for status in GrantStatus),
+                func.count().filter(and_(lives, grant.next_refresh_at > now())).label("fresh"),
+                func.count().filter(due).label("due"),
+                func.count().filter(and_(due, ends_soon)).label("overdue"),
+                func.count().filter(and_(serving, grant.access_expires_at <= now())).label("expired"),
+                func.min(case((serving, grant.access_expires_at))).label("first_end"),
+                func.min(case((due, grant.next_refresh_at))).label("first_due"),
+                now().label("now"),
+            )
+        ).one()
+        return FleetStatus(
+            total=row.total,
+            by_status={status.value: getattr(row, status.value) for status in GrantStatus},
+            fresh=row.fresh,
+            due=row.due,
+            overdue=row.overdue,
+            expired=row.expired,
+            in_doubt=row.suspect + _in_doubt(connection),
+            needs_reauth=row.needs_reauth,
+            least_seconds_left=None if row.first_end is None else (row.first_end - row.now).total_seconds(),
+            oldest_due_seconds=0.0 if row.first_due is None else (row.now - row.first_due).total_seconds(),
+        )
+
+    @reads
+    def evidence(self, connection: Connection, *, window_seconds: float) -> FleetEvidence:
+        """Return how the attempts ended that finished in the last seconds, over all grants."""
+        outcome = ATTEMPTS.c.outcome
+        troubled = (AttemptOutcome.NOT_SENT.value, AttemptOutcome.IN_DOUBT.value)
+        refused_grant = case((outcome == AttemptOutcome.REFUSED.value, ATTEMPTS.c.grant_id))
+        row = connection.execute(
+            select(
+                func.count().filter(outcome == AttemptOutcome.REFRESHED.value).label("refreshed"),
+                func.count(refused_grant.distinct()).label("refused"),
+                func.count().filter(outcome == AttemptOutcome.STOPPED.value).label("stopped"),
+                func.count().filter(outcome.in_(troubled)).label("troubled"),
+            )
+            .with_hint(ATTEMPTS, "INDEXED BY ix_attempts_finished", "sqlite")
+            .where(text(FINISHED), ATTEMPTS.c.finished_at > now() - milliseconds(window_seconds))
+        ).one()
+        return FleetEvidence(refreshed=row.refreshed, refused=row.refused, stopped=row.stopped, troubled=row.troubled)
+
+
+def _in_doubt(connection: Connection) -> int:
+    """Return how many active grants' newest attempt was sent, or may have been, and has no complete answer."""
+    newest = and_(
+        ATTEMPTS.c.grant_id == GRANTS.c.id,
+        ATTEMPTS.c.consent == GRANTS.c.consent,
+        ATTEMPTS.c.generation == GRANTS.c.generation,
+    )
+    return connection.execute(
+        select(func.count())
+        .select_from(ATTEMPTS)
+        .join(GRANTS, newest)
+        .where(text(UNRESOLVED), GRANTS.c.status == GrantStatus.ACTIVE.value, lease_is_free())
+    ).scalar_one()

@@ -1,0 +1,171 @@
+"""Looking at grants and their pairs, and the wishes and endings that people bring to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from worker.errors import NotFoundError
+from worker.store.clock import now
+from worker.store.engine import Transactions, reads, writes
+from worker.store.models import ATTEMPTS, GRANTS, PAIRS
+from worker.store.rows import CURRENT_PAIR, AnyRow, attempt_view, current_pair, grant_view, is_current_pair
+from worker.store.saving import withdraw_reauth
+from worker.store.values import AttemptView, CurrentPair, GrantStatus, GrantView
+
+
+class Grants(Transactions):
+    """One grant at a time, or a page of them."""
+
+    @reads
+    def current_pair(self, connection: Connection, creator_id: str) -> CurrentPair:
+        """Return the pair that is served for a creator, whatever the grant's status.
+
+        Raises:
+            NotFoundError: no such creator, or the grant was revoked and its pair wiped.
+        """
+        row = connection.execute(
+            select(*CURRENT_PAIR)
+            .join_from(GRANTS, PAIRS, is_current_pair())
+            .where(GRANTS.c.creator_id == creator_id, PAIRS.c.wiped_at.is_(None))
+        ).first()
+        if row is None:
+            raise NotFoundError(f"there is no pair of creator {creator_id}")
+        return current_pair(row)
+
+    @reads
+    def grant(self, connection: Connection, creator_id: str) -> GrantView:
+        """Return a creator's grant.
+
+        Raises:
+            NotFoundError: no such creator.
+        """
+        return grant_view(_found(connection, creator_id))
+
+    @reads
+    def grant_by_id(self, connection: Connection, grant_id: int) -> GrantView:
+        """Return a grant.
+
+        Raises:
+            NotFoundError: no such grant.
+        """
+        row = connection.execute(select(GRANTS).where(GRANTS.c.id == grant_id)).first()
+        if row is None:
+            raise NotFoundError(f"there is no grant {grant_id}")
+        return grant_view(row)
+
+    @reads
+    def grants(
+        self, connection: Connection, *, status: GrantStatus | None = None, after_id: int = 0, limit: int = 100
+    ) -> list[GrantView]:
+        """Return a page of grants in the order of their ids.
+
+        Args:
+            connection: given by the decorator.
+            status: only grants of this status.
+            after_id: the last id of the page before.
+            limit: most grants to return.
+        """
+        page = select(GRANTS).where(GRANTS.c.id > after_id).order_by(GRANTS.c.id).limit(limit)
+        if status is not None:
+            page = page.where(GRANTS.c.status == status.value)
+        return [grant_view(row) for row in connection.execute(page)]
+
+    @reads
+    def attempts(self, connection: Connection, grant_id: int, limit: int = 50) -> list[AttemptView]:
+        """Return a grant's attempts, newest first."""
+        history = (
+            select(ATTEMPTS)
+            .where(ATTEMPTS.c.grant_id == grant_id)
+            .order_by(ATTEMPTS.c.consent.desc(), ATTEMPTS.c.generation.desc())
+            .limit(limit)
+        )
+        return [attempt_view(row) for row in connection.execute(history)]
+
+    @writes
+    def request_refresh(self, connection: Connection, creator_id: str) -> int:
+        """Make a creator's grant due now and return its id; a status that is not refreshed stays so.
+
+        Raises:
+            NotFoundError: no such creator.
+        """
+        return _wish(connection, creator_id, next_refresh_at=now())
+
+    @writes
+    def request_refresh_of(self, connection: Connection, pair: CurrentPair) -> bool:
+        """Make a grant due now if this pair is still its current one.
+
+        Returns:
+            False where a newer pair has come, which needs no refresh.
+        """
+        wished = connection.execute(
+            update(GRANTS)
+            .where(
+                GRANTS.c.id == pair.grant_id,
+                GRANTS.c.consent == pair.consent,
+                GRANTS.c.pair_generation == pair.generation,
+                GRANTS.c.next_refresh_at > now(),
+            )
+            .values(next_refresh_at=now(), updated_at=now())
+        )
+        return wished.rowcount == 1
+
+    @writes
+    def request_pull(self, connection: Connection, creator_id: str) -> int:
+        """Want an account-data pull for a creator now, and return the grant's id.
+
+        Raises:
+            NotFoundError: no such creator.
+        """
+        return _wish(connection, creator_id, next_pull_at=now())
+
+    @writes
+    def mark_revoked(self, connection: Connection, creator_id: str) -> None:
+        """End a grant on our side: nothing is refreshed or pulled any more and its pairs are wiped.
+
+        A pair that an attempt under way still brings is stored, and is wiped by upkeep.
+
+        Raises:
+            NotFoundError: no such creator.
+        """
+        grant = _found(connection, creator_id, lock=True)
+        connection.execute(
+            update(GRANTS)
+            .where(GRANTS.c.id == grant.id)
+            .values(
+                status=GrantStatus.REVOKED.value,
+                lease_owner=None,
+                lease_until=None,
+                next_pull_at=None,
+                pull_lease_owner=None,
+                pull_lease_until=None,
+                updated_at=now(),
+            )
+        )
+        connection.execute(
+            update(PAIRS)
+            .where(PAIRS.c.grant_id == grant.id, PAIRS.c.wiped_at.is_(None))
+            .values(sealed_access=None, sealed_refresh=None, wiped_at=now())
+        )
+        withdraw_reauth(connection, grant.id, grant.consent)
+
+
+def _found(connection: Connection, creator_id: str, *, lock: bool = False) -> AnyRow:
+    query = select(GRANTS).where(GRANTS.c.creator_id == creator_id)
+    row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
+    if row is None:
+        raise NotFoundError(f"there is no grant of creator {creator_id}")
+    return row
+
+
+def _wish(connection: Connection, creator_id: str, **values: Any) -> int:
+    wished = connection.execute(
+        update(GRANTS)
+        .where(GRANTS.c.creator_id == creator_id)
+        .values(updated_at=now(), **values)
+        .returning(GRANTS.c.id)
+    ).first()
+    if wished is None:
+        raise NotFoundError(f"there is no grant of creator {creator_id}")
+    return int(wished.id)

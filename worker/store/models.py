@@ -1,0 +1,259 @@
+"""The tables, as SQLModel models: what is stored of creators' grants, their pairs, attempts, pulls and notices.
+
+Models describe the schema; the rooms of the store write their statements on the tables below them and hand out the
+frozen values of `values`. No model holds a token: sealed columns are plain bytes that only the vault opens.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    text,
+)
+from sqlmodel import Field, SQLModel
+
+from worker.store.clock import Instant
+from worker.store.values import AttemptOutcome, GrantStatus
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Predicates of partial indexes. Queries repeat them word for word: SQLite uses such an index only then.
+REFRESHABLE: Final = "status IN ('active', 'suspect')"
+HEALTHY: Final = "status = 'active' AND failures = 0"
+FAILING: Final = "status IN ('active', 'suspect') AND failures > 0"
+PULL_WANTED: Final = "next_pull_at IS NOT NULL AND status IN ('active', 'suspect')"
+OPEN: Final = "outcome IS NULL"
+FINISHED: Final = "finished_at IS NOT NULL"
+UNRESOLVED: Final = "(outcome IS NULL OR outcome = 'in_doubt')"
+SUPERSEDED: Final = "superseded_at IS NOT NULL AND wiped_at IS NULL"
+UNDELIVERED: Final = "delivered_at IS NULL"
+
+# SQLite counts up only an INTEGER primary key.
+ROW_ID: Final = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _one_of(column: str, values: type[GrantStatus | AttemptOutcome]) -> CheckConstraint:
+    listed = ", ".join(f"'{value.value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
+def _instant(*, null: bool = False) -> Any:
+    return Field(sa_column=Column(Instant, nullable=null))
+
+
+def _number(*, null: bool = False, start: str | None = None) -> Any:
+    return Field(sa_column=Column(Integer, nullable=null, server_default=start))
+
+
+def _text(*, null: bool = False) -> Any:
+    return Field(sa_column=Column(Text, nullable=null))
+
+
+def _grant_id(*, primary: bool = False, null: bool = False) -> Any:
+    return Field(sa_column=Column(BigInteger, ForeignKey("grants.id"), primary_key=primary, nullable=null))
+
+
+def _key_part() -> Any:
+    return Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+
+
+class Row(SQLModel):
+    """What every table shares: the metadata with its naming of constraints."""
+
+    metadata: ClassVar[MetaData] = METADATA
+
+
+class Grant(Row, table=True):
+    """One creator's grant: which pair is current, when it is due, and who holds it.
+
+    `generation` counts attempts and only rises; `pair_generation` is the generation of the pair that is served and
+    moves only forward within a consent.
+    """
+
+    __tablename__ = "grants"
+    __table_args__ = (
+        _one_of("status", GrantStatus),
+        CheckConstraint("pair_generation <= generation", name="pointer_behind_attempts"),
+        CheckConstraint("status <> 'suspect' OR failures > 0", name="suspect_has_failed"),
+        _partial("ix_grants_healthy_due", "next_refresh_at", where=HEALTHY),
+        _partial("ix_grants_healthy_order", "access_expires_at", "next_refresh_at", where=HEALTHY),
+        _partial("ix_grants_failing_due", "next_refresh_at", where=FAILING),
+        _partial("ix_grants_failing_order", "access_expires_at", "next_refresh_at", where=FAILING),
+        _partial("ix_grants_pull_wanted", "next_pull_at", where=PULL_WANTED),
+        Index("ix_grants_status_id", "status", "id"),
+    )
+
+    id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
+    creator_id: str = Field(sa_column=Column(String(255), nullable=False, unique=True))
+    consent: int = _number()
+    generation: int = _number()
+    pair_generation: int = _number()
+    status: str = Field(sa_column=Column(String(16), nullable=False))
+    scope: str = _text()
+    issued_at: datetime = _instant()
+    access_expires_at: datetime = _instant()
+    refresh_expires_at: datetime | None = _instant(null=True)
+    next_refresh_at: datetime = _instant()
+    jitter: float = Field(sa_column=Column(Double, nullable=False))
+    failures: int = _number(start="0")
+    last_reason: str | None = _text(null=True)
+    lease_owner: str | None = _text(null=True)
+    lease_until: datetime | None = _instant(null=True)
+    next_pull_at: datetime | None = _instant(null=True)
+    pull_failures: int = _number(start="0")
+    pull_lease_owner: str | None = _text(null=True)
+    pull_lease_until: datetime | None = _instant(null=True)
+    pulled_at: datetime | None = _instant(null=True)
+    created_at: datetime = _instant()
+    updated_at: datetime = _instant()
+
+
+class Pair(Row, table=True):
+    """One pair that an answer brought; rows are only added, and wiped long after a newer pair has taken over."""
+
+    __tablename__ = "pairs"
+    __table_args__ = (
+        CheckConstraint(
+            "wiped_at IS NOT NULL OR (sealed_access IS NOT NULL AND sealed_refresh IS NOT NULL)", name="sealed_or_wiped"
+        ),
+        _partial("ix_pairs_superseded", "superseded_at", where=SUPERSEDED),
+    )
+
+    grant_id: int = _grant_id(primary=True)
+    consent: int = _key_part()
+    generation: int = _key_part()
+    sealed_access: bytes | None = Field(sa_column=Column(LargeBinary, nullable=True), repr=False)
+    sealed_refresh: bytes | None = Field(sa_column=Column(LargeBinary, nullable=True), repr=False)
+    key_id: int = Field(sa_column=Column(BigInteger, nullable=False))
+    issued_at: datetime = _instant()
+    access_expires_at: datetime = _instant()
+    refresh_expires_at: datetime | None = _instant(null=True)
+    stored_at: datetime = _instant()
+    superseded_at: datetime | None = _instant(null=True)
+    wiped_at: datetime | None = _instant(null=True)
+
+
+class Attempt(Row, table=True):
+    """One try to refresh; committed with the claim, so it is the record of intent."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        _one_of("outcome", AttemptOutcome),
+        _partial("ix_attempts_unresolved", "grant_id", "generation", where=UNRESOLVED),
+        _partial("ix_attempts_open", "claimed_at", where=OPEN),
+        _partial("ix_attempts_finished", "finished_at", where=FINISHED),
+    )
+
+    grant_id: int = _grant_id(primary=True)
+    consent: int = _key_part()
+    generation: int = _key_part()
+    owner: str = _text()
+    claimed_at: datetime = _instant()
+    finished_at: datetime | None = _instant(null=True)
+    outcome: str | None = Field(sa_column=Column(String(16), nullable=True))
+    code: int | None = Field(sa_column=Column(BigInteger, nullable=True))
+    http_status: int | None = _number(null=True)
+    request_id: str | None = _text(null=True)
+    reason: str | None = _text(null=True)
+
+
+class Snapshot(Row, table=True):
+    """What one pull stored."""
+
+    __tablename__ = "snapshots"
+    __table_args__ = (Index("ix_snapshots_grant_id_id", "grant_id", "id"),)
+
+    id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
+    grant_id: int = _grant_id()
+    pulled_at: datetime = _instant()
+    data: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
+
+
+class Notice(Row, table=True):
+    """A message to people or systems, kept until it was delivered; the key makes it one of a kind."""
+
+    __tablename__ = "notices"
+    __table_args__ = (_partial("ix_notices_undelivered", "next_try_at", where=UNDELIVERED),)
+
+    id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
+    dedupe_key: str = Field(sa_column=Column(String(255), nullable=False, unique=True))
+    kind: str = Field(sa_column=Column(String(64), nullable=False))
+    grant_id: int | None = _grant_id(null=True)
+    detail: str = _text()
+    created_at: datetime = _instant()
+    delivered_at: datetime | None = _instant(null=True)
+    failures: int = _number(start="0")
+    next_try_at: datetime = _instant()
+
+
+class Brake(Row, table=True):
+    """The one row that stops the whole app: no row, or one without a reason, means that nothing is stopped."""
+
+    __tablename__ = "brake"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    reason: str | None = _text(null=True)
+    stopped_at: datetime | None = _instant(null=True)
+    next_probe_at: datetime | None = _instant(null=True)
+
+
+class WorkerProcess(Row, table=True):
+    """A running process of the daemon, as it said of itself."""
+
+    __tablename__ = "workers"
+
+    instance_id: str = Field(sa_column=Column(String(64), primary_key=True))
+    host: str = _text()
+    pid: int = _number()
+    started_at: datetime = _instant()
+    last_seen_at: datetime = _instant()
+    key_ids: str = _text()
+    journal_replayed_at: datetime | None = _instant(null=True)
+
+
+class Sentinel(Row, table=True):
+    """A known text sealed with one key, so that a process can prove at its start that it holds that key."""
+
+    __tablename__ = "sentinels"
+
+    key_id: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    sealed: bytes = Field(sa_column=Column(LargeBinary, nullable=False), repr=False)
+
+
+GRANTS: Final[Table] = METADATA.tables["grants"]
+PAIRS: Final[Table] = METADATA.tables["pairs"]
+ATTEMPTS: Final[Table] = METADATA.tables["attempts"]
+SNAPSHOTS: Final[Table] = METADATA.tables["snapshots"]
+NOTICES: Final[Table] = METADATA.tables["notices"]
+BRAKE: Final[Table] = METADATA.tables["brake"]
+WORKERS: Final[Table] = METADATA.tables["workers"]
+SENTINELS: Final[Table] = METADATA.tables["sentinels"]

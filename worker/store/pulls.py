@@ -1,0 +1,146 @@
+"""Pulls of account data: who is next, the right to pull, and what was pulled."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, TextClause, case, delete, insert, literal, null, select, text, update
+
+from worker.store.clock import Instant, milliseconds, now
+from worker.store.engine import Transactions, reads, writes
+from worker.store.models import GRANTS, PAIRS, PULL_WANTED, SNAPSHOTS
+from worker.store.rows import CURRENT_PAIR, current_pair, is_current_pair, pull_lease_is_free
+from worker.store.values import PullClaim, SnapshotView
+
+
+class Pulls(Transactions):
+    """Account-data pulls and their snapshots."""
+
+    @reads
+    def due_pulls(self, connection: Connection, limit: int) -> list[int]:
+        """Return the ids of grants whose pull is due and not under way, the longest due first."""
+        wanted = (
+            select(GRANTS.c.id)
+            .with_hint(GRANTS, "INDEXED BY ix_grants_pull_wanted", "sqlite")
+            .where(*_pull_is_due())
+            .order_by(GRANTS.c.next_pull_at)
+            .limit(limit)
+        )
+        return list(connection.execute(wanted).scalars())
+
+    @reads
+    def is_pull_due(self, connection: Connection, grant_id: int) -> bool:
+        """Return True where a claim on this pull would be won now."""
+        wanted = select(GRANTS.c.id).where(GRANTS.c.id == grant_id, *_pull_is_due())
+        return connection.execute(wanted).first() is not None
+
+    @writes
+    def claim_pull(
+        self, connection: Connection, grant_id: int, *, owner: str, lease_seconds: float
+    ) -> PullClaim | None:
+        """Claim a pull that is due, with the pair to read by.
+
+        Returns:
+            None where the grant is unknown, no pull is due, or another holds the lease.
+        """
+        won = connection.execute(
+            update(GRANTS)
+            .where(GRANTS.c.id == grant_id, *_pull_is_due())
+            .values(pull_lease_owner=owner, pull_lease_until=now() + milliseconds(lease_seconds))
+            .returning(GRANTS.c.pull_failures, GRANTS.c.pull_lease_until, GRANTS.c.next_pull_at)
+        ).first()
+        if won is None:
+            return None
+        pair = connection.execute(
+            select(*CURRENT_PAIR).join_from(GRANTS, PAIRS, is_current_pair()).where(GRANTS.c.id == grant_id)
+        ).one()
+        return PullClaim(
+            grant_id=grant_id,
+            owner=owner,
+            pair=current_pair(pair),
+            pull_failures=won.pull_failures,
+            lease_until=won.pull_lease_until,
+            wanted_at=won.next_pull_at,
+        )
+
+    @writes
+    def save_snapshot(self, connection: Connection, claim: PullClaim, data: dict[str, Any], *, keep: int) -> None:
+        """Store what a pull brought, also where its lease has run out, and let older snapshots go.
+
+        A pull that was wanted again meanwhile stays wanted.
+
+        Args:
+            connection: given by the decorator.
+            claim: the claim of the pull.
+            data: the account's fields as TikTok named them.
+            keep: how many snapshots of the grant are kept, this one included.
+        """
+        connection.execute(
+            update(GRANTS)
+            .where(GRANTS.c.id == claim.grant_id)
+            .values(pulled_at=now(), pull_failures=0, next_pull_at=_unless_wanted_since(claim, None))
+        )
+        _free_lease(connection, claim)
+        connection.execute(insert(SNAPSHOTS).values(grant_id=claim.grant_id, pulled_at=now(), data=data))
+        newest_to_drop = (
+            select(SNAPSHOTS.c.id)
+            .where(SNAPSHOTS.c.grant_id == claim.grant_id)
+            .order_by(SNAPSHOTS.c.id.desc())
+            .offset(keep)
+            .limit(1)
+            .scalar_subquery()
+        )
+        connection.execute(
+            delete(SNAPSHOTS).where(SNAPSHOTS.c.grant_id == claim.grant_id, SNAPSHOTS.c.id <= newest_to_drop)
+        )
+
+    @writes
+    def defer_pull(
+        self, connection: Connection, claim: PullClaim, *, next_pull_at: datetime | None, failed: bool
+    ) -> None:
+        """End a pull that brought nothing.
+
+        Args:
+            connection: given by the decorator.
+            claim: the claim of the pull.
+            next_pull_at: when to try again; None to want none until somebody asks anew.
+            failed: whether this counts as a failure.
+        """
+        connection.execute(
+            update(GRANTS)
+            .where(GRANTS.c.id == claim.grant_id)
+            .values(
+                next_pull_at=_unless_wanted_since(claim, next_pull_at),
+                pull_failures=GRANTS.c.pull_failures + int(failed),
+            )
+        )
+        _free_lease(connection, claim)
+
+    @reads
+    def snapshots(self, connection: Connection, grant_id: int, limit: int = 10) -> list[SnapshotView]:
+        """Return a grant's snapshots, newest first."""
+        stored = select(SNAPSHOTS).where(SNAPSHOTS.c.grant_id == grant_id).order_by(SNAPSHOTS.c.id.desc()).limit(limit)
+        return [SnapshotView(row.grant_id, row.pulled_at, row.data) for row in connection.execute(stored)]
+
+
+def _pull_is_due() -> tuple[ColumnElement[bool] | TextClause, ...]:
+    return text(PULL_WANTED), GRANTS.c.next_pull_at <= now(), pull_lease_is_free()
+
+
+def _unless_wanted_since(claim: PullClaim, value: datetime | None) -> ColumnElement[Any]:
+    """Return the next time of a pull: the given one, unless somebody has wanted a pull after the claim."""
+    otherwise = null() if value is None else literal(value, Instant)
+    return case((GRANTS.c.next_pull_at == claim.wanted_at, otherwise), else_=GRANTS.c.next_pull_at)
+
+
+def _free_lease(connection: Connection, claim: PullClaim) -> None:
+    connection.execute(
+        update(GRANTS)
+        .where(
+            GRANTS.c.id == claim.grant_id,
+            GRANTS.c.pull_lease_owner == claim.owner,
+            GRANTS.c.pull_lease_until == claim.lease_until,
+        )
+        .values(pull_lease_owner=None, pull_lease_until=None)
+    )

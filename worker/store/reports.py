@@ -1,0 +1,134 @@
+"""What the store tells of the whole: the fleet, the schema, processes, notices, the brake and stored pairs.
+
+All instants are aware UTC datetimes on the database's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from worker.vault.sealing import SealedPair
+
+
+@dataclass(frozen=True)
+class FleetStatus:
+    """Counts over all grants, on the database's clock.
+
+    Attributes:
+        fresh: serving, and the renewal window has not begun.
+        due: serving, the window has begun, the access token still lives (a held lease counts as due).
+        overdue: of the due ones, those in the last tenth of the token's life.
+        expired: serving, and the access token has ended.
+        in_doubt: serving grants whose newest attempt was sent and has no complete answer, or are suspect.
+        least_seconds_left: seconds until the next access token of a serving grant ends; None in an empty fleet.
+        oldest_due_seconds: for how long the oldest due grant has been due; 0 where none is.
+    """
+
+    total: int
+    by_status: dict[str, int]
+    fresh: int
+    due: int
+    overdue: int
+    expired: int
+    in_doubt: int
+    needs_reauth: int
+    least_seconds_left: float | None
+    oldest_due_seconds: float
+
+
+@dataclass(frozen=True)
+class SchemaState:
+    """The migration that the database is at, and the one that this code wants; `at` is None in an empty database."""
+
+    at: str | None
+    wanted: str
+
+    @property
+    def current(self) -> bool:
+        """True where nothing is left to migrate."""
+        return self.at == self.wanted
+
+
+@dataclass(frozen=True)
+class StoredPair:
+    """One stored pair that was not wiped, with the place that its bytes are bound to."""
+
+    grant_id: int
+    creator_id: str
+    consent: int
+    generation: int
+    sealed: SealedPair
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """The row's key; pass the last one of a batch as `after` to get the next batch."""
+        return self.grant_id, self.consent, self.generation
+
+
+@dataclass(frozen=True)
+class StaleAttempt:
+    """An attempt without an outcome whose lease has ended: its process died, or could not say how it went."""
+
+    grant_id: int
+    consent: int
+    generation: int
+    owner: str
+    claimed_at: datetime
+
+
+@dataclass(frozen=True)
+class NoticeView:
+    """A notice: what to tell, and how often telling it has failed.
+
+    Attributes:
+        dedupe_key: what makes it one of a kind, such as `reauth:12:3`.
+        creator_id: the creator it is about; None for one that concerns the whole app.
+        detail: safe text.
+    """
+
+    notice_id: int
+    dedupe_key: str
+    kind: str
+    grant_id: int | None
+    creator_id: str | None
+    detail: str
+    created_at: datetime
+    failures: int
+
+
+@dataclass(frozen=True)
+class BrakeState:
+    """Whether refreshing is stopped for the whole app.
+
+    Attributes:
+        reason: why; None where nothing is stopped.
+        next_probe_at: when the next single refresh is let through to see whether the trouble is over.
+    """
+
+    reason: str | None
+    stopped_at: datetime | None
+    next_probe_at: datetime | None
+
+    @property
+    def stopped(self) -> bool:
+        """True where only probes are let through."""
+        return self.reason is not None
+
+
+@dataclass(frozen=True)
+class WorkerView:
+    """A process of the daemon, as it last said of itself.
+
+    Attributes:
+        key_ids: ids of the sealing keys that it holds.
+        journal_replayed_at: when it had replayed its host's journal; None where it has not yet.
+    """
+
+    instance_id: str
+    host: str
+    pid: int
+    started_at: datetime
+    last_seen_at: datetime
+    key_ids: frozenset[int]
+    journal_replayed_at: datetime | None

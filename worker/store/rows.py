@@ -1,0 +1,94 @@
+"""From rows to the frozen values that the store hands out."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Row, and_, or_
+
+from worker.store.clock import now
+from worker.store.models import ATTEMPTS, GRANTS, PAIRS
+from worker.store.values import AttemptOutcome, AttemptView, CurrentPair, GrantStatus, GrantView
+from worker.vault.sealing import SealedPair
+
+AnyRow = Row[*tuple[Any, ...]]
+"""A row of any columns."""
+
+PAIR_BYTES: Final = (PAIRS.c.sealed_access, PAIRS.c.sealed_refresh, PAIRS.c.key_id)
+CURRENT_PAIR: Final = (
+    GRANTS.c.id,
+    GRANTS.c.creator_id,
+    GRANTS.c.status,
+    GRANTS.c.scope,
+    PAIRS.c.consent,
+    PAIRS.c.generation,
+    PAIRS.c.issued_at,
+    PAIRS.c.access_expires_at,
+    PAIRS.c.refresh_expires_at,
+    *PAIR_BYTES,
+    now().label("now"),
+)
+
+
+def lease_is_free() -> ColumnElement[bool]:
+    """The grant is not being refreshed by anybody."""
+    return or_(GRANTS.c.lease_until.is_(None), GRANTS.c.lease_until <= now())
+
+
+def pull_lease_is_free() -> ColumnElement[bool]:
+    """The grant's account data is not being pulled by anybody."""
+    return or_(GRANTS.c.pull_lease_until.is_(None), GRANTS.c.pull_lease_until <= now())
+
+
+def is_current_pair() -> ColumnElement[bool]:
+    """The pair is the one that its grant points to."""
+    return and_(
+        PAIRS.c.grant_id == GRANTS.c.id,
+        PAIRS.c.consent == GRANTS.c.consent,
+        PAIRS.c.generation == GRANTS.c.pair_generation,
+    )
+
+
+def is_attempt(grant_id: int, consent: int, generation: int) -> ColumnElement[bool]:
+    """The row is this attempt."""
+    return and_(ATTEMPTS.c.grant_id == grant_id, ATTEMPTS.c.consent == consent, ATTEMPTS.c.generation == generation)
+
+
+def sealed_pair(row: AnyRow) -> SealedPair:
+    """Return the sealed tokens of a row that was not wiped."""
+    return SealedPair(
+        sealed_access=bytes(row.sealed_access), sealed_refresh=bytes(row.sealed_refresh), key_id=row.key_id
+    )
+
+
+def current_pair(row: AnyRow) -> CurrentPair:
+    """Return the pair that is served, from the columns of `CURRENT_PAIR`."""
+    return CurrentPair(
+        grant_id=row.id,
+        creator_id=row.creator_id,
+        consent=row.consent,
+        generation=row.generation,
+        status=GrantStatus(row.status),
+        sealed=sealed_pair(row),
+        issued_at=row.issued_at,
+        access_expires_at=row.access_expires_at,
+        refresh_expires_at=row.refresh_expires_at,
+        scope=row.scope,
+        now=row.now,
+    )
+
+
+def grant_view(row: AnyRow) -> GrantView:
+    """Return a grant as people look at it."""
+    columns = dict(row._mapping)  # noqa: SLF001 - the documented way to a row's columns by name
+    for hidden in ("pull_lease_owner", "pull_lease_until"):
+        del columns[hidden]
+    return GrantView(grant_id=columns.pop("id"), status=GrantStatus(columns.pop("status")), **columns)
+
+
+def attempt_view(row: AnyRow) -> AttemptView:
+    """Return one attempt of a grant's history."""
+    columns = dict(row._mapping)  # noqa: SLF001 - the documented way to a row's columns by name
+    del columns["grant_id"]
+    outcome = columns.pop("outcome")
+    return AttemptView(outcome=None if outcome is None else AttemptOutcome(outcome), **columns)

@@ -1,0 +1,38 @@
+"""The one face of the store: every room's methods on one object."""
+
+from __future__ import annotations
+
+from worker.store.claims import Claims
+from worker.store.consents import Consents
+from worker.store.due import DueScan
+from worker.store.fleet import Fleet
+from worker.store.grants import Grants
+from worker.store.notices import Notices
+from worker.store.operations import Operations
+from worker.store.pulls import Pulls
+from worker.store.saving import Saving
+from worker.store.schema import Schema
+from worker.store.upkeep import Upkeep
+from worker.store.verdicts import Verdicts
+
+
+class Store(Schema, DueScan, Claims, Saving, Verdicts, Consents, Grants, Pulls, Fleet, Upkeep, Notices, Operations):
+    """The database of one deployment; safe to share between threads, and after a fork.
+
+    Every public method is one transaction, which is committed when the method returns. Each raises
+    StoreUnavailableError where the database did not answer, did not take a statement or did not commit.
+    """
+
+
+def open_store(url: str, *, pool_size: int = 20, statement_seconds: float = 10) -> Store:
+    """Return a store; it connects at its first use.
+
+    Args:
+        url: `sqlite:///PATH` or `postgresql://user:password@host/name`.
+        pool_size: most connections of one process; at least its number of threads.
+        statement_seconds: longest time of one statement, and of waiting for SQLite's one writer or for a connection.
+
+    Raises:
+        ConfigurationError: an address of neither kind; the text does not hold it.
+    """
+    return Store(url, pool_size=pool_size, statement_seconds=statement_seconds)

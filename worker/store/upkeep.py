@@ -1,0 +1,203 @@
+"""Upkeep of what is stored: stale attempts, superseded pairs, re-sealing, sentinels and old history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, or_, select, text, tuple_, update
+
+from worker.store.clock import milliseconds, now
+from worker.store.engine import Transactions, reads, writes
+from worker.store.models import (
+    ATTEMPTS,
+    FINISHED,
+    GRANTS,
+    NOTICES,
+    OPEN,
+    PAIRS,
+    SENTINELS,
+    SUPERSEDED,
+    WORKERS,
+)
+from worker.store.reports import StaleAttempt, StoredPair
+from worker.store.rows import PAIR_BYTES, is_current_pair, sealed_pair
+from worker.store.saving import insert_unless_known
+from worker.store.values import GrantStatus
+from worker.vault.sealing import SealedPair
+
+
+class Upkeep(Transactions):
+    """What is done in the background so that little is kept and all of it can be opened."""
+
+    @reads
+    def stale_attempts(self, connection: Connection, limit: int) -> list[StaleAttempt]:
+        """Return attempts without an outcome that hold no lease any more, oldest first."""
+        holds = and_(
+            GRANTS.c.consent == ATTEMPTS.c.consent,
+            GRANTS.c.generation == ATTEMPTS.c.generation,
+            GRANTS.c.lease_until > now(),
+        )
+        stale = (
+            select(
+                ATTEMPTS.c.grant_id,
+                ATTEMPTS.c.consent,
+                ATTEMPTS.c.generation,
+                ATTEMPTS.c.owner,
+                ATTEMPTS.c.claimed_at,
+            )
+            .join_from(ATTEMPTS, GRANTS, and_(GRANTS.c.id == ATTEMPTS.c.grant_id, func.coalesce(~holds, True)))
+            .where(text(OPEN))
+            .order_by(ATTEMPTS.c.claimed_at)
+            .limit(limit)
+        )
+        return [StaleAttempt(*row) for row in connection.execute(stale)]
+
+    @reads
+    def all_pairs(
+        self,
+        connection: Connection,
+        after: tuple[int, int, int] = (0, 0, 0),
+        limit: int = 500,
+        *,
+        not_sealed_with: int | None = None,
+    ) -> list[StoredPair]:
+        """Return stored pairs that were not wiped, in the order of their keys.
+
+        Args:
+            connection: given by the decorator.
+            after: key of the last pair of the batch before.
+            limit: most pairs to return.
+            not_sealed_with: leave out pairs that are sealed with this key already.
+        """
+        key = (PAIRS.c.grant_id, PAIRS.c.consent, PAIRS.c.generation)
+        batch = (
+            select(*key, GRANTS.c.creator_id, *PAIR_BYTES)
+            .join_from(PAIRS, GRANTS, GRANTS.c.id == PAIRS.c.grant_id)
+            .where(tuple_(*key) > tuple_(*after), PAIRS.c.wiped_at.is_(None))
+            .order_by(*key)
+            .limit(limit)
+        )
+        if not_sealed_with is not None:
+            batch = batch.where(PAIRS.c.key_id != not_sealed_with)
+        return [
+            StoredPair(row.grant_id, row.creator_id, row.consent, row.generation, sealed_pair(row))
+            for row in connection.execute(batch)
+        ]
+
+    @writes
+    def reseal(self, connection: Connection, rows: Sequence[tuple[StoredPair, SealedPair]]) -> int:
+        """Replace sealed bytes by others of the same pair, where the old ones are still there.
+
+        Returns:
+            How many pairs were replaced.
+        """
+        replaced = 0
+        swap = (
+            update(PAIRS)
+            .where(
+                PAIRS.c.grant_id == bindparam("of_grant"),
+                PAIRS.c.consent == bindparam("of_consent"),
+                PAIRS.c.generation == bindparam("of_generation"),
+                PAIRS.c.sealed_access == bindparam("old_access"),
+                PAIRS.c.sealed_refresh == bindparam("old_refresh"),
+            )
+            .values(
+                sealed_access=bindparam("new_access"),
+                sealed_refresh=bindparam("new_refresh"),
+                key_id=bindparam("new_key_id"),
+            )
+        )
+        for row, sealed in rows:
+            replaced += connection.execute(
+                swap,
+                {
+                    "of_grant": row.grant_id,
+                    "of_consent": row.consent,
+                    "of_generation": row.generation,
+                    "old_access": row.sealed.sealed_access,
+                    "old_refresh": row.sealed.sealed_refresh,
+                    "new_access": sealed.sealed_access,
+                    "new_refresh": sealed.sealed_refresh,
+                    "new_key_id": sealed.key_id,
+                },
+            ).rowcount
+        return replaced
+
+    @writes
+    def wipe_superseded(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
+        """Empty the sealed columns of pairs that were replaced long ago; the current pair is never touched.
+
+        Pairs of a grant that is failing or suspect are kept: one of them may be the one that TikTok still takes.
+
+        Returns:
+            How many pairs were wiped.
+        """
+        safe = or_(
+            GRANTS.c.status == GrantStatus.REVOKED.value,
+            and_(GRANTS.c.status == GrantStatus.ACTIVE.value, GRANTS.c.failures == 0, ~is_current_pair()),
+        )
+        key = (PAIRS.c.grant_id, PAIRS.c.consent, PAIRS.c.generation)
+        old = (
+            select(*key)
+            .join_from(PAIRS, GRANTS, GRANTS.c.id == PAIRS.c.grant_id)
+            .where(text(SUPERSEDED), PAIRS.c.superseded_at <= now() - milliseconds(older_than_seconds), safe)
+            .order_by(PAIRS.c.superseded_at)
+            .limit(limit)
+        )
+        wiped = connection.execute(
+            update(PAIRS).where(tuple_(*key).in_(old)).values(sealed_access=None, sealed_refresh=None, wiped_at=now())
+        )
+        return wiped.rowcount
+
+    @writes
+    def prune(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
+        """Delete history: ended attempts, wiped pairs, delivered notices, and processes that are long gone.
+
+        A grant's newest attempt and its current pair stay, however old they are.
+
+        Returns:
+            How many rows were deleted; `limit` bounds each kind.
+        """
+        before = now() - milliseconds(older_than_seconds)
+        newest = select(GRANTS.c.generation).where(GRANTS.c.id == ATTEMPTS.c.grant_id).scalar_subquery()
+        attempt_key = (ATTEMPTS.c.grant_id, ATTEMPTS.c.consent, ATTEMPTS.c.generation)
+        pair_key = (PAIRS.c.grant_id, PAIRS.c.consent, PAIRS.c.generation)
+        ended = and_(text(FINISHED), ATTEMPTS.c.finished_at <= before, ATTEMPTS.c.generation < newest)
+        deletions = (
+            delete(ATTEMPTS).where(tuple_(*attempt_key).in_(select(*attempt_key).where(ended).limit(limit))),
+            delete(PAIRS).where(
+                tuple_(*pair_key).in_(
+                    select(*pair_key).where(PAIRS.c.wiped_at <= before, _not_pointed_to()).limit(limit)
+                )
+            ),
+            delete(NOTICES).where(
+                NOTICES.c.id.in_(select(NOTICES.c.id).where(NOTICES.c.delivered_at <= before).limit(limit))
+            ),
+            delete(WORKERS).where(WORKERS.c.last_seen_at <= before),
+        )
+        return sum(connection.execute(deletion).rowcount for deletion in deletions)
+
+    @reads
+    def sentinels(self, connection: Connection) -> dict[int, bytes]:
+        """Return the sealed sentinel of each key that ever sealed here."""
+        return {row.key_id: bytes(row.sealed) for row in connection.execute(select(SENTINELS))}
+
+    @writes
+    def put_sentinel(self, connection: Connection, key_id: int, sealed: bytes) -> bool:
+        """Store a key's sentinel unless it has one; return True where it had none."""
+        put = insert_unless_known(connection, SENTINELS).values(key_id=key_id, sealed=sealed)
+        return bool(connection.execute(put).rowcount == 1)
+
+    @reads
+    def key_usage(self, connection: Connection) -> dict[int, int]:
+        """Return how many stored pairs each key has sealed; wiped ones do not count."""
+        used = (
+            select(PAIRS.c.key_id, func.count().label("pairs"))
+            .where(PAIRS.c.wiped_at.is_(None))
+            .group_by(PAIRS.c.key_id)
+        )
+        return {row.key_id: row.pairs for row in connection.execute(used)}
+
+
+def _not_pointed_to() -> ColumnElement[bool]:
+    return ~select(GRANTS.c.id).where(is_current_pair()).correlate(PAIRS).exists()

@@ -1,0 +1,199 @@
+"""Ends of attempts that brought no pair: back to the schedule, suspect, or the creator is asked to authorize.
+
+A verdict holds for the state of affairs that it was reached in. Where another attempt, another consent or another
+pair has come since the claim, the attempt's outcome is written down and nothing else changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, select, text, update
+
+from worker.store.clock import now
+from worker.store.engine import Transactions, writes
+from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS, REFRESHABLE
+from worker.store.rows import is_attempt
+from worker.store.saving import insert_unless_known, reauth_key
+from worker.store.values import AttemptOutcome, Claim, GrantStatus
+
+REAUTH_NEEDED: Final = "reauth_needed"
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """How an attempt ended, for its row."""
+
+    outcome: AttemptOutcome
+    reason: str
+    code: int | None
+    http_status: int | None
+    request_id: str | None
+
+
+class Verdicts(Transactions):
+    """Ending attempts without a pair."""
+
+    @writes
+    def release(
+        self,
+        connection: Connection,
+        claim: Claim,
+        *,
+        outcome: AttemptOutcome,
+        next_refresh_at: datetime,
+        reason: str,
+        failed: bool,
+        code: int | None = None,
+        http_status: int | None = None,
+        request_id: str | None = None,
+    ) -> bool:
+        """End an attempt and put the grant back on the schedule; its status stays as it is.
+
+        Args:
+            connection: given by the decorator.
+            claim: the claim of the attempt.
+            outcome: how it ended.
+            next_refresh_at: when the grant is due again.
+            reason: short safe text for people; it becomes the grant's `last_reason`.
+            failed: whether this counts as a failure of the grant.
+            code: TikTok's code.
+            http_status: the HTTP status.
+            request_id: TikTok's `request_id`.
+
+        Returns:
+            False where the grant has moved on since the claim, so that its schedule was left alone.
+        """
+        answer = _Answer(outcome, reason, code, http_status, request_id)
+        values = {"next_refresh_at": next_refresh_at, "last_reason": reason}
+        return _end(connection, claim, answer, values, failed=failed)
+
+    @writes
+    def suspect(
+        self,
+        connection: Connection,
+        claim: Claim,
+        *,
+        next_refresh_at: datetime,
+        reason: str,
+        outcome: AttemptOutcome = AttemptOutcome.REFUSED,
+        code: int | None = None,
+        http_status: int | None = None,
+        request_id: str | None = None,
+    ) -> bool:
+        """End an attempt and hold the grant for suspect: its access token is served, and it is looked at again.
+
+        Arguments and result are those of `release`; it always counts as a failure.
+        """
+        answer = _Answer(outcome, reason, code, http_status, request_id)
+        values = {
+            "next_refresh_at": next_refresh_at,
+            "last_reason": reason,
+            "status": GrantStatus.SUSPECT.value,
+        }
+        return _end(connection, claim, answer, values, failed=True)
+
+    @writes
+    def ask_reauth(
+        self,
+        connection: Connection,
+        claim: Claim,
+        *,
+        reason: str,
+        code: int | None = None,
+        http_status: int | None = None,
+        request_id: str | None = None,
+    ) -> bool:
+        """End an attempt with the verdict that the creator must authorize again, and write the one notice.
+
+        Returns:
+            False where the grant has moved on since the claim: then nobody is asked.
+        """
+        answer = _Answer(AttemptOutcome.REFUSED, reason, code, http_status, request_id)
+        values = {"last_reason": reason, "status": GrantStatus.NEEDS_REAUTH.value}
+        asked = _end(connection, claim, answer, values, failed=True)
+        if asked:
+            connection.execute(
+                insert_unless_known(connection, NOTICES).values(
+                    dedupe_key=reauth_key(claim.grant_id, claim.consent),
+                    kind=REAUTH_NEEDED,
+                    grant_id=claim.grant_id,
+                    detail=reason,
+                    created_at=now(),
+                    next_try_at=now(),
+                )
+            )
+        return asked
+
+    @writes
+    def record_outcome(
+        self,
+        connection: Connection,
+        grant_id: int,
+        consent: int,
+        generation: int,
+        *,
+        outcome: AttemptOutcome,
+        reason: str,
+        code: int | None = None,
+        http_status: int | None = None,
+        request_id: str | None = None,
+    ) -> bool:
+        """Write down how an attempt ended whose process is gone; the grant itself is left alone.
+
+        Returns:
+            True where the attempt had no outcome, or was in doubt and now has a better one.
+        """
+        answer = _Answer(outcome, reason, code, http_status, request_id)
+        return _finish(connection, grant_id, consent, generation, answer)
+
+
+def _end(connection: Connection, claim: Claim, answer: _Answer, values: dict[str, Any], *, failed: bool) -> bool:
+    # The row is locked first: a pair that is being saved is seen here, or waits for us.
+    connection.execute(select(GRANTS.c.id).where(GRANTS.c.id == claim.grant_id).with_for_update(key_share=True))
+    _finish(connection, claim.grant_id, claim.consent, claim.generation, answer)
+    newest = and_(
+        GRANTS.c.id == claim.grant_id, GRANTS.c.consent == claim.consent, GRANTS.c.generation == claim.generation
+    )
+    freed = {"lease_owner": None, "lease_until": None, "updated_at": now()}
+    if failed:
+        values = values | {"failures": GRANTS.c.failures + 1}
+    applied = connection.execute(
+        update(GRANTS).where(newest, text(REFRESHABLE), _nothing_came_since(claim)).values(**freed, **values)
+    )
+    if applied.rowcount == 1:
+        return True
+    connection.execute(update(GRANTS).where(newest).values(**freed))
+    return False
+
+
+def _nothing_came_since(claim: Claim) -> ColumnElement[bool]:
+    """The current pair, and the kept ones, are those that the claim showed."""
+    shown = [version.generation for version in claim.versions]
+    other = exists().where(
+        PAIRS.c.grant_id == GRANTS.c.id,
+        PAIRS.c.consent == claim.consent,
+        PAIRS.c.generation.not_in(shown),
+        PAIRS.c.wiped_at.is_(None),
+    )
+    return and_(GRANTS.c.pair_generation == claim.pair_generation, ~other)
+
+
+def _finish(connection: Connection, grant_id: int, consent: int, generation: int, answer: _Answer) -> bool:
+    in_doubt = AttemptOutcome.IN_DOUBT
+    better = ATTEMPTS.c.outcome == in_doubt.value if answer.outcome is not in_doubt else false()
+    finished = connection.execute(
+        update(ATTEMPTS)
+        .where(is_attempt(grant_id, consent, generation), or_(ATTEMPTS.c.outcome.is_(None), better))
+        .values(
+            outcome=answer.outcome.value,
+            finished_at=now(),
+            code=answer.code,
+            http_status=answer.http_status,
+            request_id=answer.request_id,
+            reason=answer.reason,
+        )
+    )
+    return finished.rowcount == 1
