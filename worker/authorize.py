@@ -1,0 +1,167 @@
+"""Authorizing: a consent link goes out, a pasted redirect comes back, and a creator's grant is stored; and its end."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from worker.errors import JournalError, NotReadyError, StoreUnavailableError, TikTokError, UsageError
+from worker.exchanges import Exchanges
+from worker.limiter import Limiter
+from worker.policy import consent_state
+from worker.policy.redirect import read_redirect
+from worker.store import GrantView, Store
+from worker.telemetry import Fact, Hook, silent
+from worker.tiktok import EXCHANGE_CALL, REVOKE_CALL, RawAnswer, TikTok
+from worker.vault import Journal, JournalEntry, Keyring, PairPlace, RecordId, Sealer, Token
+
+LONGEST_WAIT_SECONDS: Final = 5.0
+"""How long an exchange or a revocation waits for a permit of the quota."""
+
+
+class Authorizer:
+    """Begins, stores and ends a creator's consent.
+
+    Args:
+        state_key: signs the states of links; see `state_key_of`.
+        scopes: what the link asks for; the creator may grant less.
+        state_seconds: life of a link's state.
+        renew_at: fraction of an access token's life at which its renewal window begins.
+        owner: name of this process, for reports.
+        limiter: asked before each call; None asks nobody.
+        hook: told of each consent that is stored or ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        tiktok: TikTok,
+        store: Store,
+        sealer: Sealer,
+        journal: Journal,
+        state_key: bytes,
+        scopes: Sequence[str],
+        state_seconds: int,
+        renew_at: float,
+        owner: str,
+        limiter: Limiter | None = None,
+        hook: Hook = silent,
+    ) -> None:
+        self._tiktok = tiktok
+        self._store = store
+        self._exchanges = Exchanges(store=store, sealer=sealer, renew_at=renew_at, hook=hook)
+        self._sealer = sealer
+        self._journal = journal
+        self._state_key = state_key
+        self._scopes = tuple(scopes)
+        self._state_life = timedelta(seconds=state_seconds)
+        self._owner = owner
+        self._limiter = limiter
+        self._hook = hook
+
+    def url(self, now: datetime) -> str:
+        """Return a consent link for any one creator; it works until its state ends.
+
+        Args:
+            now: the database's time, which `exchange` compares with.
+        """
+        nonce = secrets.token_bytes(consent_state.NONCE_BYTES)
+        state = consent_state.sign(key=self._state_key, now=now, nonce=nonce)
+        return self._tiktok.authorization_url(state=state, scopes=self._scopes)
+
+    def exchange(self, redirect_url: str) -> GrantView:
+        """Turn a pasted redirect into a grant.
+
+        The database and the journal are asked first, so that a code is not spent where its pair cannot be kept.
+
+        Raises:
+            UsageError: the redirect or its state is not as it must be, or TikTok's page refused; nothing was sent.
+            NotReadyError: the database does not answer (nothing was sent), or it went away after the pair came.
+            JournalError: the journal cannot take the answer; nothing was sent.
+            TikTokError: the exchange did not succeed.
+        """
+        redirect = read_redirect(redirect_url)
+        sent_at = self._store.ping()
+        problem = consent_state.problem_of(redirect.state, key=self._state_key, now=sent_at, life=self._state_life)
+        if problem:
+            raise UsageError(problem)
+        self._journal.ready()
+        self._permit(EXCHANGE_CALL)
+        raw = self._tiktok.send_exchange(Token(redirect.code))
+        record = self._keep(raw, sent_at)
+        try:
+            grant = self._exchanges.store(raw, sent_at=sent_at)
+        except StoreUnavailableError:
+            kept = "is kept in the journal, and a worker will store it" if record else "could not be kept anywhere"
+            raise NotReadyError(f"the pair came, but the database did not take it; it {kept}") from None
+        except TikTokError:
+            self._let_go(record)
+            raise
+        self._let_go(record)
+        return grant
+
+    def store_exchange(self, raw: RawAnswer, *, sent_at: datetime) -> GrantView:
+        """Store an exchange's answer that was replayed from the journal; see `Exchanges.store_replayed`."""
+        return self._exchanges.store_replayed(raw, sent_at=sent_at)
+
+    def revoke(self, creator_id: str) -> None:
+        """End a creator's consent: at TikTok first, then here, where the pairs are wiped.
+
+        Raises:
+            NotFoundError: the creator is unknown, or no pair is held.
+            TikTokError: TikTok did not confirm; nothing changed here. A token that TikTok calls dead counts as ended.
+        """
+        pair = self._store.current_pair(creator_id)
+        access = self._sealer.open_access(pair.sealed, PairPlace(creator_id, pair.consent, pair.generation))
+        self._permit(REVOKE_CALL)
+        self._tiktok.revoke(access)
+        self._store.mark_revoked(creator_id)
+        self._hook(Fact("grant.revoked", {"grant_id": pair.grant_id, "creator_id": creator_id}))
+
+    def _permit(self, call: str) -> None:
+        """Take a permit of the quota, waiting a little for it; a person sits before the terminal."""
+        end = time.monotonic() + LONGEST_WAIT_SECONDS
+        while self._limiter is not None:
+            wait = self._limiter.take(lane="refresh", call=call, account="authorize")
+            if wait <= 0:
+                return
+            if time.monotonic() + wait > end:
+                raise NotReadyError(f"the quota is spent; nothing was sent, try again in {wait:.0f} s")
+            time.sleep(wait)
+
+    def _keep(self, raw: RawAnswer, sent_at: datetime) -> RecordId | None:
+        """Put the answer into the journal; a journal that fails only now must not cost the pair that is in hand."""
+        if not raw.body:
+            return None
+        entry = JournalEntry(
+            kind="exchange",
+            grant_id=None,
+            creator_id=None,
+            consent=None,
+            generation=None,
+            call=raw.call,
+            http_status=raw.http_status,
+            body=raw.body,
+            complete=raw.complete,
+            fault=raw.fault,
+            retry_after=raw.retry_after,
+            sent_at=sent_at,
+            received_at=datetime.now(UTC),
+        )
+        try:
+            return self._journal.append(entry)
+        except JournalError:
+            self._hook(Fact("journal.append_failed", {"owner": self._owner}, level="error"))
+            return None
+
+    def _let_go(self, record: RecordId | None) -> None:
+        if record is not None:
+            self._journal.release(record)
+
+
+def state_key_of(keyring: Keyring) -> bytes:
+    """Return the key that signs states; it stays the same when sealing keys rotate."""
+    return consent_state.derive_key(keyring.fingerprint_key)

@@ -1,0 +1,62 @@
+"""`celery -A worker authorize`: a consent link out, a pasted redirect in."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from worker.cli import output
+from worker.errors import UsageError
+
+LONGEST_INPUT = 65_536
+
+
+@click.group()
+def authorize() -> None:
+    """Have a creator authorize the app."""
+
+
+@authorize.command(cls=output.Command)
+@output.json_option
+def url(*, as_json: bool) -> None:
+    """Print a consent link to send to a creator; it is good for EVERTOKEN_STATE_SECONDS."""
+    with output.services() as services:
+        link = services.authorizer.url(services.store.ping())
+        seconds = services.settings.state_seconds
+    if as_json:
+        output.print_json({"url": link, "valid_seconds": seconds})
+    else:
+        click.echo(link)
+        output.note(f"good for {output.span(seconds)}; paste the address it ends at into `authorize exchange -`")
+
+
+@authorize.command(cls=output.Command)
+@click.argument("redirect_url", metavar="REDIRECT_URL")
+@output.json_option
+def exchange(redirect_url: str, *, as_json: bool) -> None:
+    """Turn the address that the browser was sent to into a grant.
+
+    REDIRECT_URL is the whole address or its query. With `-` it is read from standard input, so that the code in it
+    lands neither in the shell's history nor in the list of processes.
+    """
+    if redirect_url == "-":
+        redirect_url = _read_input()
+    with output.services() as services:
+        grant = services.authorizer.exchange(redirect_url)
+    if as_json:
+        output.print_json(grant)
+        return
+    click.echo(f"creator {grant.creator_id} authorized (consent {grant.consent}), scopes {grant.scope or 'unknown'}")
+    click.echo(f"access token until {output.moment(grant.access_expires_at)} UTC, ", nl=False)
+    click.echo(f"first refresh at {output.moment(grant.next_refresh_at)} UTC")
+
+
+def _read_input() -> str:
+    if sys.stdin.isatty():
+        output.note("paste the address and press Enter:")
+        return sys.stdin.readline(LONGEST_INPUT)
+    text = sys.stdin.read(LONGEST_INPUT)
+    if not text.strip():
+        raise UsageError("standard input is empty; give the address that the browser was sent to")
+    return text

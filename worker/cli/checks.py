@@ -1,0 +1,150 @@
+"""What `doctor` looks at within our own walls: settings, database, clock, keys, journal, grants, brake and notices."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from worker.cli import output
+from worker.errors import EvertokenError
+
+if TYPE_CHECKING:
+    from worker.services import Services
+
+State = Literal["ok", "warn", "fail", "skip"]
+CLOCK_WARN_SECONDS: Final = 2.0
+CLOCK_FAIL_SECONDS: Final = 60.0
+SPACE_WARN_BYTES: Final = 256 * 1024 * 1024
+MEMORY_FILESYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
+MOUNTS: Final = Path("/proc/self/mounts")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report."""
+
+    check: str
+    state: State
+    detail: str
+
+
+def guarded(check: str, look: Callable[[], Finding]) -> Finding:
+    """Run one check; whatever goes wrong in it is its finding, and the others go on."""
+    try:
+        return look()
+    except EvertokenError as error:
+        return Finding(check, "fail", str(error))
+    except Exception as error:  # noqa: BLE001 - a foreign library's text may hold an address with its password
+        return Finding(check, "fail", f"did not answer ({type(error).__name__})")
+
+
+def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding]]]:
+    """Yield name and function of each check; nothing has run yet."""
+    yield "database", lambda: database(services)
+    yield "clock", lambda: clock(services)
+    yield "keyring", lambda: keyring(services)
+    yield "journal", lambda: journal(services)
+    yield "brake", lambda: brake(services)
+    yield "grants", lambda: grants(services)
+    yield "notices", lambda: notices(services)
+
+
+def database(services: Services) -> Finding:
+    """Look whether the database answers and is migrated."""
+    services.store.ping()
+    state = services.store.schema_state()
+    if state.current:
+        return Finding("database", "ok", f"answers, and is at migration {state.at}")
+    at = state.at or "no migration"
+    return Finding("database", "fail", f"is at {at} and must be at {state.wanted}: run `celery -A worker db upgrade`")
+
+
+def clock(services: Services) -> Finding:
+    """Compare this host's clock with the database's, whose time counts."""
+    before = datetime.now(UTC)
+    there = services.store.ping()
+    after = datetime.now(UTC)
+    apart = abs((there - (before + (after - before) / 2)).total_seconds())
+    text = f"this host is {apart:.1f} s away from the database"
+    if apart > CLOCK_FAIL_SECONDS:
+        return Finding("clock", "fail", f"{text}: set the clocks")
+    return Finding("clock", "warn" if apart > CLOCK_WARN_SECONDS else "ok", text)
+
+
+def keyring(services: Services) -> Finding:
+    """Look whether the keyring opens what each key in use has sealed."""
+    from worker.cli.key_use import key_rows  # noqa: PLC0415 - Celery loads the doctor on every start
+
+    rows = key_rows(services)
+    closed = [row for row in rows if row.opens is False]
+    if closed:
+        told = "; ".join(f"key {row.key_id}: {row.remark}, {row.pairs} pairs" for row in closed)
+        return Finding("keyring", "fail", told)
+    sealed = sum(row.pairs for row in rows)
+    return Finding("keyring", "ok", f"active key {services.keyring.active}; opens all {len(rows)} keys, {sealed} pairs")
+
+
+def journal(services: Services) -> Finding:
+    """Look whether the journal can be written, where it lies, and whether answers wait in it."""
+    services.journal.ready()
+    folder = services.settings.journal_dir
+    kind = filesystem_of(folder.resolve())
+    free = shutil.disk_usage(folder).free
+    if kind in MEMORY_FILESYSTEMS:
+        return Finding("journal", "fail", f"{folder} lies in memory ({kind}) and does not survive a restart")
+    waiting = services.journal.pending
+    text = f"{folder} can be written, {free // 1024 // 1024} MiB free"
+    if free < SPACE_WARN_BYTES:
+        return Finding("journal", "warn", f"{text}: make room")
+    return Finding("journal", "warn" if waiting else "ok", text + (f", {waiting} answers wait" if waiting else ""))
+
+
+def brake(services: Services) -> Finding:
+    """Look whether refreshing is stopped for the whole app."""
+    state = services.store.brake()
+    if state.stopped:
+        return Finding(
+            "brake", "fail", f"refreshing is stopped since {output.moment(state.stopped_at)}: {state.reason}"
+        )
+    return Finding("brake", "ok", "off: refreshing goes on")
+
+
+def grants(services: Services) -> Finding:
+    """Look for grants that are in trouble."""
+    fleet = services.store.fleet_status()
+    text = (
+        f"{fleet.total} grants: {fleet.fresh} fresh, {fleet.due} due, {fleet.overdue} overdue, "
+        f"{fleet.expired} expired, {fleet.in_doubt} in doubt, {fleet.needs_reauth} to authorize again"
+    )
+    if fleet.expired:
+        return Finding("grants", "fail", text)
+    return Finding("grants", "warn" if fleet.overdue or fleet.in_doubt or fleet.needs_reauth else "ok", text)
+
+
+def notices(services: Services) -> Finding:
+    """Look for notices that nobody has been told yet."""
+    waiting = services.store.undelivered_count()
+    if not waiting:
+        return Finding("notices", "ok", "all delivered")
+    newest = services.store.undelivered_notices(1)[0]
+    where = "" if services.settings.notice_url else "; EVERTOKEN_NOTICE_URL is not set, so they wait here"
+    return Finding("notices", "warn", f"{waiting} wait, the oldest is {newest.kind}: {newest.detail}{where}")
+
+
+def filesystem_of(path: Path) -> str | None:
+    """Return the type of the file system that a path lies on, or None where this system does not tell."""
+    if not MOUNTS.exists():
+        return None
+    best, kind = "", None
+    for line in MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines():
+        _, point, found, *_ = line.split(" ")
+        point = point.replace("\\040", " ")
+        inside = point == "/" or str(path) == point or str(path).startswith(point.rstrip("/") + os.sep)
+        if inside and len(point) >= len(best):
+            best, kind = point, found
+    return kind

@@ -1,0 +1,56 @@
+"""`celery -A worker doctor`: every dependency and promise checked, one line each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from worker.cli import output
+from worker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from worker.cli.checks import Finding
+
+MARKS: Final = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
+
+
+@click.command(cls=output.Command)
+@click.option("--offline", is_flag=True, help="Leave TikTok alone.")
+@output.json_option
+@click.pass_context
+def doctor(ctx: click.Context, *, offline: bool, as_json: bool) -> None:
+    """Check every dependency and promise, one line each; exit 1 where one fails.
+
+    Nothing is changed, and nothing secret is sent anywhere.
+    """
+    found: list[Finding] = []
+    for finding in _findings(ctx.obj.app, offline=offline):
+        found.append(finding)
+        if not as_json:
+            mark = finding.state if ctx.obj.no_color else click.style(finding.state, fg=MARKS[finding.state])
+            click.echo(f"{mark:<{4 + len(mark) - len(finding.state)}}  {finding.check:<9} {finding.detail}")
+    healthy = all(finding.state != "fail" for finding in found)
+    if as_json:
+        output.print_json({"healthy": healthy, "checks": [asdict(finding) for finding in found]})
+    if not healthy:
+        sys.exit(output.FINDING)
+
+
+def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
+    """Run the checks one after the other; without settings there is nothing else to look at."""
+    from worker.cli.checks import Finding, guarded, inner_checks  # noqa: PLC0415 - Celery loads this on every start
+    from worker.cli.checks_outside import outer_checks  # noqa: PLC0415 - as above
+
+    try:
+        with output.services() as services:
+            yield Finding("settings", "ok", "complete, and do not contradict each other")
+            for name, look in inner_checks(services):
+                yield guarded(name, look)
+            for name, look in outer_checks(app, services.settings, offline=offline):
+                yield guarded(name, look)
+    except ConfigurationError as error:
+        yield Finding("settings", "fail", str(error))

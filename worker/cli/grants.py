@@ -1,0 +1,158 @@
+"""`celery -A worker grants`: look at creators' grants, and act on them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from worker.cli import output
+from worker.cli.grant_actions import import_file, pull, refresh, revoke
+
+if TYPE_CHECKING:
+    from worker.store import GrantView
+
+STATUSES: Final = ("active", "suspect", "needs_reauth", "revoked")
+HISTORY: Final = 50
+"""Attempts and snapshots that `explain` shows."""
+
+
+@click.group()
+def grants() -> None:
+    """Look at creators' grants, and act on them."""
+
+
+@grants.command("list", cls=output.Command)
+@click.option("--status", type=click.Choice(STATUSES), help="Only grants of this status.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many at most.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Go on after this id; the last page told it.")
+@output.json_option
+def list_(*, status: str | None, limit: int, after: int, as_json: bool) -> None:
+    """List grants in the order of their ids, a page at a time."""
+    from worker.store import GrantStatus  # noqa: PLC0415 - Celery loads this module on every start
+
+    with output.services() as services:
+        now = services.store.ping()
+        wanted = GrantStatus(status) if status else None
+        rows = services.store.grants(status=wanted, after_id=after, limit=limit)
+    more = rows[-1].grant_id if len(rows) == limit else None
+    if as_json:
+        output.print_json({"grants": [_shown(row, now) for row in rows], "next_after": more})
+        return
+    output.print_table(
+        ("id", "creator", "status", "access token ends in", "next refresh in", "failures", "last reason"),
+        [
+            (
+                row.grant_id,
+                row.creator_id,
+                row.status,
+                output.span(row.access_expires_at - now),
+                output.span(row.next_refresh_at - now),
+                row.failures,
+                row.last_reason,
+            )
+            for row in rows
+        ],
+    )
+    if more is not None:
+        output.note(f"there may be more: --after {more}")
+
+
+@grants.command(cls=output.Command)
+@click.argument("creator")
+@output.json_option
+def show(creator: str, *, as_json: bool) -> None:
+    """Show one creator's grant and the newest snapshot of the account data."""
+    with output.services() as services:
+        now = services.store.ping()
+        grant = services.store.grant(creator)
+        snapshots = services.store.snapshots(grant.grant_id, 1)
+    snapshot = snapshots[0] if snapshots else None
+    if as_json:
+        newest = {"pulled_at": snapshot.pulled_at, "data": snapshot.data} if snapshot else None
+        output.print_json(_shown(grant, now) | {"snapshot": newest})
+        return
+    left = {"time left": output.span(grant.access_expires_at - now)}
+    output.print_table(("field", "value"), (asdict(grant) | left).items())
+    if snapshot is not None:
+        output.print_table(
+            ("field", "value"), snapshot.data.items(), title=f"account data of {output.moment(snapshot.pulled_at)} UTC"
+        )
+
+
+@grants.command(cls=output.Command)
+@output.json_option
+def status(*, as_json: bool) -> None:
+    """Count fresh, due, overdue, in doubt and needing re-authorization; exit 1 where a token has expired."""
+    with output.services() as services:
+        fleet = services.store.fleet_status()
+    if as_json:
+        output.print_json(fleet)
+    else:
+        rows: list[tuple[str, object]] = [("total", fleet.total)]
+        rows += [(f"status {name}", count) for name, count in sorted(fleet.by_status.items())]
+        rows += [
+            ("fresh", fleet.fresh),
+            ("due", fleet.due),
+            ("overdue (last tenth of the life)", fleet.overdue),
+            ("expired", fleet.expired),
+            ("in doubt", fleet.in_doubt),
+            ("creator must authorize again", fleet.needs_reauth),
+            ("next access token ends in", output.span(fleet.least_seconds_left)),
+            ("oldest due for", output.span(fleet.oldest_due_seconds)),
+        ]
+        output.print_table(("grants", "count"), rows)
+    if fleet.expired:
+        sys.exit(output.FINDING)
+
+
+@grants.command(cls=output.Command)
+@click.argument("creator")
+@output.json_option
+def explain(creator: str, *, as_json: bool) -> None:
+    """Print the timeline of decisions about one grant: what was done, why, and what comes next."""
+    from worker.cli import timeline  # noqa: PLC0415 - Celery loads this module on every start
+
+    with output.services() as services:
+        now = services.store.ping()
+        grant = services.store.grant(creator)
+        attempts = services.store.attempts(grant.grant_id, HISTORY)
+        snapshots = services.store.snapshots(grant.grant_id, HISTORY)
+        renew_at = services.settings.renew_at
+    events = timeline.events(grant, attempts, snapshots)
+    following = timeline.what_next(grant, now=now, renew_at=renew_at)
+    if as_json:
+        told = {"creator_id": grant.creator_id, "status": grant.status, "consent": grant.consent, "now": now}
+        output.print_json(told | {"events": [output.plain(event) for event in events], "next": output.plain(following)})
+        return
+    output.print_table(
+        ("UTC", "what", "how and why"),
+        [(event.at, event.kind, event.text) for event in events],
+        title=f"creator {grant.creator_id}, {grant.status.value}, consent {grant.consent}",
+    )
+    click.echo(f"access token ends in {output.span(grant.access_expires_at - now)}")
+    click.echo(f"next refresh: {output.moment(following.refresh_at)} - {following.refresh_why}")
+    click.echo(f"next pull: {output.moment(following.pull_at)} - {following.pull_why}")
+
+
+@grants.command(cls=output.Command)
+@click.argument("creator")
+@click.option("--min-validity", type=click.FloatRange(0), default=0.0, help="Seconds for which it must be valid still.")
+def token(creator: str, *, min_validity: float) -> None:
+    """Print a valid access token and nothing else; exit 1 where none is valid for so long."""
+    with output.services() as services:
+        found = services.tokens.access_token(creator, min_validity=min_validity)
+    click.echo(found.reveal())
+
+
+def _shown(grant: GrantView, now: datetime) -> dict[str, object]:
+    left = (grant.access_expires_at - now).total_seconds()
+    fields: dict[str, object] = output.plain(grant)
+    return fields | {"seconds_left": round(left, 3)}
+
+
+for command in (import_file, refresh, pull, revoke):
+    grants.add_command(command)

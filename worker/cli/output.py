@@ -1,0 +1,177 @@
+"""How our commands speak: tables or JSON, one sentence for an error, and exit statuses that scripts can trust.
+
+Exit status 0: done. 1: a finding, such as something unhealthy or not there. 2: wrong use. 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+from celery.bin.base import CeleryCommand
+
+from worker.errors import ConfigurationError, EvertokenError, UsageError
+
+if TYPE_CHECKING:
+    from worker.services import Services
+    from worker.settings import Settings
+
+FINDING: Final = 1
+WRONG_USE: Final = 2
+INTERRUPTED: Final = 130
+APP_NAME: Final = "evertoken"
+WIDTH_WITHOUT_TERMINAL: Final = 240
+"""Columns of a table that is piped into a file: wide enough that nothing is cut."""
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Command(CeleryCommand):  # type: ignore[misc]  # celery ships no types
+    """A command that runs only with our app and ends in an exit status and a sentence, never in a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; our errors and Ctrl-C become exit statuses."""
+        try:
+            refuse_other_app(ctx)
+            return super().invoke(ctx)
+        except EvertokenError as error:
+            fail(str(error), wrong_use=isinstance(error, UsageError | ConfigurationError))
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(INTERRUPTED)
+
+
+def json_option(function: _F) -> _F:
+    """Add `--json` to a command; its value arrives as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(function)
+
+
+def refuse_other_app(ctx: click.Context) -> None:
+    """Refuse to run under another Celery app, such as the default one of `celery` without `-A worker`.
+
+    Raises:
+        UsageError: tells the command line that works.
+    """
+    app = getattr(ctx.obj, "app", None)
+    if getattr(app, "main", None) != APP_NAME:
+        raise UsageError(f"this command belongs to Evertoken's app: run `celery -A worker {_typed(ctx)}`")
+
+
+def fail(sentence: str, *, wrong_use: bool = False) -> NoReturn:
+    """Print one sentence on standard error and exit: 2 for wrong use, 1 for a finding."""
+    click.echo(f"error: {sentence}", err=True)
+    sys.exit(WRONG_USE if wrong_use else FINDING)
+
+
+def note(sentence: str) -> None:
+    """Print one sentence on standard error, so that standard output holds only what was asked for."""
+    click.echo(sentence, err=True)
+
+
+def settings() -> Settings:
+    """Read the settings.
+
+    Raises:
+        ConfigurationError: what is missing or contradicts itself.
+    """
+    from worker.settings import load_settings  # noqa: PLC0415 - Celery loads this module on every start
+
+    return load_settings(dotenv=Path(".env"))
+
+
+@contextmanager
+def services() -> Iterator[Services]:
+    """Build the services for one command and close them after it.
+
+    Raises:
+        ConfigurationError: as for `settings`.
+    """
+    from worker.services import build_services  # noqa: PLC0415 - Celery loads this module on every start
+
+    built = build_services(settings())
+    try:
+        yield built
+    finally:
+        built.close()
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document: dataclasses as objects, instants as ISO 8601 in UTC."""
+    click.echo(json.dumps(plain(value), indent=2, ensure_ascii=False))
+
+
+def plain(value: object) -> Any:
+    """Return a value made of what JSON knows.
+
+    Raises:
+        TypeError: for a type that has no agreed text, so that no secret is printed by accident.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"a {type(value).__name__} is not printed")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """Print a table for people; cells are shown as they are, never read as markup."""
+    from rich.console import Console  # noqa: PLC0415 - Celery loads this module on every start
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    colour = getattr(click.get_current_context(silent=True), "obj", None)
+    width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
+    Console(file=sys.stdout, width=width, no_color=bool(getattr(colour, "no_color", False))).print(table)
+
+
+def moment(value: datetime | None) -> str:
+    """Return an instant for people, in UTC to the second."""
+    return "-" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def span(value: timedelta | float | None) -> str:
+    """Return a length of time for people, in its two largest units; a time gone by has a minus."""
+    if value is None:
+        return "-"
+    seconds = round(value.total_seconds() if isinstance(value, timedelta) else value)
+    sign, left = ("-", -seconds) if seconds < 0 else ("", seconds)
+    parts: list[str] = []
+    for name, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (name == "s" and not parts):
+            parts.append(f"{count} {name}")
+    return sign + " ".join(parts[:2])
+
+
+def _cell(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, datetime):
+        return moment(value)
+    text = str(value.value) if isinstance(value, Enum) else str(value)
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _typed(ctx: click.Context) -> str:
+    return ctx.command_path.partition(" ")[2] or ctx.info_name or ""

@@ -1,0 +1,123 @@
+"""A grant's history in plain words: what was decided when, why, and what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from worker.cli.output import span
+from worker.policy.renewal import emergency_at, next_refresh
+from worker.store import AttemptOutcome, AttemptView, GrantStatus, GrantView, SnapshotView
+
+_OUTCOMES: Final = {
+    AttemptOutcome.REFRESHED: "TikTok gave a new pair, and it was stored",
+    AttemptOutcome.NOT_SENT: "nothing was sent: TikTok could not be reached",
+    AttemptOutcome.IN_DOUBT: "sent, and no complete answer came: TikTok may or may not have rotated the pair",
+    AttemptOutcome.REFUSED: "TikTok says that the grant is gone",
+    AttemptOutcome.BACKED_OFF: "TikTok had trouble of its own, or the quota was spent",
+    AttemptOutcome.STOPPED: "TikTok refused our app, its secret or the request; the creator is not to blame",
+    AttemptOutcome.MISFIT: "the answer did not fit this creator and was not stored here",
+}
+_SAME_INSTANT_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to a grant.
+
+    Attributes:
+        kind: `consent`, `attempt`, `pull` or `status`.
+        text: what and why, in words.
+    """
+
+    at: datetime
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Next:
+    """What comes next, and why; instants are None where nothing is planned."""
+
+    refresh_at: datetime | None
+    refresh_why: str
+    pull_at: datetime | None
+    pull_why: str
+
+
+def events(grant: GrantView, attempts: Sequence[AttemptView], snapshots: Iterable[SnapshotView]) -> list[Event]:
+    """Return what happened, oldest first; as far back as the history that is kept."""
+    told = [Event(grant.created_at, "consent", "the grant was stored first: the creator authorized, or was imported")]
+    told += [Event(item.finished_at or item.claimed_at, "attempt", _attempt(item)) for item in attempts]
+    told += [Event(item.pulled_at, "pull", f"account data pulled: {len(item.data)} fields") for item in snapshots]
+    if grant.status in {GrantStatus.NEEDS_REAUTH, GrantStatus.REVOKED, GrantStatus.SUSPECT}:
+        told.append(Event(grant.updated_at, "status", _standing(grant)))
+    return sorted(told, key=lambda event: event.at)
+
+
+def what_next(grant: GrantView, *, now: datetime, renew_at: float) -> Next:
+    """Return what is planned for a grant.
+
+    Args:
+        grant: the grant.
+        now: the database's time.
+        renew_at: the setting; the fraction of the life at which the renewal window begins.
+    """
+    if grant.status is GrantStatus.NEEDS_REAUTH:
+        refresh_at, why = None, "the creator must authorize again: `authorize url` makes the link"
+    elif grant.status is GrantStatus.REVOKED:
+        refresh_at, why = None, "the grant was revoked here"
+    else:
+        refresh_at, why = grant.next_refresh_at, _why_then(grant, now=now, renew_at=renew_at)
+    return Next(refresh_at, why, grant.next_pull_at, _why_pull(grant))
+
+
+def _attempt(item: AttemptView) -> str:
+    text = f"attempt {item.generation} of consent {item.consent} by {item.owner}: "
+    if item.outcome is None:
+        return text + "begun, no outcome yet; its process works on it, or died"
+    text += _OUTCOMES[item.outcome]
+    details = [item.reason] if item.reason else []
+    details += [f"code {item.code}"] if item.code is not None else []
+    details += [f"HTTP {item.http_status}"] if item.http_status is not None else []
+    details += [f"request {item.request_id}"] if item.request_id else []
+    if item.finished_at is not None:
+        details.append(f"took {(item.finished_at - item.claimed_at).total_seconds():.2f} s")
+    return text + (f" ({', '.join(details)})" if details else "")
+
+
+def _standing(grant: GrantView) -> str:
+    reason = f" ({grant.last_reason})" if grant.last_reason else ""
+    if grant.status is GrantStatus.SUSPECT:
+        return f"suspect{reason}: the access token is served while the refusal is looked at again"
+    if grant.status is GrantStatus.REVOKED:
+        return "revoked here; its pairs were wiped"
+    return f"the creator was asked to authorize again{reason}"
+
+
+def _why_then(grant: GrantView, *, now: datetime, renew_at: float) -> str:
+    if grant.lease_owner and grant.lease_until and grant.lease_until > now:
+        return f"being refreshed now by {grant.lease_owner}, whose lease ends in {span(grant.lease_until - now)}"
+    late = " (due now)" if grant.next_refresh_at <= now else ""
+    emergency = emergency_at(issued_at=grant.issued_at, expires_at=grant.access_expires_at)
+    if grant.failures:
+        urgent = "; the end of the token is near, so tries come closer" if now >= emergency else ""
+        return f"tried again after {grant.failures} failures ({grant.last_reason or 'no reason kept'}){urgent}{late}"
+    planned = next_refresh(
+        issued_at=grant.issued_at, expires_at=grant.access_expires_at, renew_at=renew_at, jitter=grant.jitter
+    )
+    if abs((planned.at - grant.next_refresh_at).total_seconds()) < _SAME_INSTANT_SECONDS:
+        return planned.reason + late
+    if grant.next_refresh_at < planned.at:
+        return "earlier than the renewal window: a first refresh is spread over time, or it was asked for" + late
+    return (grant.last_reason or "put off") + late
+
+
+def _why_pull(grant: GrantView) -> str:
+    if grant.next_pull_at is None:
+        return "none is wanted until the next pair is stored"
+    if grant.pull_failures:
+        return f"tried again after {grant.pull_failures} failures"
+    return "wanted since the last pair was stored, or asked for"

@@ -1,0 +1,160 @@
+"""From an exchange's answer to a stored consent: right after the call, and again from a replayed journal."""
+
+from __future__ import annotations
+
+import secrets
+from datetime import datetime
+from typing import Any, Final
+
+from worker.errors import GiveUpError, InDoubtError, NotFoundError, SealError, TikTokError
+from worker.policy.consent_state import ASK_AGAIN
+from worker.policy.renewal import draw_jitter, first_refresh, life_ends
+from worker.store import GrantStatus, GrantView, NewConsent, Store
+from worker.telemetry import Fact, Hook
+from worker.tiktok import RawAnswer, TokenAnswer, read_token_answer, salvage
+from worker.vault import PairPlace, SealedPair, Sealer, Token
+
+SPENT_CODE: Final = 40110
+"""TikTok's answer to a code that is used up or too old (TikTok's error appendix)."""
+MOST_VERSIONS: Final = 100
+"""Stored pairs of a grant that a replayed one is compared with; older ones are wiped within days."""
+
+
+class Exchanges:
+    """Reads and stores the answers to exchanges."""
+
+    def __init__(self, *, store: Store, sealer: Sealer, renew_at: float, hook: Hook) -> None:
+        """Make one.
+
+        Args:
+            store: where grants go.
+            sealer: seals the pair.
+            renew_at: fraction of an access token's life at which its renewal window begins.
+            hook: told of each consent that is stored.
+        """
+        self._store = store
+        self._sealer = sealer
+        self._renew_at = renew_at
+        self._hook = hook
+
+    def store(self, raw: RawAnswer, *, sent_at: datetime) -> GrantView:
+        """Store the consent that an answer brings; a creator who is known gets the next consent.
+
+        Args:
+            raw: the answer as received.
+            sent_at: when it was asked for, on the database's clock.
+
+        Raises:
+            TikTokError: the answer holds no pair; the same bytes will never hold one.
+            StoreUnavailableError: the database did not take it; try again later.
+        """
+        answer, refresh = _read(raw)
+        return self._save(answer, refresh, sent_at)
+
+    def store_replayed(self, raw: RawAnswer, *, sent_at: datetime) -> GrantView:
+        """Store the consent of an answer that was found in the journal, unless it is stored or outdated already.
+
+        It may be repeated. An answer changes nothing where its pair is among the stored ones, where the grant was
+        revoked after it, or where a later consent is current.
+
+        Args:
+            raw: the answer as received.
+            sent_at: when it was asked for, on the database's clock.
+
+        Raises:
+            TikTokError, StoreUnavailableError: as for `store`.
+        """
+        answer, refresh = _read(raw)
+        try:
+            grant = self._store.grant(answer.creator_id)
+        except NotFoundError:
+            return self._save(answer, refresh, sent_at)
+        if self._outdated(grant, sent_at) or self._holds(grant, refresh):
+            return grant
+        return self._save(answer, refresh, sent_at)
+
+    def _save(self, answer: TokenAnswer, refresh: Token, sent_at: datetime) -> GrantView:
+        def seal(item: NewConsent, number: int, generation: int) -> SealedPair:
+            return self._sealer.seal_pair(answer.access_token, refresh, PairPlace(item.creator_id, number, generation))
+
+        result = self._store.save_consents([self._consent(answer, sent_at)], seal, replace=True)[0]
+        grant = self._store.grant(answer.creator_id)
+        ids: dict[str, str | int] = {
+            "grant_id": grant.grant_id,
+            "creator_id": grant.creator_id,
+            "consent": grant.consent,
+        }
+        self._hook(Fact("grant.authorized", ids | {"result": result.value}))
+        for remark in answer.remarks:
+            self._hook(Fact("answer.odd", ids | {"remark": remark}, level="warning"))
+        return grant
+
+    def _consent(self, answer: TokenAnswer, sent_at: datetime) -> NewConsent:
+        expires_at = life_ends(issued_at=sent_at, seconds=answer.access_seconds)
+        jitter = draw_jitter(secrets.randbits(32))
+        first = first_refresh(
+            issued_at=sent_at,
+            expires_at=expires_at,
+            now=self._store.ping(),
+            renew_at=self._renew_at,
+            jitter=jitter,
+        )
+        told = answer.refresh_seconds
+        return NewConsent(
+            creator_id=answer.creator_id,
+            scope=",".join(answer.scope or ()),
+            issued_at=sent_at,
+            access_expires_at=expires_at,
+            refresh_expires_at=None if told is None else life_ends(issued_at=sent_at, seconds=told),
+            next_refresh_at=first.at,
+            jitter=jitter,
+        )
+
+    def _outdated(self, grant: GrantView, sent_at: datetime) -> bool:
+        if grant.status is GrantStatus.REVOKED:
+            return grant.updated_at > sent_at
+        # The start of a later consent is not kept. Its current pair's stands for it: where that is newer than the
+        # answer, TikTok gave it after the answer, so it is the one that lives.
+        began_at = grant.created_at if grant.consent == 1 else grant.issued_at
+        return began_at > sent_at
+
+    def _holds(self, grant: GrantView, refresh: Token) -> bool:
+        """Tell whether one of the grant's stored pairs has this refresh token."""
+        for stored in self._store.all_pairs((grant.grant_id, 0, 0), MOST_VERSIONS):
+            if stored.grant_id != grant.grant_id:
+                break
+            try:
+                place = PairPlace(stored.creator_id, stored.consent, stored.generation)
+                if self._sealer.open_refresh(stored.sealed, place) == refresh:
+                    return True
+            except SealError:
+                continue
+        return False
+
+
+def _read(raw: RawAnswer) -> tuple[TokenAnswer, Token]:
+    """Return the answer and its refresh token; one that broke off after both tokens is as good as a whole one."""
+    try:
+        answer = read_token_answer(raw)
+    except InDoubtError as error:
+        rescued = salvage(raw)
+        if rescued is None:
+            raise InDoubtError(f"{error}; the code may be spent, so {ASK_AGAIN}", **_facts(error)) from None
+        answer = rescued
+    except TikTokError as error:
+        if error.code == SPENT_CODE:
+            text = f"TikTok says that this code was used already or is too old; {ASK_AGAIN}"
+            raise GiveUpError(text, **_facts(error)) from None
+        raise
+    if answer.refresh_token is None:
+        raise InDoubtError(f"TikTok's answer held no refresh token; {ASK_AGAIN}", call=raw.call)
+    return answer, answer.refresh_token
+
+
+def _facts(error: TikTokError) -> dict[str, Any]:
+    return {
+        "call": error.call,
+        "code": error.code,
+        "http_status": error.http_status,
+        "request_id": error.request_id,
+    }
