@@ -11,7 +11,7 @@ from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import GRANTS, NOTICES, UNDELIVERED
 from worker.store.reports import NoticeView
-from worker.store.saving import insert_unless_known
+from worker.store.saving import add_unless_known
 
 HOLD_SECONDS: Final = 60.0
 
@@ -92,12 +92,16 @@ def insert_notice(
     connection: Connection, dedupe_key: str, kind: str, detail: str, *, grant_id: int | None = None
 ) -> bool:
     """Write a notice within a transaction unless one with this key exists; return True where it is new."""
-    added = connection.execute(
-        insert_unless_known(connection, NOTICES).values(
-            dedupe_key=dedupe_key, kind=kind, grant_id=grant_id, detail=detail, created_at=now(), next_try_at=now()
-        )
+    return add_unless_known(
+        connection,
+        NOTICES,
+        dedupe_key=dedupe_key,
+        kind=kind,
+        grant_id=grant_id,
+        detail=detail,
+        created_at=now(),
+        next_try_at=now(),
     )
-    return bool(added.rowcount == 1)
 
 
 def _views(connection: Connection, ids: list[int]) -> list[NoticeView]:

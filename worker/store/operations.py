@@ -13,7 +13,7 @@ from worker.store.engine import Transactions, reads, writes
 from worker.store.models import BRAKE, WORKERS
 from worker.store.notices import insert_notice
 from worker.store.reports import BrakeState, WorkerView
-from worker.store.saving import insert_unless_known
+from worker.store.saving import add_unless_known
 
 APP_STOPPED = "app_stopped"
 
@@ -56,7 +56,7 @@ class Operations(Transactions):
         Returns:
             True where this call stopped it.
         """
-        connection.execute(insert_unless_known(connection, BRAKE).values(id=1))
+        add_unless_known(connection, BRAKE, id=1)
         stopped_at = connection.execute(
             update(BRAKE)
             .where(BRAKE.c.reason.is_(None))

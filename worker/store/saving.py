@@ -96,26 +96,32 @@ def insert_unless_known(connection: Connection, table: Table) -> Any:
     return insert(table).on_conflict_do_nothing()
 
 
+def add_unless_known(connection: Connection, table: Table, **values: Any) -> bool:
+    """Insert a row unless one of the same key is there; return True where it was inserted."""
+    # RETURNING tells it surely; the row count of an INSERT is not kept on every driver.
+    statement = insert_unless_known(connection, table).values(**values).returning(*table.primary_key)
+    return connection.execute(statement).first() is not None
+
+
 def _add_version(
     connection: Connection, grant_id: int, consent: int, generation: int, pair: NewPair, *, current: bool
 ) -> bool:
     """Add the pair; return False where one with this number is stored already."""
-    added = connection.execute(
-        insert_unless_known(connection, PAIRS).values(
-            grant_id=grant_id,
-            consent=consent,
-            generation=generation,
-            sealed_access=pair.sealed.sealed_access,
-            sealed_refresh=pair.sealed.sealed_refresh,
-            key_id=pair.sealed.key_id,
-            issued_at=pair.issued_at,
-            access_expires_at=pair.access_expires_at,
-            refresh_expires_at=pair.refresh_expires_at,
-            stored_at=now(),
-            superseded_at=None if current else now(),
-        )
+    return add_unless_known(
+        connection,
+        PAIRS,
+        grant_id=grant_id,
+        consent=consent,
+        generation=generation,
+        sealed_access=pair.sealed.sealed_access,
+        sealed_refresh=pair.sealed.sealed_refresh,
+        key_id=pair.sealed.key_id,
+        issued_at=pair.issued_at,
+        access_expires_at=pair.access_expires_at,
+        refresh_expires_at=pair.refresh_expires_at,
+        stored_at=now(),
+        superseded_at=None if current else now(),
     )
-    return bool(added.rowcount == 1)
 
 
 def _supersede(connection: Connection, grant_id: int, consent: int, generation: int) -> None:

@@ -21,7 +21,7 @@ from worker.store.models import (
 )
 from worker.store.reports import StaleAttempt, StoredPair
 from worker.store.rows import PAIR_BYTES, is_current_pair, sealed_pair
-from worker.store.saving import insert_unless_known
+from worker.store.saving import add_unless_known
 from worker.store.values import GrantStatus
 from worker.vault.sealing import SealedPair
 
@@ -185,8 +185,7 @@ class Upkeep(Transactions):
     @writes
     def put_sentinel(self, connection: Connection, key_id: int, sealed: bytes) -> bool:
         """Store a key's sentinel unless it has one; return True where it had none."""
-        put = insert_unless_known(connection, SENTINELS).values(key_id=key_id, sealed=sealed)
-        return bool(connection.execute(put).rowcount == 1)
+        return add_unless_known(connection, SENTINELS, key_id=key_id, sealed=sealed)
 
     @reads
     def key_usage(self, connection: Connection) -> dict[int, int]:

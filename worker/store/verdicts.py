@@ -14,9 +14,10 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, sele
 
 from worker.store.clock import now
 from worker.store.engine import Transactions, writes
-from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS, REFRESHABLE
+from worker.store.models import ATTEMPTS, GRANTS, PAIRS, REFRESHABLE
+from worker.store.notices import insert_notice
 from worker.store.rows import is_attempt
-from worker.store.saving import insert_unless_known, reauth_key
+from worker.store.saving import reauth_key
 from worker.store.values import AttemptOutcome, Claim, GrantStatus
 
 REAUTH_NEEDED: Final = "reauth_needed"
@@ -115,16 +116,8 @@ class Verdicts(Transactions):
         values = {"last_reason": reason, "status": GrantStatus.NEEDS_REAUTH.value}
         asked = _end(connection, claim, answer, values, failed=True)
         if asked:
-            connection.execute(
-                insert_unless_known(connection, NOTICES).values(
-                    dedupe_key=reauth_key(claim.grant_id, claim.consent),
-                    kind=REAUTH_NEEDED,
-                    grant_id=claim.grant_id,
-                    detail=reason,
-                    created_at=now(),
-                    next_try_at=now(),
-                )
-            )
+            key = reauth_key(claim.grant_id, claim.consent)
+            insert_notice(connection, key, REAUTH_NEEDED, reason, grant_id=claim.grant_id)
         return asked
 
     @writes
