@@ -1,0 +1,209 @@
+"""The kinds of faults: each reads its settings and gives a function that writes the fault into an answer's plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from worker.sandbox.plan import Plan
+from worker.sandbox.wire import HTML_TYPE, TEXT_TYPE, Reply
+
+PAGE: Final = b"<!DOCTYPE html><html><head><title>Just a moment</title></head><body><h1>Please wait</h1></body></html>"
+NO_CONTENT: Final = 204
+_ABSENT: Final = object()
+
+Maker = Callable[[Plan], None]
+
+
+def _one_of(value: object, *choices: str) -> str:
+    if value not in choices:
+        raise ValueError(f"{value!r} is none of {', '.join(choices)}")
+    return str(value)
+
+
+def _number(value: object, least: float = 0) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < least:
+        raise ValueError(f"a number from {least:g} is wanted")
+    return value
+
+
+def _lost(*, how: str = "fin", rotates: bool = True) -> Maker:
+    _one_of(how, "rst", "fin")
+
+    def make(plan: Plan) -> None:
+        plan.works = plan.works and rotates
+        plan.delivery.lost = how
+
+    return make
+
+
+def _slow(*, seconds: float, first: str = "work") -> Maker:
+    _number(seconds)
+    _one_of(first, "work", "wait")
+
+    def make(plan: Plan) -> None:
+        if first == "work":
+            plan.delivery.wait += seconds
+        else:
+            plan.wait_first += seconds
+
+    return make
+
+
+def _drip(*, part: str = "body", seconds_per_byte: float = 0.1, bytes: int = 1) -> Maker:  # noqa: A002  # the JSON name
+    _one_of(part, "head", "body", "all")
+    _number(seconds_per_byte)
+    _number(bytes, 1)
+
+    def make(plan: Plan) -> None:
+        plan.delivery.drip_part, plan.delivery.drip_seconds, plan.delivery.drip_bytes = part, seconds_per_byte, bytes
+
+    return make
+
+
+def _cut(*, at: int, part: str = "body", framing: str = "length", how: str = "fin") -> Maker:
+    _one_of(part, "body", "all")
+    _one_of(framing, "length", "chunked", "close")
+    _one_of(how, "rst", "fin")
+    if type(at) is not int:
+        raise ValueError("at: a whole number is wanted")
+
+    def make(plan: Plan) -> None:
+        travel = plan.delivery
+        travel.cut_at, travel.cut_part, travel.framing, travel.cut_how = at, part, framing, how
+
+    return make
+
+
+def _framing(*, framing: str) -> Maker:
+    _one_of(framing, "length", "chunked", "close")
+
+    def make(plan: Plan) -> None:
+        plan.delivery.framing = framing
+
+    return make
+
+
+def _instead(reply: Reply, *, rotates: bool) -> Maker:
+    if not isinstance(rotates, bool):
+        raise TypeError("rotates: true or false is wanted")
+
+    def make(plan: Plan) -> None:
+        plan.works = plan.works and rotates
+        plan.instead = reply
+
+    return make
+
+
+def _html(*, status: int = 200, rotates: bool = True) -> Maker:
+    return _instead(Reply(int(_number(status, 200)), PAGE, HTML_TYPE), rotates=rotates)
+
+
+def _empty(*, status: int = 200, rotates: bool = True) -> Maker:
+    return _instead(Reply(int(_number(status, 200)), b""), rotates=rotates)
+
+
+def _no_content(*, rotates: bool = True) -> Maker:
+    return _instead(Reply(NO_CONTENT, b""), rotates=rotates)
+
+
+def _status(
+    *, status: int, retry_after: str | None = None, body: str = "upstream trouble", rotates: bool = False
+) -> Maker:
+    headers = (("Retry-After", str(retry_after)),) if retry_after is not None else ()
+    return _instead(Reply(int(_number(status, 200)), body.encode(), TEXT_TYPE, headers), rotates=rotates)
+
+
+def _redirect(*, location: str, status: int = 307, rotates: bool = False) -> Maker:
+    return _instead(Reply(int(_number(status, 300)), b"", TEXT_TYPE, (("Location", location),)), rotates=rotates)
+
+
+def _code(*, code: int, message: str = "Forced by a fault.", rotates: bool = False) -> Maker:
+    if type(code) is not int:
+        raise ValueError("code: a whole number is wanted")
+
+    def make(plan: Plan) -> None:
+        plan.works = plan.works and rotates
+        plan.code = (code, message)
+
+    return make
+
+
+def _edit(field_name: str, value: object, *, altered: bool = False) -> Maker:
+    def edit(data: dict[str, Any]) -> None:
+        if value is _ABSENT:
+            data.pop(field_name, None)
+        else:
+            data[field_name] = value
+
+    def make(plan: Plan) -> None:
+        plan.edits.append(edit)
+        plan.altered = plan.altered or altered
+
+    return make
+
+
+def _wrong_creator(*, creator_id: str = "someone-else") -> Maker:
+    return _edit("open_id", creator_id, altered=True)
+
+
+def _expires(*, value: object = _ABSENT, field: str = "expires_in") -> Maker:
+    return _edit(_one_of(field, "expires_in", "refresh_token_expires_in"), value)
+
+
+def _refresh_token(*, value: object = _ABSENT) -> Maker:
+    return _edit("refresh_token", value, altered=True)
+
+
+def _scope(*, value: object = _ABSENT) -> Maker:
+    return _edit("scope", value)
+
+
+def _extra(*, fields: dict[str, Any]) -> Maker:
+    if not isinstance(fields, dict):
+        raise TypeError("fields: an object is wanted")
+    touched = bool({"open_id", "access_token", "refresh_token"} & fields.keys())
+
+    def make(plan: Plan) -> None:
+        plan.edits.append(lambda data: data.update(fields))
+        plan.altered = plan.altered or touched
+
+    return make
+
+
+def _huge(*, bytes: int) -> Maker:  # noqa: A002  # the JSON name
+    _number(bytes, 1)
+    return lambda plan: setattr(plan, "padding", bytes)
+
+
+def _gzip() -> Maker:
+    return lambda plan: setattr(plan, "packed", True)
+
+
+def _gzip_bomb(*, bytes: int = 10 * 1024 * 1024) -> Maker:  # noqa: A002  # the JSON name
+    _number(bytes, 1)
+    return lambda plan: setattr(plan, "bomb", bytes)
+
+
+MAKERS: Final[dict[str, Callable[..., Maker]]] = {
+    "lost": _lost,
+    "slow": _slow,
+    "drip": _drip,
+    "cut": _cut,
+    "framing": _framing,
+    "html": _html,
+    "empty": _empty,
+    "no_content": _no_content,
+    "status": _status,
+    "redirect": _redirect,
+    "code": _code,
+    "wrong_creator": _wrong_creator,
+    "expires": _expires,
+    "refresh_token": _refresh_token,
+    "scope": _scope,
+    "extra": _extra,
+    "huge": _huge,
+    "gzip": _gzip,
+    "gzip_bomb": _gzip_bomb,
+}
+"""Kinds of faults and what reads their settings: each gives a function that writes the fault into a plan."""
