@@ -1,0 +1,196 @@
+"""The compose stack keeps the specification's schema and our own rules for a safe installation."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from worker.settings import Settings
+
+OURS = ("worker-refresh", "worker-pull", "beat", "migrate", "flower")
+
+
+@pytest.fixture(scope="module")
+def stack(root: Path) -> Any:
+    """The compose file as compose reads it."""
+    return yaml.safe_load((root / "docker-compose.yml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def services(stack: Any) -> dict[str, Any]:
+    """The services by name."""
+    found: dict[str, Any] = stack["services"]
+    return found
+
+
+def compose_schema() -> Any:
+    """Return the compose specification's JSON schema, from the package that carries it."""
+    folder = files("check_jsonschema") / "builtin_schemas" / "vendor"
+    return json.loads((folder / "compose-spec.json").read_text(encoding="utf-8"))
+
+
+def seconds(text: str) -> float:
+    """Return a compose duration such as `2m30s` in seconds."""
+    units = {"h": "hours", "m": "minutes", "s": "seconds"}
+    return timedelta(**{units[unit]: int(number) for number, unit in re.findall(r"(\d+)([hms])", text)}).total_seconds()
+
+
+def test_keeps_the_schema_of_the_compose_specification(stack: Any) -> None:
+    """Every key is one that the specification knows, with a value of its kind."""
+    jsonschema.Draft202012Validator(compose_schema()).validate(stack)
+
+
+def test_the_schema_refuses_what_the_specification_does_not_know(stack: Any) -> None:
+    """The check above can fail: an unknown key and a number for a list are refused."""
+    validator = jsonschema.Draft202012Validator(compose_schema())
+    for name, value in (("read-only", True), ("cap_drop", 3)):
+        broken = {**stack, "services": {**stack["services"], "beat": {**stack["services"]["beat"], name: value}}}
+
+        assert not validator.is_valid(broken)
+
+
+def test_every_service_is_locked_down(services: dict[str, Any]) -> None:
+    """Each runs on a read-only file system, with no capability and no way to gain one."""
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not service.get("privileged"), name
+        assert service.get("user", "10001:10001").split(":")[0] not in {"0", "root"}, name
+
+
+def test_every_lasting_service_has_a_health_check_and_restarts(services: dict[str, Any]) -> None:
+    """Only the one-shot migration is without."""
+    for name, service in services.items():
+        if name == "migrate":
+            assert service["healthcheck"] == {"disable": True}
+            assert service["restart"].startswith("on-failure")
+        else:
+            assert {"test", "interval", "timeout", "retries", "start_period"} <= set(service["healthcheck"]), name
+            assert service["restart"] == "always", name
+
+
+def test_workers_and_beat_prove_their_life_by_a_heartbeat_file(services: dict[str, Any], root: Path) -> None:
+    """The check compares a file's time in the folder that the image names, and starts no Python."""
+    image = (root / "Dockerfile").read_text(encoding="utf-8")
+    for name in ("worker-refresh", "worker-pull", "beat"):
+        command = services[name]["healthcheck"]["test"][1]
+
+        assert "$$EVERTOKEN_RUN_DIR" in command
+        assert "-mmin -2" in command
+        assert "python" not in command
+    assert "EVERTOKEN_RUN_DIR=/tmp/" in image
+
+
+def test_only_flower_publishes_a_port_and_only_on_loopback(services: dict[str, Any]) -> None:
+    """Redis and PostgreSQL are out of reach from outside."""
+    ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
+
+    assert ports == {"flower": ["127.0.0.1:5555:5555"]}
+    assert {name: services[name]["networks"] for name in ("redis", "postgres")} == {
+        "redis": ["inside"],
+        "postgres": ["inside"],
+    }
+
+
+def test_the_inner_network_has_no_way_out(stack: Any) -> None:
+    """What only needs Redis and PostgreSQL cannot reach the world."""
+    assert stack["networks"]["inside"] == {"internal": True}
+    for name in ("beat", "migrate", "redis", "postgres"):
+        assert stack["services"][name]["networks"] == ["inside"], name
+
+
+def test_secrets_are_files_and_never_values(stack: Any, services: dict[str, Any]) -> None:
+    """A name that speaks of a secret ends in `_FILE` and names a mounted secret; each mounted secret is declared."""
+    for name, service in services.items():
+        for variable, value in service.get("environment", {}).items():
+            if re.search(r"PASSWORD|SECRET|KEY|AUTH|_URL", variable):
+                assert variable.endswith("_FILE"), f"{name}: {variable}"
+                assert value.removeprefix("/run/secrets/") in service["secrets"], f"{name}: {variable}"
+        assert set(service.get("secrets", [])) <= set(stack["secrets"]), name
+    assert all(set(secret) == {"file"} for secret in stack["secrets"].values())
+    assert all(secret["file"].startswith("var/secrets/") for secret in stack["secrets"].values())
+
+
+def test_the_script_makes_every_secret_that_is_mounted(stack: Any, root: Path) -> None:
+    """deploy/new-secrets.sh knows each secret file by name."""
+    script = (root / "deploy/new-secrets.sh").read_text(encoding="utf-8")
+
+    assert [name for name in stack["secrets"] if name not in script] == []
+
+
+def test_the_journal_outlives_the_containers(stack: Any, services: dict[str, Any], root: Path) -> None:
+    """Both workers keep it on one named volume, where the image says it is."""
+    for name in ("worker-refresh", "worker-pull"):
+        assert services[name]["volumes"] == ["journal:/var/lib/evertoken"]
+    assert "journal" in stack["volumes"]
+    assert "EVERTOKEN_JOURNAL_DIR=/var/lib/evertoken/journal" in (root / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_a_worker_may_finish_a_refresh_before_it_is_killed(services: dict[str, Any], root: Path) -> None:
+    """The time to stop is longer than a lease, in compose and in the units."""
+    lease = Settings.model_fields["lease_seconds"].default
+    units = [path.read_text(encoding="utf-8") for path in (root / "deploy/systemd").glob("*worker*.service")]
+
+    assert all(seconds(services[name]["stop_grace_period"]) >= lease + 15 for name in ("worker-refresh", "worker-pull"))
+    assert len(units) == 2
+    for unit in units:
+        assert "KillMode=mixed" in unit
+        assert int(re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)[0]) >= lease + 15
+
+
+def test_redis_neither_evicts_nor_forgets_and_asks_for_a_password(services: dict[str, Any]) -> None:
+    """Its memory policy is noeviction, its log of writes is on, and its password comes from a file."""
+    command = " ".join(services["redis"]["command"])
+
+    assert "--maxmemory-policy noeviction" in command
+    assert "--appendonly yes" in command
+    assert "requirepass" in command
+    assert "/run/secrets/redis_password" in command
+
+
+def test_the_queues_of_both_workers_are_all_queues(services: dict[str, Any]) -> None:
+    """Refreshes have a worker of their own; pulls and upkeep share the other."""
+    queues = {name: re.findall(r"-Q (\S+)", services[name]["command"]) for name in ("worker-refresh", "worker-pull")}
+
+    assert queues == {"worker-refresh": ["refresh"], "worker-pull": ["pull,default"]}
+
+
+def test_units_run_the_commands_of_the_stack(services: dict[str, Any], root: Path) -> None:
+    """Compose and systemd start the same processes with the same options."""
+    for name in ("worker-refresh", "worker-pull", "beat"):
+        unit = (root / f"deploy/systemd/evertoken-{name}.service").read_text(encoding="utf-8")
+        command = re.findall(r"^ExecStart=/opt/evertoken/bin/(.*)$", unit, re.MULTILINE)
+
+        assert [line.replace("%%", "%") for line in command] == [services[name]["command"]]
+
+
+def test_every_image_has_an_exact_tag(services: dict[str, Any], project: dict[str, Any], root: Path) -> None:
+    """Foreign images name a full version, ours the version of this project, and the build's two stages one image."""
+    version = project["project"]["version"]
+    stages = re.findall(r"^FROM (\S+)", (root / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert {services[name]["image"] for name in OURS} == {f"evertoken:{version}"}
+    for image in [services[name]["image"] for name in set(services) - set(OURS)] + stages:
+        assert re.search(r":\d+\.\d+(\.\d+)?(-[a-z-]+)?$", image), image
+    assert len(set(stages)) == 1
+
+
+def test_the_image_runs_as_nobody_special_and_installs_by_hash(root: Path) -> None:
+    """The last user is not root, and nothing comes from an index without its hash."""
+    text = (root / "Dockerfile").read_text(encoding="utf-8")
+    joined = text.replace("\\\n", " ")
+    installs = re.findall(r"pip (?:install|wheel)[^&\n]*", joined)
+
+    assert re.findall(r"^USER (\S+)$", text, re.MULTILINE)[-1] == "10001:10001"
+    assert len(installs) == 4
+    assert all("--require-hashes" in line or "--no-deps" in line for line in installs)
+    assert "PYTHONDONTWRITEBYTECODE=1" in text.split("FROM")[-1]

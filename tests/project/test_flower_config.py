@@ -1,0 +1,77 @@
+"""Flower's configuration starts nothing without a password and lets nobody change anything."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FLOWER_BASIC_AUTH", "FLOWER_BASIC_AUTH_FILE", "FLOWER_UNAUTHENTICATED_API", "FLOWER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def options(root: Path) -> dict[str, Any]:
+    """Run the file as Flower does and return its names."""
+    return runpy.run_path(str(root / "deploy/flowerconfig.py"))
+
+
+def test_refuses_to_start_without_a_password(root: Path) -> None:
+    """Flower itself, given this file and no password, ends at once and says what is missing."""
+    command = ["celery", "-b", "memory://", "flower", f"--conf={root / 'deploy/flowerconfig.py'}", "--port=0"]
+    ran = subprocess.run(
+        [sys.executable, "-m", *command], cwd=root, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert ran.returncode == 1
+    assert "Flower needs a password" in ran.stderr
+
+
+@pytest.mark.parametrize("text", ["operator", "operator:", ":password", "a:b,c"])
+def test_refuses_half_a_credential_without_showing_it(root: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """A name without a password, or the reverse, is refused, and the text does not repeat it."""
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", text)
+    with pytest.raises(SystemExit) as refused:
+        options(root)
+
+    assert text not in str(refused.value).replace("user:password", "")
+
+
+def test_takes_the_password_from_a_file(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file may hold one credential a line; blank ends do not count."""
+    (tmp_path / "auth").write_text("operator:one\n reader:two \n", encoding="utf-8")
+    monkeypatch.setenv("FLOWER_BASIC_AUTH_FILE", str(tmp_path / "auth"))
+
+    assert options(root)["basic_auth"] == ["operator:one", "reader:two"]
+
+
+def test_a_file_that_cannot_be_read_stops_it(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A missing secret file is not taken for no password."""
+    monkeypatch.setenv("FLOWER_BASIC_AUTH_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(SystemExit, match="FLOWER_BASIC_AUTH_FILE cannot be read"):
+        options(root)
+
+
+def test_refuses_an_open_api(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The switch that opens Flower's API without a password is not taken along with one."""
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "operator:one")
+    monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", "true")
+    with pytest.raises(SystemExit, match="FLOWER_UNAUTHENTICATED_API"):
+        options(root)
+
+
+def test_is_read_only_and_on_loopback_unless_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be called or stopped through it, and its memory is bounded."""
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "operator:one")
+    found = options(root)
+
+    assert found["read_only"] is True
+    assert found["address"] == "127.0.0.1"
+    assert found["max_tasks"] <= 10_000
+    assert found["purge_offline_workers"] == 600

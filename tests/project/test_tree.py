@@ -1,0 +1,154 @@
+"""The tree keeps its rules of size and naming, names no machine, and installs whole."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+from zipfile import ZipFile
+
+import yaml
+
+MODULE_LINES: Final = 250
+FUNCTION_LINES: Final = 40
+FROZEN: Final = "worker/store/migrations/versions/"
+"""A migration is history: it is written once, top down, and never changed."""
+VAGUE: Final = re.compile(r"(^|/)(utils?|helpers?|common|base|managers?)(\.py|/)")
+MACHINE: Final = re.compile(
+    "|".join(("/root" + "/", "/home/" + r"\w", "/work" + "/", "pythonhosted" + r"\.", "pypi" + r"\.org"))
+)
+"""Written in pieces, so that this file does not find itself."""
+FORBIDDEN_HOSTS: Final = re.compile(r"(index-url|find-links|trusted-host)[ =]+\S*[:/]")
+
+
+def modules(texts: dict[str, str]) -> dict[str, str]:
+    """Return the Python files of the product."""
+    return {name: text for name, text in texts.items() if re.match(r"(worker|tasks)/.*\.py$", name)}
+
+
+def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return the length of a function from `def` to its end, without its docstring."""
+    first = node.body[0]
+    told = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if told else 0
+    return (node.end_lineno or 0) - node.lineno + 1 - docstring
+
+
+def test_modules_are_short(texts: dict[str, str]) -> None:
+    """No module of the product is longer than 250 lines; there is no list of exceptions."""
+    found = {name: len(text.splitlines()) for name, text in modules(texts).items()}
+
+    assert {name: lines for name, lines in found.items() if lines > MODULE_LINES and not name.startswith(FROZEN)} == {}
+
+
+def test_functions_are_short(texts: dict[str, str]) -> None:
+    """No function of the product has more than 40 lines beside its docstring."""
+    long = [
+        f"{name}:{node.lineno} {node.name}"
+        for name, text in modules(texts).items()
+        if not name.startswith(FROZEN)
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and function_lines(node) > FUNCTION_LINES
+    ]
+
+    assert long == []
+
+
+def test_a_function_is_measured_without_its_docstring() -> None:
+    """The measure itself: two lines of docstring do not count, the rest does."""
+    (node,) = ast.parse('def f(\n    a,\n):\n    """One.\n\n    Two."""\n    return a\n').body
+
+    assert isinstance(node, ast.FunctionDef)
+    assert function_lines(node) == 4
+
+
+def test_no_room_has_a_vague_name(texts: dict[str, str]) -> None:
+    """A name such as utils or manager says nothing about a duty."""
+    assert [name for name in modules(texts) if VAGUE.search(name)] == []
+
+
+def test_every_module_says_its_duty(texts: dict[str, str]) -> None:
+    """Each module of the product begins with a sentence."""
+    silent = [name for name, text in modules(texts).items() if text.strip() and not ast.get_docstring(ast.parse(text))]
+
+    assert silent == []
+
+
+def test_test_files_have_names_of_their_own(texts: dict[str, str]) -> None:
+    """Test folders are not packages, so pytest needs each file's name once."""
+    names = [Path(name).name for name in texts if re.match(r"tests/.*/?test_\w+\.py$", name)]
+
+    assert sorted(names) == sorted(set(names))
+
+
+def test_no_file_names_a_machine_or_a_package_host(texts: dict[str, str]) -> None:
+    """A clone works anywhere: no home folder, no work folder, no index."""
+    found = [name for name, text in texts.items() if MACHINE.search(text) or FORBIDDEN_HOSTS.search(text)]
+
+    assert found == []
+
+
+def test_every_pin_has_a_hash(texts: dict[str, str]) -> None:
+    """Both locks name a version and a hash for each package, and the server's lock is a part of the developers'."""
+    pins: dict[str, dict[str, str]] = {}
+    for lock in ("deploy/requirements.lock", "deploy/requirements-dev.lock"):
+        blocks = re.split(r"\n(?=\S)", texts[lock].strip())
+        pins[lock] = {block.split("==")[0]: re.split(r"[ \\;]", block)[0] for block in blocks}
+
+        assert all("--hash=sha256:" in block for block in blocks)
+    server, developers = pins.values()
+
+    assert {name: pin for name, pin in server.items() if developers.get(name) != pin} == {}
+
+
+def test_each_runtime_library_has_one_owner(project: dict[str, Any], dependencies: dict[str, list[str]]) -> None:
+    """A contract of import-linter says for each library which room may import it."""
+    imported = {"prometheus-client": "prometheus_client", "python-dotenv": "dotenv"}
+    contracts = project["tool"]["importlinter"]["contracts"]
+    owned = {
+        name for contract in contracts if contract["type"] == "protected" for name in contract["protected_modules"]
+    }
+
+    assert [name for name in dependencies[""] if imported.get(name, name) not in owned] == []
+
+
+def test_pre_commit_hooks_are_local_and_call_what_is_installed(
+    texts: dict[str, str], dependencies: dict[str, list[str]]
+) -> None:
+    """No hook fetches anything: each is a command of the environment that make sets up."""
+    tools = {"ruff": "ruff", "mypy": "mypy", "lint-imports": "import-linter"}
+    repositories = yaml.safe_load(texts[".pre-commit-config.yaml"])["repos"]
+
+    assert [repository["repo"] for repository in repositories] == ["local"]
+    for hook in repositories[0]["hooks"]:
+        command, script = (*hook["entry"].split(), "")[:2]
+        tool = command.removeprefix(".venv/bin/")
+        assert hook["language"] == "system"
+        assert tools.get(tool) in dependencies["dev"] or (tool == "python" and script in texts), hook["id"]
+
+
+def test_the_wheel_holds_every_file_of_the_product(texts: dict[str, str], tmp_path: Path) -> None:
+    """What is in the source tree of the daemon is in the wheel too: Lua, templates and migrations included."""
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps",
+         "--no-build-isolation", "--no-index", "--wheel-dir", str(tmp_path / "dist"), str(copied(texts, tmp_path))],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    packed = set(ZipFile(wheel).namelist())
+    product = {name for name in texts if name.startswith(("worker/", "tasks/")) or name == "celeryconfig.py"}
+
+    assert product - packed == set()
+
+
+def copied(texts: dict[str, str], tmp_path: Path) -> Path:
+    """Return a copy of the project, so that building writes nothing into the tree."""
+    for name, text in texts.items():
+        if not name.startswith("tests/"):
+            target = tmp_path / "project" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, encoding="utf-8")
+    return tmp_path / "project"
