@@ -1,0 +1,52 @@
+"""The brake: when TikTok refuses the app itself, refreshing stops for all, one alarm goes out and no creator is marked.
+
+It lives in the database, so every worker obeys it and it outlasts them. While it is on, one probe at a time is let
+through; the first that TikTok answers as it should lets the brake go.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from worker.errors import TikTokError
+from worker.policy.verdicts import BRAKE_WINDOW, brake_reason
+from worker.store import Store
+from worker.telemetry import Fact, Hook
+
+PROBE_SECONDS: Final = 30.0
+
+
+class Brake:
+    """The app-wide stop, with half-open probing."""
+
+    def __init__(
+        self, *, store: Store, hook: Hook, probe_seconds: float = PROBE_SECONDS, window: timedelta = BRAKE_WINDOW
+    ) -> None:
+        self._store = store
+        self._hook = hook
+        self._probe_seconds = probe_seconds
+        self._window = window
+
+    def lets_through(self) -> bool:
+        """Return True where a refresh may go ahead: the brake is off, or this one has won the next probe."""
+        return self._store.may_refresh(probe_seconds=self._probe_seconds)
+
+    def considers(self, error: TikTokError) -> str | None:
+        """Weigh an error together with the app's last minutes, and pull the brake where they call for it.
+
+        Returns:
+            Why the brake is on, or None where it is off.
+        """
+        state = self._store.brake()
+        if state.stopped:
+            return state.reason
+        reason = brake_reason(self._store.evidence(window_seconds=self._window.total_seconds()), error)
+        if reason and self._store.pull_brake(reason, probe_seconds=self._probe_seconds):
+            self._hook(Fact("app.stopped", {"reason": reason, "code": error.code}, level="error"))
+        return reason
+
+    def succeeded(self) -> None:
+        """Let the brake go after a refresh that TikTok answered as it should."""
+        if self._store.release_brake():
+            self._hook(Fact("app.resumed", {}))

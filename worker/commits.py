@@ -1,0 +1,101 @@
+"""Patient commits: what TikTok has done is written down however long the database stays away.
+
+A result that the database does not take at once is tried again for a while, then set aside as left over and tried
+before anything new is claimed. It is in the journal all the time, so a killed process loses nothing either.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from worker.errors import StoreUnavailableError
+
+FIRST_PAUSE_SECONDS: Final = 0.05
+LONGEST_PAUSE_SECONDS: Final = 2.0
+
+
+class PatientCommits:
+    """Runs database writes of results until they commit; thread-safe."""
+
+    def __init__(self, *, patience_seconds: float, alive: Callable[[], bool], stop: threading.Event) -> None:
+        """Make one for a process.
+
+        Args:
+            patience_seconds: how long one write is tried before it is set aside.
+            alive: tells whether the database answers at all.
+            stop: set when the process ends; waiting stops at once.
+        """
+        self._patience_seconds = patience_seconds
+        self._alive = alive
+        self._stop = stop
+        self._left_over: deque[Callable[[], None]] = deque()
+        self._stuck: deque[Callable[[], None]] = deque()
+        self._settling = threading.Lock()
+
+    @property
+    def left_over(self) -> int:
+        """How many results wait for the database to come back."""
+        return len(self._left_over)
+
+    @property
+    def stuck(self) -> int:
+        """How many results a living database refuses; they hold nothing else up."""
+        return len(self._stuck)
+
+    def run(self, write: Callable[[], None], *, until_done: bool = False) -> bool:
+        """Run a write until it commits.
+
+        Args:
+            write: one idempotent transaction; raises StoreUnavailableError where it did not commit.
+            until_done: True where no journal record backs the result: only the end of the process stops the trying.
+
+        Returns:
+            True when committed; False when set aside for `settle`.
+        """
+        pause, end = FIRST_PAUSE_SECONDS, time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                write()
+            except StoreUnavailableError:
+                if self._stop.wait(pause) or (time.monotonic() > end and not until_done):
+                    self._left_over.append(write)
+                    return False
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            else:
+                return True
+
+    def settle(self) -> bool:
+        """Write what was left over; return True when new work may be claimed.
+
+        A result that a living database refuses is put with the stuck ones, so that it holds up nothing else.
+        """
+        if not self._left_over:
+            return True
+        if not self._settling.acquire(blocking=False):
+            return False
+        try:
+            while self._left_over:
+                try:
+                    self._left_over[0]()
+                except StoreUnavailableError:
+                    if not self._alive():
+                        return False
+                    self._stuck.append(self._left_over[0])
+                self._left_over.popleft()
+            return True
+        finally:
+            self._settling.release()
+
+    def retry_stuck(self) -> int:
+        """Try the stuck results once more; return how many stay stuck."""
+        for _ in range(len(self._stuck)):
+            write = self._stuck.popleft()
+            try:
+                write()
+            except StoreUnavailableError:
+                self._stuck.append(write)
+        return len(self._stuck)

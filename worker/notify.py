@@ -1,0 +1,122 @@
+"""Delivering notices: one signed POST each to the address that the operator named, until it is accepted.
+
+The signature follows the Standard Webhooks convention: headers `webhook-id`, `webhook-timestamp` and
+`webhook-signature: v1,<base64 of HMAC-SHA256 over "id.timestamp.body">`. The id is the notice's own, so a receiver
+that gets one twice can tell.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import timedelta
+from hashlib import sha256
+from http.client import HTTPException
+from typing import Any, Final
+
+from worker.policy import backoff
+from worker.store import NoticeView, Store
+from worker.telemetry import Fact, Hook
+from worker.vault import Token
+
+BATCH: Final = 20
+TIMEOUT_SECONDS: Final = 10.0
+ACCEPTED: Final = range(200, 300)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A signed notice goes to the named address and nowhere else."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        """Refuse every redirect, which then ends as an HTTP error."""
+
+
+class Notifier:
+    """Delivers pending notices."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        hook: Hook,
+        url: str | None,
+        secret: Token | None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Make one.
+
+        Args:
+            store: where notices wait.
+            hook: where facts go.
+            url: where they are posted; None leaves them in the database, for `doctor` to show.
+            secret: key of the signature.
+            wall_clock: seconds since the epoch, for the signature's timestamp.
+        """
+        self._store = store
+        self._hook = hook
+        self._url = url
+        self._secret = secret
+        self._wall_clock = wall_clock
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+
+    def deliver(self) -> int:
+        """Post what is pending; return how many notices were accepted.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        if self._url is None or self._secret is None:
+            return 0
+        accepted = 0
+        for notice in self._store.pending_notices(BATCH):
+            problem = self._post(notice, self._url, self._secret)
+            if problem is None:
+                self._store.notice_delivered(notice.notice_id)
+                self._hook(Fact("notice.delivered", {"kind": notice.kind, "notice_id": notice.notice_id}))
+                accepted += 1
+                continue
+            now = self._store.now()
+            wait = backoff.pull_retry_at(now=now, failures=notice.failures + 1, draw=random.random())  # noqa: S311 - spreads load
+            self._store.notice_failed(notice.notice_id, max(wait.at, now + timedelta(seconds=1)))
+            self._hook(Fact("notice.failed", {"kind": notice.kind, "reason": problem}, level="warning"))
+        return accepted
+
+    def _post(self, notice: NoticeView, url: str, secret: Token) -> str | None:
+        """Post one notice; return what went wrong in a few words, or None."""
+        body = json.dumps(
+            {
+                "id": notice.dedupe_key,
+                "kind": notice.kind,
+                "creator_id": notice.creator_id,
+                "detail": notice.detail,
+                "created_at": notice.created_at.isoformat(timespec="seconds"),
+            }
+        ).encode()
+        stamp = str(int(self._wall_clock()))
+        signed = b".".join((notice.dedupe_key.encode(), stamp.encode(), body))
+        signature = base64.b64encode(hmac.digest(secret.reveal().encode(), signed, sha256)).decode()
+        request = urllib.request.Request(  # noqa: S310 - the scheme was checked with the settings
+            url,
+            data=body,
+            method="POST",
+            headers={
+                "Content-Type": "application/json",
+                "webhook-id": notice.dedupe_key,
+                "webhook-timestamp": stamp,
+                "webhook-signature": f"v1,{signature}",
+            },
+        )
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
+                return None if answer.status in ACCEPTED else f"HTTP {answer.status}"
+        except urllib.error.HTTPError as error:
+            with error:
+                return f"HTTP {error.code}"
+        except (OSError, HTTPException) as error:
+            return type(error).__name__

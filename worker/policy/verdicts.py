@@ -1,0 +1,173 @@
+"""What an error means for a grant, and what many errors mean for the app: pure verdicts, each with its reason.
+
+A creator is asked to authorize again only when TikTok refused every pair we hold, twice and some minutes apart, in an
+app that is otherwise well, and no attempt in doubt could still explain the refusal while the access token lives. The
+one exception is a refresh token whose own end has passed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from worker.errors import (
+    AskCreatorError,
+    BackOffError,
+    InDoubtError,
+    NotSentError,
+    StopEveryoneError,
+    TikTokError,
+    WaitError,
+)
+from worker.policy import backoff
+
+SECOND_LOOK: Final = timedelta(minutes=5)
+"""Time between a first refusal and the second: the brake's window, so that a mass refusal is seen before."""
+SECOND_LOOK_FLOOR: Final = timedelta(seconds=2)
+WRONG_APP_CODES: Final = frozenset({40101, 40113})
+"""The codes that speak of the app or its secret alone (TikTok's error appendix)."""
+BRAKE_WINDOW: Final = timedelta(minutes=5)
+FEWEST_REFUSALS: Final = 5
+REFUSED_SHARE: Final = 0.2
+FEWEST_STOPS: Final = 3
+FEWEST_TROUBLES: Final = 10
+TROUBLED_SHARE: Final = 0.8
+
+
+class Action(StrEnum):
+    """What is done with the grant."""
+
+    RETRY = "retry"  # back to the schedule
+    SUSPECT = "suspect"  # serve the old access token and look again
+    ASK = "ask"  # the creator must authorize again
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision about one grant after a failed attempt.
+
+    Attributes:
+        outcome: how the attempt ended, in the words of the attempts' history.
+        at: when the grant is looked at next.
+        failed: whether this counts as a failure of the grant.
+        reason: why, for logs, timeline and status.
+    """
+
+    action: Action
+    outcome: str
+    at: datetime
+    failed: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What is known of a grant when it is judged.
+
+    Attributes:
+        now: the database's time.
+        failures: failed attempts in a row before this one.
+        suspect: True where a refusal was seen before.
+        unresolved: True where an attempt without a complete answer may have rotated the pair.
+        draw: a fresh random number in [0, 1).
+    """
+
+    now: datetime
+    access_expires_at: datetime
+    refresh_expires_at: datetime | None
+    failures: int
+    suspect: bool
+    unresolved: bool
+    draw: float
+
+
+def judge(error: TikTokError, standing: Standing) -> Verdict:
+    """Return what a failed attempt means for its grant."""
+    if isinstance(error, AskCreatorError):
+        return _judge_refusal(error, standing)
+    retry = backoff.retry_at(
+        now=standing.now,
+        expires_at=standing.access_expires_at,
+        failures=standing.failures + 1,
+        draw=standing.draw,
+    ).at
+    word = _word(error)
+    if isinstance(error, WaitError):
+        return Verdict(
+            Action.RETRY, "backed_off", standing.now + timedelta(seconds=error.seconds), failed=False, reason=word
+        )
+    if isinstance(error, StopEveryoneError):
+        return Verdict(Action.RETRY, "stopped", retry, failed=False, reason=word)
+    if isinstance(error, NotSentError):
+        return Verdict(Action.RETRY, "not_sent", retry, failed=True, reason=word)
+    # A system error of TikTok's may come after it has rotated the pair, so it is recorded as doubt.
+    return Verdict(Action.RETRY, "in_doubt", retry, failed=True, reason=word)
+
+
+def _judge_refusal(error: AskCreatorError, standing: Standing) -> Verdict:
+    now, word = standing.now, _word(error)
+    if standing.refresh_expires_at is not None and standing.refresh_expires_at <= now:
+        return Verdict(Action.ASK, "refused", now, failed=True, reason=f"the consent has run out; {word}")
+    left = standing.access_expires_at - now
+    if not standing.suspect:
+        wait = max(min(SECOND_LOOK, left / 4), SECOND_LOOK_FLOOR)
+        return Verdict(Action.SUSPECT, "refused", now + wait, failed=True, reason=f"{word}; a second look follows")
+    if standing.unresolved and left > timedelta(0):
+        at = backoff.suspect_at(
+            now=now, expires_at=standing.access_expires_at, failures=standing.failures + 1, draw=standing.draw
+        ).at
+        reason = f"{word}; an attempt in doubt may have rotated the pair, and the access token still lives"
+        return Verdict(Action.SUSPECT, "refused", at, failed=True, reason=reason)
+    return Verdict(Action.ASK, "refused", now, failed=True, reason=word)
+
+
+def _word(error: TikTokError) -> str:
+    """Return a short reason: the kind of the error and TikTok's code."""
+    kinds = {
+        AskCreatorError: "refused",
+        BackOffError: "tiktok_trouble",
+        InDoubtError: "in_doubt",
+        NotSentError: "not_sent",
+        StopEveryoneError: "app_stopped",
+        WaitError: "quota_spent",
+    }
+    kind = next((name for kind, name in kinds.items() if isinstance(error, kind)), "failed")
+    return kind if error.code is None else f"{kind} {error.code}"
+
+
+@dataclass(frozen=True)
+class FleetEvidence:
+    """How the attempts of the last few minutes ended, over all grants.
+
+    Attributes:
+        refreshed: attempts that brought a pair.
+        refused: grants that TikTok called gone.
+        stopped: grants whose attempt met an error about our app or request.
+        troubled: attempts that were not sent, are in doubt, or met TikTok's own trouble.
+    """
+
+    refreshed: int
+    refused: int
+    stopped: int
+    troubled: int
+
+
+def brake_reason(evidence: FleetEvidence, error: TikTokError | None = None) -> str | None:
+    """Return why the whole app must stop refreshing, or None.
+
+    Args:
+        evidence: the last `BRAKE_WINDOW`, this attempt included.
+        error: the error just met.
+    """
+    if isinstance(error, StopEveryoneError) and error.code in WRONG_APP_CODES:
+        return f"TikTok refuses the app or its secret (code {error.code})"
+    total = evidence.refreshed + evidence.refused + evidence.stopped + evidence.troubled
+    if evidence.stopped >= FEWEST_STOPS and evidence.stopped > evidence.refreshed:
+        return f"TikTok refuses our requests: {evidence.stopped} of {total}"
+    if evidence.refused >= FEWEST_REFUSALS and evidence.refused > REFUSED_SHARE * total:
+        return f"TikTok calls an unlikely share of grants gone: {evidence.refused} of {total}"
+    if evidence.troubled >= FEWEST_TROUBLES and evidence.troubled > TROUBLED_SHARE * total:
+        return f"TikTok does not answer as it should: {evidence.troubled} of {total}"
+    return None

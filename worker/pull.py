@@ -1,0 +1,141 @@
+"""Pulling one creator's account data: claim, read with the stored access token, keep a snapshot."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from worker.errors import (
+    GiveUpError,
+    RefreshFirstError,
+    SealError,
+    StopEveryoneError,
+    TikTokError,
+    WaitError,
+)
+from worker.limiter import Limiter
+from worker.policy import backoff
+from worker.store import PullClaim, Store
+from worker.telemetry import Fact, FactValue, Hook
+from worker.tiktok import ACCOUNT_CALL, AccountData, TikTok, fields_for_scope
+from worker.vault import PairPlace, Sealer, Token
+
+Kind = Literal["pulled", "skipped", "denied", "refresh_first", "failed"]
+SCOPE_NOT_GRANTED: Final = 40130
+BASIC_SCOPE: Final = ("user.info.basic",)
+NEXT_TRY_UNREADABLE: Final = timedelta(minutes=15)
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What became of one pull.
+
+    Attributes:
+        wait_seconds: for `denied`, when a permit is likely, in seconds.
+    """
+
+    grant_id: int
+    kind: Kind
+    wait_seconds: float = 0.0
+    reason: str = ""
+
+
+class Puller:
+    """Pulls one creator's account data at a time; one instance a process, used by many threads."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sealer: Sealer,
+        tiktok: TikTok,
+        limiter: Limiter,
+        hook: Hook,
+        owner: str,
+        lease_seconds: float,
+        snapshots_kept: int,
+    ) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._tiktok = tiktok
+        self._limiter = limiter
+        self._hook = hook
+        self._owner = owner
+        self._lease_seconds = lease_seconds
+        self._snapshots_kept = snapshots_kept
+
+    def pull(self, grant_id: int) -> Pulled:
+        """Pull a creator's account data if a pull is wanted.
+
+        A creator whose access token has ended is left for the refresh that is due: storing a pair wants a pull.
+
+        Raises:
+            StoreUnavailableError: the database did not answer; nothing is lost, the next scan finds the row.
+        """
+        nothing = Pulled(grant_id, "skipped", reason="no pull is wanted, or another worker has it")
+        if not self._store.is_pull_due(grant_id):
+            return nothing
+        wait = self._limiter.take(lane="pull", call=ACCOUNT_CALL, account=str(grant_id))
+        if wait > 0:
+            return Pulled(grant_id, "denied", wait_seconds=wait, reason="no permit of the quota")
+        claim = self._store.claim_pull(grant_id, owner=self._owner, lease_seconds=self._lease_seconds)
+        return nothing if claim is None else self._pull_claimed(claim)
+
+    def _pull_claimed(self, claim: PullClaim) -> Pulled:
+        if claim.pair.access_expires_at <= claim.pair.now:
+            self._store.defer_pull(claim, next_pull_at=None, failed=False)
+            return Pulled(claim.grant_id, "refresh_first", reason="the access token has ended")
+        try:
+            data = self._read(claim)
+        except SealError as error:
+            self._store.defer_pull(claim, next_pull_at=claim.pair.now + NEXT_TRY_UNREADABLE, failed=True)
+            self._tell(claim, "pull.unreadable", reason=str(error), level="error")
+            return Pulled(claim.grant_id, "failed", reason=str(error))
+        except TikTokError as error:
+            return self._put_off(claim, error)
+        self._store.save_snapshot(claim, data.data, keep=self._snapshots_kept)
+        self._tell(claim, "pull.saved", fields=len(data.data), request_id=data.request_id)
+        return Pulled(claim.grant_id, "pulled")
+
+    def _read(self, claim: PullClaim) -> AccountData:
+        pair = claim.pair
+        token = self._sealer.open_access(pair.sealed, PairPlace(pair.creator_id, pair.consent, pair.generation))
+        fields = fields_for_scope([scope for scope in pair.scope.split(",") if scope])
+        try:
+            return self._fetch(token, pair.creator_id, fields or fields_for_scope(BASIC_SCOPE))
+        except GiveUpError as error:
+            # One field without its scope fails the whole call, and the owner may have narrowed the scopes since.
+            if error.code != SCOPE_NOT_GRANTED:
+                raise
+            self._tell(claim, "pull.scope_missing", level="warning")
+            return self._fetch(token, pair.creator_id, fields_for_scope(BASIC_SCOPE))
+
+    def _fetch(self, token: Token, creator_id: str, fields: tuple[str, ...]) -> AccountData:
+        return self._tiktok.account_data(token, creator_id, fields=fields)
+
+    def _put_off(self, claim: PullClaim, error: TikTokError) -> Pulled:
+        kind: Kind = "failed"
+        if isinstance(error, WaitError):
+            self._limiter.punish(error.scope, error.seconds)
+            self._store.defer_pull(claim, next_pull_at=self._after(claim, error.seconds), failed=False)
+        elif isinstance(error, RefreshFirstError):
+            # Saving the refreshed pair wants a pull again; a pair that is newer than this one needs no refresh.
+            self._store.defer_pull(claim, next_pull_at=None, failed=True)
+            self._store.request_refresh_of(claim.pair)
+            kind = "refresh_first"
+        else:
+            at = backoff.pull_retry_at(now=claim.pair.now, failures=claim.pull_failures + 1, draw=random.random()).at  # noqa: S311 - spreads load
+            self._store.defer_pull(claim, next_pull_at=at, failed=True)
+        level = "error" if isinstance(error, StopEveryoneError) else "warning"
+        self._tell(claim, "pull.failed", code=error.code, request_id=error.request_id, reason=kind, level=level)
+        return Pulled(claim.grant_id, kind, reason=str(error))
+
+    @staticmethod
+    def _after(claim: PullClaim, seconds: float) -> datetime:
+        return claim.pair.now + timedelta(seconds=seconds)
+
+    def _tell(self, claim: PullClaim, name: str, *, level: str = "info", **fields: FactValue) -> None:
+        ids: dict[str, FactValue] = {"grant_id": claim.grant_id, "creator_id": claim.pair.creator_id}
+        self._hook(Fact(name, ids | fields, level=level))

@@ -1,0 +1,122 @@
+"""Refreshing one grant: permit, claim, call, and the ending; nothing else decides and nothing else sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from worker.brake import Brake
+from worker.calling import elapsed_clock
+from worker.commits import PatientCommits
+from worker.endings import Endings, Refreshed
+from worker.errors import JournalError, NotSentError, SealError
+from worker.ladder import Climb, Ladder
+from worker.limiter import Limiter
+from worker.store import Claim, Store
+from worker.telemetry import Fact, Hook
+from worker.tiktok import REFRESH_CALL
+from worker.vault import Journal, PairPlace, Sealer
+
+LANE: Final = "refresh"
+
+
+class Refresher:
+    """Refreshes one grant at a time; one instance a process, used by many threads."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sealer: Sealer,
+        journal: Journal,
+        limiter: Limiter,
+        brake: Brake,
+        ladder: Ladder,
+        endings: Endings,
+        commits: PatientCommits,
+        recover: Callable[[], int],
+        hook: Hook,
+        owner: str,
+        lease_seconds: float,
+        failpoint: Callable[[str], None],
+    ) -> None:
+        """Make one for a process.
+
+        Args:
+            recover: replays the journals of dead processes on this host and returns how many pairs it stored.
+            owner: name of this process in leases and attempts.
+            lease_seconds: how long a claim lasts.
+            failpoint: called with the name of each step; does nothing outside the fault tests.
+        """
+        self._store = store
+        self._sealer = sealer
+        self._journal = journal
+        self._limiter = limiter
+        self._brake = brake
+        self._ladder = ladder
+        self._endings = endings
+        self._commits = commits
+        self._recover = recover
+        self._hook = hook
+        self._owner = owner
+        self._lease_seconds = lease_seconds
+        self._failpoint = failpoint
+
+    def refresh(self, grant_id: int, *, force: bool = False) -> Refreshed:
+        """Refresh a grant if it is due.
+
+        Args:
+            grant_id: the grant.
+            force: True to refresh before its window; a held lease and the brake are respected all the same.
+
+        Raises:
+            StoreUnavailableError: the database did not answer, before anything was sent.
+        """
+        refusal = self._refusal(grant_id, force=force)
+        if refusal is not None:
+            return refusal
+        self._failpoint("pre_claim")
+        won_at = elapsed_clock()
+        claim = self._store.claim(grant_id, owner=self._owner, lease_seconds=self._lease_seconds, force=force)
+        if claim is None:
+            return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
+        self._failpoint("post_claim")
+        if claim.unresolved and self._recover():
+            # A dead process had received an answer; the pair it brought may be this grant's, so look again.
+            self._store.unclaim(claim)
+            return Refreshed(grant_id, "skipped", reason="a journal was replayed; the grant is looked at again")
+        return self._attempt(claim, won_at)
+
+    def _refusal(self, grant_id: int, *, force: bool) -> Refreshed | None:
+        if not self._commits.settle():
+            return Refreshed(grant_id, "not_ready", reason="earlier results wait for the database")
+        try:
+            self._journal.ready()
+        except JournalError as error:
+            self._hook(Fact("journal.not_ready", {"reason": str(error)}, level="error"))
+            return Refreshed(grant_id, "not_ready", reason=str(error))
+        if not force and not self._store.is_due(grant_id):
+            return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
+        if not self._brake.lets_through():
+            return Refreshed(grant_id, "braked", reason="refreshing is stopped for the whole app")
+        wait = self._limiter.take(lane=LANE, call=REFRESH_CALL, account=str(grant_id))
+        return Refreshed(grant_id, "denied", wait_seconds=wait, reason="no permit of the quota") if wait > 0 else None
+
+    def _attempt(self, claim: Claim, won_at: float) -> Refreshed:
+        try:
+            tokens = [
+                self._sealer.open_refresh(
+                    version.sealed, PairPlace(claim.creator_id, version.consent, version.generation)
+                )
+                for version in claim.versions
+            ]
+        except SealError as error:
+            return self._endings.unreadable(Climb(claim, won_at), error)
+        climb = self._ladder.climb(claim, won_at, tokens)
+        if climb.calls:
+            last = climb.calls[-1]
+            return self._endings.save(climb, last) if last.error is None else self._endings.fail(climb, last.error)
+        if isinstance(climb.unsent, NotSentError):
+            return self._endings.fail(climb, climb.unsent)
+        self._store.unclaim(claim)
+        return Refreshed(claim.grant_id, "skipped", reason="the lease ends too soon, so nothing was sent")

@@ -1,0 +1,289 @@
+"""The only place where objects meet: settings become stores, clients and use cases, each built when first wanted."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from functools import cached_property
+
+from worker.authorize import Authorizer, state_key_of
+from worker.brake import Brake
+from worker.calling import RefreshCaller
+from worker.commits import PatientCommits
+from worker.endings import Endings
+from worker.errors import StoreUnavailableError
+from worker.exchanges import Exchanges
+from worker.failpoints import Failpoint, failpoint_of
+from worker.ladder import Ladder
+from worker.limiter import Limiter
+from worker.notify import Notifier
+from worker.preflight import Preflight
+from worker.pull import Puller
+from worker.refresh import LANE, Refresher
+from worker.settings import RETRY_PAUSE_SHARE, Settings, load_settings
+from worker.settlement import Settlement
+from worker.store import Store, open_store
+from worker.telemetry import Hook, count_fact, fan_out, log_fact
+from worker.tiktok import REFRESH_CALL, TikTok
+from worker.tokens import TokenReader
+from worker.upkeep import Upkeep
+from worker.vault import Journal, Keyring, Sealer, use_fingerprint_key
+
+POOL_SIZE = 20
+
+
+class Services:
+    """Every object of one process, each built once, when first wanted; nothing is opened before."""
+
+    def __init__(self, settings: Settings, *, pool_size: int = POOL_SIZE) -> None:
+        """Make the services of a process.
+
+        Args:
+            settings: what to build from.
+            pool_size: database connections kept at most; at least the number of worker threads.
+        """
+        self.settings = settings
+        self.stop = threading.Event()
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.hook: Hook = fan_out(log_fact, count_fact)
+        self._pool_size = pool_size
+
+    @cached_property
+    def failpoint(self) -> Failpoint:
+        """What the fault tests hook into; does nothing anywhere else."""
+        return failpoint_of(os.environ)
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The sealing keys; their fingerprint key becomes that of the process."""
+        keyring = Keyring.from_json(self.settings.keyring.reveal())
+        use_fingerprint_key(keyring.fingerprint_key)
+        return keyring
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        """Seals and opens."""
+        return Sealer(self.keyring)
+
+    @cached_property
+    def store(self) -> Store:
+        """The database."""
+        return open_store(
+            self.settings.database_url, pool_size=self._pool_size, statement_seconds=self.settings.store_seconds
+        )
+
+    @cached_property
+    def tiktok(self) -> TikTok:
+        """The client."""
+        settings = self.settings
+        return TikTok(
+            app_id=settings.tiktok_app_id,
+            app_secret=settings.tiktok_app_secret,
+            redirect_uri=settings.tiktok_redirect_uri,
+            base_url=settings.tiktok_base_url,
+            authorize_url=settings.tiktok_authorize_url,
+            connect_seconds=settings.connect_seconds,
+            deadline_seconds=settings.deadline_seconds,
+            failpoint=self.failpoint,
+        )
+
+    @cached_property
+    def limiter(self) -> Limiter:
+        """The quota, shared through Redis."""
+        return Limiter(
+            self.settings.redis_url,
+            per_second=self.settings.quota_per_second,
+            per_minute=self.settings.quota_per_minute,
+            per_account_minute=self.settings.quota_per_account_minute,
+        )
+
+    @cached_property
+    def journal(self) -> Journal:
+        """This process's journal."""
+        return Journal(self.settings.journal_dir, self.sealer, owner=self.owner, failpoint=self.failpoint)
+
+    @cached_property
+    def commits(self) -> PatientCommits:
+        """Results on their way to the database."""
+        return PatientCommits(
+            patience_seconds=self.settings.store_seconds, alive=self._database_answers, stop=self.stop
+        )
+
+    @cached_property
+    def settlement(self) -> Settlement:
+        """From an answer to a stored pair."""
+        return Settlement(store=self.store, sealer=self.sealer, renew_at=self.settings.renew_at, hook=self.hook)
+
+    @cached_property
+    def brake(self) -> Brake:
+        """The app-wide stop."""
+        return Brake(store=self.store, hook=self.hook)
+
+    @cached_property
+    def refresher(self) -> Refresher:
+        """The use case of refreshing."""
+        settings = self.settings
+        caller = RefreshCaller(
+            tiktok=self.tiktok,
+            journal=self.journal,
+            hook=self.hook,
+            next_secret=settings.tiktok_app_secret_next,
+            call_seconds=settings.deadline_seconds + settings.store_seconds,
+            failpoint=self.failpoint,
+        )
+        ladder = Ladder(
+            caller=caller,
+            store=self.store,
+            permit=self._refresh_permit,
+            may_repeat=settings.in_doubt_retry == "once",
+            longest_pause_seconds=settings.deadline_seconds * RETRY_PAUSE_SHARE,
+            stop=self.stop,
+        )
+        endings = Endings(
+            store=self.store,
+            journal=self.journal,
+            limiter=self.limiter,
+            brake=self.brake,
+            settlement=self.settlement,
+            commits=self.commits,
+            hook=self.hook,
+            failpoint=self.failpoint,
+        )
+        return Refresher(
+            store=self.store,
+            sealer=self.sealer,
+            journal=self.journal,
+            limiter=self.limiter,
+            brake=self.brake,
+            ladder=ladder,
+            endings=endings,
+            commits=self.commits,
+            recover=self.upkeep.replay,
+            hook=self.hook,
+            owner=self.owner,
+            lease_seconds=settings.lease_seconds,
+            failpoint=self.failpoint,
+        )
+
+    @cached_property
+    def puller(self) -> Puller:
+        """The use case of pulling."""
+        return Puller(
+            store=self.store,
+            sealer=self.sealer,
+            tiktok=self.tiktok,
+            limiter=self.limiter,
+            hook=self.hook,
+            owner=self.owner,
+            lease_seconds=self.settings.lease_seconds,
+            snapshots_kept=self.settings.snapshots_kept,
+        )
+
+    @cached_property
+    def exchanges(self) -> Exchanges:
+        """From the answer to an exchange to a stored consent."""
+        return Exchanges(store=self.store, sealer=self.sealer, renew_at=self.settings.renew_at, hook=self.hook)
+
+    @cached_property
+    def authorizer(self) -> Authorizer:
+        """The use case of authorizing."""
+        return Authorizer(
+            tiktok=self.tiktok,
+            store=self.store,
+            sealer=self.sealer,
+            journal=self.journal,
+            state_key=state_key_of(self.keyring),
+            scopes=self.settings.tiktok_scopes,
+            state_seconds=self.settings.state_seconds,
+            renew_at=self.settings.renew_at,
+            owner=self.owner,
+            limiter=self.limiter,
+            hook=self.hook,
+        )
+
+    @cached_property
+    def upkeep(self) -> Upkeep:
+        """What is done from time to time."""
+        return Upkeep(
+            store=self.store,
+            sealer=self.sealer,
+            journal=self.journal,
+            settlement=self.settlement,
+            exchanges=self.exchanges,
+            hook=self.hook,
+        )
+
+    @cached_property
+    def notifier(self) -> Notifier:
+        """The use case of delivering notices."""
+        return Notifier(
+            store=self.store, hook=self.hook, url=self.settings.notice_url, secret=self.settings.notice_secret
+        )
+
+    @cached_property
+    def tokens(self) -> TokenReader:
+        """Valid access tokens for neighbours."""
+        return TokenReader(store=self.store, sealer=self.sealer)
+
+    @cached_property
+    def preflight(self) -> Preflight:
+        """What must hold before a worker claims anything."""
+        return Preflight(
+            store=self.store,
+            sealer=self.sealer,
+            journal=self.journal,
+            hook=self.hook,
+            owner=self.owner,
+        )
+
+    def close(self) -> None:
+        """Wake what waits and close what was opened; results that the database did not take stay in the journal."""
+        self.stop.set()
+        for name in ("tiktok", "limiter", "journal", "store"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
+
+    def _refresh_permit(self, grant_id: int) -> float:
+        return self.limiter.take(lane=LANE, call=REFRESH_CALL, account=str(grant_id))
+
+    def _database_answers(self) -> bool:
+        try:
+            self.store.ping()
+        except StoreUnavailableError:
+            return False
+        return True
+
+
+class _Shared:
+    """The one Services of a process; made anew after a fork."""
+
+    lock = threading.Lock()
+    services: Services | None = None
+    pid = 0
+
+
+def build_services(settings: Settings | None = None, *, pool_size: int = POOL_SIZE) -> Services:
+    """Return new services.
+
+    Args:
+        settings: what to build from; read from the environment by default.
+        pool_size: database connections kept at most.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong.
+    """
+    return Services(settings or load_settings(), pool_size=pool_size)
+
+
+def shared_services() -> Services:
+    """Return the services of this process, built from its environment when first asked for.
+
+    Raises:
+        ConfigurationError: a setting is missing or wrong.
+    """
+    with _Shared.lock:
+        if _Shared.services is None or _Shared.pid != os.getpid():
+            _Shared.services, _Shared.pid = build_services(), os.getpid()
+        return _Shared.services

@@ -1,0 +1,7 @@
+"""What people and machines see of the daemon: log lines and metrics, one fact per outcome."""
+
+from worker.telemetry.facts import Fact, FactValue, Hook, fan_out, silent
+from worker.telemetry.logs import configure_logging, log_fact
+from worker.telemetry.metrics import count_fact, serve_metrics
+
+__all__ = ["Fact", "FactValue", "Hook", "configure_logging", "count_fact", "fan_out", "log_fact", "serve_metrics", "silent"]

@@ -1,0 +1,64 @@
+"""Log lines: structlog over standard logging, one line per fact, with redaction as the second line of defence."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+from worker.telemetry.facts import Fact
+from worker.vault.redaction import redact_event
+
+
+def configure_logging(*, log_format: Literal["json", "console"], level: str) -> None:
+    """Send every logger of this process, ours and the libraries', through one redacting formatter to standard error.
+
+    Args:
+        log_format: `json` for one object a line, `console` for text.
+        level: least level written, such as `INFO`.
+    """
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _redact,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer(default=str)
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    # These speak of connections and headers at DEBUG; what they say is no fact of ours.
+    for name in ("urllib3", "requests", "amqp", "kombu", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def log_fact(fact: Fact) -> None:
+    """Write a fact as one log line."""
+    getattr(structlog.stdlib.get_logger("evertoken"), fact.level)(fact.name, **fact.fields)
+
+
+def _redact(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    del logger, method
+    return redact_event(event)

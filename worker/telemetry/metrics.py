@@ -1,0 +1,41 @@
+"""Metrics: counters of this process's facts, with the prefix `evertoken_`, served for Prometheus."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Histogram, start_http_server
+
+from worker.errors import ConfigurationError
+from worker.telemetry.facts import Fact
+
+FACTS: Final = Counter("evertoken_facts", "Facts by name, one per outcome.", ["fact"])
+SECONDS: Final = Histogram(
+    "evertoken_call_seconds",
+    "Seconds from sending a call to TikTok to the end of its answer.",
+    ["call"],
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 45),
+)
+
+
+def count_fact(fact: Fact) -> None:
+    """Count a fact, and its `seconds` where it tells how long a call took."""
+    FACTS.labels(fact=fact.name).inc()
+    seconds, call = fact.fields.get("seconds"), fact.fields.get("call")
+    if isinstance(seconds, float) and isinstance(call, str):
+        SECONDS.labels(call=call).observe(seconds)
+
+
+def serve_metrics(port: int) -> None:
+    """Serve the metrics on all addresses of this host.
+
+    Args:
+        port: TCP port.
+
+    Raises:
+        ConfigurationError: where the port cannot be had.
+    """
+    try:
+        start_http_server(port)
+    except OSError as error:
+        raise ConfigurationError(f"EVERTOKEN_METRICS_PORT {port} cannot be used: {error.strerror}") from None

@@ -1,0 +1,140 @@
+"""Upkeep: journals of dead processes are replayed, superseded pairs wiped, and old history is let go."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from worker.errors import InDoubtError, NotFoundError, StoreUnavailableError, TikTokError
+from worker.exchanges import Exchanges
+from worker.settlement import Attempt, MisfitError, Settlement
+from worker.store import AttemptOutcome, Store
+from worker.telemetry import Fact, Hook
+from worker.tiktok import RawAnswer, TokenAnswer, read_token_answer, salvage
+from worker.vault import Journal, JournalEntry, Orphan, PairPlace, Sealer, Token
+
+WIPE_AFTER_SECONDS: Final = 2 * 86400
+KEEP_HISTORY_SECONDS: Final = 90 * 86400
+BATCH: Final = 500
+
+
+class Upkeep:
+    """What is done from time to time, by any worker, without harm when done twice."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sealer: Sealer,
+        journal: Journal,
+        settlement: Settlement,
+        exchanges: Exchanges,
+        hook: Hook,
+    ) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._journal = journal
+        self._settlement = settlement
+        self._exchanges = exchanges
+        self._hook = hook
+
+    def replay(self) -> int:
+        """Store what dead processes of this host had received and not yet stored.
+
+        Returns:
+            How many records were settled.
+
+        Raises:
+            StoreUnavailableError: the database went away; what was not settled stays in the journal.
+        """
+        settled = 0
+        for orphan in self._journal.orphans():
+            if self._replay_one(orphan):
+                settled += 1
+        if settled:
+            self._hook(Fact("journal.replayed", {"records": settled}, level="warning"))
+        return settled
+
+    def wipe_superseded(self) -> int:
+        """Wipe pairs that newer ones replaced long ago; return how many."""
+        return self._store.wipe_superseded(WIPE_AFTER_SECONDS, BATCH)
+
+    def prune(self) -> int:
+        """Let go of history that ended long ago; return how many rows."""
+        return self._store.prune(KEEP_HISTORY_SECONDS, BATCH)
+
+    def _replay_one(self, orphan: Orphan) -> bool:
+        entry = orphan.entry
+        try:
+            if entry.kind == "exchange":
+                self._exchanges.store_replayed(_raw(entry), sent_at=entry.sent_at)
+            else:
+                self._replay_refresh(entry)
+        except StoreUnavailableError:
+            raise
+        except MisfitError as error:
+            self._hook(Fact("journal.misfit", {"grant_id": entry.grant_id, "reason": str(error)}, level="error"))
+            orphan.set_aside()
+            return False
+        except NotFoundError:
+            self._hook(Fact("journal.grant_unknown", {"grant_id": entry.grant_id}, level="error"))
+            orphan.set_aside()
+            return False
+        except TikTokError as error:
+            # An exchange that brought nothing: the person was told, and the same bytes will never bring more.
+            self._hook(Fact("journal.no_pair", {"call": entry.call, "code": error.code}))
+        orphan.release()
+        return True
+
+    def _replay_refresh(self, entry: JournalEntry) -> None:
+        grant_id, creator_id, consent, generation = entry.attempt()
+        raw = _raw(entry)
+        answer, error = _read(raw)
+        if answer is None:
+            outcome = AttemptOutcome.IN_DOUBT if isinstance(error, InDoubtError) else AttemptOutcome.BACKED_OFF
+            self._store.record_outcome(
+                grant_id,
+                consent,
+                generation,
+                outcome=outcome,
+                reason="read from the journal of a process that ended",
+                code=None if error is None else error.code,
+                http_status=entry.http_status,
+            )
+            return
+        grant = self._store.grant_by_id(grant_id)
+        attempt = Attempt(grant_id, creator_id, consent, generation, entry.sent_at, grant.jitter, grant.scope)
+        refresh = answer.refresh_token or self._refresh_token_before(grant_id, consent, generation)
+        pair = self._settlement.new_pair(attempt, answer, old_refresh=refresh)
+        self._settlement.store_pair(attempt, pair, answer, old_refresh=refresh)
+
+    def _refresh_token_before(self, grant_id: int, consent: int, generation: int) -> Token:
+        """Return the newest kept refresh token that is older than this attempt: the one that was sent."""
+        kept = [
+            stored
+            for stored in self._store.all_pairs(after=(grant_id, consent, 0))
+            if (stored.grant_id, stored.consent) == (grant_id, consent) and stored.generation < generation
+        ]
+        if not kept:
+            raise NotFoundError(f"no earlier pair of grant {grant_id} is kept")
+        place = PairPlace(kept[-1].creator_id, consent, kept[-1].generation)
+        return self._sealer.open_refresh(kept[-1].sealed, place)
+
+
+def _raw(entry: JournalEntry) -> RawAnswer:
+    return RawAnswer(
+        call=entry.call,
+        http_status=entry.http_status,
+        body=entry.body,
+        complete=entry.complete,
+        fault=entry.fault,
+        retry_after=entry.retry_after,
+    )
+
+
+def _read(raw: RawAnswer) -> tuple[TokenAnswer | None, TikTokError | None]:
+    try:
+        return read_token_answer(raw), None
+    except InDoubtError as error:
+        return salvage(raw), error
+    except TikTokError as error:
+        return None, error
