@@ -132,8 +132,9 @@ class TikTok:
         Raises:
             NotSentError: the token was not sent and still works.
         """
+        secret = self._app_secret if app_secret is None else app_secret  # a token has no truth value
         content = {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal()}
-        return self._send_token_call(REFRESH_CALL, content, app_secret or self._app_secret, refresh_token)
+        return self._send_token_call(REFRESH_CALL, content, secret, refresh_token)
 
     def read_token_answer(self, raw: RawAnswer) -> TokenAnswer:
         """Read an answer of `send_exchange` or `send_refresh`; the function of that name says what it raises."""

@@ -36,6 +36,7 @@ class Call:
         after_send: called when the request is out and nothing of the answer was read.
         body_began: True as soon as a byte of the request's body may have left.
         received: the bytes that came, head and all, as they stood on the wire inside TLS.
+        ended: True once the peer has closed its side.
     """
 
     seconds: float
@@ -44,6 +45,7 @@ class Call:
     after_send: Callable[[], None]
     body_began: bool = False
     received: bytearray = field(default_factory=bytearray, repr=False)
+    ended: bool = False
     ends_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -103,6 +105,7 @@ class _BoundTlsSocket(ssl.SSLSocket):
 
 def _keep(buffer: Any, count: int) -> None:
     call = CURRENT.call
+    call.ended = call.ended or count == 0
     room = call.keep_bytes - len(call.received)
     if room > 0:
         call.received += memoryview(buffer)[: min(count, room)]

@@ -113,7 +113,7 @@ class Transport:
         status = retry_after = fault = None
         not_sent: str | None = None
         try:
-            with self._begin(request) as response:
+            with self._begin(request, call) as response:
                 status = response.status_code
                 retry_after = _retry_after(response.headers.get("Retry-After"))
                 fault = _receive(response, body, request.most_bytes)
@@ -129,7 +129,7 @@ class Transport:
         return RawAnswer(
             call=request.path,
             http_status=status,
-            body=_all_that_came(bytes(body), call, fault, request.most_bytes),
+            body=bytes(body) or _off_the_wire(call, status, request.most_bytes),
             complete=fault is None,
             fault=fault,
             retry_after=retry_after,
@@ -144,7 +144,7 @@ class Transport:
         for _, session in sessions:
             session.close()
 
-    def _begin(self, request: Request) -> requests.Response:
+    def _begin(self, request: Request, call: Call) -> requests.Response:
         """Send and read up to the end of the answer's head."""
         headers = {}
         data = None
@@ -155,7 +155,7 @@ class Transport:
             headers["Connection"] = "close"
         if request.access_token is not None:
             headers["Access-Token"] = request.access_token.reveal()
-        return self._session().request(
+        response = self._session().request(
             request.method,
             self._root + request.path,
             params=request.query,
@@ -166,6 +166,10 @@ class Transport:
             stream=True,
             verify=True,
         )
+        if call.ended:  # the head was cut off, and http.client takes the cut for its end
+            response.close()
+            raise EOFError
+        return response
 
     def _session(self) -> _Session:
         """Return this thread's session; those of threads that ended are closed on the way."""
@@ -198,11 +202,9 @@ def _receive(response: requests.Response, body: bytearray, most_bytes: int) -> s
     return None
 
 
-def _all_that_came(body: bytes, call: Call, fault: str | None, most_bytes: int) -> bytes:
-    """Return the body, or the bytes off the wire where a broken head may have swallowed it."""
-    if body or (fault is None and b"{" not in call.received):
-        return body
-    return bytes(call.received)[-most_bytes:]
+def _off_the_wire(call: Call, status: int | None, most_bytes: int) -> bytes:
+    """Return what came where no body was found: a broken head may have swallowed it."""
+    return bytes(call.received)[-most_bytes:] if status is None or b"{" in call.received else b""
 
 
 def _fault(error: Exception, call: Call, status: int | None) -> str:
