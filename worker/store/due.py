@@ -23,7 +23,6 @@ from worker.store.rows import lease_is_free
 from worker.store.values import DueGrant
 
 FEW: Final = 2000
-"""Up to so many due grants are read and sorted in memory."""
 ABOUT_TO_END: Final = timedelta(minutes=10)
 """Tokens that end within this time go before those that ended already."""
 
@@ -41,7 +40,13 @@ _FAILING: Final = _Crowd(FAILING, "ix_grants_failing_due", "ix_grants_failing_or
 
 
 class DueScan(Transactions):
-    """What is due for a refresh."""
+    """What is due for a refresh.
+
+    Attributes:
+        few: up to so many due grants are read and sorted in memory; more are walked by index.
+    """
+
+    few: int = FEW
 
     @reads
     def due(self, connection: Connection, limit: int, *, failing_share: float = 0.1) -> list[DueGrant]:
@@ -53,9 +58,9 @@ class DueScan(Transactions):
             failing_share: largest part of the batch for grants that failed before, while healthy ones wait.
         """
         at = _clock(connection)
-        failing = _most_urgent(connection, _FAILING, limit, at)
+        failing = _most_urgent(connection, _FAILING, limit, at, few=self.few)
         share = math.ceil(limit * failing_share)
-        healthy = _most_urgent(connection, _HEALTHY, limit, at)
+        healthy = _most_urgent(connection, _HEALTHY, limit, at, few=self.few)
         room = max(limit - len(healthy), min(share, len(failing)))
         failing = failing[:room]
         return healthy[: limit - len(failing)] + failing
@@ -87,12 +92,12 @@ def _due(crowd: _Crowd, index: str, *columns: ColumnElement[Any]) -> Select[*tup
     )
 
 
-def _most_urgent(connection: Connection, crowd: _Crowd, limit: int, at: datetime) -> list[DueGrant]:
+def _most_urgent(connection: Connection, crowd: _Crowd, limit: int, at: datetime, *, few: int) -> list[DueGrant]:
     columns = (GRANTS.c.id, GRANTS.c.access_expires_at, GRANTS.c.failures)
-    few = connection.execute(_due(crowd, crowd.by_due_time, *columns).limit(FEW + 1)).all()
-    if len(few) <= FEW:
+    rows = connection.execute(_due(crowd, crowd.by_due_time, *columns).limit(few + 1)).all()
+    if len(rows) <= few:
         return sorted(
-            (DueGrant(row.id, row.access_expires_at, row.failures) for row in few),
+            (DueGrant(row.id, row.access_expires_at, row.failures) for row in rows),
             key=lambda grant: _urgency(grant, at),
         )[:limit]
     expires_at = GRANTS.c.access_expires_at
