@@ -17,6 +17,7 @@ STRETCH: Final = 0.06
 """Width of the band, in parts of the life, over which grants of equal age are spread around `renew_at`."""
 EMERGENCY_SHARE: Final = 0.1
 """The last part of an access token's life, in which back-off shrinks."""
+DECORRELATION: Final = 7919
 FLOOR: Final = timedelta(seconds=1)
 UNKNOWN_LIFE: Final = timedelta(hours=1)
 """Life assumed for an access token whose answer told none: short, so that the next answer soon tells."""
@@ -70,13 +71,22 @@ def next_refresh(*, issued_at: datetime, expires_at: datetime, renew_at: float, 
         jitter: the grant's own number in [0, 1).
     """
     life = max(expires_at - issued_at, FLOOR)
-    share = min(max(renew_at + STRETCH * (jitter - 0.5), 0.0), 1.0 - EMERGENCY_SHARE)
+    share = min(max(renew_at + STRETCH * (_second_draw(jitter) - 0.5), 0.0), 1.0 - EMERGENCY_SHARE)
     return Decision(issued_at + max(life * share, FLOOR), f"renewal window begins at {share:.0%} of the life")
 
 
 def emergency_at(*, issued_at: datetime, expires_at: datetime) -> datetime:
     """Return when the emergency window of an access token begins."""
     return expires_at - (expires_at - issued_at) * EMERGENCY_SHARE
+
+
+def _second_draw(jitter: float) -> float:
+    """Return a number in [0, 1) that bears no relation to the jitter's place in the period.
+
+    With the same draw for both, grants late in the first period would also have the longest periods, and each round
+    would end in a crowd.
+    """
+    return (jitter * DECORRELATION) % 1.0
 
 
 def life_ends(*, issued_at: datetime, seconds: int | None) -> datetime:

@@ -1,0 +1,111 @@
+"""What every use case stands on: store, client, limiter, journal and keys, each built when first wanted."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from functools import cached_property
+
+from worker.commits import PatientCommits
+from worker.errors import StoreUnavailableError
+from worker.failpoints import Failpoint, failpoint_of
+from worker.limiter import Limiter
+from worker.settings import Settings
+from worker.store import Store, open_store
+from worker.telemetry import Hook, count_fact, fan_out, log_fact
+from worker.tiktok import TikTok
+from worker.vault import Journal, Keyring, Sealer, use_fingerprint_key
+
+
+class Foundation:
+    """The outside world of one process, each part built once, when first wanted; nothing is opened before."""
+
+    def __init__(self, settings: Settings, *, pool_size: int) -> None:
+        """Make the foundation of a process.
+
+        Args:
+            settings: what to build from.
+            pool_size: database connections kept at most; at least the number of worker threads.
+        """
+        self.settings = settings
+        self.stop = threading.Event()
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.hook: Hook = fan_out(log_fact, count_fact)
+        self._pool_size = pool_size
+
+    @cached_property
+    def failpoint(self) -> Failpoint:
+        """What the fault tests hook into; does nothing anywhere else."""
+        return failpoint_of(os.environ)
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        """The sealing keys; their fingerprint key becomes that of the process."""
+        keyring = Keyring.from_json(self.settings.keyring.reveal())
+        use_fingerprint_key(keyring.fingerprint_key)
+        return keyring
+
+    @cached_property
+    def sealer(self) -> Sealer:
+        """Seals and opens."""
+        return Sealer(self.keyring)
+
+    @cached_property
+    def store(self) -> Store:
+        """The database."""
+        return open_store(
+            self.settings.database_url, pool_size=self._pool_size, statement_seconds=self.settings.store_seconds
+        )
+
+    @cached_property
+    def tiktok(self) -> TikTok:
+        """The client."""
+        settings = self.settings
+        return TikTok(
+            app_id=settings.tiktok_app_id,
+            app_secret=settings.tiktok_app_secret,
+            redirect_uri=settings.tiktok_redirect_uri,
+            base_url=settings.tiktok_base_url,
+            authorize_url=settings.tiktok_authorize_url,
+            connect_seconds=settings.connect_seconds,
+            deadline_seconds=settings.deadline_seconds,
+            failpoint=self.failpoint,
+        )
+
+    @cached_property
+    def limiter(self) -> Limiter:
+        """The quota, shared through Redis."""
+        return Limiter(
+            self.settings.redis_url,
+            per_second=self.settings.quota_per_second,
+            per_minute=self.settings.quota_per_minute,
+            per_account_minute=self.settings.quota_per_account_minute,
+        )
+
+    @cached_property
+    def journal(self) -> Journal:
+        """This process's journal."""
+        return Journal(self.settings.journal_dir, self.sealer, owner=self.owner, failpoint=self.failpoint)
+
+    @cached_property
+    def commits(self) -> PatientCommits:
+        """Results on their way to the database."""
+        return PatientCommits(
+            patience_seconds=self.settings.store_seconds, alive=self._database_answers, stop=self.stop
+        )
+
+    def close(self) -> None:
+        """Wake what waits and close what was opened; results that the database did not take stay in the journal."""
+        self.stop.set()
+        for name in ("tiktok", "limiter", "journal", "store"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
+
+    def _database_answers(self) -> bool:
+        try:
+            self.store.ping()
+        except StoreUnavailableError:
+            return False
+        return True
