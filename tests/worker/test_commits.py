@@ -1,0 +1,88 @@
+"""Results on their way to the database."""
+
+from __future__ import annotations
+
+import threading
+
+from worker.commits import PatientCommits
+from worker.errors import StoreUnavailableError
+
+
+class Database:
+    """A database that is away, refuses some writes, or takes all."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.refuses: set[str] = set()
+        self.took: list[str] = []
+
+    def answers(self) -> bool:
+        """Tell whether it answers at all."""
+        return not self.away
+
+    def write(self, name: str) -> None:
+        """Take a write, or not."""
+        if self.away or name in self.refuses:
+            raise StoreUnavailableError("away")
+        self.took.append(name)
+
+
+def commits_of(database: Database, *, stop: threading.Event | None = None) -> PatientCommits:
+    """Return patient commits that give up after a blink."""
+    return PatientCommits(patience_seconds=0.01, alive=database.answers, stop=stop or threading.Event())
+
+
+def test_a_result_is_kept_while_the_database_is_away_and_written_before_new_work() -> None:
+    """What the database did not take is left over, blocks new claims, and is written once it is back."""
+    database = Database()
+    commits = commits_of(database)
+    database.away = True
+
+    assert not commits.run(lambda: database.write("pair"))
+    assert not commits.settle()
+
+    database.away = False
+    assert commits.settle()
+    assert database.took == ["pair"]
+    assert commits.left_over == 0
+
+
+def test_a_result_that_a_living_database_refuses_holds_up_nothing_else() -> None:
+    """One row that cannot be written is put aside, the others go on, and it is tried again later."""
+    database = Database()
+    commits = commits_of(database)
+    database.refuses = {"bad"}
+
+    assert not commits.run(lambda: database.write("bad"))
+    assert commits.settle()
+    assert (commits.left_over, commits.stuck) == (0, 1)
+    assert commits.run(lambda: database.write("good"))
+
+    database.refuses.clear()
+    assert commits.retry_stuck() == 0
+    assert database.took == ["good", "bad"]
+
+
+def test_a_result_without_a_journal_record_is_tried_until_it_is_written() -> None:
+    """Where nothing else holds the pair, patience does not end."""
+    database = Database()
+    database.away = True
+    tries = []
+
+    def write() -> None:
+        tries.append(1)
+        if len(tries) == 4:
+            database.away = False
+        database.write("pair")
+
+    assert commits_of(database).run(write, until_done=True)
+    assert database.took == ["pair"]
+
+
+def test_the_end_of_the_process_ends_the_waiting() -> None:
+    """A process that is told to stop does not hang on a database that is away."""
+    stop, database = threading.Event(), Database()
+    database.away = True
+    stop.set()
+
+    assert not commits_of(database, stop=stop).run(lambda: database.write("pair"), until_done=True)

@@ -1,0 +1,129 @@
+"""Settings: where they come from, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from worker.errors import ConfigurationError
+from worker.settings import load_settings, settings_table
+
+GOOD = {
+    "EVERTOKEN_TIKTOK_APP_ID": "app",
+    "EVERTOKEN_TIKTOK_APP_SECRET": "s3cret-canary",
+    "EVERTOKEN_TIKTOK_REDIRECT_URI": "https://app.example/callback/",
+    "EVERTOKEN_KEYRING": "keyring-canary",
+}
+
+
+def refusal(**changes: str | None) -> str:
+    """Return the text with which these settings are refused."""
+    environ = {**GOOD, **{f"EVERTOKEN_{name}": value for name, value in changes.items()}}
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({name: value for name, value in environ.items() if value is not None}, dotenv=None)
+    assert caught.value.__cause__ is None
+    assert "canary" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_are_those_of_production() -> None:
+    """With only the required names, the lease outlasts its calls and the API is TikTok's own."""
+    settings = load_settings(GOOD, dotenv=None)
+
+    assert settings.tiktok_base_url == "https://business-api.tiktok.com/open_api"
+    assert settings.renew_at == pytest.approx(2 / 3)
+    assert settings.lease_seconds == 120
+    assert not settings.sandboxed
+
+
+def test_no_secret_is_shown() -> None:
+    """The settings' own repr holds neither secrets nor the addresses that may hold passwords."""
+    environ = GOOD | {
+        "EVERTOKEN_DATABASE_URL": "postgresql://u:canary@db/x",
+        "EVERTOKEN_REDIS_URL": "redis://:canary@cache/0",
+    }
+
+    assert "canary" not in repr(load_settings(environ, dotenv=None))
+
+
+def test_all_missing_names_are_told_at_once() -> None:
+    """A first start names everything that is needed, and how to give it by a file."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({}, dotenv=None)
+
+    for name in GOOD:
+        assert f"{name} is missing" in str(caught.value)
+    assert "EVERTOKEN_KEYRING_FILE" in str(caught.value)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_known_one() -> None:
+    """A mistyped name does not silently leave the default in force."""
+    assert "did you mean EVERTOKEN_RENEW_AT?" in refusal(RENEWAT="0.5")
+    assert "EVERTOKEN_QQQQ is not a setting" in refusal(QQQQ="1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"LEASE_SECONDS": "60"}, "EVERTOKEN_LEASE_SECONDS is 60 and must be at least 100"),
+        ({"LEASE_SECONDS": "49", "IN_DOUBT_RETRY": "never"}, "must be at least 50"),
+        ({"CONNECT_SECONDS": "50"}, "EVERTOKEN_CONNECT_SECONDS is longer"),
+        ({"TIKTOK_BASE_URL": "http://business-api.tiktok.com"}, "https://"),
+        ({"TIKTOK_BASE_URL": "https://u:canary@tiktok.com"}, "no password"),
+        ({"QUOTA_PER_SECOND": "51"}, "highest tier of 50"),
+        ({"QUOTA_PER_MINUTE": "0"}, "EVERTOKEN_QUOTA_PER_MINUTE"),
+        ({"RENEW_AT": "0.99"}, "EVERTOKEN_RENEW_AT"),
+        ({"RENEW_AT": "canary"}, "EVERTOKEN_RENEW_AT"),
+        ({"NOTICE_URL": "https://ops.example/hook"}, "EVERTOKEN_NOTICE_SECRET is missing"),
+        ({"DATABASE_URL": "mysql://canary"}, "sqlite:/// or postgresql://"),
+        ({"REDIS_URL": "canary"}, "redis://"),
+        ({"LOG_FORMAT": "xml"}, "EVERTOKEN_LOG_FORMAT"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_contradictions_and_bad_values_are_refused(changes: dict[str, str], told: str) -> None:
+    """Each problem is told by name, with what was expected and without the value."""
+    assert told in refusal(**changes)
+
+
+def test_plain_http_and_any_quota_are_taken_on_loopback() -> None:
+    """The sandbox is reached without TLS and may be given any quota."""
+    settings = load_settings(
+        GOOD | {"EVERTOKEN_TIKTOK_BASE_URL": "http://127.0.0.1:8080/open_api", "EVERTOKEN_QUOTA_PER_SECOND": "500"},
+        dotenv=None,
+    )
+
+    assert settings.sandboxed
+
+
+def test_a_file_holds_a_secret(tmp_path: Path) -> None:
+    """`..._FILE` names a file, whose trailing newline is not part of the value."""
+    path = tmp_path / "secret"
+    path.write_text("from-a-file\n")
+    environ = {name: value for name, value in GOOD.items() if name != "EVERTOKEN_TIKTOK_APP_SECRET"}
+
+    settings = load_settings(environ | {"EVERTOKEN_TIKTOK_APP_SECRET_FILE": str(path)}, dotenv=None)
+
+    assert settings.tiktok_app_secret.reveal() == "from-a-file"
+
+
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    """A wrong path of a secret's file stops the start, by the setting's name."""
+    assert "EVERTOKEN_TIKTOK_APP_SECRET_FILE" in refusal(TIKTOK_APP_SECRET=None, TIKTOK_APP_SECRET_FILE="/nowhere")
+
+
+def test_the_environment_goes_before_dotenv(tmp_path: Path) -> None:
+    """A `.env` file fills in what the environment does not say."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("EVERTOKEN_RENEW_AT=0.5\nEVERTOKEN_SCAN_SECONDS=3\n")
+
+    settings = load_settings(GOOD | {"EVERTOKEN_RENEW_AT": "0.6"}, dotenv=dotenv)
+
+    assert settings.renew_at == 0.6
+    assert settings.scan_seconds == 3
+
+
+def test_every_setting_has_a_description() -> None:
+    """The generated page says of each setting what it is for."""
+    assert all(description for _, _, description in settings_table())
