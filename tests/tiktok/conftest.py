@@ -47,6 +47,7 @@ class Hostile:
 
     Attributes:
         behave: what is done with each complete request.
+        greet: what is done with each new connection before anything is read.
         requests: the requests, head and body, as they came.
         connections: how many connections were accepted.
         halt: set when the server closes; what drips or stalls waits on it instead of sleeping.
@@ -54,6 +55,7 @@ class Hostile:
 
     def __init__(self, tls: ssl.SSLContext | None = None, *, handshake: bool = True) -> None:
         self.behave: Behave = lambda _connection, _request: False
+        self.greet: Callable[[socket.socket], None] = lambda _connection: None
         self.requests: list[bytes] = []
         self.connections = 0
         self.halt = threading.Event()
@@ -136,6 +138,7 @@ class Hostile:
             return
         connection = plain
         with contextlib.suppress(OSError):
+            self.greet(plain)
             if self._tls is not None:
                 plain.settimeout(10)
                 connection = self._tls.wrap_socket(plain, server_side=True)

@@ -1,0 +1,236 @@
+"""The calls that read, revoke and point creators to TikTok."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from datetime import date
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from worker.errors import (
+    BackOffError,
+    GiveUpError,
+    InDoubtError,
+    RefreshFirstError,
+    StopEveryoneError,
+    TikTokError,
+    UsageError,
+    WaitError,
+)
+from worker.tiktok import TokenInfo, fields_for_scope
+from worker.vault import Token
+
+if TYPE_CHECKING:
+    from tests.tiktok.conftest import Canaries, Client, Hostile
+
+
+def _reply(hostile: Hostile, **envelope: Any) -> None:
+    hostile.answer(hostile.framed(json.dumps(envelope).encode()))
+
+
+def test_authorization_link_holds_what_tiktok_asks_for(client: Client) -> None:
+    """The redirect address stays byte for byte what was registered, and the scopes are one list."""
+    link = client("https://a.b/open_api").authorization_url(state="s&t=1", scopes=["user.info.basic", "video.list"])
+
+    assert link.startswith(
+        "https://www.tiktok.com/v2/auth/authorize/?client_key=7123&scope=user.info.basic%2Cvideo.list&"
+    )
+    assert parse_qs(urlsplit(link).query, strict_parsing=True) == {
+        "client_key": ["7123"],
+        "scope": ["user.info.basic,video.list"],
+        "response_type": ["code"],
+        "redirect_uri": ["https://example.com/back/"],
+        "state": ["s&t=1"],
+    }
+
+
+@pytest.mark.parametrize(("state", "scopes"), [("", ["a"]), ("s", [])])
+def test_authorization_link_without_state_or_scopes_is_refused(state: str, scopes: list[str], client: Client) -> None:
+    """Without a state anybody's code could be slipped in."""
+    with pytest.raises(UsageError):
+        client("https://a.b/open_api").authorization_url(state=state, scopes=scopes)
+
+
+def test_account_data_asks_with_json_in_the_query_and_the_token_in_its_header(
+    hostile: Hostile, client: Client, canaries: Canaries, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No secret stands in the address, where every log would show it."""
+    caplog.set_level(logging.DEBUG)
+    _reply(hostile, code=0, request_id="20261122101530AB", data={"username": "u", "metrics": []})
+
+    found = client(hostile.url).account_data(
+        Token(canaries.access),
+        "c1",
+        fields=["username", "likes"],
+        start_date=date(2026, 11, 1),
+        end_date=date(2026, 11, 21),
+    )
+
+    line, _, rest = hostile.requests[0].partition(b"\r\n")
+    path = urlsplit(line.split(b" ")[1].decode())
+    assert line.startswith(b"GET /open_api/v1.3/business/get/?")
+    assert parse_qs(path.query) == {
+        "business_id": ["c1"],
+        "fields": ['["username","likes"]'],
+        "start_date": ["2026-11-01"],
+        "end_date": ["2026-11-21"],
+    }
+    assert f"\r\nAccess-Token: {canaries.access}\r\n".encode() in b"\r\n" + rest
+    assert (found.creator_id, found.data, found.request_id) == (
+        "c1",
+        {"username": "u", "metrics": []},
+        "20261122101530AB",
+    )
+    assert "CANARY" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (40102, RefreshFirstError),
+        (40105, RefreshFirstError),
+        (40130, GiveUpError),
+        (40007, GiveUpError),
+        (40100, WaitError),
+        (51010, BackOffError),
+        (40113, StopEveryoneError),
+    ],
+)
+def test_refused_read_is_typed_and_shows_nothing(
+    code: int, error: type[TikTokError], hostile: Hostile, client: Client, canaries: Canaries
+) -> None:
+    """The code travels with the error; query, header and echoes do not."""
+    _reply(hostile, code=code, message=f"no: {canaries.access}", request_id="20261122101530AB")
+
+    with pytest.raises(error) as caught:
+        client(hostile.url).account_data(Token(canaries.access), "creator-1", fields=["username"])
+
+    assert caught.value.code == code
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "CANARY" not in shown
+    assert "business_id" not in shown
+    assert caught.value.__context__ is None
+
+
+def test_long_account_data_is_read_whole(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """Sixty days of metrics are longer than any token answer may be."""
+    metrics = [
+        {"date": f"2026-11-{day:02}", "audience_activity": [{"hour": "1", "count": 1}] * 90} for day in range(60)
+    ]
+    _reply(hostile, code=0, data={"metrics": metrics})
+
+    assert client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"]).data == {"metrics": metrics}
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b'{"data":{}}', b'{"code":0}', b'{"code":0,"data":[]}'])
+def test_unreadable_read_is_in_doubt(body: bytes, hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """It says nothing, so nothing is stored; reading again harms nobody."""
+    hostile.answer(hostile.framed(body))
+
+    with pytest.raises(InDoubtError):
+        client(hostile.url).account_data(Token(canaries.access), "c", fields=["username"])
+
+
+@pytest.mark.parametrize(
+    ("token", "fields"),
+    [("act.x", []), ("act.CANARY\r\nX: y", ["likes"]), ("act.CANARY\u00e9", ["likes"]), (" CANARY", ["likes"])],
+)
+def test_read_that_cannot_be_asked_sends_nothing(
+    token: str, fields: list[str], hostile: Hostile, client: Client
+) -> None:
+    """No field allowed means no call, and a token that no header holds is not tried."""
+    with pytest.raises(GiveUpError) as caught:
+        client(hostile.url).account_data(Token(token), "c", fields=fields)
+
+    assert hostile.connections == 0
+    assert "CANARY" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_token_info_is_a_post_without_secret_and_header(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """TikTok orders the scopes differently here; they are a set."""
+    _reply(hostile, code=0, data={"app_id": 7123, "creator_id": "c1", "scope": "b,a"})
+
+    found = client(hostile.url).token_info(Token(canaries.access))
+
+    head, _, body = hostile.requests[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /open_api/v1.3/tt_user/token_info/get/ ")
+    assert json.loads(body) == {"app_id": "7123", "access_token": canaries.access}
+    assert found == TokenInfo(app_id="7123", creator_id="c1", scope=("a", "b"))
+
+
+def test_revoke_sends_the_secret_and_the_access_token(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """An empty data object is all a success brings."""
+    _reply(hostile, code=0, message="OK", data={})
+
+    client(hostile.url).revoke(Token(canaries.access))
+
+    assert hostile.requests[0].startswith(b"POST /open_api/v1.3/tt_user/oauth2/revoke/ ")
+    assert json.loads(hostile.requests[0].partition(b"\r\n\r\n")[2]) == {
+        "client_id": "7123",
+        "client_secret": canaries.secret,
+        "access_token": canaries.access,
+    }
+
+
+@pytest.mark.parametrize("code", [40102, 40105, 40106, 40107, 40120, 40131])
+def test_revoking_a_dead_token_is_done(code: int, hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """What it answers the second time is documented nowhere."""
+    _reply(hostile, code=code)
+
+    client(hostile.url).revoke(Token(canaries.access))
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "done_again"),
+    [
+        (40101, StopEveryoneError, True),
+        (50000, BackOffError, True),
+        (40999, BackOffError, True),
+        (40100, WaitError, False),
+    ],
+)
+def test_revoke_that_may_not_have_worked_is_an_error_the_first_time(
+    code: int, error: type[TikTokError], done_again: bool, hostile: Hostile, client: Client
+) -> None:
+    """The second time any code counts as done, but for a spent quota."""
+    _reply(hostile, code=code)
+    tiktok = client(hostile.url)
+
+    with pytest.raises(error):
+        tiktok.revoke(Token("act.x"))
+    if done_again:
+        tiktok.revoke(Token("act.x"), again=True)
+    else:
+        with pytest.raises(error):
+            tiktok.revoke(Token("act.x"), again=True)
+
+
+def test_revoke_without_an_answer_is_in_doubt(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """Nothing came, so nothing is known, the second time neither."""
+    for again in (False, True):
+        with pytest.raises(InDoubtError):
+            client(hostile.url).revoke(Token(canaries.access), again=again)
+
+
+@pytest.mark.parametrize(
+    ("scope", "fields"),
+    [
+        ([], ()),
+        (["video.list"], ()),
+        (["user.info.basic"], ("display_name", "profile_image")),
+        (["user.info.username", "user.info.basic"], ("display_name", "profile_image", "username")),
+    ],
+)
+def test_fields_are_only_those_that_the_scopes_allow(scope: list[str], fields: tuple[str, ...]) -> None:
+    """One field too many fails the whole read."""
+    assert fields_for_scope(scope) == fields
+
+
+def test_follower_count_is_not_asked_for_by_the_scope_of_insights() -> None:
+    """Its name also means the total, which another scope guards."""
+    assert "followers_count" not in fields_for_scope(["user.insights"])
+    assert len(set(every := fields_for_scope(["user.insights", "user.info.stats"]))) == len(every)

@@ -1,0 +1,205 @@
+"""No request body leaves before the other side has proved who it is."""
+
+from __future__ import annotations
+
+import datetime as dt
+import socket
+import ssl
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from worker.errors import NotSentError
+from worker.vault import Token
+
+if TYPE_CHECKING:
+    from tests.tiktok.conftest import Canaries, Client, Hostile, Servers
+
+
+class Authority(NamedTuple):
+    """A certificate authority of one test session."""
+
+    name: x509.Name
+    key: ec.EllipticCurvePrivateKey
+    file: Path
+
+
+def _certificate(
+    key: ec.EllipticCurvePrivateKey,
+    subject: x509.Name,
+    signer: tuple[x509.Name, ec.EllipticCurvePrivateKey],
+    *,
+    host: str | None,
+    days: int,
+) -> bytes:
+    """Return a PEM certificate; for no host it is an authority's, and negative days have passed already."""
+    now = dt.datetime.now(dt.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(signer[0])
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=30))
+        .not_valid_after(now + dt.timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=host is None, path_length=None), critical=True)
+    )
+    if host is not None:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+    return builder.sign(signer[1], hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Make an authority whose file a client can be told to trust."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Authority of the tests")])
+    file = tmp_path_factory.mktemp("authority") / "ca.pem"
+    file.write_bytes(_certificate(key, name, (name, key), host=None, days=30))
+    return Authority(name, key, file)
+
+
+def _context(
+    folder: Path, authority: Authority, *, host: str = "localhost", days: int = 30, own: bool = False
+) -> ssl.SSLContext:
+    """Return a server's context with a certificate for `host`, signed by the authority or by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    signer = (name, key) if own else (authority.name, authority.key)
+    file = folder / "server.pem"
+    file.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + _certificate(key, name, signer, host=host, days=days)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+@pytest.fixture
+def secure(servers: Servers, authority: Authority, tmp_path: Path) -> Servers:
+    """Start a TLS server whose certificate has the flaws asked for, or none."""
+    return lambda **flaw: servers(_context(tmp_path, authority, **flaw))
+
+
+def test_trusted_server_is_spoken_to(
+    secure: Servers, client: Client, canaries: Canaries, authority: Authority, token_body: bytes
+) -> None:
+    """With the right authority, name and dates the call goes through, framed or until the connection ends."""
+    server = secure()
+    tiktok = client(server.url, ca_file=authority.file)
+
+    for answer in (server.framed(token_body), server.chunked(token_body), server.until_closed(token_body)):
+        server.answer(answer)
+        raw = tiktok.send_refresh(Token(canaries.refresh))
+        assert (raw.body, raw.complete) == (token_body, True)
+
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "flaw",
+    [
+        pytest.param({"days": -1}, id="expired"),
+        pytest.param({"host": "other.example"}, id="wrong-host"),
+        pytest.param({"own": True}, id="self-signed"),
+    ],
+)
+def test_flawed_certificate_gets_no_request(
+    flaw: dict[str, object], secure: Servers, client: Client, canaries: Canaries, authority: Authority
+) -> None:
+    """The server sees a connection and not one byte of a request; the token may be sent again."""
+    server = secure(**flaw)
+
+    with pytest.raises(NotSentError, match="certificate was refused") as caught:
+        client(server.url, ca_file=authority.file).send_refresh(Token(canaries.refresh))
+
+    assert (server.connections, server.requests) == (1, [])
+    assert caught.value.__context__ is None
+
+
+def test_unknown_authority_gets_no_request(
+    secure: Servers, client: Client, canaries: Canaries, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default only the usual authorities count, whatever the environment points to."""
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.setenv(name, str(authority.file))
+    server = secure()
+
+    with pytest.raises(NotSentError, match="certificate was refused"):
+        client(server.url).send_refresh(Token(canaries.refresh))
+
+    assert server.requests == []
+
+
+def test_stalled_handshake_was_not_sent(
+    servers: Servers, client: Client, canaries: Canaries, authority: Authority
+) -> None:
+    """A server that accepts and then says nothing costs the time for connecting, not the whole call's."""
+    server = servers(None, handshake=False)
+    began = time.monotonic()
+
+    with pytest.raises(NotSentError, match="in time"):
+        client(f"https://localhost:{server.port}/x", ca_file=authority.file, connect_seconds=0.3).send_refresh(
+            Token(canaries.refresh)
+        )
+
+    assert time.monotonic() - began < 3
+
+
+def test_dripping_handshake_was_not_sent(
+    hostile: Hostile, client: Client, canaries: Canaries, authority: Authority
+) -> None:
+    """A handshake that comes a byte at a time is bounded as a whole."""
+
+    def drip(connection: socket.socket) -> None:
+        for byte in b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc" + b"\x03" * 500:
+            connection.sendall(bytes([byte]))
+            if hostile.halt.wait(0.02):
+                return
+
+    hostile.greet = drip
+    began = time.monotonic()
+
+    with pytest.raises(NotSentError):
+        client(f"https://localhost:{hostile.port}/x", ca_file=authority.file, connect_seconds=0.4).send_refresh(
+            Token(canaries.refresh)
+        )
+
+    assert time.monotonic() - began < 3
+
+
+def test_plain_answer_to_a_handshake_was_not_sent(
+    hostile: Hostile, client: Client, canaries: Canaries, authority: Authority
+) -> None:
+    """A server that speaks no TLS gets no token."""
+    hostile.greet = lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with pytest.raises(NotSentError, match="TLS handshake failed"):
+        client(f"https://localhost:{hostile.port}/x", ca_file=authority.file).send_refresh(Token(canaries.refresh))
+
+
+def test_dripping_tls_answer_ends_at_the_deadline(
+    secure: Servers, client: Client, canaries: Canaries, authority: Authority, token_body: bytes
+) -> None:
+    """The deadline holds inside TLS as well, and what came is kept."""
+    server = secure()
+    whole = server.until_closed(token_body)
+    server.answer(*(bytes([byte]) for byte in whole), every=0.02)
+    began = time.monotonic()
+
+    raw = client(server.url, ca_file=authority.file, deadline_seconds=0.8, connect_seconds=0.4).send_refresh(
+        Token(canaries.refresh)
+    )
+
+    assert time.monotonic() - began < 3
+    assert not raw.complete
+    assert raw.body
+    assert raw.body in whole
