@@ -103,10 +103,6 @@ class Authorizer:
         self._let_go(record)
         return grant
 
-    def store_exchange(self, raw: RawAnswer, *, sent_at: datetime) -> GrantView:
-        """Store an exchange's answer that was replayed from the journal; see `Exchanges.store_replayed`."""
-        return self._exchanges.store_replayed(raw, sent_at=sent_at)
-
     def revoke(self, creator_id: str) -> None:
         """End a creator's consent: at TikTok first, then here, where the pairs are wiped.
 

@@ -42,7 +42,7 @@ def exchange(redirect_url: str, *, as_json: bool) -> None:
     """
     if redirect_url == "-":
         redirect_url = _read_input()
-    with output.services() as services:
+    with output.services(changes_pairs=True) as services:
         grant = services.authorizer.exchange(redirect_url)
     if as_json:
         output.print_json(grant)

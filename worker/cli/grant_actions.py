@@ -47,7 +47,7 @@ def import_file(file: BinaryIO, *, form: Any, replace: bool, dry_run: bool, as_j
     from worker.imports import Importer, ImportReport  # noqa: PLC0415 - Celery loads this module on every start
 
     report, bad = ImportReport(), _BadLines(as_json=as_json)
-    with output.services() as services, _progress(file, quiet=as_json) as progress:
+    with output.services(changes_pairs=not dry_run) as services, _progress(file, quiet=as_json) as progress:
         importer = Importer(store=services.store, sealer=services.sealer, renew_at=services.settings.renew_at)
         try:
             importer.run(
@@ -71,7 +71,7 @@ def import_file(file: BinaryIO, *, form: Any, replace: bool, dry_run: bool, as_j
 @click.pass_context
 def refresh(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -> None:
     """Refresh one grant before its time: marked due and handed to the workers, or with --now right here."""
-    with output.services() as services:
+    with output.services(changes_pairs=at_once) as services:
         if at_once:
             grant_id = services.store.grant(creator).grant_id
             done = _with_permit(lambda: services.refresher.refresh(grant_id, force=True))
@@ -88,7 +88,7 @@ def refresh(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -
 @click.pass_context
 def pull(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -> None:
     """Pull one creator's account data: handed to the workers, or with --now right here."""
-    with output.services() as services:
+    with output.services(changes_pairs=at_once) as services:
         grant_id = services.store.request_pull(creator)
         if at_once:
             done = _with_permit(lambda: services.puller.pull(grant_id))
@@ -103,7 +103,7 @@ def pull(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -> N
 @output.json_option
 def revoke(creator: str, *, yes: bool, as_json: bool) -> None:
     """End a creator's consent at TikTok, then forget the tokens here; only a new authorization brings it back."""
-    with output.services() as services:
+    with output.services(changes_pairs=True) as services:
         services.store.grant(creator)
         if not yes:
             click.confirm(f"revoke the consent of creator {creator}?", abort=True, err=True)

@@ -23,7 +23,7 @@ class KeyUse:
     Attributes:
         state: `active` seals new pairs, `older` only opens, `missing` is not in the keyring.
         pairs: stored pairs that it sealed.
-        opens: whether a pair that it sealed opens with this keyring; None where none was found to try.
+        opens: whether its sentinel and one of its pairs open with this keyring; None where neither was found.
         remark: what is wrong, or empty.
     """
 
@@ -41,9 +41,10 @@ def key_rows(services: Services) -> list[KeyUse]:
         StoreUnavailableError: the database does not answer.
     """
     usage = services.store.key_usage()
+    sentinels = services.store.sentinels()
     samples = _samples(services, {key_id for key_id, pairs in usage.items() if pairs})
     return [
-        _use(services, key_id, usage.get(key_id, 0), samples.get(key_id))
+        _use(services, key_id, usage.get(key_id, 0), samples.get(key_id), sentinels.get(key_id))
         for key_id in sorted(set(services.keyring.keys) | set(usage))
     ]
 
@@ -64,17 +65,20 @@ def _samples(services: Services, wanted: set[int]) -> dict[int, StoredPair]:
     return found
 
 
-def _use(services: Services, key_id: int, pairs: int, sample: StoredPair | None) -> KeyUse:
-    from worker.vault import PairPlace  # noqa: PLC0415 - Celery loads the commands on every start
+def _use(services: Services, key_id: int, pairs: int, sample: StoredPair | None, sentinel: bytes | None) -> KeyUse:
+    from worker.preflight import SENTINEL_PLACE  # noqa: PLC0415 - Celery loads the commands on every start
+    from worker.vault import PairPlace  # noqa: PLC0415 - as above
 
     keyring = services.keyring
     if key_id not in keyring.keys:
         return KeyUse(key_id, "missing", pairs, opens=False, remark="the keyring lacks this key")
     state: Literal["active", "older"] = "active" if key_id == keyring.active else "older"
-    if sample is None:
-        return KeyUse(key_id, state, pairs, opens=None, remark="")
     try:
-        services.sealer.open_access(sample.sealed, PairPlace(sample.creator_id, sample.consent, sample.generation))
+        if sentinel is not None:
+            services.sealer.open(sentinel, SENTINEL_PLACE)
+        if sample is not None:
+            services.sealer.open_access(sample.sealed, PairPlace(sample.creator_id, sample.consent, sample.generation))
     except SealError:
         return KeyUse(key_id, state, pairs, opens=False, remark="the keyring holds other bytes under this id")
-    return KeyUse(key_id, state, pairs, opens=True, remark="")
+    tried = sentinel is not None or sample is not None
+    return KeyUse(key_id, state, pairs, opens=True if tried else None, remark="")

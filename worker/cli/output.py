@@ -88,16 +88,28 @@ def settings() -> Settings:
 
 
 @contextmanager
-def services() -> Iterator[Services]:
+def services(*, changes_pairs: bool = False) -> Iterator[Services]:
     """Build the services for one command and close them after it.
+
+    Facts of warning and above go to standard error; the command itself tells the rest.
+
+    Args:
+        changes_pairs: True for a command that seals or sends tokens: it runs only where a worker would, with a
+            migrated database, a journal that can be written and the keyring that sealed what is stored.
 
     Raises:
         ConfigurationError: as for `settings`.
+        NotReadyError, JournalError: what a command that changes pairs stands on is not as needed.
     """
     from worker.services import build_services  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.telemetry import configure_logging  # noqa: PLC0415 - as above
 
-    built = build_services(settings())
+    read = settings()
+    configure_logging(log_format="console", level="WARNING")
+    built = build_services(read)
     try:
+        if changes_pairs:
+            built.preflight.check()
         yield built
     finally:
         built.close()
