@@ -1,0 +1,163 @@
+"""The pages say what the code says: settings, commands, links, dependencies and the changelog's form."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import pytest
+from celery.bin.celery import celery as celery_cli
+
+from worker.settings import PREFIX, Settings
+
+COMPOSED: Final = ("docker-compose.yml", "Dockerfile", "deploy/", "docs/", "README.md", ".ci/")
+
+
+def pages(texts: dict[str, str]) -> dict[str, str]:
+    """Return the Markdown pages."""
+    return {name: text for name, text in texts.items() if name.endswith(".md")}
+
+
+def told_commands(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each of our or Celery's commands that a page writes as code, with the word after it."""
+    for code in re.findall(r"`([^`]+)`|^    (.+)$", text, re.MULTILINE):
+        for match in re.finditer(
+            r"(?:celery -A worker|^evertoken) ([a-z]+)(?: ([a-z_.]+))?", " ".join("".join(code).split())
+        ):
+            yield match[1], match[2] or ""
+
+
+def command(name: str, project: dict[str, Any]) -> click.Command | None:
+    """Return a command by its name: ours from the entry points, else Celery's own."""
+    ours = project["project"]["entry-points"]["celery.commands"]
+    if name in ours:
+        module, _, attribute = ours[name].partition(":")
+        found: click.Command = getattr(import_module(module), attribute)
+        return found
+    own: click.Command | None = celery_cli.commands.get(name)
+    return own
+
+
+def test_the_settings_page_is_what_the_code_says(root: Path, texts: dict[str, str]) -> None:
+    """docs/settings.md is generated; whoever adds a setting writes it again."""
+    page = runpy.run_path(str(root / "docs/write_settings.py"))["settings_page"]()
+
+    assert texts["docs/settings.md"] == page
+    assert all(f"`{PREFIX}{field.upper()}`" in page for field in Settings.model_fields)
+
+
+def test_every_setting_that_is_named_exists(texts: dict[str, str]) -> None:
+    """Pages, compose, image and units name settings as the code knows them, or their files."""
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    known |= {f"{name}_FILE" for name in known}
+    named = {
+        (name, setting)
+        for name, text in texts.items()
+        if name.startswith(COMPOSED)
+        for setting in re.findall(rf"\b{PREFIX}[A-Z_]+\b", text)
+    }
+
+    assert sorted(pair for pair in named if pair[1] not in known) == []
+    assert {setting for _, setting in named} >= {f"{PREFIX}REDIS_URL_FILE", f"{PREFIX}RUN_DIR"}
+
+
+def test_every_command_that_is_told_exists(texts: dict[str, str], project: dict[str, Any]) -> None:
+    """A command of a page can be typed: it is one of Celery's or of ours, and so is its subcommand."""
+    wrong = []
+    for page, text in pages(texts).items():
+        for name, following in told_commands(text):
+            found = command(name, project)
+            if found is None or (isinstance(found, click.Group) and following and following not in found.commands):
+                wrong.append(f"{page}: {name} {following}")
+
+    assert wrong == []
+
+
+def test_the_readme_tells_the_main_commands(texts: dict[str, str]) -> None:
+    """The check above reads something: the README's own commands are among what it finds."""
+    told = {name for name, _ in told_commands(texts["README.md"])}
+
+    assert {"authorize", "doctor", "grants", "keys"} <= told
+
+
+def test_every_make_target_that_is_told_exists(texts: dict[str, str]) -> None:
+    """`make x` in a page is a target of the Makefile."""
+    targets = set(re.findall(r"^\.PHONY: (.*)$", texts["Makefile"], re.MULTILINE)[0].split())
+    told = {
+        (page, target)
+        for page, text in pages(texts).items()
+        for target in re.findall(r"(?:`|^    )make ([a-z]+)\b", text, re.MULTILINE)
+    }
+
+    assert {("README.md", "demo"), ("README.md", "test")} <= told
+    assert [pair for pair in told if pair[1] not in targets] == []
+
+
+def test_every_link_and_path_leads_somewhere(texts: dict[str, str], root: Path) -> None:
+    """Links within the project, and paths written as code, are there."""
+    missing = []
+    for page, text in pages(texts).items():
+        links = [root / Path(page).parent / link for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text)]
+        paths = [root / path for path in re.findall(r"`((?:docs|deploy|worker|tasks|tests)/[\w./-]+)`", text)]
+        missing += [f"{page}: {path.relative_to(root)}" for path in links + paths if not path.exists()]
+
+    assert missing == []
+
+
+@pytest.mark.parametrize("extra", ["", "local", "flower", "plot", "dev"])
+def test_every_dependency_has_a_line(texts: dict[str, str], dependencies: dict[str, list[str]], extra: str) -> None:
+    """docs/dependencies.md says of each library what it is for and what was looked at beside it."""
+    rows = re.findall(r"^\| `([\w-]+)(?:\[\w+\])?` \|(.*)\|$", texts["docs/dependencies.md"], re.MULTILINE)
+    told = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
+
+    assert [name for name in dependencies[extra] if name not in told] == []
+    assert all(len(told[name]) == 4 and all(told[name]) for name in dependencies[extra])
+
+
+def test_no_dependency_is_told_that_is_gone(texts: dict[str, str], dependencies: dict[str, list[str]]) -> None:
+    """A line whose library was removed is removed too."""
+    told = re.findall(r"^\| `([\w-]+)(?:\[\w+\])?` \|", texts["docs/dependencies.md"], re.MULTILINE)
+
+    assert set(told) == {name for names in dependencies.values() for name in names}
+
+
+def test_the_changelog_keeps_its_form(texts: dict[str, str], project: dict[str, Any]) -> None:
+    """Unreleased comes first, versions have a date and go down, and sections have the six names."""
+    text = texts["CHANGELOG.md"]
+    releases = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    versions = [re.fullmatch(r"\[(\d+)\.(\d+)\.(\d+)\] - \d{4}-\d{2}-\d{2}", release) for release in releases[1:]]
+    numbers = [tuple(map(int, version.groups())) for version in versions if version]
+
+    assert text.startswith("# Changelog\n")
+    assert releases[0] == "[Unreleased]"
+    assert all(versions)
+    assert numbers == sorted(numbers, reverse=True)
+    assert not numbers or ".".join(map(str, numbers[0])) <= project["project"]["version"]
+    assert set(re.findall(r"^### (.*)$", text, re.MULTILINE)) <= {
+        "Added", "Changed", "Deprecated", "Removed", "Fixed", "Security",
+    }  # fmt: skip
+
+
+def test_decisions_are_numbered_without_a_double(texts: dict[str, str]) -> None:
+    """Each decision has a number of its own, and its title bears it."""
+    found = {name: text for name, text in texts.items() if name.startswith("docs/decisions/")}
+    numbers = [int(Path(name).name[:4]) for name in found]
+
+    assert len(set(numbers)) == len(numbers) > 0
+    for name, text in found.items():
+        assert re.match(rf"# {int(Path(name).name[:4])}\. \w", text), name
+        assert "**Decided**" in text, name
+        assert "## Price" in text, name
+
+
+def test_the_glossary_is_in_order_and_has_the_words_of_the_code(texts: dict[str, str]) -> None:
+    """Words stand once, by the alphabet, and those that name rows and commands are there."""
+    words = re.findall(r"^\| \*\*([a-z ]+)\*\* \|", texts["docs/glossary.md"], re.MULTILINE)
+
+    assert words == sorted(set(words))
+    assert {"attempt", "claim", "consent", "creator", "grant", "journal", "lease", "notice", "pair"} <= set(words)
