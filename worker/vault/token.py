@@ -74,6 +74,9 @@ class Token:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a token is never pickled")
 
+    def __bool__(self) -> bool:
+        return True
+
     def __len__(self) -> NoReturn:
         raise TypeError("a token does not tell its length")
 
