@@ -52,7 +52,8 @@ def serve(*, as_json: bool, **given: Any) -> None:
         options = SandboxOptions.from_json(given)
         asyncio.run(_serve(options, as_json=as_json))
     except OptionsError as error:
-        _refuse(f"--{error}")
+        name, _, why = str(error).partition(":")
+        _refuse(f"--{name.replace('_', '-')}:{why}")
     except OSError as error:
         _refuse(f"the sandbox cannot start: {error}")
 

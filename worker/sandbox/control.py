@@ -107,7 +107,7 @@ class Control:
             drafts.append(world.draft(GRANTS_CALL, pair, consent))
         world.ledger.write(drafts)
         world.counters.pairs += len(pairs)
-        return {"grants": [{**world.token_object(pair), "issued_at": round(now, 3)} for pair in pairs]}
+        return {"grants": [{**world.token_object(pair, now), "issued_at": round(now, 3)} for pair in pairs]}
 
     def _codes(self, body: Body) -> dict[str, Any]:
         scope = tuple(body["scope"].split(",")) if body.get("scope") else self._world.options.scopes

@@ -36,7 +36,7 @@ class SandboxOptions:
     """
 
     host: str = _option("127.0.0.1", "Address to listen on.", fixed=True)
-    port: int = _option(0, "Port to listen on; 0 takes a free one.", least=0, fixed=True)
+    port: int = _option(0, "Port to listen on; 0 takes a free one.", least=0, most=65_535, fixed=True)
     ledger: str | None = _option(None, "New file for the ledger (JSON lines).", fixed=True)
     ledger_all: bool = _option(False, "Write a ledger line for every call, not only for those that bring pairs.")
     app_id: str = _option("sandbox-app", "The app's id (client_key, client_id).", fixed=True)
@@ -122,5 +122,7 @@ def _check(name: str, kind: str, value: Any, rules: dict[str, Any]) -> None:
     least = rules["least"]
     if least is not None and not value >= least:
         raise OptionsError(f"{name}: must be at least {least:g}")
+    if rules.get("most") is not None and value > rules["most"]:
+        raise OptionsError(f"{name}: must be at most {rules['most']}")
     if rules["choices"] and value not in rules["choices"]:
         raise OptionsError(f"{name}: must be one of {', '.join(rules['choices'])}")

@@ -33,7 +33,7 @@ def exchange(world: World, body: dict[str, Any] | None) -> Outcome:
     options = world.options
     consent = world.registry.consent(code.creator_id, code.scope, options, now + options.refresh_expires_in)
     pair = world.registry.issue(consent, now=now, expires_in=options.expires_in)
-    return Outcome(data=world.token_object(pair), pair=pair)
+    return Outcome(data=world.token_object(pair, now), pair=pair)
 
 
 def refresh(world: World, body: dict[str, Any] | None) -> Outcome:
@@ -54,7 +54,7 @@ def refresh(world: World, body: dict[str, Any] | None) -> Outcome:
     pair, again = world.registry.refresh(old, world.options, now)
     if pair is None:
         raise dead
-    return Outcome(data=world.token_object(pair), pair=pair, again=again)
+    return Outcome(data=world.token_object(pair, now), pair=pair, again=again)
 
 
 def revoke(world: World, body: dict[str, Any] | None) -> Outcome:

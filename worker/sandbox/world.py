@@ -72,9 +72,8 @@ class World:
         self.app = App(options.app_id, {text for text in (options.app_secret, options.next_secret) if text})
         self.counters = Counters()
 
-    def token_object(self, pair: IssuedPair) -> dict[str, Any]:
+    def token_object(self, pair: IssuedPair, now: float) -> dict[str, Any]:
         """Build the token object of a pair: lifetimes are the seconds left now, scopes come in no stable order."""
-        now = self.clock.now()
         scope = pair.consent.scope
         return {
             "access_token": pair.access,
