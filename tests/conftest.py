@@ -156,7 +156,8 @@ def _postgres_binaries(folder: Path) -> Path:
     return root / "bin"
 
 
-def _start_postgres(*options: str) -> ServerProcess:
+def start_postgres(*options: str) -> ServerProcess:
+    """Start a PostgreSQL with `name=value` settings and wait until it answers; it is a context that ends it."""
     folder, port = Path(tempfile.mkdtemp(prefix="evertoken-postgres-")), _free_port()
     programs, data = _postgres_binaries(folder), folder / "data"
     data.mkdir(mode=0o700)
@@ -213,7 +214,7 @@ def new_redis() -> Iterator[Callable[..., ServerProcess]]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[ServerProcess]:
     """The PostgreSQL of this test process; never stop this one, ask `new_postgres` for your own."""
-    with _start_postgres(*FAST_POSTGRES) as server:
+    with start_postgres(*FAST_POSTGRES) as server:
         yield server
 
 
@@ -221,7 +222,7 @@ def postgres_server() -> Iterator[ServerProcess]:
 def new_postgres() -> Iterator[Callable[..., ServerProcess]]:
     """Starts a PostgreSQL of the test's own (fsync on), with `name=value` settings as arguments; it may be killed."""
     with ExitStack() as servers:
-        yield lambda *options: servers.enter_context(_start_postgres(*options))
+        yield lambda *options: servers.enter_context(start_postgres(*options))
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,8 @@ def _now_sqlite(element: now, compiler: SQLCompiler, **options: Any) -> str:
 def _now_postgresql(element: now, compiler: SQLCompiler, **options: Any) -> str:
     # Not clock_timestamp(): that one is volatile, and no index would be used for a comparison with it.
     del element, compiler, options
-    return "CAST(floor(extract(epoch FROM statement_timestamp()) * 1000) AS BIGINT)"
+    # And date_part() rather than extract(): a double is computed faster than a numeric.
+    return "CAST(floor(date_part('epoch', statement_timestamp()) * 1000) AS BIGINT)"
 
 
 def milliseconds(seconds: float) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import Connection, and_, case, func, or_, select, text
+from sqlalchemy import Connection, Select, and_, case, func, select, text, true
 
 from worker.policy.verdicts import FleetEvidence
 from worker.store.clock import milliseconds, now
@@ -24,24 +25,9 @@ class Fleet(Transactions):
     @reads
     def fleet_status(self, connection: Connection) -> FleetStatus:
         """Return the counts that people and metrics look at; it reads every grant once."""
-        grant = GRANTS.c
-        serving = or_(*(grant.status == status.value for status in (GrantStatus.ACTIVE, GrantStatus.SUSPECT)))
-        lives = and_(serving, grant.access_expires_at > now())
-        due = and_(lives, grant.next_refresh_at <= now())
-        ends_soon = (grant.access_expires_at - now()) * OVERDUE_SHARE <= grant.access_expires_at - grant.issued_at
-        row = connection.execute(
-            select(
-                func.count().label("total"),
-                *(func.count().filter(grant.status == status.value).label(status.value) for status in GrantStatus),
-                func.count().filter(and_(lives, grant.next_refresh_at > now())).label("fresh"),
-                func.count().filter(due).label("due"),
-                func.count().filter(and_(due, ends_soon)).label("overdue"),
-                func.count().filter(and_(serving, grant.access_expires_at <= now())).label("expired"),
-                func.min(case((serving, grant.access_expires_at))).label("first_end"),
-                func.min(case((due, grant.next_refresh_at))).label("first_due"),
-                now().label("now"),
-            )
-        ).one()
+        # The clock is read once and handed in: as an expression it would be computed again for every row.
+        at = connection.execute(select(now())).scalar_one()
+        row = connection.execute(_counts(at)).one()
         return FleetStatus(
             total=row.total,
             by_status={status.value: getattr(row, status.value) for status in GrantStatus},
@@ -51,8 +37,8 @@ class Fleet(Transactions):
             expired=row.expired,
             in_doubt=row.suspect + _in_doubt(connection),
             needs_reauth=row.needs_reauth,
-            least_seconds_left=None if row.first_end is None else (row.first_end - row.now).total_seconds(),
-            oldest_due_seconds=0.0 if row.first_due is None else (row.now - row.first_due).total_seconds(),
+            least_seconds_left=None if row.first_end is None else (row.first_end - at).total_seconds(),
+            oldest_due_seconds=0.0 if row.first_due is None else (at - row.first_due).total_seconds(),
         )
 
     @reads
@@ -72,6 +58,28 @@ class Fleet(Transactions):
             .where(text(FINISHED), ATTEMPTS.c.finished_at > now() - milliseconds(window_seconds))
         ).one()
         return FleetEvidence(refreshed=row.refreshed, refused=row.refused, stopped=row.stopped, troubled=row.troubled)
+
+
+def _counts(at: datetime) -> Select[*tuple[Any, ...]]:
+    """Return the query that reads every grant once."""
+    grant = GRANTS.c
+    serving = grant.status.in_([GrantStatus.ACTIVE.value, GrantStatus.SUSPECT.value])
+    lives = and_(serving, grant.access_expires_at > at)
+    due = and_(lives, grant.next_refresh_at <= at)
+    ends_soon = (grant.access_expires_at - at) * OVERDUE_SHARE <= grant.access_expires_at - grant.issued_at
+    counts = {
+        "total": true(),
+        **{status.value: grant.status == status.value for status in GrantStatus},
+        "fresh": and_(lives, grant.next_refresh_at > at),
+        "due": due,
+        "overdue": and_(due, ends_soon),
+        "expired": and_(serving, grant.access_expires_at <= at),
+    }
+    return select(
+        *(func.count(case((counted, 1))).label(name) for name, counted in counts.items()),
+        func.min(case((serving, grant.access_expires_at))).label("first_end"),
+        func.min(case((due, grant.next_refresh_at))).label("first_due"),
+    )
 
 
 def _in_doubt(connection: Connection) -> int:
