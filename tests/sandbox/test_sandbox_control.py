@@ -139,6 +139,20 @@ def test_port_that_is_taken_is_told(start: Start) -> None:
         start(port=start().port)
 
 
+def test_sandbox_shares_no_code_with_what_it_tests() -> None:
+    """The server and its starter load nothing of ours but the sandbox, and nothing but the standard library."""
+    script = (
+        "import sys; known = set(sys.modules)\n"
+        "import worker.sandbox.__main__, worker.sandbox.process, worker.sandbox.verdict\n"
+        "new = {name for name in sys.modules if name not in known and not name.startswith('worker.sandbox')}\n"
+        "print(sorted(name for name in new if name.split('.')[0] not in sys.stdlib_module_names and name != 'worker'))"
+    )
+
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert result.stdout.strip() == "[]"
+
+
 def test_shutdown_and_stop_end_the_process(start: Start, wait_until: Callable[..., None]) -> None:
     """A control request ends the sandbox; stopping it again is harmless and takes its own ledger away."""
     sandbox = start()

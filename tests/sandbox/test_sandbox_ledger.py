@@ -52,6 +52,26 @@ def test_refused_refreshes_are_in_the_ledger(shared: RunningSandbox, ask: Callab
     assert entry.fp_old_refresh == fingerprint("rft.unknown")
 
 
+@pytest.mark.parametrize(
+    ("how", "after"), [({}, "sent"), ({"kind": "lost"}, "lost"), ({"kind": "cut", "at": 5}, "cut")]
+)
+def test_used_token_is_noted_with_the_fate_of_the_answer_that_used_it(
+    shared: RunningSandbox, ask: Callable[..., SimpleNamespace], how: dict[str, Any], after: str
+) -> None:
+    """A retry after a lost or cut answer can be told from a double refresh after a whole one."""
+    creator = f"used-{after}"
+    token = shared.grants(creators=[creator])[0]["refresh_token"]
+    if how:
+        shared.fault(creator=creator, times=1, **how)
+
+    for _ in range(3):
+        ask(shared, "refresh", refresh_token=token)
+
+    seen = [entry for entry in shared.entries() if entry.creator == creator][1:]
+    assert [entry.reused_after for entry in seen] == [None, after, after]
+    assert [entry.overlap for entry in seen] == [False, True, True]
+
+
 def test_other_calls_are_in_it_where_asked(
     start: Callable[..., RunningSandbox], ask: Callable[..., SimpleNamespace]
 ) -> None:
