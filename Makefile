@@ -44,15 +44,15 @@ lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes
 
 clean: ## remove what was built here, .venv included; data under var/ stays
 	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
-	@find worker tasks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find . -path ./var -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): deploy/requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Evertoken needs Python 3.11 or newer and found %d.%d; name one: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
-	@echo "Setting up .venv with $$($(PYTHON) --version 2>&1): about a minute, once."
+	@echo "Setting up .venv with $$($(PYTHON) --version 2>&1); the first time takes a minute or two."
 	@$(PYTHON) -m venv .venv || { echo "Python's venv module does not work here (on Debian and Ubuntu: install python3-venv)."; exit 1; }
 	@mkdir -p build
 	@$(PIP) install --require-hashes --requirement deploy/requirements-dev.lock
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@PYTHONWARNINGS='ignore:Editable installation' $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 build/uv/bin/uv:
