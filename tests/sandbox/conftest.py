@@ -6,11 +6,13 @@ import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from worker.sandbox.ledger import LedgerEntry
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 
@@ -21,6 +23,7 @@ PATHS = {
     "token_info": "tt_user/token_info/get/",
 }
 SECRETS = {"client_id": "sandbox-app", "client_secret": "sandbox-secret"}
+NUMBERS = count(1)
 ALWAYS: dict[str, dict[str, str]] = {
     "token": {**SECRETS, "grant_type": "authorization_code", "redirect_uri": "https://localhost/callback/"},
     "refresh": {**SECRETS, "grant_type": "refresh_token"},
@@ -58,6 +61,20 @@ def ask() -> Callable[..., SimpleNamespace]:
         return _send(sandbox, "POST", f"/open_api/v1.3/{PATHS[call]}", body=body)
 
     return _ask
+
+
+@pytest.fixture
+def struck(shared: RunningSandbox, ask: Callable[..., SimpleNamespace]) -> Callable[..., Any]:
+    """Let one fault strike one refresh: gives what arrived and the ledger's line."""
+
+    def _struck(kind: str, **how: Any) -> tuple[SimpleNamespace, LedgerEntry]:
+        creator = f"struck-{next(NUMBERS)}"
+        token = shared.grants(creators=[creator])[0]["refresh_token"]
+        shared.fault(kind, creator=creator, call="refresh", times=1, **how)
+        answer = ask(shared, "refresh", refresh_token=token)
+        return answer, shared.entries()[-1]
+
+    return _struck
 
 
 def _send(
