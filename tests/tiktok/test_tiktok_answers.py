@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import pytest
 
 from worker.errors import InDoubtError, TikTokError
 from worker.tiktok import RawAnswer, read_token_answer, salvage
+from worker.vault import Token
 
 if TYPE_CHECKING:
     from tests.tiktok.conftest import Canaries, Raw
@@ -204,6 +206,17 @@ def test_salvage_takes_no_number_that_the_cut_went_through(raw: Raw) -> None:
     assert answer.access_seconds is None
 
 
+def test_salvage_takes_a_number_that_a_comma_ended(raw: Raw) -> None:
+    """After the comma no digit is missing."""
+    body = json.dumps(_with(open_id=..., creator_id="c1", expires_in=...), separators=(",", ":")).encode()
+    body = body.replace(b'"refresh_token_expires_in":', b'"open_id":"c1","refresh_token_expires_in":')
+
+    answer = salvage(raw(body[: body.index(b"31527314,") + 9], complete=False))
+
+    assert answer is not None
+    assert answer.refresh_seconds == 31527314
+
+
 def test_salvage_is_not_fooled_by_a_pair_inside_a_text(raw: Raw) -> None:
     """A message that quotes a token object is still a message."""
     quoted = json.dumps({"message": json.dumps(DATA)}).encode()
@@ -214,8 +227,12 @@ def test_salvage_is_not_fooled_by_a_pair_inside_a_text(raw: Raw) -> None:
 
 def test_salvage_of_hostile_nesting_is_quick(raw: Raw) -> None:
     """Sixty thousand brackets and quotes take no time and no stack."""
-    for body in (b"{" * 60_000, b'{"a":[' * 10_000, b'{"' * 30_000, b'{"a":"' + b"\\" * 60_000, b'""' * 30_000):
-        assert salvage(raw(body, complete=False)) is None
+    began = time.process_time()
+
+    for body in (b"{" * 60_000, b'{"a":[' * 10_000, b'{"' * 30_000, b'{"a":"' + b"\\" * 60_000, b'[{"a":0},' * 7_000):
+        assert salvage(raw(b'{"a":' + body, complete=False)) is None
+
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize(
@@ -236,6 +253,15 @@ def test_echo_of_a_secret_shows_nowhere(template: str, which: str, raw: Raw, can
         assert text.lower() not in shown.lower()
         assert "CANARY" not in shown
         assert str(caught.value).isprintable()
+
+
+def test_request_id_that_is_our_secret_is_dropped(raw: Raw) -> None:
+    """Even a secret that looks like a request id does not pass for one."""
+    secret = "2026112210a1b2c3d4e5f6a7b8c9d0e1"
+    with pytest.raises(TikTokError) as caught:
+        read_token_answer(raw({"code": 40002, "request_id": secret}, sent=(Token(secret),)))
+
+    assert caught.value.request_id is None
 
 
 def test_message_without_secrets_is_shown_on_one_short_line(raw: Raw) -> None:

@@ -126,6 +126,15 @@ def test_long_account_data_is_read_whole(hostile: Hostile, client: Client, canar
     assert client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"]).data == {"metrics": metrics}
 
 
+def test_number_that_no_database_takes_is_none(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """Infinity and its kin are no JSON, though Python writes them; the rest of the account is kept."""
+    hostile.answer(hostile.framed(b'{"code":0,"data":{"likes":1e999,"shares":NaN,"comments":2}}'))
+
+    found = client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"])
+
+    assert found.data == {"likes": None, "shares": None, "comments": 2}
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"data":{}}', b'{"code":0}', b'{"code":0,"data":[]}'])
 def test_unreadable_read_is_in_doubt(body: bytes, hostile: Hostile, client: Client, canaries: Canaries) -> None:
     """It says nothing, so nothing is stored; reading again harms nobody."""

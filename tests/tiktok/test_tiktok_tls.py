@@ -176,6 +176,25 @@ def test_dripping_handshake_was_not_sent(
     assert time.monotonic() - began < 3
 
 
+def test_connecting_that_took_most_of_the_time_sends_nothing(
+    secure: Servers, client: Client, canaries: Canaries, authority: Authority
+) -> None:
+    """With little time left an answer would come too late, and the token be in doubt for nothing."""
+    server = secure()
+
+    def dawdle(_connection: socket.socket) -> None:
+        server.halt.wait(0.7)
+
+    server.greet = dawdle
+
+    with pytest.raises(NotSentError, match="used up the time"):
+        client(server.url, ca_file=authority.file, connect_seconds=1.2, deadline_seconds=1.2).send_refresh(
+            Token(canaries.refresh)
+        )
+
+    assert server.requests == []
+
+
 def test_plain_answer_to_a_handshake_was_not_sent(
     hostile: Hostile, client: Client, canaries: Canaries, authority: Authority
 ) -> None:

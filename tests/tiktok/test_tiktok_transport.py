@@ -211,15 +211,16 @@ def test_compression_bomb_does_not_go_off(hostile: Hostile, client: Client, cana
     assert salvage(raw) is None
 
 
+@pytest.mark.parametrize("lines", [None, 2])
 def test_pair_swallowed_by_a_broken_head_is_kept_and_never_logged(
-    hostile: Hostile, client: Client, canaries: Canaries, token_body: bytes, caplog: pytest.LogCaptureFixture
+    lines: int | None, hostile: Hostile, client: Client, token_body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without the empty line the body counts as a header; its bytes are kept and urllib3 does not log them."""
     caplog.set_level(logging.DEBUG)
-    one_line = json.dumps(json.loads(token_body)).encode()
-    hostile.answer(b"HTTP/1.1 200 OK\r\nServer: x\r\n" + one_line + b"\r\n\r\n")
+    body = json.dumps(json.loads(token_body), indent=lines).encode()
+    hostile.answer(b"HTTP/1.1 200 OK\r\nServer: x\r\n" + body + b"\r\n\r\n")
 
-    raw = client(hostile.url).send_refresh(Token(canaries.refresh))
+    raw = client(hostile.url).send_refresh(Token("rft.old"))
 
     found = salvage(raw)
     assert found is not None
@@ -409,6 +410,22 @@ def test_failpoints_stand_on_either_side_of_the_answer(
 
     assert [name for name, _ in seen] == ["post_send", "post_recv"]
     assert seen[1][1] == 1
+
+
+def test_failpoint_that_raises_after_sending_is_a_broken_connection(
+    hostile: Hostile, client: Client, canaries: Canaries, token_body: bytes
+) -> None:
+    """The request is out, so nothing but an answer in doubt may come of it."""
+
+    def fail(name: str) -> None:
+        if name == "post_send":
+            raise RuntimeError
+
+    hostile.answer(hostile.framed(token_body))
+
+    raw = client(hostile.url, failpoint=fail).send_refresh(Token(canaries.refresh))
+
+    assert (raw.http_status, raw.complete) == (None, False)
 
 
 @pytest.mark.parametrize(
