@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, 
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, PAIRS, REFRESHABLE, UNRESOLVED
+from worker.store.models import ATTEMPTS, GRANTS, PAIRS
+from worker.store.predicates import REFRESHABLE, UNRESOLVED
 from worker.store.rows import PAIR_BYTES, AnyRow, is_attempt, lease_is_free, sealed_pair
 from worker.store.values import Claim, GrantStatus, PairVersion
 

@@ -18,7 +18,8 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, text
 
 from worker.store.clock import now
 from worker.store.engine import Transactions, reads
-from worker.store.models import FAILING, GRANTS, HEALTHY, REFRESHABLE
+from worker.store.models import GRANTS
+from worker.store.predicates import FAILING, HEALTHY, REFRESHABLE
 from worker.store.rows import lease_is_free
 from worker.store.values import DueGrant
 

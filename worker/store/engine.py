@@ -171,8 +171,13 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _make_private(path: Path) -> None:
     """Create the database file for its owner alone; SQLite gives its side files the same mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StoreUnavailableError(f"the database is not available: {error.strerror}: {path}") from None
 
 
 def _parse(url: str) -> URL:

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Select, and_, case, func, select, text, true
 from worker.policy.verdicts import FleetEvidence
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads
-from worker.store.models import ATTEMPTS, FINISHED, GRANTS, UNRESOLVED
+from worker.store.models import ATTEMPTS, GRANTS
+from worker.store.predicates import FINISHED, UNRESOLVED
 from worker.store.reports import FleetStatus
 from worker.store.rows import lease_is_free
 from worker.store.values import AttemptOutcome, GrantStatus

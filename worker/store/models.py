@@ -29,6 +29,16 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from worker.store.clock import Instant
+from worker.store.predicates import (
+    FAILING,
+    FINISHED,
+    HEALTHY,
+    OPEN,
+    PULL_WANTED,
+    SUPERSEDED,
+    UNDELIVERED,
+    UNRESOLVED,
+)
 from worker.store.values import AttemptOutcome, GrantStatus
 
 METADATA: Final = MetaData(
@@ -40,17 +50,6 @@ METADATA: Final = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-
-# Predicates of partial indexes. Queries repeat them word for word: SQLite uses such an index only then.
-REFRESHABLE: Final = "status IN ('active', 'suspect')"
-HEALTHY: Final = "status = 'active' AND failures = 0"
-FAILING: Final = "status IN ('active', 'suspect') AND failures > 0"
-PULL_WANTED: Final = "next_pull_at IS NOT NULL AND status IN ('active', 'suspect')"
-OPEN: Final = "outcome IS NULL"
-FINISHED: Final = "finished_at IS NOT NULL"
-UNRESOLVED: Final = "(outcome IS NULL OR outcome = 'in_doubt')"
-SUPERSEDED: Final = "superseded_at IS NOT NULL AND wiped_at IS NULL"
-UNDELIVERED: Final = "delivered_at IS NULL"
 
 # SQLite counts up only an INTEGER primary key.
 ROW_ID: Final = BigInteger().with_variant(Integer, "sqlite")

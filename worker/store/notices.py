@@ -9,7 +9,8 @@ from sqlalchemy import Connection, delete, func, select, text, update
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import GRANTS, NOTICES, UNDELIVERED
+from worker.store.models import GRANTS, NOTICES
+from worker.store.predicates import UNDELIVERED
 from worker.store.reports import NoticeView
 from worker.store.saving import add_unless_known
 

@@ -8,17 +8,8 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import (
-    ATTEMPTS,
-    FINISHED,
-    GRANTS,
-    NOTICES,
-    OPEN,
-    PAIRS,
-    SENTINELS,
-    SUPERSEDED,
-    WORKERS,
-)
+from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS, SENTINELS, WORKERS
+from worker.store.predicates import FINISHED, OPEN, SUPERSEDED
 from worker.store.reports import StaleAttempt, StoredPair
 from worker.store.rows import PAIR_BYTES, is_current_pair, sealed_pair
 from worker.store.saving import add_unless_known

@@ -14,8 +14,9 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, sele
 
 from worker.store.clock import now
 from worker.store.engine import Transactions, writes
-from worker.store.models import ATTEMPTS, GRANTS, PAIRS, REFRESHABLE
+from worker.store.models import ATTEMPTS, GRANTS, PAIRS
 from worker.store.notices import insert_notice
+from worker.store.predicates import REFRESHABLE
 from worker.store.rows import is_attempt
 from worker.store.saving import reauth_key
 from worker.store.values import AttemptOutcome, Claim, GrantStatus
