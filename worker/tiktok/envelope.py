@@ -79,11 +79,11 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None) -> Envelope:
         GiveUpError: this one item cannot be had (reads only).
     """
     status = raw.http_status
-    document = read_document(raw.body) if raw.complete else f"incomplete: {raw.fault}"
+    document = read_document(raw.body) if raw.complete else "incomplete"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         _raise_busy(raw, document, now)
     if status is None or status >= FIRST_TROUBLE or not raw.complete:
-        _raise_in_doubt(raw, f"HTTP {status}" if isinstance(document, Document) else document)
+        _raise_in_doubt(raw, f"HTTP {status}" if raw.complete else f"incomplete: {raw.fault}")
     if FIRST_REDIRECT <= status < FIRST_REFUSAL:
         raise StopEveryoneError(
             f"{raw.call} was answered with a redirect (HTTP {status}), never followed: is the base address right?",
