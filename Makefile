@@ -50,7 +50,6 @@ $(READY): deploy/requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Evertoken needs Python 3.11 or newer and found %d.%d; name one: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
 	@echo "Setting up .venv with $$($(PYTHON) --version 2>&1); the first time takes a minute or two."
 	@$(PYTHON) -m venv .venv || { echo "Python's venv module does not work here (on Debian and Ubuntu: install python3-venv)."; exit 1; }
-	@mkdir -p build
 	@$(PIP) install --require-hashes --requirement deploy/requirements-dev.lock
 	@PYTHONWARNINGS='ignore:Editable installation' $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
