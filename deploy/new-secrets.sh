@@ -23,6 +23,7 @@ keep() { # keep NAME TEXT: write the text to the file, unless the file is there
 
 keep postgres_password "$(password)"
 keep redis_password "$(password)"
+keep notice_secret "$(password)"
 keep flower_auth "operator:$(password)"
 keep database_url "postgresql://evertoken:$(cat "$folder/postgres_password")@postgres:5432/evertoken"
 keep redis_url "redis://:$(cat "$folder/redis_password")@redis:6379/0"
