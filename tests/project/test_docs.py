@@ -161,3 +161,16 @@ def test_the_glossary_is_in_order_and_has_the_words_of_the_code(texts: dict[str,
 
     assert words == sorted(set(words))
     assert {"attempt", "claim", "consent", "creator", "grant", "journal", "lease", "notice", "pair"} <= set(words)
+
+
+def test_every_kind_of_notice_has_a_section(texts: dict[str, str]) -> None:
+    """Whoever is woken by a notice finds its kind among the headings of docs/operations.md."""
+    code = "\n".join(text for name, text in texts.items() if re.match(r"worker/(?!sandbox).*\.py$", name))
+    kinds = set(re.findall(r"_alarm\(\w+, \"(\w+)\"", code))
+    kinds |= {
+        re.findall(rf"^{name}\b.* = \"(\w+)\"", code, re.MULTILINE)[0] for name in ("APP_STOPPED", "REAUTH_NEEDED")
+    }
+    told = re.findall(r"^### (\w+)$", texts["docs/operations.md"], re.MULTILINE)
+
+    assert len(kinds) >= 4
+    assert sorted(kinds - set(told)) == []
