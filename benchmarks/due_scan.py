@@ -1,8 +1,8 @@
 """How the due scan and a claim grow with the fleet: 1,000 to 1,000,000 grants, on SQLite and PostgreSQL.
 
 Run it from the project's root: `python -m benchmarks.due_scan [--sizes 1000,100000] [--databases sqlite]`. Each fleet
-is loaded by SQL, then timed with 500 grants due, and again with all of them due. It exits 1 where a median grows more
-than threefold from the smallest fleet to the largest.
+is loaded by SQL, then timed with 500 grants due, and again with all of them due; the fleets take turns, so that a busy
+machine slows all of them alike. It exits 1 where a median grows more than threefold from the smallest to the largest.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import argparse
 import random
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from rich.console import Console
@@ -65,9 +66,10 @@ def main() -> int:
         table.add_column(heading, justify="left" if heading in {"database", "measured"} else "right")
     too_much = False
     for kind in arguments.databases.split(","):
-        columns = [_measure(kind, size) for size in sizes]
+        with ExitStack() as servers:
+            figures_of = _measure([_store(kind, servers) for _ in sizes], sizes)
         for measure in MEASURES:
-            figures = [column[measure] for column in columns]
+            figures = figures_of[measure]
             growth = figures[-1] / figures[0]
             bounded = measure != "fleet status"  # a count of everything grows with everything
             too_much |= bounded and growth > MOST_GROWTH
@@ -84,37 +86,35 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@contextmanager
-def _empty_store(kind: str) -> Iterator[Store]:
+def _store(kind: str, servers: ExitStack) -> Store:
+    """Return a migrated, empty store that is closed, with its server or its folder, at the end."""
     if kind == "sqlite":
-        with tempfile.TemporaryDirectory() as folder:
-            store = open_store(f"sqlite:///{Path(folder) / 'fleet.db'}", statement_seconds=600)
-            yield store
-            store.close()
-        return
-    with start_postgres("autovacuum=off", "max_wal_size=8GB") as server:
-        store = open_store(server.url, statement_seconds=600)
-        yield store
-        store.close()
+        url = f"sqlite:///{Path(servers.enter_context(TemporaryDirectory())) / 'fleet.db'}"
+    else:
+        url = servers.enter_context(start_postgres("autovacuum=off", "max_wal_size=8GB")).url
+    store = open_store(url, statement_seconds=600)
+    servers.callback(store.close)
+    store.upgrade()
+    return store
 
 
-def _measure(kind: str, size: int) -> dict[str, float]:
-    with _empty_store(kind) as store:
-        store.upgrade()
+def _measure(stores: list[Store], sizes: list[int]) -> dict[str, list[float]]:
+    """Return the median of each measure in milliseconds, for each size."""
+    claims = []
+    for store, size in zip(stores, sizes, strict=True):
         _load(store, size)
         _make_due(store, min(DUE, size))
-        few = _median(lambda: store.due(BATCH), ROUNDS)
         due = [grant.grant_id for grant in store.due(min(DUE, size))]
         random.Random(1).shuffle(due)  # noqa: S311 - an order that repeats, no secret
-        waiting = iter(due)
-        claim = _median(lambda: _claim(store, next(waiting)), min(CLAIMS, len(due)))
+        claims.append(iter(due))
+    scans = [partial(store.due, BATCH) for store in stores]
+    few = _medians(scans, ROUNDS)
+    claim = _medians([partial(_claim_next, store, due) for store, due in zip(stores, claims, strict=True)], CLAIMS)
+    for store, size in zip(stores, sizes, strict=True):
         _make_due(store, size)
-        return {
-            "due scan, 500 due": few,
-            "due scan, all due": _median(lambda: store.due(BATCH), ROUNDS),
-            "claim": claim,
-            "fleet status": _median(store.fleet_status, 5),
-        }
+    crowd = _medians(scans, ROUNDS)
+    status = _medians([store.fleet_status for store in stores], 5)
+    return dict(zip(MEASURES, (few, crowd, claim, status), strict=True))
 
 
 def _load(store: Store, size: int) -> None:
@@ -148,20 +148,22 @@ def _settle(store: Store) -> None:
 
 
 def _run(store: Store, statement: str, **values: object) -> None:
-    store.transact(lambda connection: connection.execute(text(statement), values) and None, writes=True)
+    store.transact(lambda connection: connection.execute(text(statement), values).close(), writes=True)
 
 
-def _claim(store: Store, grant_id: int) -> None:
-    assert store.claim(grant_id, owner="a worker", lease_seconds=120) is not None
+def _claim_next(store: Store, due: Iterator[int]) -> None:
+    assert store.claim(next(due), owner="a worker", lease_seconds=120) is not None
 
 
-def _median(act: Callable[[], object], rounds: int) -> float:
-    seconds = []
+def _medians(acts: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Time each function in turn, round after round; return each one's median in milliseconds."""
+    seconds: list[list[float]] = [[] for _ in acts]
     for _ in range(rounds):
-        start = time.perf_counter()
-        act()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds) * 1000
+        for act, column in zip(acts, seconds, strict=True):
+            start = time.perf_counter()
+            act()
+            column.append(time.perf_counter() - start)
+    return [statistics.median(column) * 1000 for column in seconds]
 
 
 if __name__ == "__main__":

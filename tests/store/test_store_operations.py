@@ -88,7 +88,7 @@ def test_processes_are_seen_while_they_say_hello(fleet: Fleet) -> None:
     fleet.store.goodbye("two")
 
     seen = fleet.store.workers_seen(60)
-    assert [(worker.instance_id, worker.key_ids) for worker in seen] == [("one", {1, 2, 3})]
+    assert [(worker.instance_id, worker.key_ids) for worker in seen] == [("one", frozenset({1, 2, 3}))]
     assert (seen[0].started_at, seen[0].journal_replayed_at) == (first.started_at, first.journal_replayed_at)
     assert first.journal_replayed_at is not None
     assert seen[0].last_seen_at >= first.last_seen_at

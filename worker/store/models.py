@@ -29,16 +29,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from worker.store.clock import Instant
-from worker.store.predicates import (
-    FAILING,
-    FINISHED,
-    HEALTHY,
-    OPEN,
-    PULL_WANTED,
-    SUPERSEDED,
-    UNDELIVERED,
-    UNRESOLVED,
-)
+from worker.store.predicates import FAILING, FINISHED, HEALTHY, OPEN, PULL_WANTED, SUPERSEDED, UNDELIVERED, UNRESOLVED
 from worker.store.values import AttemptOutcome, GrantStatus
 
 METADATA: Final = MetaData(
