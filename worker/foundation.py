@@ -14,7 +14,7 @@ from worker.failpoints import Failpoint, failpoint_of
 from worker.limiter import Limiter
 from worker.settings import Settings
 from worker.store import Store, open_store
-from worker.telemetry import Hook, count_fact, fan_out, log_fact
+from worker.telemetry import Fact, Hook, count_fact, fan_out, log_fact
 from worker.tiktok import TikTok
 from worker.vault import Journal, Keyring, Sealer, use_fingerprint_key
 
@@ -87,7 +87,9 @@ class Foundation:
     @cached_property
     def journal(self) -> Journal:
         """This process's journal."""
-        return Journal(self.settings.journal_dir, self.sealer, owner=self.owner, failpoint=self.failpoint)
+        return Journal(
+            self.settings.journal_dir, self.sealer, owner=self.owner, failpoint=self.failpoint, alarm=self._alarm
+        )
 
     @cached_property
     def commits(self) -> PatientCommits:
@@ -109,3 +111,6 @@ class Foundation:
         except StoreUnavailableError:
             return False
         return True
+
+    def _alarm(self, text: str) -> None:
+        self.hook(Fact("journal.alarm", {"reason": text}, level="error"))

@@ -72,6 +72,10 @@ class Preflight:
             key_ids=sorted(self._sealer.keyring.keys),
         )
 
+    def goodbye(self) -> None:
+        """Take this worker off the list of living ones."""
+        self._store.goodbye(self._owner)
+
     def _open(self, key_id: int, sealed: bytes) -> None:
         try:
             self._sealer.open(sealed, SENTINEL_PLACE)

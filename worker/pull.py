@@ -25,6 +25,7 @@ from worker.vault import PairPlace, Sealer, Token
 Kind = Literal["pulled", "skipped", "denied", "refresh_first", "failed"]
 SCOPE_NOT_GRANTED: Final = 40130
 BASIC_SCOPE: Final = ("user.info.basic",)
+SOON_SECONDS: Final = 10.0
 NEXT_TRY_UNREADABLE: Final = timedelta(minutes=15)
 
 
@@ -40,6 +41,11 @@ class Pulled:
     kind: Kind
     wait_seconds: float = 0.0
     reason: str = ""
+
+    @property
+    def soon(self) -> bool:
+        """True where a delayed message is worth its while; otherwise the scan finds the row again."""
+        return self.kind == "denied" and self.wait_seconds <= SOON_SECONDS
 
 
 class Puller:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from worker.brake import Brake
@@ -18,6 +19,28 @@ from worker.tiktok import REFRESH_CALL
 from worker.vault import Journal, PairPlace, Sealer
 
 LANE: Final = "refresh"
+SOON_SECONDS: Final = 10.0
+"""Up to so long a denied id waits in a delayed message; a longer wait is left to the scan."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What became of several refreshes.
+
+    Attributes:
+        refreshed: grants whose new pair is stored: their account data is wanted.
+        denied: grants for which the quota had no permit.
+        wait_seconds: when a permit is likely, in seconds.
+    """
+
+    refreshed: tuple[int, ...]
+    denied: tuple[int, ...] = ()
+    wait_seconds: float = 0.0
+
+    @property
+    def soon(self) -> bool:
+        """True where a message with the denied ids is worth its while; otherwise the scan finds them again."""
+        return 0 < self.wait_seconds <= SOON_SECONDS
 
 
 class Refresher:
@@ -61,6 +84,21 @@ class Refresher:
         self._owner = owner
         self._lease_seconds = lease_seconds
         self._failpoint = failpoint
+
+    def refresh_all(self, ids: Sequence[int]) -> Batch:
+        """Refresh grants one after the other until the quota denies one; work that is denied does not wait here.
+
+        Raises:
+            StoreUnavailableError: the database went away; the rest of the ids is found by the next scan.
+        """
+        refreshed: list[int] = []
+        for position, grant_id in enumerate(ids):
+            outcome = self.refresh(grant_id)
+            if outcome.kind == "denied":
+                return Batch(tuple(refreshed), tuple(ids[position:]), outcome.wait_seconds)
+            if outcome.kind == "refreshed":
+                refreshed.append(grant_id)
+        return Batch(tuple(refreshed))
 
     def refresh(self, grant_id: int, *, force: bool = False) -> Refreshed:
         """Refresh a grant if it is due.

@@ -19,6 +19,7 @@ from worker.preflight import Preflight
 from worker.pull import Puller
 from worker.reader import TokenReader
 from worker.refresh import LANE, Refresher
+from worker.scan import Scanner
 from worker.settings import RETRY_PAUSE_SHARE, Settings, load_settings
 from worker.settlement import Settlement
 from worker.tiktok import REFRESH_CALL
@@ -146,6 +147,18 @@ class Services(Foundation):
     def tokens(self) -> TokenReader:
         """Valid access tokens for neighbours."""
         return TokenReader(store=self.store, sealer=self.sealer)
+
+    @cached_property
+    def scanner(self) -> Scanner:
+        """Finds due work."""
+        settings = self.settings
+        return Scanner(
+            store=self.store,
+            limiter=self.limiter,
+            per_second=settings.quota_per_second,
+            per_minute=settings.quota_per_minute,
+            scan_seconds=settings.scan_seconds,
+        )
 
     @cached_property
     def preflight(self) -> Preflight:

@@ -68,7 +68,11 @@ class Settlement:
             issued_at=attempt.sent_at, expires_at=expires_at, renew_at=self._renew_at, jitter=attempt.jitter
         )
         return NewPair(
-            sealed=self._sealer.seal_pair(answer.access_token, answer.refresh_token or old_refresh, attempt.place),
+            sealed=self._sealer.seal_pair(
+                answer.access_token,
+                old_refresh if answer.refresh_token is None else answer.refresh_token,
+                attempt.place,
+            ),
             issued_at=attempt.sent_at,
             access_expires_at=expires_at,
             refresh_expires_at=None

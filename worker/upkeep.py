@@ -103,7 +103,9 @@ class Upkeep:
             return
         grant = self._store.grant_by_id(grant_id)
         attempt = Attempt(grant_id, creator_id, consent, generation, entry.sent_at, grant.jitter, grant.scope)
-        refresh = answer.refresh_token or self._refresh_token_before(grant_id, consent, generation)
+        refresh = answer.refresh_token
+        if refresh is None:
+            refresh = self._refresh_token_before(grant_id, consent, generation)
         pair = self._settlement.new_pair(attempt, answer, old_refresh=refresh)
         self._settlement.store_pair(attempt, pair, answer, old_refresh=refresh)
 

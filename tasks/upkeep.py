@@ -1,0 +1,17 @@
+"""Upkeep: what is done from time to time."""
+
+from __future__ import annotations
+
+from worker.celery import app
+from worker.services import shared_services
+
+
+@app.task(name="tasks.upkeep.keep_house")
+def keep_house() -> None:
+    """Report this worker, replay journals of dead processes, wipe superseded pairs and let old history go."""
+    services = shared_services()
+    services.preflight.hello()
+    services.upkeep.replay()
+    services.commits.retry_stuck()
+    services.upkeep.wipe_superseded()
+    services.upkeep.prune()

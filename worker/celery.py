@@ -1,0 +1,169 @@
+"""The Celery app, the one global of the daemon: `celery -A worker` finds it here.
+
+A worker starts only where it could keep what TikTok gives it: settings, database, keyring and journal are looked at
+first, and what is wrong is said in one line.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from celery import Celery, bootsteps, signals
+from celery.beat import Scheduler
+from kombu.exceptions import OperationalError
+
+import celeryconfig
+from worker.errors import ConfigurationError, EvertokenError
+from worker.services import build_services, shared_services
+from worker.telemetry import Fact, configure_logging, log_fact, serve_metrics
+
+WRONG_USE: Final = 2
+NOT_READY: Final = 1
+POOLS: Final = {"thread": "threads", "solo": "solo", "prefork": "prefork"}
+"""Modules of the pools that are offered; gevent and eventlet patch what the database drivers stand on."""
+TOUCH_SECONDS: Final = 1.0
+
+app = Celery("evertoken")
+app.config_from_object(celeryconfig)
+
+
+def touch(name: str) -> None:
+    """Show that this process lives, by the modification time of a file in the run folder."""
+    if celeryconfig.settings is not None:
+        path = Path(celeryconfig.settings.run_dir, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def refuse(problem: EvertokenError | str) -> None:
+    """End this process with one line on standard error; 2 for wrong settings, 1 for a world that is not ready.
+
+    Raises:
+        SystemExit: always.
+    """
+    wrong_use = isinstance(problem, ConfigurationError | str)
+    print(f"evertoken: {problem}", file=sys.stderr)  # noqa: T201 - before logging is set up, and for a person
+    sys.exit(WRONG_USE if wrong_use else NOT_READY)
+
+
+@signals.setup_logging.connect
+def set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
+    """Send all log lines through our own formatter; Celery then leaves logging alone."""
+    settings = celeryconfig.settings
+    level = settings.log_level if settings else "INFO"
+    configure_logging(log_format=settings.log_format if settings else "console", level=level)
+    if loglevel == "DEBUG":
+        configure_logging(log_format=settings.log_format if settings else "console", level="DEBUG")
+
+
+@signals.celeryd_init.connect
+def refuse_bad_settings(**_: Any) -> None:
+    """Refuse to start a worker without settings that make sense."""
+    if celeryconfig.settings_problem is not None:
+        refuse(celeryconfig.settings_problem)
+
+
+@signals.beat_init.connect
+def refuse_bad_settings_of_beat(**_: Any) -> None:
+    """Refuse to start beat likewise."""
+    if celeryconfig.settings_problem is not None:
+        refuse(celeryconfig.settings_problem)
+
+
+@signals.worker_init.connect
+def check_before_work(sender: Any, **_: Any) -> None:
+    """Look at database, keyring and journal before the worker takes its first message."""
+    module = str(getattr(sender.pool_cls, "__module__", sender.pool_cls)).rsplit(".", 1)[-1]
+    if module not in POOLS:
+        refuse(f"the worker pool {module} is not offered; use `-P threads` (or prefork)")
+    services = build_services(celeryconfig.settings)
+    try:
+        services.preflight.check()
+    except EvertokenError as error:
+        refuse(error)
+    finally:
+        services.close()
+    if POOLS[module] != "prefork":
+        begin_work()
+
+
+@signals.worker_process_init.connect
+def begin_work(**_: Any) -> None:
+    """Set this process up for work: journals of dead processes are replayed before anything is claimed."""
+    try:
+        services = shared_services()
+        services.preflight.hello()
+        services.upkeep.replay()
+        if services.settings.metrics_port is not None:
+            serve_metrics(services.settings.metrics_port)
+    except EvertokenError as error:
+        refuse(error)
+
+
+@signals.worker_shutting_down.connect
+def stop_waiting(**_: Any) -> None:
+    """Wake threads that wait for the database: what they hold is in the journal."""
+    shared_services().stop.set()
+
+
+@signals.worker_process_shutdown.connect
+@signals.worker_shutdown.connect
+def end_work(**_: Any) -> None:
+    """Close what was opened."""
+    services = shared_services()
+    services.preflight.goodbye()
+    services.close()
+
+
+class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+    """Touches a file every second from the worker's own loop, so a loop that hangs is seen."""
+
+    requires = ("celery.worker.components:Timer",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self.name = f"worker-{parent.hostname}"
+        self.timer: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Begin to touch."""
+        self.timer = parent.timer.call_repeatedly(TOUCH_SECONDS, touch, (self.name,), priority=10)
+
+    def stop(self, parent: Any) -> None:
+        """Cease to touch."""
+        del parent
+        if self.timer is not None:
+            self.timer.cancel()
+
+
+app.steps["worker"].add(Heartbeat)
+
+
+class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no types
+    """Keeps the schedule in memory, since intervals of seconds need no file, and touches a file at each tick."""
+
+    def tick(self, *args: Any, **options: Any) -> float:
+        """Do what is due, and show that beat lives."""
+        touch("beat")
+        return float(super().tick(*args, **options))
+
+
+def publish(task: Any, *args: Any, **options: Any) -> bool:
+    """Publish a task; a broker that is away costs one scan and never an exception.
+
+    Args:
+        task: the task.
+        args: its arguments; ids only.
+        options: as for `apply_async`, such as `countdown` in seconds.
+
+    Returns:
+        False where the message did not leave: the next scan finds its rows again.
+    """
+    try:
+        task.apply_async(args, argsrepr=repr(args), **options)
+    except OperationalError as error:
+        log_fact(Fact("message.unpublished", {"task": task.name, "reason": type(error).__name__}, level="warning"))
+        return False
+    return True

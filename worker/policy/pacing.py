@@ -1,0 +1,39 @@
+"""Pacing: how a scan's ids are cut into messages and spread over the time until the next scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+CHUNK: Final = 5
+"""Most ids in one message: small, so that a worker that dies holds up few and threads share the work."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """Ids to be published together.
+
+    Attributes:
+        ids: grant ids, most urgent first.
+        delay_seconds: how long after the scan they are handed to a worker.
+    """
+
+    ids: tuple[int, ...]
+    delay_seconds: float
+
+
+def batch_size(*, per_second: float, scan_seconds: float) -> int:
+    """Return how many ids a scan publishes: what the quota permits until the next scan, and one message more."""
+    return int(per_second * scan_seconds) + CHUNK
+
+
+def pace(ids: Sequence[int], *, per_second: float) -> list[Message]:
+    """Cut ids into messages that come at the rate of the quota, the first at once.
+
+    Args:
+        ids: grant ids, most urgent first.
+        per_second: permits that the quota gives in a second.
+    """
+    chunk = max(1, min(CHUNK, int(per_second)))
+    return [Message(tuple(ids[start : start + chunk]), start / per_second) for start in range(0, len(ids), chunk)]

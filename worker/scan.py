@@ -1,0 +1,58 @@
+"""Scanning: what is due now, cut and paced so that workers are handed about what the quota permits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from worker.limiter import Limiter
+from worker.policy.pacing import Message, batch_size, pace
+from worker.store import Store
+
+PROBES: Final = 3
+"""Ids published while the brake is on; the first that wins the probe is sent."""
+
+
+class Scanner:
+    """Finds due work; it only reads, so it may run twice, late, or on several hosts at once."""
+
+    def __init__(
+        self, *, store: Store, limiter: Limiter, per_second: float, per_minute: float, scan_seconds: float
+    ) -> None:
+        """Make one.
+
+        Args:
+            store: what is due.
+            limiter: told how much is due, so that refreshes go before pulls.
+            per_second: the quota of a second.
+            per_minute: the quota of a minute.
+            scan_seconds: time between two scans.
+        """
+        self._store = store
+        self._limiter = limiter
+        self._rate = min(per_second, per_minute / 60)
+        self._scan_seconds = scan_seconds
+
+    def refreshes(self) -> list[Message]:
+        """Return the grants to refresh before the next scan, least time left first.
+
+        Raises:
+            StoreUnavailableError: the database does not answer; the next scan asks again.
+        """
+        if self._store.brake().stopped:
+            return pace([grant.grant_id for grant in self._store.due(PROBES)], per_second=self._rate)
+        self._limiter.expect(self._store.due_count())
+        due = self._store.due(batch_size(per_second=self._rate, scan_seconds=self._scan_seconds))
+        return pace([grant.grant_id for grant in due], per_second=self._rate)
+
+    def pulls(self) -> list[Message]:
+        """Return the grants to pull before the next scan, longest wanted first.
+
+        Raises:
+            StoreUnavailableError: the database does not answer; the next scan asks again.
+        """
+        limit = batch_size(per_second=self._rate, scan_seconds=self._scan_seconds)
+        return pace(self._store.due_pulls(limit), per_second=self._rate)
+
+    def expires(self, message: Message) -> float:
+        """Return after how many seconds a message is stale: by then another scan has found its rows again."""
+        return message.delay_seconds + 2 * self._scan_seconds
