@@ -1,0 +1,181 @@
+"""What a dead process left behind: its segments are locked, read, and whatever is no good record is kept and told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from worker.errors import JournalError, SealError
+from worker.vault.journal_file import SegmentFile
+from worker.vault.journal_folder import JournalFolder, fail
+from worker.vault.journal_lock import lock_existing, read_whole
+from worker.vault.journal_segment import (
+    HEADER_BYTES,
+    UNFINISHED_SUFFIX,
+    Damage,
+    Frame,
+    scan,
+    segment_id_of,
+    segment_id_of_name,
+)
+from worker.vault.sealing import Sealer, key_id_of
+
+Alarm = Callable[[str], None]
+
+
+def aside_name(segment: SegmentFile, mark: str, suffix: str) -> str:
+    """Return the file name of a part that is set aside; a `.segment` may be moved back to be tried again."""
+    return f"aside-{segment.segment_id.hex()}.{mark}{suffix}"
+
+
+class DeadSegments:
+    """Takes over the segments of dead processes in a folder; each goes to one process at a time."""
+
+    def __init__(self, folder: JournalFolder, sealer: Sealer, alarm: Alarm) -> None:
+        self._folder = folder
+        self._sealer = sealer
+        self._alarm = alarm
+        self._told: set[tuple[str, str]] = set()
+
+    def take_over(self, path: Path) -> SegmentFile | None:
+        """Lock and read a segment.
+
+        Returns:
+            The segment with the records that open with this keyring's keys; None where a living process has it or
+            nothing in it waits for this process.
+
+        Raises:
+            JournalError: the disk failed.
+        """
+        try:
+            descriptor = lock_existing(path)
+        except JournalError as error:
+            self._tell(path, str(error))
+            return None
+        if descriptor is None:
+            return None
+        try:
+            data = read_whole(descriptor)
+        except OSError as error:
+            SegmentFile(path, descriptor, b"", size=0).forget()
+            raise fail("a journal file cannot be read:", path, error) from None
+        segment_id = segment_id_of(data[:HEADER_BYTES])
+        if segment_id is None and data.strip(b"\0"):
+            self._tell(
+                path, f"the header of the journal file {path} is damaged; its records are looked for all the same"
+            )
+            segment_id = segment_id_of_name(path.name)
+        segment = SegmentFile(path, descriptor, segment_id or b"", size=len(data))
+        if segment_id is None and data.strip(b"\0"):
+            self._give_up(segment)
+            return None
+        for part in scan(data):
+            self._learn(segment, part)
+        if segment.pending:
+            return segment
+        self._close(segment)
+        return None
+
+    def sweep(self) -> None:
+        """Remove files that processes died over before they were journals; they never held a record.
+
+        Raises:
+            JournalError: the folder cannot be read.
+        """
+        for path in self._folder.files(UNFINISHED_SUFFIX):
+            try:
+                descriptor = lock_existing(path)
+            except JournalError as error:
+                self._tell(path, str(error))
+                continue
+            if descriptor is not None:
+                self._close(SegmentFile(path, descriptor, b"", size=0))
+
+    def _learn(self, segment: SegmentFile, part: Frame | Damage) -> None:
+        if isinstance(part, Damage):
+            self._keep_damage(segment, part)
+            return
+        if part.released:
+            return
+        try:
+            key_id = key_id_of(part.sealed)
+        except SealError as error:
+            segment.keep = True
+            self._tell(segment.path, f"the journal file {segment.path} keeps records of an unknown form: {error}")
+            return
+        if key_id in self._sealer.keyring.keys:
+            segment.learn(part, key_id)
+            return
+        segment.keep = True
+        self._tell(
+            segment.path,
+            f"the journal file {segment.path} keeps records sealed with key {key_id}, which the keyring lacks; "
+            "bring that key back and they are replayed",
+        )
+
+    def _keep_damage(self, segment: SegmentFile, damage: Damage) -> None:
+        where = "behind the last whole record" if damage.tail else "between whole records"
+        name = aside_name(segment, f"at{damage.offset}", ".damaged")
+        try:
+            new = self._folder.set_aside(name, segment.with_header(damage.offset, len(damage.raw)))
+        except (JournalError, OSError) as error:
+            segment.keep = True
+            self._tell(segment.path, f"damage in the journal file {segment.path} could not be set aside: {error}")
+            return
+        if new:
+            self._alarm(
+                f"the journal file {segment.path} holds {len(damage.raw)} damaged bytes {where}; "
+                f"they are set aside as {name}, and the other records are replayed"
+            )
+
+    def _give_up(self, segment: SegmentFile) -> None:
+        """Set a whole file aside that tells by neither header nor name what its records were sealed to."""
+        try:
+            self._folder.take_aside(segment.path)
+        except JournalError as error:
+            self._tell(segment.path, str(error))
+        else:
+            self._alarm(f"the journal file {segment.path} is damaged beyond reading and is set aside whole")
+        segment.forget()
+
+    def _close(self, segment: SegmentFile) -> None:
+        try:
+            segment.close()
+        except OSError as error:
+            self._tell(segment.path, str(fail("a journal file could not be removed:", segment.path, error)))
+
+    def _tell(self, path: Path, text: str) -> None:
+        """Alarm once a process for the same trouble of the same file."""
+        if (path.name, text) not in self._told:
+            self._told.add((path.name, text))
+            self._alarm(text)
+
+
+def waiting_keys(folder: JournalFolder) -> dict[int, int]:
+    """Return how many records wait in all segments of a folder, by key id; 0 stands for an unknown form.
+
+    Reads the files of living processes too, without their locks.
+
+    Raises:
+        JournalError: the folder or a file cannot be read.
+    """
+    counts: dict[int, int] = {}
+    for path in folder.files(".segment"):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise fail("a journal file cannot be read:", path, error) from None
+        for part in scan(data):
+            if isinstance(part, Frame) and not part.released:
+                key_id = _key_of(part.sealed)
+                counts[key_id] = counts.get(key_id, 0) + 1
+    return counts
+
+
+def _key_of(sealed: bytes) -> int:
+    try:
+        return key_id_of(sealed)
+    except SealError:
+        return 0

@@ -1,0 +1,139 @@
+"""What the journal keeps of one received answer, and its form as the plaintext of a sealed record.
+
+The plaintext is one line of JSON (every field but the body, in ASCII), a line feed, and the body's bytes as received.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal, Self
+
+from worker.errors import JournalError
+
+FORM: Final = 1
+_PLAIN: Final = ("kind", "grant_id", "creator_id", "consent", "generation", "call", "http_status", "complete", "fault")
+
+
+@dataclass(frozen=True)
+class RecordId:
+    """Names one record of a journal.
+
+    Attributes:
+        segment: file name of the segment.
+        number: number of the record in it, from 1.
+    """
+
+    segment: str
+    number: int
+
+
+@dataclass(frozen=True)
+class JournalEntry:
+    """The bytes of one answer to a token call, as received, and what is needed to read them later.
+
+    Attributes:
+        kind: `refresh` belongs to an attempt and has its four ids; `exchange` has none.
+        call: the path of the call.
+        http_status: the HTTP status, or None where no status line came.
+        body: the bytes received, however few; they may hold tokens and are never printed.
+        complete: True where the answer ended as its framing said.
+        fault: for an incomplete answer, what went wrong, without any of its bytes.
+        retry_after: the Retry-After header's text, or None.
+        sent_at: when the request was sent, with its time zone.
+        received_at: when the last byte came, with its time zone.
+        extra: more facts of the caller; no secrets are needed here, but they would be sealed too.
+
+    Raises:
+        ValueError: a refresh without its ids, an unknown kind, or an instant without a time zone.
+    """
+
+    kind: Literal["refresh", "exchange"]
+    grant_id: int | None
+    creator_id: str | None
+    consent: int | None
+    generation: int | None
+    call: str
+    http_status: int | None
+    body: bytes = field(repr=False)
+    complete: bool
+    fault: str | None
+    retry_after: str | None
+    sent_at: datetime
+    received_at: datetime
+    extra: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in {"refresh", "exchange"}:
+            raise ValueError("a journal entry is a refresh or an exchange")
+        if self.kind == "refresh" and None in self._ids():
+            raise ValueError("a journal entry of a refresh needs grant, creator, consent and generation")
+        if self.sent_at.tzinfo is None or self.received_at.tzinfo is None:
+            raise ValueError("the instants of a journal entry need a time zone")
+
+    def attempt(self) -> tuple[int, str, int, int]:
+        """Return grant id, creator id, consent and generation of the attempt that this answer belongs to.
+
+        Raises:
+            JournalError: the entry belongs to no attempt.
+        """
+        grant_id, creator_id, consent, generation = self._ids()
+        if grant_id is None or creator_id is None or consent is None or generation is None:
+            raise JournalError(f"a journal record of kind {self.kind} belongs to no attempt")
+        return grant_id, creator_id, consent, generation
+
+    def to_bytes(self) -> bytes:
+        """Return the plaintext of the record; it is a secret."""
+        head: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
+        head |= {"form": FORM, "retry_after": self.retry_after, "extra": self.extra}
+        head |= {"sent_at": self.sent_at.isoformat(), "received_at": self.received_at.isoformat()}
+        return json.dumps(head, separators=(",", ":")).encode("ascii") + b"\n" + self.body
+
+    @classmethod
+    def from_bytes(cls, plaintext: bytes) -> Self:
+        """Read the plaintext of a record.
+
+        Raises:
+            JournalError: it is not one; the text holds none of it.
+        """
+        head, found, body = plaintext.partition(b"\n")
+        try:
+            raw = json.loads(head)
+            if not found or raw.pop("form") != FORM:
+                raise JournalError("a journal record is of a form that is unknown here")
+            sent_at, received_at = (datetime.fromisoformat(raw.pop(name)) for name in ("sent_at", "received_at"))
+            return cls(**raw, sent_at=sent_at, received_at=received_at, body=body)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise JournalError("a journal record opened and cannot be read") from None
+
+    def _ids(self) -> tuple[int | None, str | None, int | None, int | None]:
+        return self.grant_id, self.creator_id, self.consent, self.generation
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A record that waits, with the two ways to let it go.
+
+    Attributes:
+        entry: the answer.
+        record: its id.
+    """
+
+    entry: JournalEntry
+    record: RecordId
+    _release: Callable[[RecordId], None] = field(repr=False, compare=False)
+    _set_aside: Callable[[RecordId], None] = field(repr=False, compare=False)
+
+    def release(self) -> None:
+        """Let the record go: the database has what it brought."""
+        self._release(self.record)
+
+    def set_aside(self) -> None:
+        """Keep a copy of the record for a person and let it go.
+
+        Raises:
+            JournalError: the copy could not be made; the record waits on.
+        """
+        self._set_aside(self.record)

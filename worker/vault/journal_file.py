@@ -1,0 +1,221 @@
+"""One open segment: written, synced once for many writers, flagged, and locked for as long as it is open."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from worker.vault.journal_folder import FILE_MODE, sync_folder
+from worker.vault.journal_lock import OPEN_FLAGS, lock
+from worker.vault.journal_segment import (
+    FLAG_OFFSET,
+    FRAME_BYTES,
+    HEADER_BYTES,
+    RELEASED,
+    UNFINISHED_SUFFIX,
+    Frame,
+    Header,
+    frame_of,
+)
+
+MADE_TRIES: Final = 5
+ZEROS: Final = bytes(2**20)
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a waiting record lies, which key sealed it, and when this process learned of it."""
+
+    offset: int
+    length: int
+    key_id: int
+    known_at: float
+
+
+class SegmentFile:
+    """An open segment whose lock this process holds. Only `sync` may be called by several threads at once."""
+
+    def __init__(self, path: Path, descriptor: int, segment_id: bytes, *, size: int) -> None:
+        self.path = path
+        self.segment_id = segment_id
+        self.pending: dict[int, Spot] = {}
+        self.broken = False
+        self.keep = False
+        """True where the file holds what must outlive its records: it is never unlinked."""
+        self._descriptor = descriptor
+        self._end = HEADER_BYTES
+        self._size = size
+        self._number = 0
+        self._synced = 0
+        self._syncing = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def make(cls, folder: Path, header: Header, *, size: int) -> Self:
+        """Make a segment: locked and preallocated before it gets its name, so nobody ever finds it half made.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
+        unfinished = folder / (header.file_name + UNFINISHED_SUFFIX)
+        path = folder / header.file_name
+        for _ in range(MADE_TRIES):
+            descriptor = os.open(unfinished, OPEN_FLAGS | os.O_CREAT, FILE_MODE)
+            try:
+                if not lock(descriptor):
+                    os.close(descriptor)
+                    continue
+                _reserve(descriptor, size)
+                _write_all(descriptor, header.to_bytes(), 0)
+                os.fsync(descriptor)
+                unfinished.rename(path)
+                sync_folder(folder)
+            except OSError:
+                os.close(descriptor)
+                unfinished.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+                raise
+            return cls(path, descriptor, header.segment_id, size=size)
+        raise BlockingIOError("another process keeps sweeping the new file away")
+
+    @property
+    def name(self) -> str:
+        """The file's name, which stands in record ids."""
+        return self.path.name
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next record gets."""
+        return self._number + 1
+
+    @property
+    def room(self) -> int:
+        """Bytes left for records and their frames."""
+        return self._size - self._end
+
+    def in_place(self) -> bool:
+        """Return False where somebody removed or replaced the file."""
+        try:
+            there = self.path.lstat()
+        except OSError:
+            return False
+        ours = os.fstat(self._descriptor)
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+
+    def write(self, sealed: bytes, key_id: int) -> int:
+        """Write the next record behind the last one, not yet synced, and return its number.
+
+        Raises:
+            OSError: it could not be written; the segment is broken and takes no more records.
+        """
+        frame = frame_of(self.next_number, sealed)
+        try:
+            _write_all(self._descriptor, frame, self._end)
+        except OSError:
+            self.broken = True
+            raise
+        self._number += 1
+        self.pending[self._number] = Spot(self._end + FRAME_BYTES, len(sealed), key_id, time.monotonic())
+        self._end += len(frame)
+        return self._number
+
+    def sync(self, number: int) -> None:
+        """Return once this record is on disk; threads that arrive meanwhile share the next sync.
+
+        Raises:
+            OSError: the disk failed; what was not synced before may be lost with the machine.
+        """
+        with self._syncing:
+            if self._synced >= number:
+                return
+            if self.broken:
+                # After one failed sync the next may lie: the kernel may have let go of what it could not write.
+                raise OSError("an earlier write or sync of this file failed")
+            written = self._number
+            try:
+                _sync_data(self._descriptor)
+            except OSError:
+                self.broken = True
+                raise
+            self._synced = written
+
+    def learn(self, frame: Frame, key_id: int) -> None:
+        """Take over a waiting record that another process wrote."""
+        self.pending[frame.number] = Spot(frame.offset + FRAME_BYTES, len(frame.sealed), key_id, 0.0)
+
+    def read(self, number: int) -> bytes:
+        """Return a waiting record's sealed bytes.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        spot = self.pending[number]
+        return os.pread(self._descriptor, spot.length, spot.offset)
+
+    def copy_of(self, number: int) -> bytes:
+        """Return header and frame of a waiting record: a small segment of its own.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        spot = self.pending[number]
+        return self.with_header(spot.offset - FRAME_BYTES, FRAME_BYTES + spot.length)
+
+    def with_header(self, offset: int, length: int) -> bytes:
+        """Return the header and a part of the file.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        return os.pread(self._descriptor, HEADER_BYTES, 0) + os.pread(self._descriptor, length, offset)
+
+    def release(self, number: int) -> None:
+        """Flag a record as released; not synced, for a lost flag only brings a harmless replay."""
+        spot = self.pending.pop(number, None)
+        if spot is not None:
+            os.pwrite(self._descriptor, RELEASED, spot.offset - FRAME_BYTES + FLAG_OFFSET)
+
+    def close(self) -> None:
+        """Let go of the lock; the file goes too where nothing in it waits.
+
+        Raises:
+            OSError: the file could not be removed or synced; it is closed all the same.
+        """
+        with self._syncing:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                if self.pending or self.keep:
+                    _sync_data(self._descriptor)
+                    self._synced = self._number
+                elif self.in_place():
+                    self.path.unlink()
+            finally:
+                os.close(self._descriptor)
+
+    def forget(self) -> None:
+        """Close the descriptor in a forked child and touch nothing: file and lock are the parent's."""
+        os.close(self._descriptor)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the disk space now, so that a disk that fills up later still takes our records."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+        return
+    written = 0
+    while written < size:
+        written += os.pwrite(descriptor, ZEROS[: size - written], written)
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written

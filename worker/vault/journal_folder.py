@@ -1,0 +1,199 @@
+"""The journal's folder: made and checked, its free space, its file system, and the room for what is set aside."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from worker.errors import JournalError
+
+SET_ASIDE: Final = "set-aside"
+FOLDER_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+MEMORY: Final = frozenset({"tmpfs", "ramfs"})
+CONTAINER_LAYERS: Final = frozenset({"overlay", "aufs"})
+MOUNTS: Final = Path("/proc/self/mounts")
+
+
+def fail(doing: str, path: Path, error: OSError) -> JournalError:
+    """Return the error for a call of the system that failed."""
+    return JournalError(f"{doing} {path}: {error.strerror or type(error).__name__}")
+
+
+class JournalFolder:
+    """A folder that only its owner may enter, and what the journal needs to know of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+
+    def prepare(self) -> None:
+        """Make the folder where it is missing, and refuse one that others may enter.
+
+        Raises:
+            JournalError: says what is wrong and what to do.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=FOLDER_MODE)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise fail("the journal's folder cannot be made:", self.path, error) from None
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a folder that is missing, a link, another user's, open to others or not writable.
+
+        Raises:
+            JournalError: says what is wrong and what to do.
+        """
+        try:
+            status = self.path.lstat()
+        except OSError as error:
+            raise fail("the journal's folder cannot be used:", self.path, error) from None
+        if not stat.S_ISDIR(status.st_mode):
+            raise JournalError(f"the journal's folder {self.path} is a link or a file; name a folder")
+        if status.st_uid != os.geteuid():
+            raise JournalError(
+                f"the journal's folder {self.path} belongs to user {status.st_uid} and this process runs as "
+                f"{os.geteuid()}; run as its owner or `chown` it"
+            )
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            raise JournalError(f"others may enter the journal's folder; run `chmod 700 {self.path}`")
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise JournalError(f"the journal's folder {self.path} cannot be written: read-only, or its mode forbids it")
+
+    def check_space(self, floor_bytes: int) -> None:
+        """Refuse a file system that is nearly full.
+
+        Args:
+            floor_bytes: free bytes needed at least.
+
+        Raises:
+            JournalError: too few bytes or no file entries are free.
+        """
+        try:
+            free = os.statvfs(self.path)
+        except OSError as error:
+            raise fail("the journal's folder cannot be used:", self.path, error) from None
+        if free.f_bavail * free.f_frsize < floor_bytes:
+            mebibytes = free.f_bavail * free.f_frsize // 2**20
+            raise JournalError(
+                f"the disk of the journal {self.path} is nearly full: {mebibytes} MiB are free and "
+                f"{floor_bytes // 2**20} MiB are the floor; make room"
+            )
+        if free.f_files and not free.f_favail:
+            raise JournalError(f"the file system of the journal {self.path} can make no more files; remove some")
+
+    def file_system(self) -> str | None:
+        """Return the type of the file system under the folder, such as `ext4`; None where it is not known."""
+        try:
+            lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return None
+        where = self.path.resolve()
+        best: tuple[int, str] | None = None
+        for line in lines:
+            _, point, kind, *_ = line.split(" ")
+            mounted = Path(point.replace("\\040", " "))
+            # Of equal depth the later mount lies on top.
+            if where.is_relative_to(mounted) and (best is None or len(mounted.parts) >= best[0]):
+                best = len(mounted.parts), kind
+        return best[1] if best else None
+
+    def warnings(self) -> list[str]:
+        """Return what weakens the journal's promise without stopping it, in sentences for a person."""
+        found, kind = [], self.file_system()
+        if kind in MEMORY:
+            found.append(f"the journal {self.path} lies in memory ({kind}): it does not survive a restart")
+        if kind in CONTAINER_LAYERS:
+            found.append(f"the journal {self.path} lies in a container's own layer and goes with the container")
+        count = self.set_aside_count()
+        if count:
+            found.append(f"{count} damaged or misfit records lie in {self.path / SET_ASIDE}; look at them")
+        return found
+
+    def files(self, suffix: str) -> Iterator[Path]:
+        """Yield the folder's entries with this suffix by name; none where the folder is missing.
+
+        Raises:
+            JournalError: the folder cannot be read.
+        """
+        try:
+            names = sorted(entry for entry in os.listdir(self.path) if entry.endswith(suffix))  # noqa: PTH208 - names alone are wanted
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise fail("the journal's folder cannot be read:", self.path, error) from None
+        for name in names:
+            yield self.path / name
+
+    def set_aside(self, name: str, content: bytes) -> bool:
+        """Keep bytes under `set-aside/`, on disk before this returns.
+
+        Args:
+            name: the file's name.
+            content: the bytes.
+
+        Returns:
+            False where they were kept already.
+
+        Raises:
+            JournalError: they could not be kept.
+        """
+        room = self.path / SET_ASIDE
+        kept = room / name
+        unfinished = kept.with_name(kept.name + ".unfinished")
+        try:
+            room.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            if kept.exists() and kept.read_bytes() == content:
+                return False
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+            with os.fdopen(os.open(unfinished, flags, FILE_MODE), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(kept)
+            sync_folder(room)
+            sync_folder(self.path)
+        except OSError as error:
+            raise fail("a journal record could not be set aside as", kept, error) from None
+        return True
+
+    def take_aside(self, path: Path) -> None:
+        """Move a whole file of this folder under `set-aside/`.
+
+        Raises:
+            JournalError: it could not be moved.
+        """
+        room = self.path / SET_ASIDE
+        try:
+            room.mkdir(mode=FOLDER_MODE, exist_ok=True)
+            path.rename(room / path.name)
+            sync_folder(room)
+            sync_folder(self.path)
+        except OSError as error:
+            raise fail("a journal file could not be set aside:", path, error) from None
+
+    def set_aside_count(self) -> int:
+        """Return how many files lie under `set-aside/`."""
+        try:
+            return len(os.listdir(self.path / SET_ASIDE))  # noqa: PTH208 - a count alone is wanted
+        except OSError:
+            return 0
+
+
+def sync_folder(path: Path) -> None:
+    """Put a folder's entries on disk.
+
+    Raises:
+        OSError: the system refused.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,166 @@
+"""The writing side of the journal: this process's own segments, begun, filled, synced and let go."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from worker.errors import JournalError
+from worker.vault.journal_entry import RecordId
+from worker.vault.journal_file import SegmentFile
+from worker.vault.journal_folder import JournalFolder, fail
+from worker.vault.journal_segment import FRAME_BYTES, HEADER_BYTES, SEGMENT_ID_BYTES, Header, place_of
+from worker.vault.sealing import Sealer
+
+RESERVE_SHARE: Final = 4
+"""A segment with less than this part of its size left is not started into: what is in flight must fit in it."""
+SEAL_BYTES: Final = 64
+"""More than what sealing adds to a plaintext."""
+
+
+class JournalWriter:
+    """This process's segments: one that takes records, and earlier ones in which records still wait.
+
+    Attributes:
+        lock: guards the segments; only the sync runs outside it, so that writers share it.
+        segments: this process's open segments by name.
+    """
+
+    def __init__(
+        self,
+        folder: JournalFolder,
+        sealer: Sealer,
+        *,
+        owner: str,
+        segment_bytes: int,
+        failpoint: Callable[[str], None],
+        alarm: Callable[[str], None],
+    ) -> None:
+        self.lock = threading.RLock()
+        self.segments: dict[str, SegmentFile] = {}
+        self._folder = folder
+        self._sealer = sealer
+        self._owner = owner
+        self._segment_bytes = segment_bytes
+        self._failpoint = failpoint
+        self._alarm = alarm
+        self._current: SegmentFile | None = None
+
+    def secure_room(self) -> None:
+        """Have a segment in place with room for what may be in flight.
+
+        Raises:
+            JournalError: none can be made.
+        """
+        with self.lock:
+            current = self._current
+            if current is not None and not current.in_place():
+                current.broken = True
+                self._alarm(f"the journal file {current.path} was removed while in use; a new one is begun")
+            try:
+                self._segment_with(self._segment_bytes // RESERVE_SHARE)
+            except OSError as error:
+                raise fail("a journal file cannot be made in", self._folder.path, error) from None
+
+    def append(self, plaintext: bytes) -> RecordId:
+        """Seal, write and sync a record; after a failure once more, in a new segment.
+
+        Raises:
+            JournalError: it is not on disk.
+        """
+        failed: list[RecordId] = []
+        try:
+            record = self._append_once(plaintext, failed)
+        except OSError:
+            try:
+                record = self._append_once(plaintext, failed)
+            except OSError as error:
+                raise fail("an answer could not be journaled in", self._folder.path, error) from None
+        for earlier in failed:
+            self.release(earlier)
+        return record
+
+    def release(self, record: RecordId) -> bool:
+        """Release a record of this process; return False where it is not one."""
+        with self.lock:
+            segment = self.segments.get(record.segment)
+            if segment is None:
+                return False
+            release_in(segment, record.number, self._alarm)
+            if not segment.pending and (segment is not self._current or segment.broken):
+                self._drop(segment)
+            return True
+
+    def close(self) -> None:
+        """Close every segment; those without waiting records go."""
+        with self.lock:
+            for segment in list(self.segments.values()):
+                self._drop(segment)
+
+    def forget(self) -> None:
+        """Begin anew in a forked child: segments and lock are the parent's."""
+        for segment in self.segments.values():
+            segment.forget()
+        self.lock, self.segments, self._current = threading.RLock(), {}, None
+
+    def _append_once(self, plaintext: bytes, failed: list[RecordId]) -> RecordId:
+        with self.lock:
+            segment = self._segment_with(len(plaintext) + FRAME_BYTES + SEAL_BYTES)
+            sealed = self._sealer.seal(plaintext, place_of(segment.segment_id, segment.next_number))
+            number = segment.write(sealed, self._sealer.active_key_id)
+        record = RecordId(segment.name, number)
+        self._failpoint("post_write")
+        try:
+            segment.sync(number)
+        except OSError:
+            failed.append(record)
+            raise
+        self._failpoint("post_fsync")
+        return record
+
+    def _segment_with(self, room: int) -> SegmentFile:
+        """Return the current segment where it has this room, else a new one."""
+        current = self._current
+        if current is not None and not current.broken and current.room >= room:
+            return current
+        self._folder.prepare()
+        header = Header(
+            segment_id=secrets.token_bytes(SEGMENT_ID_BYTES),
+            owner=self._owner,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        size = max(self._segment_bytes, HEADER_BYTES + room)
+        made = SegmentFile.make(self._folder.path, header, size=size)
+        self.segments[made.name], self._current = made, made
+        if current is not None and not current.pending:
+            self._drop(current)
+        return made
+
+    def _drop(self, segment: SegmentFile) -> None:
+        del self.segments[segment.name]
+        if segment is self._current:
+            self._current = None
+        close_segment(segment, self._alarm)
+
+
+def release_in(segment: SegmentFile, number: int, alarm: Callable[[str], None]) -> None:
+    """Flag a record; a flag that cannot be written only brings a harmless replay."""
+    try:
+        segment.release(number)
+    except OSError as error:
+        alarm(str(fail("a journal record could not be released in", segment.path, error)))
+
+
+def close_segment(segment: SegmentFile, alarm: Callable[[str], None]) -> None:
+    """Close a segment; what cannot be removed or synced is told."""
+    try:
+        segment.close()
+    except (OSError, JournalError) as error:
+        alarm(f"the journal file {segment.path} could not be closed: {error}")

@@ -1,0 +1,156 @@
+"""Redaction: the second line of defence for logs, which hides what looks like a secret in any text.
+
+The first line is that no secret is in a text at all. Recognised are tokens by TikTok's prefixes `act.` and `rft.`,
+values behind names such as `access_token`, `client_secret`, `auth_code` or `password` in JSON, URLs, headers and
+printed arguments, and passwords in addresses. A secret without name or prefix cannot be recognised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from worker.vault.token import Token
+
+HIDDEN: Final = "<redacted>"
+TEXT_LIMIT: Final = 2_000
+LINES_LIMIT: Final = 8_000
+READ_LIMIT: Final = 65_536
+"""Longer texts are cut before anything is looked for, so that no text costs more than this."""
+DEPTH_LIMIT: Final = 6
+UNTOUCHED: Final = frozenset({"_record", "_from_structlog"})
+"""What structlog puts into an event for itself and takes out again before rendering."""
+WITH_LINES: Final = frozenset({"exception", "stack"})
+"""What we format ourselves in several lines: tracebacks."""
+
+_NAMES: Final = (
+    r"access[_-]?token|refresh[_-]?token|id[_-]?token|client[_-]?secret|app[_-]?secret|auth[_-]?code|authorization"
+    r"|secret|password|passwd|api[_-]?key|keyring|cookie|(?<![a-z0-9])token"
+)
+_HINT: Final = re.compile(rf"act\.|rft\.|://|(?<![a-z0-9_])code|{_NAMES}", re.IGNORECASE)
+_START: Final = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f][0-9A-Fa-f])|(?<=\\[nrtbf])|(?<=\\x[0-9a-f][0-9a-f]))"
+_TOKEN: Final = re.compile(
+    rf"(?:{_START}(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{{4,}}|(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{{24,}})", re.IGNORECASE
+)
+_MARK: Final = r"""(?:\\*["']|%22|%27)"""
+_EQUALS: Final = rf"{_MARK}?\]?\s*(?:=>?|:|%3D|%3A)\s*|{_MARK}\s*,\s*(?=b?{_MARK})"
+_QUOTED: Final = r"""b?"(?:[^"\\]|\\.)*(?:"|\Z)|b?'(?:[^'\\]|\\.)*(?:'|\Z)|\\+["'][^"']*(?:["']|\Z)|%22.*?(?:%22|\Z)"""
+_SECRET: Final = re.compile(
+    rf"(?P<name>(?:{_NAMES})(?![_-]?(?:expires|type|seconds))[a-z0-9_-]{{0,24}})(?P<equals>{_EQUALS})"
+    rf"(?!{_MARK}?(?:{HIDDEN}|<token ))(?:{_QUOTED}|(?:(?:bearer|basic)\s+)?[^\s\"'&;,)\]}}]+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NUMBER: Final = r"-?\d{1,6}(?![A-Za-z0-9])"
+_CODE: Final = re.compile(
+    rf"(?P<name>(?<![a-z0-9_])code)(?P<equals>{_MARK}\s*[:,]\s*|{_MARK}?\s*=\s*|%3D)"
+    rf"(?!{_MARK}?(?:{HIDDEN}|<token |{_NUMBER}|none\b|null\b))(?:{_QUOTED}|[^\s\"'&;,)\]}}]+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_ADDRESS: Final = re.compile(rf"://(?P<user>[^\s/:@\"']{{0,128}}):(?!{HIDDEN}@)[^\s@]{{0,256}}@")
+_BARE_USER: Final = re.compile(rf"://(?!{HIDDEN}@)[^\s/:@\"']{{1,256}}@")
+_ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_SPACES: Final = re.compile(r"[\t\n\x0b\x0c\r\x85\u2028\u2029]+")
+_BREAKS: Final = re.compile(r"(?:\r\n|[\n\r\x0b\x0c\x85\u2028\u2029])+")
+_CONTROLS: Final = re.compile(
+    r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_NAMED: Final = re.compile(rf"(?:{_NAMES})(?![_-]?(?:expires|type|seconds))", re.IGNORECASE)
+_CUT_WORD: Final = re.compile(r"[^\s\"'&;,]*\Z")
+
+
+def redact(text: str, limit: int = TEXT_LIMIT, *, keep_lines: bool = False) -> str:
+    """Return a text without anything that looks like a secret, without control characters, and bounded.
+
+    Args:
+        text: any text.
+        limit: characters kept at most; of a longer text the middle is left out.
+        keep_lines: True keeps line ends and indents each further line, so that no text forges a line of the log.
+    """
+    if len(text) > READ_LIMIT:
+        text = _CUT_WORD.sub("", text[:READ_LIMIT])
+    if not text.isprintable():
+        text = _clean(text, keep_lines=keep_lines)
+    if _HINT.search(text):
+        text = _hide(text)
+    return text if len(text) <= limit else _cut(text, limit)
+
+
+def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event of the log with every text redacted, in nested values too.
+
+    Numbers, booleans and None stay; bytes become their count; a Token becomes its fingerprint; other objects become
+    their redacted text. Values under names of secrets are hidden whole.
+    """
+    return {_key(key): value if key in UNTOUCHED else _value(key, value, 0) for key, value in event.items()}
+
+
+def _key(key: object) -> str:
+    return redact(str(key), 200)
+
+
+def _value(key: object, value: object, depth: int) -> Any:
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, Token):
+        return repr(value)
+    if isinstance(key, str) and _is_secret(key, value):
+        return HIDDEN
+    if isinstance(value, str):
+        lines = key in WITH_LINES
+        return redact(value, LINES_LIMIT if lines else TEXT_LIMIT, keep_lines=lines)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if depth >= DEPTH_LIMIT:
+        return "<too deep>"
+    if isinstance(value, Mapping):
+        return {_key(name): _value(name, inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return _items(value, depth)
+    return redact(_text(value))
+
+
+def _items(value: list[Any] | tuple[Any, ...] | set[Any] | frozenset[Any], depth: int) -> list[Any]:
+    """Return the items redacted; of a pair whose first is the name of a secret, the second is hidden."""
+    if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str):  # noqa: PLR2004 - a pair
+        return [redact(value[0]), _value(value[0], value[1], depth + 1)]
+    return [_value(None, item, depth + 1) for item in value]
+
+
+def _is_secret(key: str, value: object) -> bool:
+    if _NAMED.search(key):
+        return True
+    return key.lower() == "code" and isinstance(value, (str, bytes)) and not re.fullmatch(_NUMBER, str(value))
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001 - a log line must not fail over an object that cannot be printed
+        return f"<{type(value).__name__} that cannot be printed: {type(error).__name__}>"
+
+
+def _clean(text: str, *, keep_lines: bool) -> str:
+    text = _ESCAPES.sub("", text)
+    if keep_lines:
+        text = _BREAKS.sub("\n  ", text.rstrip()).replace("\t", " ")
+    else:
+        text = _SPACES.sub(" ", text)
+    return _CONTROLS.sub("", text)
+
+
+def _hide(text: str) -> str:
+    text = _ADDRESS.sub(rf"://\g<user>:{HIDDEN}@", text)
+    text = _BARE_USER.sub(f"://{HIDDEN}@", text)
+    text = _SECRET.sub(rf"\g<name>\g<equals>{HIDDEN}", text)
+    text = _CODE.sub(rf"\g<name>\g<equals>{HIDDEN}", text)
+    return _TOKEN.sub(HIDDEN, text)
+
+
+def _cut(text: str, limit: int) -> str:
+    """Leave out the middle: how a text starts and how it ends tells most."""
+    mark = f" [{len(text) - limit} more characters] "
+    kept = limit - len(mark)
+    if kept <= 0:
+        return text[:limit]
+    return text[: kept - kept // 2] + mark + text[len(text) - kept // 2 :]
