@@ -18,6 +18,7 @@ TEXT_LIMIT: Final = 2_000
 LINES_LIMIT: Final = 8_000
 READ_LIMIT: Final = 65_536
 """Longer texts are cut before anything is looked for, so that no text costs more than this."""
+CUT_LIMIT: Final = 4_096
 DEPTH_LIMIT: Final = 6
 UNTOUCHED: Final = frozenset({"_record", "_from_structlog"})
 """What structlog puts into an event for itself and takes out again before rendering."""
@@ -28,7 +29,8 @@ _NAMES: Final = (
     r"access[_-]?token|refresh[_-]?token|id[_-]?token|client[_-]?secret|app[_-]?secret|auth[_-]?code|authorization"
     r"|secret|password|passwd|api[_-]?key|keyring|cookie|(?<![a-z0-9])token"
 )
-_HINT: Final = re.compile(rf"act\.|rft\.|://|(?<![a-z0-9_])code|{_NAMES}", re.IGNORECASE)
+_HINTS: Final = ("act.", "rft.", "://", "code", "token", "secret", "pass", "key", "authorization", "cookie")
+"""One of these, in small letters, is in every text that the patterns below can find something in."""
 _START: Final = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f][0-9A-Fa-f])|(?<=\\[nrtbf])|(?<=\\x[0-9a-f][0-9a-f]))"
 _TOKEN: Final = re.compile(
     rf"(?:{_START}(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{{4,}}|(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{{24,}})", re.IGNORECASE
@@ -47,7 +49,7 @@ _CODE: Final = re.compile(
     rf"(?!{_MARK}?(?:{HIDDEN}|<token |{_NUMBER}|none\b|null\b))(?:{_QUOTED}|[^\s\"'&;,)\]}}]+)",
     re.IGNORECASE | re.DOTALL,
 )
-_ADDRESS: Final = re.compile(rf"://(?P<user>[^\s/:@\"']{{0,128}}):(?!{HIDDEN}@)[^\s@]{{0,256}}@")
+_ADDRESS: Final = re.compile(rf"://(?P<user>[^\s/:@\"']{{0,128}}):(?!{HIDDEN}@)[^\s\"']{{0,256}}@")
 _BARE_USER: Final = re.compile(rf"://(?!{HIDDEN}@)[^\s/:@\"']{{1,256}}@")
 _ESCAPES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _SPACES: Final = re.compile(r"[\t\n\x0b\x0c\r\x85\u2028\u2029]+")
@@ -68,10 +70,12 @@ def redact(text: str, limit: int = TEXT_LIMIT, *, keep_lines: bool = False) -> s
         keep_lines: True keeps line ends and indents each further line, so that no text forges a line of the log.
     """
     if len(text) > READ_LIMIT:
-        text = _CUT_WORD.sub("", text[:READ_LIMIT])
+        # A word that the cut halves may be half a secret that no pattern knows any more.
+        text = text[: READ_LIMIT - CUT_LIMIT] + _CUT_WORD.sub("", text[READ_LIMIT - CUT_LIMIT : READ_LIMIT])
     if not text.isprintable():
         text = _clean(text, keep_lines=keep_lines)
-    if _HINT.search(text):
+    lowered = text.lower()
+    if any(hint in lowered for hint in _HINTS):
         text = _hide(text)
     return text if len(text) <= limit else _cut(text, limit)
 
@@ -96,25 +100,23 @@ def _value(key: object, value: object, depth: int) -> Any:
         return repr(value)
     if isinstance(key, str) and _is_secret(key, value):
         return HIDDEN
-    if isinstance(value, str):
-        lines = key in WITH_LINES
-        return redact(value, LINES_LIMIT if lines else TEXT_LIMIT, keep_lines=lines)
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        return _nested(value, depth + 1)
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"<{len(value)} bytes>"
-    if depth >= DEPTH_LIMIT:
+    lines = key in WITH_LINES
+    return redact(_text(value), LINES_LIMIT if lines else TEXT_LIMIT, keep_lines=lines)
+
+
+def _nested(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | set[Any] | frozenset[Any], depth: int) -> Any:
+    """Return what is inside redacted; of a pair whose first is the name of a secret, the second is hidden."""
+    if depth > DEPTH_LIMIT:
         return "<too deep>"
     if isinstance(value, Mapping):
-        return {_key(name): _value(name, inner, depth + 1) for name, inner in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return _items(value, depth)
-    return redact(_text(value))
-
-
-def _items(value: list[Any] | tuple[Any, ...] | set[Any] | frozenset[Any], depth: int) -> list[Any]:
-    """Return the items redacted; of a pair whose first is the name of a secret, the second is hidden."""
+        return {_key(name): _value(name, inner, depth) for name, inner in value.items()}
     if isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], str):  # noqa: PLR2004 - a pair
-        return [redact(value[0]), _value(value[0], value[1], depth + 1)]
-    return [_value(None, item, depth + 1) for item in value]
+        return [redact(value[0]), _value(value[0], value[1], depth)]
+    return [_value(None, item, depth) for item in value]
 
 
 def _is_secret(key: str, value: object) -> bool:
@@ -132,10 +134,7 @@ def _text(value: object) -> str:
 
 def _clean(text: str, *, keep_lines: bool) -> str:
     text = _ESCAPES.sub("", text)
-    if keep_lines:
-        text = _BREAKS.sub("\n  ", text.rstrip()).replace("\t", " ")
-    else:
-        text = _SPACES.sub(" ", text)
+    text = _BREAKS.sub("\n  ", text.rstrip()).replace("\t", " ") if keep_lines else _SPACES.sub(" ", text)
     return _CONTROLS.sub("", text)
 
 
