@@ -193,9 +193,9 @@ def test_a_file_is_read_as_a_stream(store: Store, sealer: Sealer) -> None:
                 seen.append(store.fleet_status().total)
             yield line(number) + "\n"
 
-    report = ImportReport()
+    report, bad = ImportReport(), list[BadLine]()
     importer = Importer(store=store, sealer=sealer, renew_at=2 / 3)
-    importer.run(io.BufferedReader(_Endless(lines()), 128), report=report, on_bad=[].append)
+    importer.run(io.BufferedReader(_Endless(lines()), 128), report=report, on_bad=bad.append)
 
     assert report.created == 3 * BATCH
     assert seen == [2 * BATCH]

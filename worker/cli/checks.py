@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from worker.cli import output
@@ -20,8 +18,6 @@ State = Literal["ok", "warn", "fail", "skip"]
 CLOCK_WARN_SECONDS: Final = 2.0
 CLOCK_FAIL_SECONDS: Final = 60.0
 SPACE_WARN_BYTES: Final = 256 * 1024 * 1024
-MEMORY_FILESYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
-MOUNTS: Final = Path("/proc/self/mounts")
 
 
 @dataclass(frozen=True)
@@ -90,18 +86,15 @@ def keyring(services: Services) -> Finding:
 
 
 def journal(services: Services) -> Finding:
-    """Look whether the journal can be written, where it lies, and whether answers wait in it."""
+    """Look whether the journal can be written, on what disk it lies, and how many answers are in it."""
     services.journal.ready()
     folder = services.settings.journal_dir
-    kind = filesystem_of(folder.resolve())
     free = shutil.disk_usage(folder).free
-    if kind in MEMORY_FILESYSTEMS:
-        return Finding("journal", "fail", f"{folder} lies in memory ({kind}) and does not survive a restart")
-    waiting = services.journal.pending
-    text = f"{folder} can be written, {free // 1024 // 1024} MiB free"
+    text = f"{folder} can be written, {free // 1024 // 1024} MiB free, {services.journal.waiting()} answers in it"
+    warnings = services.journal.warnings()
     if free < SPACE_WARN_BYTES:
-        return Finding("journal", "warn", f"{text}: make room")
-    return Finding("journal", "warn" if waiting else "ok", text + (f", {waiting} answers wait" if waiting else ""))
+        warnings.append("make room")
+    return Finding("journal", "warn" if warnings else "ok", "; ".join([text, *warnings]))
 
 
 def brake(services: Services) -> Finding:
@@ -134,17 +127,3 @@ def notices(services: Services) -> Finding:
     newest = services.store.undelivered_notices(1)[0]
     where = "" if services.settings.notice_url else "; EVERTOKEN_NOTICE_URL is not set, so they wait here"
     return Finding("notices", "warn", f"{waiting} wait, the oldest is {newest.kind}: {newest.detail}{where}")
-
-
-def filesystem_of(path: Path) -> str | None:
-    """Return the type of the file system that a path lies on, or None where this system does not tell."""
-    if not MOUNTS.exists():
-        return None
-    best, kind = "", None
-    for line in MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines():
-        _, point, found, *_ = line.split(" ")
-        point = point.replace("\\040", " ")
-        inside = point == "/" or str(path) == point or str(path).startswith(point.rstrip("/") + os.sep)
-        if inside and len(point) >= len(best):
-            best, kind = point, found
-    return kind

@@ -23,6 +23,7 @@ class KeyUse:
     Attributes:
         state: `active` seals new pairs, `older` only opens, `missing` is not in the keyring.
         pairs: stored pairs that it sealed.
+        journal: records in this host's journal that it sealed.
         opens: whether its sentinel and one of its pairs open with this keyring; None where neither was found.
         remark: what is wrong, or empty.
     """
@@ -30,6 +31,7 @@ class KeyUse:
     key_id: int
     state: Literal["active", "older", "missing"]
     pairs: int
+    journal: int
     opens: bool | None
     remark: str
 
@@ -40,13 +42,16 @@ def key_rows(services: Services) -> list[KeyUse]:
     Raises:
         StoreUnavailableError: the database does not answer.
     """
-    usage = services.store.key_usage()
+    pairs = services.store.key_usage()
+    journal = services.journal.key_usage()
     sentinels = services.store.sentinels()
-    samples = _samples(services, {key_id for key_id, pairs in usage.items() if pairs})
-    return [
-        _use(services, key_id, usage.get(key_id, 0), samples.get(key_id), sentinels.get(key_id))
-        for key_id in sorted(set(services.keyring.keys) | set(usage))
-    ]
+    samples = _samples(services, {key_id for key_id, count in pairs.items() if count})
+    rows = []
+    for key_id in sorted(set(services.keyring.keys) | set(pairs) | set(journal)):
+        state = _state(services, key_id)
+        opens, remark = _try(services, key_id, samples.get(key_id), sentinels.get(key_id))
+        rows.append(KeyUse(key_id, state, pairs.get(key_id, 0), journal.get(key_id, 0), opens, remark))
+    return rows
 
 
 def _samples(services: Services, wanted: set[int]) -> dict[int, StoredPair]:
@@ -65,20 +70,24 @@ def _samples(services: Services, wanted: set[int]) -> dict[int, StoredPair]:
     return found
 
 
-def _use(services: Services, key_id: int, pairs: int, sample: StoredPair | None, sentinel: bytes | None) -> KeyUse:
+def _state(services: Services, key_id: int) -> Literal["active", "older", "missing"]:
+    if key_id not in services.keyring.keys:
+        return "missing"
+    return "active" if key_id == services.keyring.active else "older"
+
+
+def _try(services: Services, key_id: int, sample: StoredPair | None, sentinel: bytes | None) -> tuple[bool | None, str]:
+    """Open what there is of this key; return whether it opens and, where not, why."""
     from worker.preflight import SENTINEL_PLACE  # noqa: PLC0415 - Celery loads the commands on every start
     from worker.vault import PairPlace  # noqa: PLC0415 - as above
 
-    keyring = services.keyring
-    if key_id not in keyring.keys:
-        return KeyUse(key_id, "missing", pairs, opens=False, remark="the keyring lacks this key")
-    state: Literal["active", "older"] = "active" if key_id == keyring.active else "older"
+    if key_id not in services.keyring.keys:
+        return False, "the keyring lacks this key"
     try:
         if sentinel is not None:
             services.sealer.open(sentinel, SENTINEL_PLACE)
         if sample is not None:
             services.sealer.open_access(sample.sealed, PairPlace(sample.creator_id, sample.consent, sample.generation))
     except SealError:
-        return KeyUse(key_id, state, pairs, opens=False, remark="the keyring holds other bytes under this id")
-    tried = sentinel is not None or sample is not None
-    return KeyUse(key_id, state, pairs, opens=True if tried else None, remark="")
+        return False, "the keyring holds other bytes under this id"
+    return (None if sentinel is None and sample is None else True), ""

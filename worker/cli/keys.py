@@ -55,8 +55,8 @@ def status(*, as_json: bool) -> None:
     else:
         opens = {True: "yes", False: "NO", None: "not tried"}
         output.print_table(
-            ("key", "state", "pairs", "opens", "remark"),
-            [(row.key_id, row.state, row.pairs, opens[row.opens], row.remark) for row in rows],
+            ("key", "state", "pairs", "journal", "opens", "remark"),
+            [(row.key_id, row.state, row.pairs, row.journal, opens[row.opens], row.remark) for row in rows],
         )
     if any(row.opens is False for row in rows):
         sys.exit(output.FINDING)

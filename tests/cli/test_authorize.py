@@ -1,0 +1,328 @@
+"""From a consent link to a stored grant and back to its end, against the sandbox and real stores."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from worker.authorize import Authorizer
+from worker.errors import (
+    GiveUpError,
+    InDoubtError,
+    JournalError,
+    NotFoundError,
+    NotReadyError,
+    NotSentError,
+    UsageError,
+)
+from worker.exchanges import Exchanges
+from worker.sandbox.process import RunningSandbox
+from worker.store import GrantStatus, Store, open_store
+from worker.telemetry import silent
+from worker.tiktok import EXCHANGE_CALL, RawAnswer, fields_for_scope
+from worker.vault import Journal, Keyring, PairPlace, Sealer, Token
+
+New = Callable[..., Authorizer]
+Visit = Callable[..., str]
+HeldBy = Callable[[str], tuple[Token, Token]]
+
+
+def held(store: Store, sealer: Sealer, creator_id: str) -> tuple[Token, Token]:
+    """Return the pair that is current for a creator."""
+    pair = store.current_pair(creator_id)
+    place = PairPlace(creator_id, pair.consent, pair.generation)
+    return sealer.open_access(pair.sealed, place), sealer.open_refresh(pair.sealed, place)
+
+
+@pytest.fixture
+def held_by(store: Store, sealer: Sealer) -> HeldBy:
+    """Return a look at the pair that is current for a creator."""
+    return lambda creator_id: held(store, sealer, creator_id)
+
+
+def exchanges_of(sandbox: RunningSandbox) -> int:
+    """Return how many exchanges the sandbox has seen."""
+    return sum(sandbox.stats()["calls"].get(EXCHANGE_CALL, {}).values())
+
+
+def test_a_consent_becomes_a_grant(store: Store, journal: Journal, new_authorizer: New, visit: Visit) -> None:
+    """Link, redirect with an encoded code, exchange: the grant serves a token that TikTok knows as this creator's."""
+    authorizer = new_authorizer()
+    asked = parse_qs(urlsplit(authorizer.url(store.ping())).query)
+    redirect = visit(authorizer.url(store.ping()), "consent-1")
+
+    grant = authorizer.exchange(redirect)
+
+    assert "%2A" in redirect
+    assert asked["scope"] == ["user.info.basic,user.info.stats"]
+    assert (grant.creator_id, grant.consent, grant.status) == ("consent-1", 1, GrantStatus.ACTIVE)
+    assert grant.scope == "user.info.basic,user.info.stats"
+    assert grant.access_expires_at - grant.issued_at == timedelta(days=1)
+    assert grant.issued_at <= grant.next_refresh_at <= grant.issued_at + timedelta(days=1) * 0.7
+    assert store.due_pulls(10) == [grant.grant_id]
+    assert journal.pending == 0
+
+
+def test_a_second_consent_replaces_the_first(
+    sandbox: RunningSandbox, store: Store, sealer: Sealer, new_authorizer: New, visit: Visit
+) -> None:
+    """A creator who authorizes again gets the next consent, and its pair is the one that is served."""
+    authorizer = new_authorizer()
+    authorizer.exchange(visit(authorizer.url(store.ping()), "consent-2"))
+    first = held(store, sealer, "consent-2")
+
+    grant = authorizer.exchange(visit(authorizer.url(store.ping()), "consent-2", sandbox_scope="user.info.basic"))
+
+    assert grant.consent == 2
+    assert grant.scope == "user.info.basic"
+    assert held(store, sealer, "consent-2") != first
+
+
+def test_a_code_works_once(store: Store, new_authorizer: New, visit: Visit) -> None:
+    """A redirect that is pasted twice is refused by TikTok, in a clear sentence, and harms nothing."""
+    authorizer = new_authorizer()
+    redirect = visit(authorizer.url(store.ping()), "once-1")
+    authorizer.exchange(redirect)
+
+    with pytest.raises(GiveUpError, match="used already or is too old") as caught:
+        authorizer.exchange(redirect)
+
+    assert caught.value.code == 40110
+    assert store.grant("once-1").consent == 1
+
+
+def test_a_refusal_of_the_page_is_explained(store: Store, new_authorizer: New, visit: Visit) -> None:
+    """A creator who declines is told as such."""
+    authorizer = new_authorizer()
+
+    with pytest.raises(UsageError, match="did not agree"):
+        authorizer.exchange(visit(authorizer.url(store.ping()), "deny-1", sandbox_decision="deny"))
+
+
+def test_an_old_or_foreign_state_sends_nothing(
+    sandbox: RunningSandbox, store: Store, new_authorizer: New, visit: Visit
+) -> None:
+    """A redirect whose state is too old or not ours is refused before the code leaves."""
+    authorizer = new_authorizer()
+    stale = visit(authorizer.url(store.ping() - timedelta(seconds=601)), "state-1")
+    before = exchanges_of(sandbox)
+
+    with pytest.raises(UsageError, match="was good for 600 s"):
+        authorizer.exchange(stale)
+    with pytest.raises(UsageError, match="not signed with this keyring"):
+        authorizer.exchange(stale.replace("state=", "state=A"))
+
+    assert exchanges_of(sandbox) == before
+
+
+def test_a_code_is_not_spent_where_its_pair_cannot_be_kept(
+    store: Store, new_authorizer: New, visit: Visit, tmp_path: Path, free_port: int
+) -> None:
+    """With the journal below its floor or the database away nothing is sent, so the same redirect works later."""
+    redirect = visit(new_authorizer().url(store.ping()), "kept-1")
+    full = Journal(tmp_path / "full", Sealer(Keyring.new()), owner="test", floor_bytes=2**62)
+    away = open_store(f"postgresql://nobody@127.0.0.1:{free_port}/none")
+
+    with closing(full), pytest.raises(JournalError):
+        new_authorizer(journal=full).exchange(redirect)
+    with closing(away), pytest.raises(NotReadyError):
+        new_authorizer(store=away).exchange(redirect)
+
+    assert new_authorizer().exchange(redirect).creator_id == "kept-1"
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[tuple[Store, Callable[[str], None], Callable[[], None]]]:
+    """Return a store, a step at which its database stops taking writes, and what heals it."""
+    path = tmp_path / "failing.db"
+    store = open_store(f"sqlite:///{path}", statement_seconds=0.2)
+    store.upgrade()
+    with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
+
+        def fail(step: str) -> None:
+            if step == "post_recv":
+                blocker.execute("BEGIN EXCLUSIVE")
+
+        def heal() -> None:
+            blocker.execute("COMMIT")
+
+        yield store, fail, heal
+    store.close()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_pair_that_came_is_kept_while_the_database_is_away(
+    failing: tuple[Store, Callable[[str], None], Callable[[], None]],
+    sealer: Sealer,
+    journal: Journal,
+    new_authorizer: New,
+    visit: Visit,
+) -> None:
+    """A pair that the database does not take stays in the journal, and its replay makes the grant, once."""
+    store, fail, heal = failing
+    authorizer = new_authorizer(store=store, failpoint=fail)
+    redirect = visit(authorizer.url(store.ping()), "journal-1")
+
+    with pytest.raises(NotReadyError, match="kept in the journal"):
+        authorizer.exchange(redirect)
+    heal()
+    assert journal.pending == 1
+    with pytest.raises(NotFoundError):
+        store.grant("journal-1")
+
+    for _ in range(2):
+        replay(journal, Exchanges(store=store, sealer=sealer, renew_at=2 / 3, hook=silent))
+    assert store.grant("journal-1").consent == 1
+    assert held(store, sealer, "journal-1")[0].reveal().startswith("act.")
+
+
+def replay(journal: Journal, exchanges: Exchanges) -> None:
+    """Store what the journal holds, as the upkeep does, and leave it there."""
+    for entry, _ in journal.replay():
+        assert entry.kind == "exchange"
+        raw = RawAnswer(
+            call=entry.call,
+            http_status=entry.http_status,
+            body=entry.body,
+            complete=entry.complete,
+            fault=entry.fault,
+            retry_after=entry.retry_after,
+        )
+        exchanges.store_replayed(raw, sent_at=entry.sent_at)
+
+
+def raw_answer(creator_id: str, mark: str) -> RawAnswer:
+    """Return an exchange's answer as TikTok gives it."""
+    body = (
+        f'{{"code":0,"message":"OK","request_id":"1","data":{{"open_id":"{creator_id}","access_token":"act.{mark}",'
+        f'"expires_in":86400,"refresh_token":"rft.{mark}","refresh_token_expires_in":31536000,'
+        '"scope":"user.info.basic","token_type":"Bearer"}}'
+    )
+    return RawAnswer(call=EXCHANGE_CALL, http_status=200, body=body.encode(), complete=True)
+
+
+@pytest.fixture
+def exchanges(store: Store, sealer: Sealer) -> Exchanges:
+    """Return what stores replayed answers."""
+    return Exchanges(store=store, sealer=sealer, renew_at=2 / 3, hook=silent)
+
+
+@pytest.fixture
+def sent_at(store: Store) -> datetime:
+    """Return a time a minute ago, when an answer that is replayed now was asked for."""
+    return store.ping() - timedelta(minutes=1)
+
+
+def test_a_replay_of_a_later_answer_is_stored(
+    store: Store, sealer: Sealer, exchanges: Exchanges, sent_at: datetime
+) -> None:
+    """An answer that is newer than the current consent is a new consent, also when it comes from the journal."""
+    exchanges.store_replayed(raw_answer("replay-1", "old"), sent_at=sent_at)
+
+    exchanges.store_replayed(raw_answer("replay-1", "new"), sent_at=store.ping() + timedelta(seconds=1))
+
+    assert store.grant("replay-1").consent == 2
+    assert held(store, sealer, "replay-1")[1].reveal() == "rft.new"
+
+
+def test_a_replay_never_undoes_what_came_later(
+    held_by: HeldBy, store: Store, new_authorizer: New, exchanges: Exchanges, visit: Visit
+) -> None:
+    """An older answer changes nothing after a later consent, nor after a revocation."""
+    authorizer = new_authorizer()
+    authorizer.exchange(visit(authorizer.url(store.ping()), "replay-2"))
+    current, sent_at = held_by("replay-2"), store.ping() - timedelta(minutes=1)
+
+    exchanges.store_replayed(raw_answer("replay-2", "old"), sent_at=sent_at)
+    assert held_by("replay-2") == current
+    assert store.grant("replay-2").consent == 1
+
+    authorizer.revoke("replay-2")
+    exchanges.store_replayed(raw_answer("replay-2", "old"), sent_at=sent_at)
+    assert store.grant("replay-2").status is GrantStatus.REVOKED
+
+
+def test_a_replay_knows_its_pair_after_refreshes(store: Store, exchanges: Exchanges, sent_at: datetime) -> None:
+    """A pair that is stored already is not stored again as a newer consent, whatever the clocks say."""
+    exchanges.store_replayed(raw_answer("replay-3", "one"), sent_at=sent_at)
+    later = store.ping() + timedelta(hours=1)
+
+    exchanges.store_replayed(raw_answer("replay-3", "one"), sent_at=later)
+
+    assert store.grant("replay-3").consent == 1
+
+
+def test_an_answer_cut_after_both_tokens_is_used(
+    sandbox: RunningSandbox, store: Store, new_authorizer: New, visit: Visit
+) -> None:
+    """A connection that breaks after the last token costs nothing."""
+    authorizer = new_authorizer()
+    sandbox.fault("cut", creator="cut-1", at=-3, part="body", framing="length", how="fin")
+
+    grant = authorizer.exchange(visit(authorizer.url(store.ping()), "cut-1"))
+
+    assert grant.creator_id == "cut-1"
+
+
+def test_a_lost_answer_is_told(
+    sandbox: RunningSandbox, store: Store, journal: Journal, new_authorizer: New, visit: Visit
+) -> None:
+    """Where no answer comes the person is told to begin again, and nothing is left behind."""
+    authorizer = new_authorizer()
+    sandbox.fault("lost", creator="lost-1", how="rst")
+
+    with pytest.raises(InDoubtError, match="the code may be spent"):
+        authorizer.exchange(visit(authorizer.url(store.ping()), "lost-1"))
+
+    assert journal.pending == 0
+    assert store.grants() == []
+
+
+def test_an_unreachable_tiktok_spends_no_code(store: Store, new_authorizer: New, visit: Visit, free_port: int) -> None:
+    """Where nothing was sent, the same redirect can be pasted again."""
+    redirect = visit(new_authorizer().url(store.ping()), "unsent-1")
+
+    with pytest.raises(NotSentError):
+        new_authorizer(base_url=f"http://127.0.0.1:{free_port}/open_api").exchange(redirect)
+
+    assert new_authorizer().exchange(redirect).creator_id == "unsent-1"
+
+
+def test_a_revocation_ends_the_consent_on_both_sides(
+    sandbox: RunningSandbox, store: Store, sealer: Sealer, new_authorizer: New, visit: Visit
+) -> None:
+    """After a revocation TikTok refuses the token and no pair is held here."""
+    authorizer = new_authorizer()
+    grant = authorizer.exchange(visit(authorizer.url(store.ping()), "revoke-1"))
+    assert fields_for_scope(grant.scope.split(","))
+
+    authorizer.revoke("revoke-1")
+
+    assert sandbox.control("creator", {"creator": "revoke-1"})["revoked"] is True
+    assert store.grant("revoke-1").status is GrantStatus.REVOKED
+    assert store.all_pairs() == []
+    with pytest.raises(NotFoundError):
+        authorizer.revoke("revoke-1")
+
+
+def test_a_revocation_that_tiktok_does_not_confirm_changes_nothing(
+    sandbox: RunningSandbox, store: Store, sealer: Sealer, new_authorizer: New, visit: Visit
+) -> None:
+    """As long as TikTok has not confirmed, the grant lives on here, and the command can be run again."""
+    authorizer = new_authorizer()
+    authorizer.exchange(visit(authorizer.url(store.ping()), "revoke-2"))
+    sandbox.fault("lost", creator="revoke-2", call="revoke", how="rst", rotates=False)
+
+    with pytest.raises(InDoubtError):
+        authorizer.revoke("revoke-2")
+
+    assert store.grant("revoke-2").status is GrantStatus.ACTIVE
+    sandbox.heal()
+    authorizer.revoke("revoke-2")
+    assert store.grant("revoke-2").status is GrantStatus.REVOKED

@@ -1,0 +1,471 @@
+"""Our commands as people and scripts use them: what they print, their JSON and their exit statuses."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from celery import Celery
+from celery.bin.base import CLIContext
+from click.testing import CliRunner, Result
+
+from worker.cli.authorize import authorize
+from worker.cli.db import db
+from worker.cli.doctor import doctor
+from worker.cli.grants import grants
+from worker.cli.keys import keys
+from worker.sandbox.process import RunningSandbox
+from worker.store import GrantStatus, Store
+from worker.vault import Keyring
+
+Visit = Callable[..., str]
+STATUS_NAMES = {
+    "total",
+    "by_status",
+    "fresh",
+    "due",
+    "overdue",
+    "expired",
+    "in_doubt",
+    "needs_reauth",
+    "least_seconds_left",
+    "oldest_due_seconds",
+}
+
+
+class Cli:
+    """Runs commands in this process, under an app of the right name."""
+
+    def __init__(self, broker: str, *, main: str = "evertoken") -> None:
+        self.app = Celery(main, broker=broker)
+        self.app.conf.task_routes = {"tasks.refresh.*": {"queue": "refresh"}, "tasks.pull.*": {"queue": "pull"}}
+        self.said: list[str] = []
+
+    def __call__(self, group: click.Command, *arguments: str, stdin: str | None = None) -> Result:
+        """Run a command; an exception that is not an exit fails the test."""
+        context = CLIContext(app=self.app, no_color=True, workdir=None)
+        result = CliRunner().invoke(group, arguments, obj=context, input=stdin)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        self.said.append(result.output)
+        return result
+
+    def json(self, group: click.Command, *arguments: str, exit_code: int = 0) -> Any:
+        """Run a command with `--json` and return what it printed."""
+        result = self(group, *arguments, "--json")
+        assert result.exit_code == exit_code, result.output
+        return json.loads(result.stdout)
+
+
+@pytest.fixture
+def environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sandbox: RunningSandbox, keyring: Keyring, redis_url: str
+) -> dict[str, str]:
+    """Return the environment's settings, all but the database's; the current folder holds no `.env`."""
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "EVERTOKEN_TIKTOK_APP_ID": sandbox.options.app_id,
+        "EVERTOKEN_TIKTOK_APP_SECRET": sandbox.options.app_secret,
+        "EVERTOKEN_TIKTOK_REDIRECT_URI": sandbox.options.redirect_uri,
+        "EVERTOKEN_TIKTOK_BASE_URL": sandbox.url,
+        "EVERTOKEN_TIKTOK_AUTHORIZE_URL": sandbox.authorize_url,
+        "EVERTOKEN_KEYRING": keyring.to_json(),
+        "EVERTOKEN_REDIS_URL": redis_url,
+        "EVERTOKEN_JOURNAL_DIR": str(tmp_path / "journal"),
+        "EVERTOKEN_RUN_DIR": str(tmp_path / "run"),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    return settings
+
+
+@pytest.fixture
+def cli(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, store_url: str) -> Cli:
+    """Return a runner of commands on a migrated database."""
+    monkeypatch.setenv("EVERTOKEN_DATABASE_URL", store_url)
+    return Cli(environment["EVERTOKEN_REDIS_URL"])
+
+
+@pytest.fixture
+def creator(cli: Cli, visit: Visit) -> str:
+    """Authorize a creator by our own commands, and return its id."""
+    link = cli.json(authorize, "url")["url"]
+    result = cli(authorize, "exchange", "-", stdin=visit(link, "creator-1") + "\n")
+    assert result.exit_code == 0, result.output
+    return "creator-1"
+
+
+def test_another_app_is_refused(environment: dict[str, str]) -> None:
+    """Without `-A worker` Celery runs a default app; our commands say so and do nothing."""
+    result = Cli(environment["EVERTOKEN_REDIS_URL"], main="default")(grants, "status")
+
+    assert result.exit_code == 2
+    assert "celery -A worker" in result.stderr
+
+
+def test_a_missing_setting_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is missing is said in a line, with exit status 2 and no traceback."""
+    monkeypatch.delenv("EVERTOKEN_TIKTOK_APP_ID")
+
+    result = cli(grants, "status")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: EVERTOKEN_TIKTOK_APP_ID is missing")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", "nobody"),
+        ("explain", "nobody"),
+        ("refresh", "nobody"),
+        ("refresh", "nobody", "--now"),
+        ("pull", "nobody"),
+        ("pull", "nobody", "--now"),
+        ("revoke", "nobody", "--yes"),
+        ("token", "nobody"),
+    ],
+)
+def test_an_unknown_creator_is_told(cli: Cli, arguments: tuple[str, ...]) -> None:
+    """Each command that takes a creator says in a sentence that it knows none of that id, and exits 1."""
+    result = cli(grants, *arguments)
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "nobody" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_database_that_is_away_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    """A database that does not answer is a finding in one line, without its password."""
+    monkeypatch.setenv("EVERTOKEN_DATABASE_URL", f"postgresql://nobody:CANARY@127.0.0.1:{free_port}/x")
+
+    result = cli(grants, "status")
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert "CANARY" not in result.output
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_database_is_checked_and_migrated(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, empty_database_url: str
+) -> None:
+    """`db check` finds an empty database wanting, `db upgrade` migrates it, and again does nothing."""
+    monkeypatch.setenv("EVERTOKEN_DATABASE_URL", empty_database_url)
+    cli = Cli(environment["EVERTOKEN_REDIS_URL"])
+
+    before = cli.json(db, "check", exit_code=1)
+    first = cli.json(db, "upgrade")
+    again = cli.json(db, "upgrade")
+    after = cli.json(db, "check")
+
+    assert (before["at"], before["current"]) == (None, False)
+    assert first["at"] == before["wanted"] == again["before"]
+    assert after["current"] is True
+
+
+def test_a_new_keyring_is_written_once_for_its_owner(environment: dict[str, str], tmp_path: Path) -> None:
+    """`keys new --out` makes a file that only its owner reads, and never overwrites one."""
+    cli, out = Cli(environment["EVERTOKEN_REDIS_URL"]), tmp_path / "keyring.json"
+
+    first = cli(keys, "new", "--out", str(out))
+    text = out.read_text()
+    again = cli(keys, "new", "--out", str(out))
+
+    assert first.exit_code == 0
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert Keyring.from_json(text).active == 1
+    assert again.exit_code == 2
+    assert out.read_text() == text
+    assert text.strip() not in first.output + again.output
+
+
+def test_a_new_keyring_needs_no_settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first command of a fresh installation works before there is any setting."""
+    for name in environment:
+        monkeypatch.delenv(name)
+
+    result = Cli("memory://")(keys, "new")
+
+    assert Keyring.from_json(result.stdout).active == 1
+
+
+def test_keys_in_use_are_shown(cli: Cli, creator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`keys status` counts pairs by key, and finds out a keyring that does not open them."""
+    assert cli.json(keys, "status")["keys"] == [
+        {"key_id": 1, "state": "active", "pairs": 1, "journal": 0, "opens": True, "remark": ""}
+    ]
+
+    monkeypatch.setenv("EVERTOKEN_KEYRING", Keyring.new().to_json())
+    (other,) = cli.json(keys, "status", exit_code=1)["keys"]
+    assert other["opens"] is False
+
+    fresh = Keyring.new()
+    renamed = Keyring(active=2, keys={2: fresh.keys[1]}, fingerprint_key=fresh.fingerprint_key)
+    monkeypatch.setenv("EVERTOKEN_KEYRING", renamed.to_json())
+    missing, unused = cli.json(keys, "status", exit_code=1)["keys"]
+    assert (missing["state"], missing["opens"]) == ("missing", False)
+    assert (unused["state"], unused["opens"]) == ("active", None)
+
+
+def test_a_whole_life_by_commands(cli: Cli, creator: str, store: Store) -> None:
+    """Authorize, pull, refresh, pull again, look, and revoke: every step by its command."""
+    assert cli.json(grants, "pull", creator, "--now")["kind"] == "pulled"
+    first = cli(grants, "token", creator).stdout
+    assert cli.json(grants, "refresh", creator, "--now")["kind"] == "refreshed"
+    assert cli(grants, "token", creator, "--min-validity", "86000").stdout != first
+    assert cli.json(grants, "pull", creator, "--now")["kind"] == "pulled"
+
+    shown = cli.json(grants, "show", creator)
+    assert (shown["creator_id"], shown["status"], shown["pair_generation"]) == (creator, "active", 2)
+    assert "display_name" in shown["snapshot"]["data"]
+    told = cli.json(grants, "explain", creator)
+    assert [event["kind"] for event in told["events"]] == ["consent", "pull", "attempt", "pull"]
+    assert "renewal window" in told["next"]["refresh_why"]
+    for command in ("show", "explain"):
+        assert creator in cli(grants, command, creator).stdout
+
+    assert cli.json(grants, "revoke", creator, "--yes")["status"] == "revoked"
+    assert store.grant(creator).status is GrantStatus.REVOKED
+    assert cli(grants, "token", creator).exit_code == 1
+
+
+def test_a_token_is_printed_alone(cli: Cli, creator: str) -> None:
+    """Standard output holds the token and a line break, so that scripts can use it as it is."""
+    result = cli(grants, "token", creator, "--min-validity", "3600")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith("act.")
+    assert result.stdout.count("\n") == 1
+    assert result.stderr == ""
+
+
+def test_a_token_that_ends_too_soon_is_not_printed(cli: Cli, creator: str) -> None:
+    """Where no token is valid for as long as asked, nothing is printed but a sentence on standard error."""
+    result = cli(grants, "token", creator, "--min-validity", "90000")
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "less than the 90000 s asked for" in result.stderr
+
+
+def test_no_command_shows_a_secret(cli: Cli, creator: str, visit: Visit) -> None:
+    """Every token, code and secret of the sandbox holds a canary, which only `grants token` may print."""
+    cli(grants, "refresh", creator, "--now")
+    cli(grants, "pull", creator, "--now")
+    for arguments in (("status",), ("list",), ("show", creator), ("explain", creator)):
+        cli(grants, *arguments)
+        cli.json(grants, *arguments, exit_code=0)
+    cli(keys, "status")
+    cli(doctor, "--offline")
+    used = visit(cli.json(authorize, "url")["url"], creator)
+    assert "CANARY" in used
+    for _ in range(2):
+        cli(authorize, "exchange", used)
+    cli(authorize, "exchange", used.replace("state=", "state=x"))
+    cli(grants, "revoke", creator, "--yes")
+
+    assert not [text for text in cli.said if "CANARY" in text]
+
+
+def test_a_wrong_keyring_seals_nothing(cli: Cli, creator: str, monkeypatch: pytest.MonkeyPatch, visit: Visit) -> None:
+    """With a keyring that does not open the stored pairs nothing new is sealed and nothing is sent."""
+    redirect = visit(cli.json(authorize, "url")["url"], "creator-2")
+    right = cli.json(keys, "status")
+    assert cli(grants, "import", "-", stdin=lines(1)).exit_code == 0
+    monkeypatch.setenv("EVERTOKEN_KEYRING", Keyring.new().to_json())
+
+    for arguments in (("import", "-"), ("refresh", creator, "--now"), ("pull", creator, "--now")):
+        result = cli(grants, *arguments, stdin=lines(3))
+        assert result.exit_code == 1
+        assert "keyring" in result.stderr
+    assert cli(authorize, "exchange", redirect).exit_code == 1
+
+    assert right["keys"][0]["pairs"] == 1
+    assert cli.json(keys, "status", exit_code=1)["keys"][0]["pairs"] == 2
+
+
+def test_status_has_its_agreed_names(cli: Cli, creator: str) -> None:
+    """Programs rely on these names."""
+    told = cli.json(grants, "status")
+
+    assert set(told) == STATUS_NAMES
+    assert (told["total"], told["fresh"]) == (1, 1)
+    assert told["by_status"] == {"active": 1, "suspect": 0, "needs_reauth": 0, "revoked": 0}
+    assert 86_000 < told["least_seconds_left"] <= 86_400
+    assert "fresh" in cli(grants, "status").stdout
+
+
+def lines(count: int, **change: object) -> str:
+    """Return JSON lines of so many creators."""
+    return "".join(
+        json.dumps({"open_id": f"i{n}", "access_token": "act.CANARY", "refresh_token": f"rft.{n}"} | change) + "\n"
+        for n in range(count)
+    )
+
+
+def test_grants_are_listed_by_pages(cli: Cli, tmp_path: Path) -> None:
+    """Each page tells where the next begins, and the last that there is none."""
+    (tmp_path / "some.jsonl").write_text(lines(5, expires_in=86400))
+    cli(grants, "import", "some.jsonl")
+
+    first = cli.json(grants, "list", "--limit", "3")
+    second = cli.json(grants, "list", "--limit", "3", "--after", str(first["next_after"]))
+
+    assert [row["creator_id"] for row in first["grants"] + second["grants"]] == [f"i{n}" for n in range(5)]
+    assert second["next_after"] is None
+    assert cli.json(grants, "list", "--status", "revoked")["grants"] == []
+    assert "i4" in cli(grants, "list").stdout
+
+
+def test_an_import_tells_its_bad_lines(cli: Cli, tmp_path: Path, store: Store) -> None:
+    """Bad lines are told with number and reason, the rest is imported, and the exit status is 1."""
+    (tmp_path / "some.jsonl").write_text(lines(2) + "CANARY\n" + lines(1, open_id="j"))
+
+    result = cli(grants, "import", "some.jsonl")
+
+    assert result.exit_code == 1
+    assert "line 3: the line is not JSON" in result.stderr
+    assert "4 lines: 3 new, 0 replaced, 0 skipped, 1 bad" in result.stdout
+    assert "CANARY" not in result.output
+    assert store.fleet_status().total == 3
+    again = cli.json(grants, "import", "some.jsonl", exit_code=1)
+    assert again["bad_lines"] == [{"line": 3, "reason": "the line is not JSON"}]
+    assert (again["created"], again["skipped"], again["bad"]) == (0, 3, 1)
+
+
+def test_an_import_reads_standard_input(cli: Cli, store: Store) -> None:
+    """`-` is standard input; a good file exits 0, and a dry run stores nothing."""
+    assert cli(grants, "import", "-", "--dry-run", stdin=lines(2)).exit_code == 0
+    assert store.fleet_status().total == 0
+    assert cli(grants, "import", "-", stdin=lines(2)).exit_code == 0
+    assert store.fleet_status().total == 2
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "arguments",
+    [("import", "missing.jsonl"), ("import",), ("list", "--status", "odd"), ("list", "--limit", "0"), ("token",)],
+)
+def test_wrong_use_exits_2(cli: Cli, arguments: tuple[str, ...]) -> None:
+    """What click refuses has exit status 2 like our own refusals."""
+    assert cli(grants, *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("pasted", ["", "https://app.example/callback/?error=access_denied", "?code=CANARY&state=x"])
+def test_a_wrong_redirect_exits_2(cli: Cli, pasted: str) -> None:
+    """A redirect that cannot be taken is wrong use, told in a sentence without its code."""
+    result = cli(authorize, "exchange", "-", stdin=pasted)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert "CANARY" not in result.output
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("command", "published"),
+    [
+        ("refresh", ("tasks.refresh.refresh_grants", "refresh", lambda grant_id: [[grant_id]])),
+        ("pull", ("tasks.pull.pull_account", "pull", lambda grant_id: [grant_id])),
+    ],
+)
+def test_work_is_marked_and_published(
+    cli: Cli, creator: str, store: Store, command: str, published: tuple[str, str, Callable[[int], object]]
+) -> None:
+    """Without `--now` the row is marked due and one message with the id alone goes to the right queue."""
+    task, queue, arguments = published
+    told = cli.json(grants, command, creator)
+
+    with cli.app.connection_for_read() as connection:
+        message = connection.SimpleQueue(queue).get(timeout=5)
+        message.ack()
+    grant = store.grant(creator)
+    assert (told["task"], told["grant_id"]) == (task, grant.grant_id)
+    assert message.headers["task"] == task
+    assert message.payload[0] == arguments(grant.grant_id)
+    assert grant.grant_id in ([due.grant_id for due in store.due(10)] if command == "refresh" else store.due_pulls(10))
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_work_is_marked_while_redis_is_away(cli: Cli, creator: str, store: Store, free_port: int) -> None:
+    """Redis is disposable: the row is marked, and the next scan will hand it out."""
+    away = Cli(f"redis://127.0.0.1:{free_port}/0")
+
+    result = away(grants, "refresh", creator)
+
+    assert result.exit_code == 0
+    assert "the next scan" in result.stdout
+    assert store.due_count() == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_revocation_asks_first(cli: Cli, creator: str, store: Store) -> None:
+    """Without `--yes` and without a yes nothing is revoked."""
+    result = cli(grants, "revoke", creator, stdin="n\n")
+
+    assert result.exit_code == 1
+    assert store.grant(creator).status is GrantStatus.ACTIVE
+    assert cli(grants, "revoke", creator, stdin="y\n").exit_code == 0
+
+
+def test_the_doctor_looks_at_everything(cli: Cli, creator: str) -> None:
+    """Each check is one line; without workers the doctor finds just that."""
+    told = cli.json(doctor, exit_code=1)
+
+    states = {check["check"]: check["state"] for check in told["checks"]}
+    assert states == {
+        "settings": "ok",
+        "database": "ok",
+        "clock": "ok",
+        "keyring": "ok",
+        "journal": states["journal"],  # a warning where tests run on a file system in memory
+        "brake": "ok",
+        "grants": "ok",
+        "notices": "ok",
+        "redis": "ok",
+        "workers": "fail",
+        "beat": "warn",
+        "tiktok": "ok",
+    }
+    assert states["journal"] in {"ok", "warn"}
+    assert told["healthy"] is False
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_the_doctor_names_what_is_wrong(
+    cli: Cli, creator: str, store: Store, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    """Each thing that is broken is found, and none hides the others."""
+    folder = Path("not-a-folder")
+    folder.touch()
+    store.pull_brake("TikTok refuses the app", probe_seconds=60)
+    monkeypatch.setenv("EVERTOKEN_KEYRING", Keyring.new().to_json())
+    monkeypatch.setenv("EVERTOKEN_TIKTOK_BASE_URL", f"http://127.0.0.1:{free_port}/open_api")
+    monkeypatch.setenv("EVERTOKEN_JOURNAL_DIR", str(folder))
+
+    told = Cli(f"redis://127.0.0.1:{free_port}/0").json(doctor, exit_code=1)
+
+    failed = {check["check"] for check in told["checks"] if check["state"] == "fail"}
+    assert failed == {"keyring", "journal", "brake", "redis", "workers", "tiktok"}
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_the_doctor_tells_missing_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without settings there is one finding, and it names the setting."""
+    monkeypatch.delenv("EVERTOKEN_KEYRING")
+
+    told = cli.json(doctor, exit_code=1)
+
+    assert [check["check"] for check in told["checks"]] == ["settings"]
+    assert "EVERTOKEN_KEYRING is missing" in told["checks"][0]["detail"]

@@ -1,0 +1,115 @@
+"""How commands speak: exit statuses, tables, JSON, and times for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import click
+import pytest
+from celery import Celery
+from celery.bin.base import CLIContext
+from click.testing import CliRunner, Result
+
+from worker.cli import output
+from worker.errors import ConfigurationError, EvertokenError, NotFoundError, StoreUnavailableError, UsageError
+from worker.store import GrantStatus
+from worker.vault import Token
+
+
+def run(error: BaseException | None) -> Result:
+    """Run a command that ends in this error."""
+
+    @click.command(cls=output.Command)
+    def command() -> None:
+        if error is not None:
+            raise error
+
+    context = CLIContext(app=Celery("evertoken"), no_color=True, workdir=None)
+    return CliRunner().invoke(command, obj=context)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        pytest.param(None, 0, id="done"),
+        pytest.param(NotFoundError("it is not there"), 1, id="not found"),
+        pytest.param(StoreUnavailableError("it is not there"), 1, id="unhealthy"),
+        pytest.param(UsageError("it is not there"), 2, id="wrong use"),
+        pytest.param(ConfigurationError("it is not there"), 2, id="wrong settings"),
+    ],
+)
+def test_errors_become_a_sentence_and_a_status(error: EvertokenError | None, status: int) -> None:
+    """Each kind of our errors has its exit status, and none shows a traceback."""
+    result = run(error)
+
+    assert result.exit_code == status
+    assert result.stderr == ("" if error is None else "error: it is not there\n")
+
+
+def test_an_interruption_has_its_own_status() -> None:
+    """Ctrl-C ends in one word and the status that shells expect."""
+    result = run(KeyboardInterrupt())
+
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Something to print."""
+
+    at: datetime
+    status: GrantStatus
+
+
+def test_json_has_instants_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
+    """Dataclasses are objects, enumerations their values, and instants ISO 8601 in UTC."""
+    at = datetime(2026, 11, 23, 13, tzinfo=UTC)
+    output.print_json({"rows": [Row(at, GrantStatus.ACTIVE)], "none": None})
+
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"rows": [{"at": "2026-11-23T13:00:00.000Z", "status": "active"}], "none": None}
+
+
+@pytest.mark.parametrize("value", [Token("act.CANARY"), {"a": Token("act.CANARY")}, b"CANARY", object()])
+def test_what_has_no_agreed_text_is_not_printed(value: object) -> None:
+    """A token or bytes that get into a report by mistake stop it, instead of being printed in some way."""
+    with pytest.raises(TypeError) as caught:
+        output.plain(value)
+
+    assert "CANARY" not in str(caught.value)
+
+
+def test_cells_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """What looks like markup is text, and control characters do not reach the terminal."""
+    output.print_table(("a", "b"), [("[red]x[/red]", "\x1b[31mred"), (None, "")])
+
+    printed = capsys.readouterr().out
+    assert "[red]x[/red]" in printed
+    assert "?[31mred" in printed
+
+
+def test_a_piped_table_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """A long cell stays in one piece where no terminal sets the width."""
+    output.print_table(("creator",), [("x" * 150,)])
+
+    assert "x" * 150 in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "-"),
+        (0, "0 s"),
+        (59.6, "1 min"),
+        (3_700, "1 h 1 min"),
+        (86_400, "1 d"),
+        (90_061, "1 d 1 h"),
+        (-5, "-5 s"),
+        (timedelta(minutes=2, seconds=3), "2 min 3 s"),
+    ],
+)
+def test_spans_are_told_in_two_units(value: timedelta | float | None, text: str) -> None:
+    """Lengths of time are told roughly, with a minus where they have gone by."""
+    assert output.span(value) == text
