@@ -1,7 +1,7 @@
 """Celery's configuration: Redis as a disposable broker, messages as hints, the database as the truth.
 
-Each value that is not Celery's default says why. With no settings at all the commands that need none still work;
-a worker or beat then refuses to start (see `worker.celery`).
+Each value that is not Celery's default says why. Only what beat, Flower and senders of messages need is read here, so
+those need no secret; the worker reads all settings and refuses to start with bad ones (see `worker.celery`).
 """
 
 from __future__ import annotations
@@ -11,21 +11,18 @@ from typing import Final
 from kombu.entity import Queue
 
 from worker.errors import ConfigurationError
-from worker.settings import Settings, load_settings
+from worker.settings import MessengerSettings, load
 
-UNSET_BROKER: Final = "redis://127.0.0.1:6379/0"
-
-settings: Settings | None
-settings_problem: str | None
+settings_problem: str | None = None
 try:
-    settings, settings_problem = load_settings(), None
+    settings = load(MessengerSettings)
 except ConfigurationError as error:
-    settings, settings_problem = None, str(error)
+    settings, settings_problem = MessengerSettings(), str(error)
 
-SCAN_SECONDS: Final = settings.scan_seconds if settings else 10.0
-UPKEEP_SECONDS: Final = settings.upkeep_seconds if settings else 60.0
+SCAN_SECONDS: Final = settings.scan_seconds
+UPKEEP_SECONDS: Final = settings.upkeep_seconds
 
-broker_url = settings.redis_url if settings else UNSET_BROKER
+broker_url = settings.redis_url
 broker_connection_retry_on_startup = True  # a worker that comes up before Redis waits for it
 broker_connection_max_retries = None  # and goes on waiting; the default gives up after 100 tries
 broker_transport_options = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from worker.settings import settings_table
+from worker.settings import PREFIX, Settings
 
 PAGE: Final = Path(__file__).with_name("settings.md")
 HEAD: Final = """\
@@ -30,6 +30,24 @@ def settings_page() -> str:
         shown = f" `{default}`" if default and default != "(required)" else f" {default}".rstrip()
         rows.append(f"| `{name}` |{shown} | {text.replace('|', chr(92) + '|')} |")
     return HEAD + "\n".join(rows) + "\n"
+
+
+def settings_table() -> list[tuple[str, str, str]]:
+    """Return name, default and description of every setting, in the order of the class."""
+    return [
+        (PREFIX + field.upper(), _shown_default(info.default, required=info.is_required()), info.description or "")
+        for field, info in Settings.model_fields.items()
+    ]
+
+
+def _shown_default(default: Any, *, required: bool) -> str:
+    if required:
+        return "(required)"
+    if default is None:
+        return ""
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return f"{default:.4f}" if isinstance(default, float) and default % 1 else str(default)
 
 
 def main(arguments: list[str]) -> int:

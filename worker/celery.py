@@ -6,6 +6,7 @@ first, and what is wrong is said in one line.
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from kombu.exceptions import OperationalError
 import celeryconfig
 from worker.errors import ConfigurationError, EvertokenError
 from worker.services import build_services, shared_services
+from worker.settings import load_settings
 from worker.telemetry import Fact, configure_logging, log_fact, serve_metrics
 
 WRONG_USE: Final = 2
@@ -31,10 +33,9 @@ app.config_from_object(celeryconfig)
 
 def touch(name: str) -> None:
     """Show that this process lives, by the modification time of a file in the run folder."""
-    if celeryconfig.settings is not None:
-        path = Path(celeryconfig.settings.run_dir, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    path = Path(celeryconfig.settings.run_dir, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
 
 
 def refuse(problem: EvertokenError | str) -> None:
@@ -51,18 +52,17 @@ def refuse(problem: EvertokenError | str) -> None:
 @signals.setup_logging.connect
 def set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
     """Send all log lines through our own formatter; Celery then leaves logging alone."""
-    settings = celeryconfig.settings
-    level = settings.log_level if settings else "INFO"
-    configure_logging(log_format=settings.log_format if settings else "console", level=level)
-    if loglevel == "DEBUG":
-        configure_logging(log_format=settings.log_format if settings else "console", level="DEBUG")
+    level = "DEBUG" if loglevel in {"DEBUG", logging.DEBUG} else celeryconfig.settings.log_level
+    configure_logging(log_format=celeryconfig.settings.log_format, level=level)
 
 
 @signals.celeryd_init.connect
 def refuse_bad_settings(**_: Any) -> None:
     """Refuse to start a worker without settings that make sense."""
-    if celeryconfig.settings_problem is not None:
-        refuse(celeryconfig.settings_problem)
+    try:
+        load_settings()
+    except ConfigurationError as error:
+        refuse(error)
 
 
 @signals.beat_init.connect
@@ -78,7 +78,7 @@ def check_before_work(sender: Any, **_: Any) -> None:
     module = str(getattr(sender.pool_cls, "__module__", sender.pool_cls)).rsplit(".", 1)[-1]
     if module not in POOLS:
         refuse(f"the worker pool {module} is not offered; use `-P threads` (or prefork)")
-    services = build_services(celeryconfig.settings)
+    services = build_services()
     try:
         services.preflight.check()
     except EvertokenError as error:

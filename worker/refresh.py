@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Event
 from typing import Final
 
 from worker.brake import Brake
@@ -61,6 +62,7 @@ class Refresher:
         hook: Hook,
         owner: str,
         lease_seconds: float,
+        stop: Event,
         failpoint: Callable[[str], None],
     ) -> None:
         """Make one for a process.
@@ -69,6 +71,7 @@ class Refresher:
             recover: replays the journals of dead processes on this host and returns how many pairs it stored.
             owner: name of this process in leases and attempts.
             lease_seconds: how long a claim lasts.
+            stop: set when the process ends; what is left of a batch is found by the next scan.
             failpoint: called with the name of each step; does nothing outside the fault tests.
         """
         self._store = store
@@ -83,6 +86,7 @@ class Refresher:
         self._hook = hook
         self._owner = owner
         self._lease_seconds = lease_seconds
+        self._stop = stop
         self._failpoint = failpoint
 
     def refresh_all(self, ids: Sequence[int]) -> Batch:
@@ -93,6 +97,8 @@ class Refresher:
         """
         refreshed: list[int] = []
         for position, grant_id in enumerate(ids):
+            if self._stop.is_set():
+                break
             outcome = self.refresh(grant_id)
             if outcome.kind == "denied":
                 return Batch(tuple(refreshed), tuple(ids[position:]), outcome.wait_seconds)

@@ -85,6 +85,7 @@ class Services(Foundation):
             hook=self.hook,
             owner=self.owner,
             lease_seconds=settings.lease_seconds,
+            stop=self.stop,
             failpoint=self.failpoint,
         )
 

@@ -10,7 +10,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -40,10 +40,34 @@ Secret = Annotated[Token, BeforeValidator(_secret), PlainSerializer(str)]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_comma_list)]
 
 
-class Settings(BaseModel):
-    """All settings of the daemon; frozen, and its `repr` shows no secret."""
+T = TypeVar("T", bound="MessengerSettings")
+
+
+class MessengerSettings(BaseModel):
+    """What beat, Flower and the sender of a message need: no secret but Redis's password."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+    redis_url: str = Field(
+        repr=False,
+        default="redis://127.0.0.1:6379/0",
+        description="Broker and limiter: `redis://`, `rediss://` or `redis+socket://PATH`.",
+    )
+    run_dir: Path = Field(default=Path("var/run"), description="Folder of the heartbeat files of worker and beat.")
+    scan_seconds: float = Field(default=10, gt=0, le=600, description="Time between two scans for due grants.")
+    upkeep_seconds: float = Field(default=60, gt=0, le=3600, description="Time between two rounds of upkeep.")
+    log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or text.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
+
+    @model_validator(mode="after")
+    def _refuse_other_brokers(self) -> Self:
+        if not self.redis_url.startswith(("redis://", "rediss://", "redis+socket://")):
+            raise ValueError(f"{PREFIX}REDIS_URL must begin with redis://, rediss:// or redis+socket://")
+        return self
+
+
+class Settings(MessengerSettings):
+    """All settings of the daemon; frozen, and its `repr` shows no secret."""
 
     tiktok_app_id: str = Field(min_length=1, description="The app's id (`client_key` in the portal's link).")
     tiktok_app_secret: Secret = Field(description="The app's secret.")
@@ -60,15 +84,9 @@ class Settings(BaseModel):
         default="sqlite:///./var/evertoken.db",
         description="SQLite (one host) or PostgreSQL: `postgresql://user:password@host/name`.",
     )
-    redis_url: str = Field(
-        repr=False,
-        default="redis://127.0.0.1:6379/0",
-        description="Broker and limiter: `redis://`, `rediss://` or `redis+socket://PATH`.",
-    )
     journal_dir: Path = Field(
         default=Path("var/journal"), description="Folder of the sealed journal, on a disk that survives restarts."
     )
-    run_dir: Path = Field(default=Path("var/run"), description="Folder of the heartbeat files of worker and beat.")
 
     tiktok_base_url: str = Field(
         default="https://business-api.tiktok.com/open_api",
@@ -98,16 +116,12 @@ class Settings(BaseModel):
     connect_seconds: float = Field(default=5, gt=0, le=60, description="Longest time to connect to TikTok.")
     deadline_seconds: float = Field(default=45, gt=0, le=600, description="Longest time of a whole call to TikTok.")
     store_seconds: float = Field(default=5, gt=0, le=60, description="Longest time of one database statement.")
-    scan_seconds: float = Field(default=10, gt=0, le=600, description="Time between two scans for due grants.")
-    upkeep_seconds: float = Field(default=60, gt=0, le=3600, description="Time between two rounds of upkeep.")
     state_seconds: int = Field(default=600, ge=60, le=86400, description="Life of a consent link's `state`.")
     snapshots_kept: int = Field(default=30, ge=1, le=10000, description="Snapshots kept for each creator.")
 
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="Port of the Prometheus metrics.")
     notice_url: str | None = Field(default=None, description="Where notices are posted as signed JSON.")
     notice_secret: Secret | None = Field(default=None, description="Key of the notices' signature.")
-    log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or text.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
@@ -123,9 +137,15 @@ class Settings(BaseModel):
 
 
 def load_settings(environ: Mapping[str, str] | None = None, *, dotenv: Path | None = Path(".env")) -> Settings:
-    """Read the settings.
+    """Read all settings; see `load`."""
+    return load(Settings, environ, dotenv=dotenv)
+
+
+def load(kind: type[T], environ: Mapping[str, str] | None = None, *, dotenv: Path | None = Path(".env")) -> T:
+    """Read the settings of a kind.
 
     Args:
+        kind: which settings are wanted; others of ours are known and left alone.
         environ: the environment; the process's own by default.
         dotenv: a file of `NAME=value` lines that the environment goes before; None reads none.
 
@@ -137,7 +157,7 @@ def load_settings(environ: Mapping[str, str] | None = None, *, dotenv: Path | No
     given = {name: value for name, value in raw.items() if name.startswith(PREFIX) and value and value.strip()}
     problems = list(_unknown(given))
     values: dict[str, str] = {}
-    for field in Settings.model_fields:
+    for field in kind.model_fields:
         name = PREFIX + field.upper()
         if name in given:
             values[field] = given[name]
@@ -148,28 +168,10 @@ def load_settings(environ: Mapping[str, str] | None = None, *, dotenv: Path | No
                 problems.append(f"{name}_FILE: the file cannot be read ({type(error).__name__})")
     if not problems:
         try:
-            return Settings.model_validate(values)
+            return kind.model_validate(values)
         except ValidationError as error:
             problems.extend(_explain(error))
     raise ConfigurationError("; ".join(problems))
-
-
-def settings_table() -> list[tuple[str, str, str]]:
-    """Return name, default and description of every setting, in the order of the class."""
-    return [
-        (PREFIX + field.upper(), _shown_default(info.default, required=info.is_required()), info.description or "")
-        for field, info in Settings.model_fields.items()
-    ]
-
-
-def _shown_default(default: Any, *, required: bool) -> str:
-    if required:
-        return "(required)"
-    if default is None:
-        return ""
-    if isinstance(default, tuple):
-        return ",".join(default)
-    return f"{default:.4f}" if isinstance(default, float) and default % 1 else str(default)
 
 
 def _unknown(given: Mapping[str, str]) -> Iterator[str]:
@@ -227,8 +229,6 @@ def _bad_addresses(settings: Settings) -> Iterator[str]:
             yield from _bad_url(PREFIX + field.upper(), url)
     if not settings.database_url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
         yield f"{PREFIX}DATABASE_URL must begin with sqlite:/// or postgresql://"
-    if not settings.redis_url.startswith(("redis://", "rediss://", "redis+socket://")):
-        yield f"{PREFIX}REDIS_URL must begin with redis://, rediss:// or redis+socket://"
 
 
 def _bad_url(name: str, url: str) -> Iterator[str]:

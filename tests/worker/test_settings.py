@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from worker.errors import ConfigurationError
-from worker.settings import load_settings, settings_table
+from worker.settings import Settings, load_settings
 
 GOOD = {
     "EVERTOKEN_TIKTOK_APP_ID": "app",
@@ -126,4 +126,4 @@ def test_the_environment_goes_before_dotenv(tmp_path: Path) -> None:
 
 def test_every_setting_has_a_description() -> None:
     """The generated page says of each setting what it is for."""
-    assert all(description for _, _, description in settings_table())
+    assert all(field.description for field in Settings.model_fields.values())
