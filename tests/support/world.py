@@ -95,6 +95,11 @@ class World:
         names = {grant.creator_id for grant in grants}
         return judge([entry for entry in self.sandbox.entries() if entry.creator in names], self.stored())
 
+    def sql(self, statement: str) -> None:
+        """Run one statement, such as to age a row."""
+        with self.services.store._engine().begin() as connection:
+            connection.exec_driver_sql(statement)
+
     def close(self) -> None:
         """Close every process's services."""
         for services in self._opened:

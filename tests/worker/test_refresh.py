@@ -246,21 +246,3 @@ def test_a_spent_quota_pauses_the_app_and_counts_against_no_creator(new_world: N
     assert world.services.refresher.refresh(second.grant_id).kind == "denied"
     assert world.look(first).failures == 0
     assert world.refreshes(second) == []
-
-
-def test_an_attempt_of_a_dead_process_is_settled_from_its_journal_before_anything_is_sent(new_world: NewWorld) -> None:
-    """The pair that a dead process had received is stored by the next claimer, who sends nothing."""
-    world = new_world(LEASE_SECONDS="6")
-    grant = world.creator()
-    dead = world.another()
-    dead.failpoint = _fail_at("pre_commit")  # type: ignore[misc]  # stands in for a kill: the process gets no further
-    with pytest.raises(KeyboardInterrupt):
-        dead.refresher.refresh(grant.grant_id)
-    dead.journal.abandon()
-    _expire_lease(world, grant.grant_id)
-
-    assert world.services.refresher.refresh(grant.grant_id).kind == "skipped"
-
-    assert world.look(grant).pair_generation == 2
-    assert len(world.refreshes(grant)) == 1
-    assert world.verdict(grant).sound

@@ -1,0 +1,116 @@
+"""Delivering notices to the operator's address."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+from collections.abc import Iterator
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from worker.notify import Notifier
+from worker.store import Store
+from worker.telemetry import Fact, silent
+from worker.vault import Token
+
+
+class Receiver(HTTPServer):
+    """An operator's web hook that keeps what it gets and answers as told."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer = 204
+        self.got: list[tuple[dict[str, str], bytes]] = []
+
+    @property
+    def url(self) -> str:
+        """Where to post."""
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        """Keep the request."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.got.append(({name.lower(): value for name, value in self.headers.items()}, body))
+        self.send_response(self.server.answer)
+        if self.server.answer == 307:
+            self.send_header("Location", self.server.url.replace("/hook", "/elsewhere"))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Run a receiver."""
+    server = Receiver()
+    thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def notifier_of(store: Store, receiver: Receiver, facts: list[Fact] | None = None) -> Notifier:
+    """Return a notifier to the receiver."""
+    hook = (facts if facts is not None else []).append
+    return Notifier(store=store, hook=hook, url=receiver.url, secret=Token("key-CANARY"), wall_clock=lambda: 1_000)
+
+
+def test_a_notice_is_delivered_once_and_signed(store: Store, receiver: Receiver) -> None:
+    """The receiver can check who sent it and that nothing was changed, and gets it once."""
+    store.raise_alarm("alarm:1", "app_stopped", "the secret is refused")
+
+    assert notifier_of(store, receiver).deliver() == 1
+    assert notifier_of(store, receiver).deliver() == 0
+
+    [(headers, body)] = receiver.got
+    signed = b".".join((b"alarm:1", b"1000", body))
+    expected = base64.b64encode(hmac.digest(b"key-CANARY", signed, sha256)).decode()
+    assert headers["webhook-signature"] == f"v1,{expected}"
+    assert headers["webhook-id"] == "alarm:1"
+    assert json.loads(body)["kind"] == "app_stopped"
+    assert "CANARY" not in f"{headers}{body!r}"
+
+
+@pytest.mark.parametrize("answer", [500, 404, 307])
+def test_a_notice_that_is_not_accepted_is_tried_again_later(store: Store, receiver: Receiver, answer: int) -> None:
+    """It stays pending with a later time; a redirect is not followed."""
+    store.raise_alarm("alarm:1", "app_stopped", "x")
+    receiver.answer = answer
+    facts: list[Fact] = []
+
+    assert notifier_of(store, receiver, facts).deliver() == 0
+
+    assert len(receiver.got) == 1
+    assert [fact.fields["reason"] for fact in facts] == [f"HTTP {answer}"]
+    assert store.undelivered_notices()[0].failures == 1
+    assert store.pending_notices(10) == []
+
+
+def test_a_receiver_that_is_away_costs_nothing_but_time(store: Store, receiver: Receiver) -> None:
+    """A refused connection is a failed try and no exception."""
+    store.raise_alarm("alarm:1", "app_stopped", "x")
+    nowhere = Notifier(store=store, hook=silent, url="http://127.0.0.1:9/", secret=Token("k"))
+
+    assert nowhere.deliver() == 0
+    assert store.undelivered_count() == 1
+
+
+def test_without_an_address_notices_wait_in_the_database(store: Store) -> None:
+    """Nothing is lost where no address is set: `doctor` shows what waits."""
+    store.raise_alarm("alarm:1", "app_stopped", "x")
+
+    assert Notifier(store=store, hook=silent, url=None, secret=None).deliver() == 0
+    assert store.undelivered_count() == 1

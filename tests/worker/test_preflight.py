@@ -1,0 +1,61 @@
+"""What a worker looks at before it claims anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.world import World
+from worker.errors import JournalError, NotReadyError
+from worker.vault import Keyring
+
+NewWorld = Callable[..., World]
+
+
+def test_a_ready_world_passes(new_world: NewWorld) -> None:
+    """With a migrated database, the right keys and a journal, a worker may start, again and again."""
+    world = new_world()
+    world.creator()
+
+    world.services.preflight.check()
+    world.another().preflight.check()
+
+
+def test_a_database_that_is_not_migrated_is_named_with_the_command(
+    new_world: NewWorld, empty_database_url: str
+) -> None:
+    """The worker says which migration is missing and how to run it."""
+    services = new_world().another(DATABASE_URL=empty_database_url)
+
+    with pytest.raises(NotReadyError, match="db upgrade"):
+        services.preflight.check()
+
+
+def test_a_keyring_without_a_key_in_use_is_refused(new_world: NewWorld) -> None:
+    """A worker that could not open the pairs never starts, so it never sends."""
+    world = new_world()
+    world.creator()
+    other = Keyring.new()
+    renamed = Keyring(active=7, keys={7: other.keys[1]}, fingerprint_key=other.fingerprint_key)
+
+    with pytest.raises(NotReadyError, match="lacks key 1"):
+        world.another(KEYRING=renamed.to_json()).preflight.check()
+
+
+def test_another_key_of_the_same_number_is_refused(new_world: NewWorld) -> None:
+    """The sentinel tells a wrong key from the right one, even where no pair is stored yet."""
+    world = new_world()
+    world.services.preflight.check()
+
+    with pytest.raises(NotReadyError, match="key 1 is not the one"):
+        world.another(KEYRING=Keyring.new().to_json()).preflight.check()
+
+
+def test_a_journal_that_cannot_be_written_is_refused(new_world: NewWorld, tmp_path: Path) -> None:
+    """A journal folder that is no folder stops the start."""
+    (tmp_path / "occupied").write_text("a file")
+
+    with pytest.raises(JournalError):
+        new_world().another(JOURNAL_DIR=str(tmp_path / "occupied")).preflight.check()

@@ -1,0 +1,104 @@
+"""Pulling account data, against the sandbox, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from tests.support.world import World
+
+NewWorld = Callable[..., World]
+
+
+def wanting(world: World) -> int:
+    """Return the id of a creator whose account data is wanted."""
+    grant = world.creator()
+    return world.services.store.request_pull(grant.creator_id)
+
+
+def test_a_pull_keeps_what_tiktok_answered(new_world: NewWorld) -> None:
+    """The snapshot holds the fields that the scopes allow, and no further pull is wanted."""
+    world = new_world()
+    grant_id = wanting(world)
+
+    assert world.services.puller.pull(grant_id).kind == "pulled"
+
+    snapshot = world.services.store.snapshots(grant_id)[0]
+    assert {"display_name", "followers_count"} <= set(snapshot.data)
+    assert world.services.store.grant_by_id(grant_id).next_pull_at is None
+    assert world.services.puller.pull(grant_id).kind == "skipped"
+
+
+def test_a_pull_is_wanted_after_each_refresh(new_world: NewWorld) -> None:
+    """Storing a pair wants the account data, in the same transaction."""
+    world = new_world()
+    grant = world.creator()
+    world.services.refresher.refresh(grant.grant_id)
+
+    assert world.services.store.due_pulls(10) == [grant.grant_id]
+    assert world.services.puller.pull(grant.grant_id).kind == "pulled"
+
+
+def test_a_revoked_access_token_is_refreshed_first(new_world: NewWorld) -> None:
+    """A read that meets a dead token marks nobody: the grant is due, and the refresh decides."""
+    world = new_world()
+    grant = world.creator()
+    world.services.refresher.refresh(grant.grant_id)
+    world.sandbox.fault("code", creator=grant.creator_id, call="account", times=1, code=40105, message="revoked")
+
+    assert world.services.puller.pull(grant.grant_id).kind == "refresh_first"
+
+    assert world.services.store.is_due(grant.grant_id)
+    assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
+    assert world.services.puller.pull(grant.grant_id).kind == "pulled"
+
+
+def test_an_ended_access_token_is_not_sent(new_world: NewWorld) -> None:
+    """A creator whose token has ended is left to the refresh; TikTok sees nothing."""
+    world = new_world()
+    grant = world.creator()
+    world.services.store.request_pull(grant.creator_id)
+    world.sql("UPDATE grants SET access_expires_at = 1000")
+    before = world.sandbox.stats()["calls"].get("business/get/")
+
+    assert world.services.puller.pull(grant.grant_id).kind == "refresh_first"
+    assert world.sandbox.stats()["calls"].get("business/get/") == before
+
+
+def test_a_scope_that_was_taken_back_leaves_the_basic_fields(new_world: NewWorld) -> None:
+    """One field without its scope fails the whole call, so the pull is repeated with what everyone grants."""
+    world = new_world()
+    grant_id = wanting(world)
+    creator = world.services.store.grant_by_id(grant_id).creator_id
+    world.sandbox.fault("code", creator=creator, call="account", times=1, code=40130, message="scope")
+
+    assert world.services.puller.pull(grant_id).kind == "pulled"
+    assert "followers_count" not in world.services.store.snapshots(grant_id)[0].data
+
+
+def test_trouble_of_tiktoks_puts_a_pull_off(new_world: NewWorld) -> None:
+    """A failed pull comes again later, and never touches the grant's standing."""
+    world = new_world()
+    grant_id = wanting(world)
+    creator = world.services.store.grant_by_id(grant_id).creator_id
+    world.sandbox.fault("status", creator=creator, call="account", times=1, status=503)
+
+    assert world.services.puller.pull(grant_id).kind == "failed"
+
+    after = world.services.store.grant_by_id(grant_id)
+    assert after.pull_failures == 1
+    assert after.next_pull_at is not None
+    assert after.next_pull_at > world.services.store.ping() + timedelta(seconds=1)
+    assert after.failures == 0
+
+
+def test_old_snapshots_make_room(new_world: NewWorld) -> None:
+    """No more snapshots are kept for a creator than the settings say."""
+    world = new_world(SNAPSHOTS_KEPT="2")
+    grant_id = wanting(world)
+    creator = world.services.store.grant_by_id(grant_id).creator_id
+    for _ in range(3):
+        world.services.store.request_pull(creator)
+        world.services.puller.pull(grant_id)
+
+    assert len(world.services.store.snapshots(grant_id)) == 2
