@@ -239,6 +239,19 @@ def test_a_whole_life_by_commands(cli: Cli, creator: str, store: Store) -> None:
     assert cli(grants, "token", creator).exit_code == 1
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_second_consent_is_in_the_timeline(cli: Cli, creator: str, visit: Visit) -> None:
+    """A creator who authorized again has two consents in the timeline, and the later one stays after refreshes."""
+    again = visit(cli.json(authorize, "url")["url"], creator)
+    assert cli(authorize, "exchange", "-", stdin=again).exit_code == 0
+    cli(grants, "refresh", creator, "--now")
+
+    events = cli.json(grants, "explain", creator)["events"]
+
+    assert [event["kind"] for event in events] == ["consent", "consent", "attempt"]
+    assert "consent 2 was current" in events[1]["text"]
+
+
 def test_a_token_is_printed_alone(cli: Cli, creator: str) -> None:
     """Standard output holds the token and a line break, so that scripts can use it as it is."""
     result = cli(grants, "token", creator, "--min-validity", "3600")

@@ -78,9 +78,8 @@ def show(creator: str, *, as_json: bool) -> None:
     left = {"time left": output.span(grant.access_expires_at - now)}
     output.print_table(("field", "value"), (asdict(grant) | left).items())
     if snapshot is not None:
-        output.print_table(
-            ("field", "value"), snapshot.data.items(), title=f"account data of {output.moment(snapshot.pulled_at)} UTC"
-        )
+        rows = [(name, _short(value)) for name, value in snapshot.data.items()]
+        output.print_table(("field", "value"), rows, title=f"account data of {output.moment(snapshot.pulled_at)} UTC")
 
 
 @grants.command(cls=output.Command)
@@ -146,6 +145,11 @@ def token(creator: str, *, min_validity: float) -> None:
     with output.services() as services:
         found = services.tokens.access_token(creator, min_validity=min_validity)
     click.echo(found.reveal())
+
+
+def _short(value: object) -> object:
+    """Return what fits into a cell; `--json` has the whole."""
+    return f"{len(value)} entries" if isinstance(value, list) else value
 
 
 def _shown(grant: GrantView, now: datetime) -> dict[str, object]:

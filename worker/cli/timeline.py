@@ -51,6 +51,7 @@ def events(grant: GrantView, attempts: Sequence[AttemptView], snapshots: Iterabl
     """Return what happened, oldest first; as far back as the history that is kept."""
     told = [Event(grant.created_at, "consent", "the grant was stored first: the creator authorized, or was imported")]
     told += [Event(item.finished_at or item.claimed_at, "attempt", _attempt(item)) for item in attempts]
+    told += _later_consents(grant, attempts)
     told += [Event(item.pulled_at, "pull", f"account data pulled: {len(item.data)} fields") for item in snapshots]
     if grant.status in {GrantStatus.NEEDS_REAUTH, GrantStatus.REVOKED, GrantStatus.SUSPECT}:
         told.append(Event(grant.updated_at, "status", _standing(grant)))
@@ -72,6 +73,20 @@ def what_next(grant: GrantView, *, now: datetime, renew_at: float) -> Next:
     else:
         refresh_at, why = grant.next_refresh_at, _why_then(grant, now=now, renew_at=renew_at)
     return Next(refresh_at, why, grant.next_pull_at, _why_pull(grant))
+
+
+def _later_consents(grant: GrantView, attempts: Sequence[AttemptView]) -> list[Event]:
+    """Return one event for each consent after the first; only the current pair's own start is known exactly."""
+    begun: dict[int, datetime] = {}
+    for item in attempts:
+        begun[item.consent] = min(item.claimed_at, begun.get(item.consent, item.claimed_at))
+    if grant.consent > 1:
+        begun[grant.consent] = min(grant.issued_at, begun.get(grant.consent, grant.issued_at))
+    return [
+        Event(at, "consent", f"consent {consent} was current by then: the creator authorized again, or was replaced")
+        for consent, at in begun.items()
+        if consent > 1
+    ]
 
 
 def _attempt(item: AttemptView) -> str:
