@@ -61,14 +61,12 @@ class DeadSegments:
             raise fail("a journal file cannot be read:", path, error) from None
         segment_id = segment_id_of(data[:HEADER_BYTES])
         if segment_id is None and data.strip(b"\0"):
-            self._tell(
-                path, f"the header of the journal file {path} is damaged; its records are looked for all the same"
-            )
             segment_id = segment_id_of_name(path.name)
+            if segment_id is None:
+                self._give_up(SegmentFile(path, descriptor, b"", size=0))
+                return None
+            self._tell(path, f"the header of the journal file {path} is damaged; its records are replayed by its name")
         segment = SegmentFile(path, descriptor, segment_id or b"", size=len(data))
-        if segment_id is None and data.strip(b"\0"):
-            self._give_up(segment)
-            return None
         for part in scan(data):
             self._learn(segment, part)
         if segment.pending:
