@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from worker.errors import ConfigurationError, StoreUnavailableError
 from worker.store import Store, open_store
@@ -113,6 +115,40 @@ def test_a_writer_that_keeps_its_lock_too_long_is_a_database_not_available(store
     blocker.close()
     assert store.raise_alarm("key", "kind", "detail")
     store.close()
+
+
+@SQLITE
+def test_a_writing_method_takes_the_write_lock_before_it_reads(store_url: str) -> None:
+    """What it has read cannot be changed by another before it writes."""
+    store = open_store(store_url)
+    other = sqlite3.connect(store_url.removeprefix("sqlite:///"), isolation_level=None, timeout=0)
+
+    def read(connection: Connection) -> None:
+        connection.exec_driver_sql("SELECT count(*) FROM grants")
+        other.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        store.transact(read, writes=True)
+    store.transact(read, writes=False)
+
+    other.close()
+    store.close()
+
+
+def test_only_what_may_succeed_is_tried_again(store: Store) -> None:
+    """A statement that the database refuses is refused once, and its values stay in no frame of the traceback."""
+    tries = []
+
+    def refused(connection: Connection) -> None:
+        tries.append(1)
+        connection.execute(text("INSERT INTO sentinels (key_id, sealed) VALUES (:key, NULL)"), {"key": 7})
+
+    with pytest.raises(StoreUnavailableError) as caught:
+        store.transact(refused, writes=True)
+
+    assert len(tries) == 1
+    held = [value for frame, _ in traceback.walk_tb(caught.tb) for value in frame.f_locals.values()]
+    assert not [value for value in held if isinstance(value, SQLAlchemyError)]
 
 
 @POSTGRESQL

@@ -45,6 +45,8 @@ def test_superseded_pairs_are_wiped_after_their_time_and_the_current_one_never(f
     assert fleet.store.wipe_superseded(0, 10) == 1
     assert fleet.store.wipe_superseded(0, 10) == 0
 
+    fleet.sql("UPDATE pairs SET superseded_at = stored_at")
+    assert fleet.store.wipe_superseded(0, 10) == 0
     assert fleet.current() == b"access ada/2/3"
     assert fleet.sql("SELECT count(*) FROM pairs")[0][0] == 3
     assert fleet.store.key_usage() == {1: 1}
