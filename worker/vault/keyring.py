@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import secrets
 from dataclasses import dataclass, field
@@ -55,7 +54,10 @@ class Keyring:
         active = _key_id(raw.get("active"))
         if active not in keys:
             raise ConfigurationError(f"the keyring's active key {active} is not among its keys {sorted(keys)}")
-        return cls(active=active, keys=keys, fingerprint_key=_key_bytes(raw.get("fingerprint"), "fingerprint"))
+        fingerprint_key = _key_bytes(raw.get("fingerprint"), "fingerprint")
+        if len(keys) < len(raw["keys"]) or len({*keys.values(), fingerprint_key}) <= len(keys):
+            raise ConfigurationError("the keyring names a key id or holds a key twice; each key has one id and one use")
+        return cls(active=active, keys=keys, fingerprint_key=fingerprint_key)
 
     def to_json(self) -> str:
         """Return the keyring as the JSON text that `from_json` reads; it is a secret."""
@@ -81,7 +83,7 @@ def _key_id(name: object) -> int:
 def _key_bytes(value: object, name: str) -> bytes:
     try:
         key = base64.b64decode(str(value), validate=True)
-    except binascii.Error:
+    except ValueError:  # binascii.Error, and plain ValueError for letters outside ASCII
         key = b""
     if len(key) != KEY_BYTES:
         raise ConfigurationError(f"the keyring's {name} is not {KEY_BYTES} bytes in base64")

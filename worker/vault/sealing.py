@@ -21,6 +21,8 @@ from worker.vault.token import Token
 VERSION: Final = 1
 AES_256_GCM: Final = 1
 NONCE_BYTES: Final = 12
+ENCODING: Final = ("utf-8", "surrogatepass")
+"""How texts become bytes: half a surrogate pair, which JSON can bring, must not cost a pair."""
 _HEADER: Final = struct.Struct(">BBI")
 _TAG_BYTES: Final = 16
 
@@ -93,8 +95,8 @@ class Sealer:
     def seal_pair(self, access: Token, refresh: Token, place: PairPlace) -> SealedPair:
         """Seal both tokens of a pair into the columns of its row."""
         return SealedPair(
-            sealed_access=self.seal(access.reveal().encode(), _associated(place, "sealed_access")),
-            sealed_refresh=self.seal(refresh.reveal().encode(), _associated(place, "sealed_refresh")),
+            sealed_access=self.seal(access.reveal().encode(*ENCODING), _associated(place, "sealed_access")),
+            sealed_refresh=self.seal(refresh.reveal().encode(*ENCODING), _associated(place, "sealed_refresh")),
             key_id=self.keyring.active,
         )
 
@@ -104,7 +106,7 @@ class Sealer:
         Raises:
             SealError: as for `open`.
         """
-        return Token(self.open(pair.sealed_access, _associated(place, "sealed_access")).decode())
+        return Token(self.open(pair.sealed_access, _associated(place, "sealed_access")).decode(*ENCODING))
 
     def open_refresh(self, pair: SealedPair, place: PairPlace) -> Token:
         """Open the refresh token of a pair.
@@ -112,7 +114,7 @@ class Sealer:
         Raises:
             SealError: as for `open`.
         """
-        return Token(self.open(pair.sealed_refresh, _associated(place, "sealed_refresh")).decode())
+        return Token(self.open(pair.sealed_refresh, _associated(place, "sealed_refresh")).decode(*ENCODING))
 
 
 def key_id_of(sealed: bytes) -> int:
@@ -133,4 +135,4 @@ def _associated(place: PairPlace, column: str) -> bytes:
     """Return the place as length-prefixed fields, so that no two places share their bytes."""
     bound = replace(place, column=column)
     fields = (bound.table, bound.column, bound.creator_id, str(bound.consent), str(bound.generation))
-    return b"".join(struct.pack(">I", len(raw)) + raw for raw in (field.encode() for field in fields))
+    return b"".join(struct.pack(">I", len(raw)) + raw for raw in (field.encode(*ENCODING) for field in fields))

@@ -52,7 +52,7 @@ class Token:
     @property
     def fingerprint(self) -> str:
         """First hex digits of HMAC-SHA256 under the fingerprint key: tells equal from different, nothing else."""
-        digest = hmac.new(_FingerprintKey.value, self.__text.encode(), sha256).hexdigest()
+        digest = hmac.new(_FingerprintKey.value, _encoded(self.__text), sha256).hexdigest()
         return digest[:FINGERPRINT_HEX_DIGITS]
 
     def __repr__(self) -> str:
@@ -66,10 +66,10 @@ class Token:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Token):
             return NotImplemented
-        return hmac.compare_digest(self.__text.encode(), other.__text.encode())
+        return hmac.compare_digest(_encoded(self.__text), _encoded(other.__text))
 
     def __hash__(self) -> int:
-        return hash(self.fingerprint)
+        return hash(self.__text)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a token is never pickled")
@@ -77,8 +77,16 @@ class Token:
     def __bool__(self) -> bool:
         return True
 
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a token does not give its text away as state")
+
     def __len__(self) -> NoReturn:
         raise TypeError("a token does not tell its length")
 
     def __iter__(self) -> NoReturn:
         raise TypeError("a token is not iterated")
+
+
+def _encoded(text: str) -> bytes:
+    """Return the text's bytes; half a surrogate pair, which JSON can bring, must not make a token unprintable."""
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,80 @@
+"""The keyring is read strictly, and its errors say what is wrong without a byte of it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import traceback
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.errors import ConfigurationError
+from worker.vault import Keyring
+
+KEY_A, KEY_B, KEY_C = (base64.b64encode(letter * 32).decode() for letter in (b"a", b"b", b"c"))
+GOOD: dict[str, Any] = {"active": 2, "keys": {"1": KEY_A, "2": KEY_B}, "fingerprint": KEY_C}
+
+
+def test_a_keyring_comes_back_as_it_was() -> None:
+    """What `to_json` writes, `from_json` reads; the active key may be a number or its text."""
+    keyring = Keyring.from_json(json.dumps(GOOD))
+
+    assert (keyring.active, keyring.keys) == (2, {1: b"a" * 32, 2: b"b" * 32})
+    assert Keyring.from_json(keyring.to_json()) == keyring
+    assert Keyring.from_json(json.dumps(GOOD | {"active": "2"})) == keyring
+
+
+def test_new_keyrings_share_nothing() -> None:
+    """Every key is fresh, and the fingerprint key is no sealing key."""
+    one, other = Keyring.new(), Keyring.new()
+
+    assert len({one.keys[1], other.keys[1], one.fingerprint_key, other.fingerprint_key}) == 4
+    assert Keyring.from_json(one.to_json()) == one
+
+
+def test_a_keyring_prints_without_its_keys() -> None:
+    """Its repr tells the active key's id alone."""
+    assert repr(Keyring.from_json(json.dumps(GOOD))) == "Keyring(active=2)"
+
+
+CANARY = base64.b64encode(b"CANARY-CANARY-CANARY").decode()
+BAD: dict[str, tuple[str, str]] = {
+    "not JSON": (CANARY, "not JSON"),
+    "cut JSON": (json.dumps(GOOD)[:-3], "not JSON"),
+    "a list": (json.dumps([CANARY]), "names no keys"),
+    "no keys": (json.dumps({"active": 1, "keys": {}, "fingerprint": CANARY}), "names no keys"),
+    "keys a list": (json.dumps({"active": 1, "keys": [CANARY]}), "names no keys"),
+    "id a word": (json.dumps(GOOD | {"keys": {CANARY: KEY_A}}), "is not a number"),
+    "id zero": (json.dumps(GOOD | {"keys": {"0": KEY_A}}), "is not a number"),
+    "id too large": (json.dumps(GOOD | {"keys": {str(2**32): KEY_A}}), "is not a number"),
+    "active missing": (json.dumps({"keys": {"1": KEY_A}, "fingerprint": KEY_C}), "is not a number"),
+    "active unknown": (json.dumps(GOOD | {"active": 3}), r"active key 3 is not among its keys \[1, 2\]"),
+    "key too short": (json.dumps(GOOD | {"keys": {"1": KEY_A, "2": CANARY}}), "key 2 is not 32 bytes"),
+    "key no base64": (json.dumps(GOOD | {"keys": {"1": KEY_A, "2": "CANARY*"}}), "key 2 is not 32 bytes"),
+    "key no ASCII": (json.dumps(GOOD | {"keys": {"1": KEY_A, "2": "CANARYé"}}), "key 2 is not 32 bytes"),
+    "key a number": (json.dumps(GOOD | {"keys": {"1": KEY_A, "2": 5}}), "key 2 is not 32 bytes"),
+    "fingerprint missing": (json.dumps({"active": 1, "keys": {"1": KEY_A}}), "fingerprint is not 32 bytes"),
+    "fingerprint a sealing key": (json.dumps(GOOD | {"fingerprint": KEY_A}), "twice"),
+    "one key under two ids": (json.dumps(GOOD | {"keys": {"1": KEY_A, "2": KEY_A}}), "twice"),
+    "one id for two keys": (json.dumps(GOOD | {"keys": {"2": KEY_A, "02": KEY_B}}), "twice"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), BAD.values(), ids=BAD)
+def test_a_wrong_keyring_is_refused_without_an_echo(text: str, says: str) -> None:
+    """Each mistake has its sentence; neither it nor the traceback shows what was read."""
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        Keyring.from_json(text)
+
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not any(secret in shown for secret in ("CANARY", CANARY, KEY_A, KEY_B, KEY_C))
+
+
+@given(text=st.text() | st.builds(json.dumps, st.recursive(st.none() | st.integers() | st.text(), st.lists)))
+def test_any_text_is_a_keyring_or_refused(text: str) -> None:
+    """No text raises anything else."""
+    with pytest.raises(ConfigurationError):
+        Keyring.from_json(text)

@@ -1,0 +1,175 @@
+"""A token shows its fingerprint, and its text only to who asks for it by name."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import logging
+import pickle
+import pprint
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+import pydantic
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.pretty import pretty_repr
+
+from worker.vault import Token, use_fingerprint_key
+
+CANARY = "act.kestrel-0123456789abcdef!4821.va"
+
+
+@dataclasses.dataclass(frozen=True)
+class Holder:
+    """Something that holds a token, as our values do."""
+
+    token: Token
+    number: int = 1
+
+
+class Model(pydantic.BaseModel):
+    """A pydantic model that holds a token, as the settings do."""
+
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
+    token: Token
+
+
+def fail(error: Exception) -> NoReturn:
+    """Raise an error."""
+    raise error
+
+
+def traced(token: Token) -> str:
+    """Return a traceback with the locals of every frame."""
+    held = Holder(token)
+    try:
+        fail(RuntimeError(f"failed with {token} in {held}"))
+    except RuntimeError as error:
+        shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+        return "".join(shown.format())
+
+
+SHOWN: dict[str, Callable[[Token], str]] = {
+    "str": str,
+    "repr": repr,
+    "ascii": ascii,
+    "format": lambda token: format(token, ">60"),
+    "f-string": lambda token: f"{token} {token!r} {token!s:>40}",
+    "percent": lambda token: "%s %r" % (token, token),  # noqa: UP031 - this way of formatting is tried
+    "str.format": lambda token: "{} {0!r}".replace("{}", "{0}").format(token),
+    "in a dataclass": lambda token: repr(Holder(token)),
+    "in containers": lambda token: repr([(token,), {token: {token}}]),
+    "in an exception": lambda token: repr(ValueError(token)) + str(ValueError(token)),
+    "traceback with locals": traced,
+    "pprint": lambda token: pprint.pformat({"token": token}),
+    "rich": lambda token: pretty_repr({"token": token, "held": Holder(token)}),
+    "json with default": lambda token: json.dumps({"token": token}, default=str),
+    "pydantic repr": lambda token: repr(Model(token=token)) + str(Model(token=token).model_dump()),
+    "structlog": lambda token: str(structlog.processors.JSONRenderer(default=str)(None, "info", {"token": token})),
+    "structlog console": lambda token: structlog.dev.ConsoleRenderer(colors=False)(
+        None, "info", {"event": "x", "token": token}
+    ),
+    "structlog key value": lambda token: structlog.processors.KeyValueRenderer()(None, "info", {"token": token}),
+}
+
+
+@pytest.mark.parametrize("show", SHOWN.values(), ids=SHOWN)
+def test_whatever_prints_a_token_shows_its_fingerprint(show: Callable[[Token], str]) -> None:
+    """No way of printing shows the text or a part of it."""
+    shown = show(Token(CANARY))
+
+    assert f"<token {Token(CANARY).fingerprint}>" in shown
+    assert "kestrel" not in shown
+    assert "4821" not in shown
+
+
+REFUSED: dict[str, Callable[[Token], object]] = {
+    "pickle": pickle.dumps,
+    "old pickle": lambda token: pickle.dumps(token, 0),
+    "pickle in a dataclass": lambda token: pickle.dumps(Holder(token)),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "asdict": lambda token: dataclasses.asdict(Holder(token)),
+    "json": json.dumps,
+    "pydantic json": lambda token: Model(token=token).model_dump_json(),
+    "len": len,
+    "iter": list,
+    "getstate": lambda token: token.__getstate__(),
+    "bytes": bytes,
+    "concatenation": lambda token: "x" + token,  # type: ignore[operator] # what a mistake would try
+}
+
+
+@pytest.mark.parametrize("serialise", REFUSED.values(), ids=REFUSED)
+def test_what_would_carry_a_token_away_is_refused(serialise: Callable[[Token], object]) -> None:
+    """Serialising fails with an error that shows nothing."""
+    with pytest.raises((TypeError, ValueError)) as caught:
+        serialise(Token(CANARY))
+
+    assert "kestrel" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_log_record_shows_the_fingerprint(caplog: pytest.LogCaptureFixture) -> None:
+    """Standard logging prints tokens in messages, arguments and exceptions as fingerprints."""
+    token = Token(CANARY)
+    try:
+        fail(ValueError(token))
+    except ValueError:
+        logging.getLogger("test").exception("failed with %s and %r", token, {"token": token})
+
+    assert token.fingerprint in caplog.text
+    assert "kestrel" not in caplog.text
+
+
+def test_an_empty_token_is_refused() -> None:
+    """Nothing is not a secret."""
+    with pytest.raises(ValueError, match="cannot be empty"):
+        Token("")
+
+
+def test_a_token_is_true() -> None:
+    """`token or other` takes the token, although it tells no length."""
+    token = Token(CANARY)
+
+    assert (token or Token("other")) is token
+
+
+@given(left=st.text(min_size=1), right=st.text(min_size=1))
+def test_tokens_compare_by_their_text(left: str, right: str) -> None:
+    """Equal texts are equal tokens with equal hashes and fingerprints; a text is no token."""
+    assert (Token(left) == Token(right)) == (left == right)
+    assert (Token(left).fingerprint == Token(right).fingerprint) == (left == right)
+    assert hash(Token(left)) == hash(Token(left))
+    assert Token(left) != left
+    assert Token(left).reveal() == left
+
+
+def test_half_a_surrogate_pair_prints() -> None:
+    """JSON can bring text that has no UTF-8; a token of it still prints and compares."""
+    token = Token(json.loads('"act.\\ud800"'))
+
+    assert str(token) == f"<token {token.fingerprint}>"
+    assert token == Token("act.\ud800")
+
+
+def test_fingerprints_depend_on_their_key_and_hashes_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that share a keyring show the same fingerprint; a token in a set is found after the key came."""
+    from worker.vault import token as module  # noqa: PLC0415 - the key of the process is put back after the test
+
+    monkeypatch.setattr(module._FingerprintKey, "value", b"a" * 32)
+    token = Token(CANARY)
+    known, first = {token}, token.fingerprint
+    use_fingerprint_key(b"b" * 32)
+    second = token.fingerprint
+    use_fingerprint_key(b"a" * 32)
+
+    assert first != second
+    assert token.fingerprint == first
+    assert len(first) == 12
+    use_fingerprint_key(b"b" * 32)
+    assert token in known
