@@ -97,8 +97,7 @@ class World:
 
     def sql(self, statement: str) -> None:
         """Run one statement, such as to age a row."""
-        with self.services.store._engine().begin() as connection:
-            connection.exec_driver_sql(statement)
+        self.services.store.transact(lambda connection: connection.exec_driver_sql(statement), writes=True)
 
     def close(self) -> None:
         """Close every process's services."""

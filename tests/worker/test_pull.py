@@ -59,6 +59,7 @@ def test_an_ended_access_token_is_not_sent(new_world: NewWorld) -> None:
     grant = world.creator()
     world.services.store.request_pull(grant.creator_id)
     world.sql("UPDATE grants SET access_expires_at = 1000")
+    world.sql("UPDATE pairs SET access_expires_at = 1000")
     before = world.sandbox.stats()["calls"].get("business/get/")
 
     assert world.services.puller.pull(grant.grant_id).kind == "refresh_first"
