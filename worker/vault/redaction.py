@@ -37,7 +37,11 @@ _TOKEN: Final = re.compile(
 )
 _MARK: Final = r"""(?:\\*["']|%22|%27)"""
 _EQUALS: Final = rf"{_MARK}?\]?\s*(?:=>?|:|%3D|%3A)\s*|{_MARK}\s*,\s*(?=b?{_MARK})"
-_QUOTED: Final = r"""b?"(?:[^"\\]|\\.)*(?:"|\Z)|b?'(?:[^'\\]|\\.)*(?:'|\Z)|\\+["'][^"']*(?:["']|\Z)|%22.*?(?:%22|\Z)"""
+_QUOTED: Final = (
+    r"""b?"(?:[^"\\]|\\.)*(?:"|\Z)|b?'(?:[^'\\]|\\.)*(?:'|\Z)|%22.*?(?:%22|\Z)"""
+    # JSON inside JSON: the value ends at a quote behind as many backslashes as opened it.
+    r"""|(?P<depth>\\+)(?P<quote>["']).*?(?:(?<!\\)(?P=depth)(?P=quote)|\Z)"""
+)
 _SECRET: Final = re.compile(
     rf"(?P<name>(?:{_NAMES})(?![_-]?(?:expires|type|seconds))[a-z0-9_-]{{0,24}})(?P<equals>{_EQUALS})"
     rf"(?!{_MARK}?(?:{HIDDEN}|<token ))(?:{_QUOTED}|(?:(?:bearer|basic)\s+)?[^\s\"'&;,)\]}}]+)",
@@ -45,7 +49,7 @@ _SECRET: Final = re.compile(
 )
 _NUMBER: Final = r"-?\d{1,6}(?![A-Za-z0-9])"
 _CODE: Final = re.compile(
-    rf"(?P<name>(?<![a-z0-9_])code)(?P<equals>{_MARK}\s*[:,]\s*|{_MARK}?\s*=\s*|%3D)"
+    rf"(?P<name>(?:(?<![a-z0-9_])|(?<=%[0-9a-f][0-9a-f]))code)(?P<equals>{_MARK}\s*[:,]\s*|{_MARK}?\s*=\s*|%3D)"
     rf"(?!{_MARK}?(?:{HIDDEN}|<token |{_NUMBER}|none\b|null\b))(?:{_QUOTED}|[^\s\"'&;,)\]}}]+)",
     re.IGNORECASE | re.DOTALL,
 )

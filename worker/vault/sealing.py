@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -133,6 +133,5 @@ def key_id_of(sealed: bytes) -> int:
 
 def _associated(place: PairPlace, column: str) -> bytes:
     """Return the place as length-prefixed fields, so that no two places share their bytes."""
-    bound = replace(place, column=column)
-    fields = (bound.table, bound.column, bound.creator_id, str(bound.consent), str(bound.generation))
+    fields = (place.table, column, place.creator_id, str(place.consent), str(place.generation))
     return b"".join(struct.pack(">I", len(raw)) + raw for raw in (field.encode(*ENCODING) for field in fields))
