@@ -1,0 +1,92 @@
+"""What Celery is told: names, queues, serialization, schedule, and what a dead connection may cost."""
+
+from __future__ import annotations
+
+import pytest
+
+import celeryconfig
+from worker.celery import app
+
+TASKS = {
+    "tasks.refresh.scan_due": "refresh",
+    "tasks.refresh.refresh_grants": "refresh",
+    "tasks.pull.scan_due": "pull",
+    "tasks.pull.pull_account": "pull",
+    "tasks.upkeep.keep_house": "default",
+    "tasks.notify.deliver": "default",
+}
+
+
+@pytest.fixture(autouse=True)
+def _tasks_loaded() -> None:
+    app.loader.import_default_modules()
+
+
+def test_tasks_have_the_names_that_people_call() -> None:
+    """The tasks of the app are these and no others; a name is never changed in place."""
+    assert {name for name in app.tasks if not name.startswith("celery.")} == set(TASKS)
+
+
+@pytest.mark.parametrize(("task", "queue"), TASKS.items())
+def test_each_task_goes_to_its_queue(task: str, queue: str) -> None:
+    """Refreshes, pulls and the rest have queues of their own, so that none holds up another."""
+    assert app.amqp.router.route({}, task)["queue"].name == queue
+
+
+def test_no_task_makes_a_queue_of_its_own() -> None:
+    """Only the declared queues exist, so a mistyped route fails where it is sent instead of piling up unread."""
+    assert {queue.name for queue in celeryconfig.task_queues} == set(TASKS.values())
+    assert app.conf.task_create_missing_queues is False
+
+
+def test_messages_are_json_and_results_are_off() -> None:
+    """Nothing is pickled, and no result is kept anywhere."""
+    assert (app.conf.task_serializer, app.conf.accept_content) == ("json", ["json"])
+    assert app.conf.result_backend is None
+    assert all(task.ignore_result for name, task in app.tasks.items() if name in TASKS)
+
+
+def test_a_message_is_a_hint_that_is_taken_once() -> None:
+    """A message is acknowledged before it runs and never given twice; what is lost is found by the next scan."""
+    assert not app.conf.task_acks_late
+    assert not app.conf.task_reject_on_worker_lost
+    assert not app.conf.worker_cancel_long_running_tasks_on_connection_loss
+    assert all(not task.acks_late for name, task in app.tasks.items() if name in TASKS)
+
+
+def test_a_dead_connection_is_noticed() -> None:
+    """Reads from Redis end after a while, and reconnecting never gives up."""
+    options = app.conf.broker_transport_options
+
+    assert 0 < options["socket_timeout"] <= 10
+    assert 0 < options["socket_connect_timeout"] <= 10
+    assert 0 < options["health_check_interval"] <= options["socket_timeout"]
+    assert app.conf.broker_connection_retry_on_startup is True
+    assert app.conf.broker_connection_max_retries is None
+
+
+def test_the_keys_in_redis_have_our_prefix() -> None:
+    """A Redis that others use too does not mix our queues with theirs."""
+    assert app.conf.broker_transport_options["global_keyprefix"] == "evertoken:"
+
+
+def test_every_tick_of_beat_expires_when_the_next_one_comes() -> None:
+    """An outage of the workers leaves no pile of stale scans behind it."""
+    schedule = app.conf.beat_schedule
+
+    assert {entry["task"] for entry in schedule.values()} == {
+        "tasks.refresh.scan_due",
+        "tasks.pull.scan_due",
+        "tasks.upkeep.keep_house",
+        "tasks.notify.deliver",
+    }
+    assert all(0 < entry["options"]["expires"] <= entry["schedule"] for entry in schedule.values())
+    assert all("args" not in entry and "kwargs" not in entry for entry in schedule.values())
+
+
+def test_a_pool_thread_per_connection_of_the_database() -> None:
+    """The threads pool is the default, and each of its threads finds a database connection."""
+    from worker.services import POOL_SIZE  # noqa: PLC0415 - what it imports is not needed by the other tests
+
+    assert app.conf.worker_pool == "threads"
+    assert app.conf.worker_concurrency <= POOL_SIZE

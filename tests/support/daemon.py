@@ -1,0 +1,111 @@
+"""The daemon's own commands as child processes: workers, beat and the command line, in an environment of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Self
+
+from worker.sandbox.children import Child, Children
+from worker.sandbox.process import RunningSandbox
+
+FOREIGN: Final = ("EVERTOKEN_", "CELERY_", "FLOWER_")
+READY_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 30.0
+COMMAND_SECONDS: Final = 60.0
+PROJECT: Final = Path(__file__).resolve().parents[2]
+
+
+def daemon_settings(sandbox: RunningSandbox, folder: Path, **settings: str) -> dict[str, str]:
+    """Return an environment for a daemon against this sandbox; settings are given without their prefix."""
+    usual = {
+        "TIKTOK_APP_ID": sandbox.options.app_id,
+        "TIKTOK_APP_SECRET": sandbox.options.app_secret,
+        "TIKTOK_REDIRECT_URI": sandbox.options.redirect_uri,
+        "TIKTOK_BASE_URL": sandbox.url,
+        "TIKTOK_AUTHORIZE_URL": sandbox.authorize_url,
+        "JOURNAL_DIR": str(folder / "journal"),
+        "RUN_DIR": str(folder / "run"),
+        "LEASE_SECONDS": "30",
+        "DEADLINE_SECONDS": "10",
+        "STORE_SECONDS": "5",
+        "SCAN_SECONDS": "0.5",
+        "UPKEEP_SECONDS": "2",
+        "QUOTA_PER_SECOND": "1000",
+        "QUOTA_PER_MINUTE": "60000",
+        "QUOTA_PER_ACCOUNT_MINUTE": "1000",
+    }
+    return {f"EVERTOKEN_{name}": value for name, value in (usual | settings).items()}
+
+
+def plain_environ() -> dict[str, str]:
+    """Return this process's environment without anybody's settings, in which the project is found from any folder."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    return kept | {"PYTHONPATH": str(PROJECT)}
+
+
+class Daemon:
+    """Starts the daemon's processes; leaving it ends those that still run."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+        """Start nothing yet.
+
+        Args:
+            folder: where they run; it holds no `.env`.
+            settings: as `daemon_settings` returns them.
+        """
+        self.folder = folder
+        self.environ = plain_environ() | dict(settings)
+        self._children = Children(folder / "logs")
+
+    def worker(self, name: str = "worker", *arguments: str, queues: str = "refresh,pull,default") -> Child:
+        """Start a worker; `wait_ready` waits for it."""
+        options = ("-c", "4", "-Q", queues, "-n", f"{name}@test", "--without-mingle", "--without-gossip")
+        return self._start(name, "worker", *options, *arguments)
+
+    def beat(self) -> Child:
+        """Start beat; `wait_ready` waits for it."""
+        return self._start("beat", "beat", "--max-interval", "1")
+
+    def wait_ready(self, wait_until: Callable[..., None], *children: Child) -> None:
+        """Wait until workers take messages and beat ticks; one that ended fails the test with the end of its log."""
+        for child in children:
+            word = b"beat: Starting" if child.name == "beat" else b" ready."
+
+            def ready(child: Child = child, word: bytes = word) -> bool:
+                assert child.status is None, child.tail()
+                return word in child.log.read_bytes()
+
+            wait_until(ready, READY_SECONDS)
+
+    def stop(self, *children: Child) -> None:
+        """End children in good order; one that has to be killed fails the test."""
+        assert self._children.stop(*children, seconds=STOP_SECONDS) == []
+
+    def run(self, *arguments: str, text: str | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of `celery -A worker` to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "worker", *arguments],
+            env=self.environ | {f"EVERTOKEN_{name}": value for name, value in settings.items()},
+            cwd=self.folder, capture_output=True, text=True, input=text, timeout=COMMAND_SECONDS, check=False,
+        )  # fmt: skip
+
+    def run_python(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script in the daemon's environment."""
+        return subprocess.run(
+            [sys.executable, "-c", script],
+            env=self.environ, cwd=self.folder, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._children.close(seconds=STOP_SECONDS)
+
+    def _start(self, name: str, *arguments: str) -> Child:
+        command = [sys.executable, "-m", "celery", "-A", "worker", *arguments]
+        return self._children.start(name, command, environ=self.environ, folder=self.folder)
