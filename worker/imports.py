@@ -92,7 +92,7 @@ class Importer:
             report: filled as the import goes, so that it is right after an interruption too.
             on_bad: told of each bad line at once.
             form: how to read the stream; None finds out from its first line.
-            replace: True to replace the tokens of known creators.
+            replace: True to replace the tokens of known creators, where the file's are newer than the stored ones.
             dry_run: True to check every line and store nothing; known creators are not looked up.
             progress: told the bytes read since the last call.
 
@@ -152,7 +152,7 @@ class Importer:
             place = PairPlace(item.creator_id, consent, generation)
             return self._sealer.seal_pair(pair.access_token, pair.refresh_token, place)
 
-        for result in self._store.save_consents(consents, seal, replace=replace):
+        for result in self._store.save_consents(consents, seal, replace=replace, newer_only=True):
             report.created += result is ConsentResult.CREATED
             report.replaced += result is ConsentResult.REPLACED
             report.skipped += result is ConsentResult.SKIPPED

@@ -52,9 +52,11 @@ class Fleet:
         self.keep([self.consent(creator_id, **changes)], replace=replace)
         return self.store.grant(creator_id)
 
-    def keep(self, items: Sequence[NewConsent], *, replace: bool = False) -> list[ConsentResult]:
+    def keep(
+        self, items: Sequence[NewConsent], *, replace: bool = False, newer_only: bool = False
+    ) -> list[ConsentResult]:
         """Store consents, each pair sealed by naming its place."""
-        return self.store.save_consents(items, seal_name, replace=replace)
+        return self.store.save_consents(items, seal_name, replace=replace, newer_only=newer_only)
 
     def pair(self, word: str, *, scope: str | None = None) -> NewPair:
         """Return a fresh pair that is not due for most of a day."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +48,17 @@ def test_a_known_creator_is_skipped_unless_replacing_was_asked_for(fleet: Fleet)
     assert fleet.keep([fleet.consent("ada"), fleet.consent("bob")]) == [SKIPPED, CREATED]
 
     assert fleet.store.grant("ada") == before
+
+
+def test_an_older_pair_never_takes_the_place_of_a_newer_one_where_only_newer_ones_may(fleet: Fleet) -> None:
+    """Importing an old file with replacing asked for leaves the living pair alone, and takes a newer one."""
+    before = fleet.add()
+    older = replace(fleet.consent("ada"), issued_at=before.issued_at - timedelta(seconds=1))
+    newer = replace(fleet.consent("ada"), issued_at=before.issued_at + timedelta(seconds=1))
+
+    assert fleet.keep([older], replace=True, newer_only=True) == [SKIPPED]
+    assert fleet.store.grant("ada") == before
+    assert fleet.keep([newer], replace=True, newer_only=True) == [REPLACED]
 
 
 def test_a_replaced_grant_gets_the_next_numbers_and_starts_afresh(fleet: Fleet) -> None:

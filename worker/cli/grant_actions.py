@@ -30,7 +30,7 @@ LISTED_BAD_LINES: Final = 10_000
 @click.option(
     "--format", "form", type=click.Choice(("jsonl", "csv")), help="How to read it; otherwise its first line tells."
 )
-@click.option("--replace", is_flag=True, help="Replace the tokens of known creators, which are skipped otherwise.")
+@click.option("--replace", is_flag=True, help="Replace the tokens of known creators where the file's are newer.")
 @click.option("--dry-run", is_flag=True, help="Check every line and store nothing.")
 @output.json_option
 def import_file(file: BinaryIO, *, form: Any, replace: bool, dry_run: bool, as_json: bool) -> None:
@@ -41,7 +41,8 @@ def import_file(file: BinaryIO, *, form: Any, replace: bool, dry_run: bool, as_j
     created_at, obtained_at) or expires_at, as ISO 8601 or seconds since 1970, UTC unless it says otherwise. A token
     without a time may be of any age, so it is refreshed within an eighth of its life.
 
-    Use --replace only with tokens that are newer than the stored ones: TikTok may have ended the older pair.
+    With --replace a pair takes the place of the stored one only where its issue time is later; a pair without an
+    issue time counts as issued now.
     Exit status 1 tells that at least one line was not imported.
     """
     from worker.imports import Importer, ImportReport  # noqa: PLC0415 - Celery loads this module on every start

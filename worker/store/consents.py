@@ -25,7 +25,13 @@ class Consents(Transactions):
 
     @writes
     def save_consents(
-        self, connection: Connection, items: Sequence[NewConsent], seal: Seal, *, replace: bool
+        self,
+        connection: Connection,
+        items: Sequence[NewConsent],
+        seal: Seal,
+        *,
+        replace: bool,
+        newer_only: bool = False,
     ) -> list[ConsentResult]:
         """Store consents in one transaction; a few hundred at a time are fast and hold no lock for long.
 
@@ -37,6 +43,8 @@ class Consents(Transactions):
             items: what to store. Of several with the same creator the first counts; with `replace` the last.
             seal: seals an item's pair; it may be called again where the transaction is tried again.
             replace: True to replace the consent of creators who are known.
+            newer_only: True to replace only where the item was issued after the current pair, so that an old file
+                never takes the place of a living pair.
 
         Returns:
             One result for each item, in the same order.
@@ -54,9 +62,12 @@ class Consents(Transactions):
         if replace:
             # A creator who came from somewhere else between the look and the insert is known now.
             known |= _lock_known(connection, [item.creator_id for item in fresh if item.creator_id not in created])
-            _replace(connection, [(items[chosen[creator_id]], row) for creator_id, row in known.items()], seal)
-            for creator_id in known:
-                results[chosen[creator_id]] = ConsentResult.REPLACED
+            found = [(items[chosen[creator_id]], row) for creator_id, row in known.items()]
+            if newer_only:
+                found = [(item, row) for item, row in found if item.issued_at > row.issued_at]
+            _replace(connection, found, seal)
+            for item, _ in found:
+                results[chosen[item.creator_id]] = ConsentResult.REPLACED
         return results
 
 
@@ -64,7 +75,7 @@ def _lock_known(connection: Connection, creator_ids: list[str]) -> dict[str, Any
     if not creator_ids:
         return {}
     rows = connection.execute(
-        select(GRANTS.c.id, GRANTS.c.creator_id, GRANTS.c.consent, GRANTS.c.generation)
+        select(GRANTS.c.id, GRANTS.c.creator_id, GRANTS.c.consent, GRANTS.c.generation, GRANTS.c.issued_at)
         .where(GRANTS.c.creator_id.in_(creator_ids))
         .order_by(GRANTS.c.id)
         .with_for_update(key_share=True)
@@ -110,26 +121,7 @@ def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], sea
         update(PAIRS).where(PAIRS.c.grant_id.in_(ids), PAIRS.c.superseded_at.is_(None)).values(superseded_at=now())
     )
     connection.execute(
-        update(GRANTS)
-        .where(GRANTS.c.id == bindparam("grant_id"))
-        .values(
-            consent=bindparam("next_consent"),
-            generation=bindparam("next_generation"),
-            pair_generation=bindparam("next_generation"),
-            status=GrantStatus.ACTIVE.value,
-            scope=bindparam("new_scope"),
-            issued_at=bindparam("issued_at"),
-            access_expires_at=bindparam("access_expires_at"),
-            refresh_expires_at=bindparam("refresh_expires_at"),
-            next_refresh_at=bindparam("due_at"),
-            failures=0,
-            last_reason=None,
-            lease_owner=None,
-            lease_until=None,
-            pull_failures=0,
-            next_pull_at=_now_if_wanted(),
-            updated_at=now(),
-        ),
+        _NEXT_CONSENT,
         [
             _dates(item)
             | {
@@ -150,6 +142,30 @@ def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], sea
 
 def _now_if_wanted() -> ColumnElement[Any]:
     return case((bindparam("pull", type_=Boolean), now()), else_=null())
+
+
+_NEXT_CONSENT: Final = (
+    update(GRANTS)
+    .where(GRANTS.c.id == bindparam("grant_id"))
+    .values(
+        consent=bindparam("next_consent"),
+        generation=bindparam("next_generation"),
+        pair_generation=bindparam("next_generation"),
+        status=GrantStatus.ACTIVE.value,
+        scope=bindparam("new_scope"),
+        issued_at=bindparam("issued_at"),
+        access_expires_at=bindparam("access_expires_at"),
+        refresh_expires_at=bindparam("refresh_expires_at"),
+        next_refresh_at=bindparam("due_at"),
+        failures=0,
+        last_reason=None,
+        lease_owner=None,
+        lease_until=None,
+        pull_failures=0,
+        next_pull_at=_now_if_wanted(),
+        updated_at=now(),
+    )
+)
 
 
 def _dates(item: NewConsent) -> dict[str, Any]:
