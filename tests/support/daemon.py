@@ -16,6 +16,8 @@ FOREIGN: Final = ("EVERTOKEN_", "CELERY_", "FLOWER_")
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 COMMAND_SECONDS: Final = 60.0
+ROOT_IS_FINE: Final = "ignore:You're running the worker with superuser privileges"
+"""Where tests run as root, Celery would warn of it in every log."""
 PROJECT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -44,7 +46,7 @@ def daemon_settings(sandbox: RunningSandbox, folder: Path, **settings: str) -> d
 def plain_environ() -> dict[str, str]:
     """Return this process's environment without anybody's settings, in which the project is found from any folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    return kept | {"PYTHONPATH": str(PROJECT)}
+    return kept | {"PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": ROOT_IS_FINE}
 
 
 class Daemon:
