@@ -1,0 +1,5 @@
+"""The quota, shared by all workers: one answer, go or wait so long."""
+
+from worker.limiter.limiter import Limiter, LimiterStatus
+
+__all__ = ["Limiter", "LimiterStatus"]

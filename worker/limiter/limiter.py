@@ -1,0 +1,216 @@
+"""The limiter: one question to Redis for each permit, and a safe share of one's own while Redis is away."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from worker.errors import QuotaScope
+from worker.limiter.address import ANSWER_SECONDS
+from worker.limiter.alone import Alone
+from worker.limiter.shared import Answer, Asker, Shared, Windows
+from worker.policy import quota
+
+RETRY_SECONDS: Final = 1.0
+"""How often a Redis that is away is asked again, by one thread of a process."""
+HELLO_SECONDS: Final = 1.0
+RESERVE_SECONDS: Final = 10.0
+LONGEST_PAUSE: Final = 86_400.0
+RAMP_SECONDS: Final = 60.0
+SECOND_RAMP_SHARE: Final = 0.05
+"""Length of the ramp after a broken second, as a part of that after a broken minute."""
+STALE_WAIT: Final = 0.05
+
+Lane = Literal["refresh", "pull"]
+
+
+@dataclass(frozen=True)
+class LimiterStatus:
+    """How the limiter stands, for people.
+
+    Attributes:
+        shared: True where Redis answers; False where this process keeps to its own share.
+        workers: processes that share the quota, as last known.
+        paused_seconds: how long nothing is permitted because TikTok said that a limit was broken; 0 for not.
+        usable_per_second: requests a second that the limiter gives out at its full pace.
+    """
+
+    shared: bool
+    workers: int
+    paused_seconds: float
+    usable_per_second: float
+
+
+class Limiter:
+    """The app's quota, shared through Redis by every process that names the same one; safe between threads."""
+
+    def __init__(
+        self,
+        redis_url: str,
+        *,
+        per_second: float,
+        per_minute: float,
+        per_account_minute: int,
+        second: float = quota.SECOND,
+        minute: float = quota.MINUTE,
+        ramp_seconds: float = RAMP_SECONDS,
+        reserve_seconds: float = RESERVE_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """Make one; Redis is asked when the first permit is wanted.
+
+        Args:
+            redis_url: `redis://`, `rediss://` or `redis+socket://`.
+            per_second: requests that TikTok permits the app in a second.
+            per_minute: requests that TikTok permits the app in a minute.
+            per_account_minute: requests that TikTok permits in a minute for one account on one call.
+            second: length of a second, in seconds; other than 1 in tests only.
+            minute: length of a minute, in seconds; other than 60 in tests only.
+            ramp_seconds: how long permits rise to the full pace after a pause.
+            reserve_seconds: within which time the refreshes expected are to be sent.
+            monotonic: clock of this process, in seconds.
+            wall: clock that the workers share, in seconds since the epoch.
+        """
+        self._windows = Windows(per_second, per_minute, per_account_minute, second, minute)
+        self._shared = Shared(redis_url, self._windows, reserve_seconds=reserve_seconds)
+        self._alone = Alone(self._windows)
+        self._ramp_seconds = ramp_seconds
+        self._monotonic, self._wall = monotonic, wall
+        self._lock = threading.Lock()
+        self._identity, self._pid, self._epoch = "", 0, ""
+        self._workers, self._place = 1, 0
+        self._heard_at = self._hello_at = self._retry_at = -math.inf
+        self._pause_end, self._ramp, self._untold = -math.inf, 0.0, False
+
+    def take(self, *, lane: Lane, call: str, account: str) -> float:
+        """Return 0 for a permit to send one request now, or the seconds to wait before asking again.
+
+        It does not sleep, and never raises for Redis's sake.
+
+        Args:
+            lane: refreshes go before pulls.
+            call: path of the call.
+            account: whose call it is: an id of ours, no secret.
+        """
+        now = self._monotonic()
+        with self._lock:
+            if now < self._pause_end:
+                return self._pause_end - now
+            if now < self._retry_at:
+                return self._take_alone(now, lane, call, account)
+            if self._alone.entered:
+                self._retry_at = now + RETRY_SECONDS  # this thread asks; the others do not wait for it
+            asker = self._asker(now)
+        answer = self._shared.permit(asker, lane=lane, call=call, account=account)
+        with self._lock:
+            after = self._monotonic()
+            if answer is None:
+                self._lose(after)
+                return self._take_alone(after, lane, call, account)
+            tell = self._read(answer, after)
+        if tell:
+            self._tell_pause(widen=False)
+        if answer.wait == 0 and after - now > ANSWER_SECONDS:
+            return STALE_WAIT  # this process was stopped meanwhile: the permit was for a moment long gone
+        return answer.wait
+
+    def expect(self, refreshes: int) -> None:
+        """Tell how many refreshes are due: so much of the quota of the next seconds is kept from pulls."""
+        with self._lock:
+            away = self._monotonic() < self._retry_at
+        if not away:
+            self._shared.expect(refreshes)
+
+    def punish(self, scope: QuotaScope, seconds: float) -> None:
+        """Pause the whole app because TikTok said that a limit was broken; permits then rise from a small share.
+
+        Args:
+            scope: which limit; `account` pauses nothing, since the other creators have limits of their own.
+            seconds: how long to pause; clamped to a day.
+        """
+        if scope == "account":
+            return
+        seconds = min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else LONGEST_PAUSE
+        ramp = self._ramp_seconds * (SECOND_RAMP_SHARE if scope == "second" else 1.0)
+        with self._lock:
+            self._pause(seconds, ramp)
+        self._tell_pause(widen=scope == "second")
+
+    def status(self) -> LimiterStatus:
+        """Return how the limiter stands; asks Redis whether it answers."""
+        answers = self._shared.answers()
+        with self._lock:
+            return LimiterStatus(
+                shared=answers,
+                workers=self._workers,
+                paused_seconds=max(0.0, self._pause_end - self._monotonic()),
+                usable_per_second=quota.usable_rate(
+                    per_second=self._windows.per_second, per_minute=self._windows.per_minute
+                ),
+            )
+
+    def close(self) -> None:
+        """Give this process's share back and close the connections."""
+        with self._lock:
+            leaves = self._pid == os.getpid() and not self._alone.entered
+        if leaves:
+            self._shared.leave(self._identity)
+        self._shared.close()
+
+    def _asker(self, now: float) -> Asker:
+        if self._pid != os.getpid():
+            self._identity, self._pid, self._hello_at = secrets.token_hex(8), os.getpid(), -math.inf
+        alone = self._alone.entered
+        hello = alone or now - self._hello_at >= HELLO_SECONDS
+        if hello:
+            self._hello_at = now
+        return Asker(self._identity, self._epoch, was_alone=alone, hello=hello)
+
+    def _read(self, answer: Answer, now: float) -> bool:
+        """Take in what Redis said; return whether it must be told of a pause that it does not know."""
+        forgotten = self._epoch not in {"", answer.epoch}
+        self._epoch, self._heard_at, self._retry_at = answer.epoch, now, -math.inf
+        self._alone.leave()
+        if answer.workers:
+            self._workers, self._place = answer.workers, answer.place
+        if answer.pause > 0:
+            self._pause(answer.pause, self._ramp_seconds)
+        return (forgotten or self._untold) and now < self._pause_end + self._ramp
+
+    def _lose(self, now: float) -> None:
+        self._retry_at = now + RETRY_SECONDS
+        if not self._alone.entered:
+            # What Redis permitted just now must have left TikTok's second before we add anything of our own.
+            clear = self._heard_at + self._windows.second * (1 + quota.SECOND_GUARD)
+            self._alone.enter(not_before=max(now, clear))
+
+    def _take_alone(self, now: float, lane: Lane, call: str, account: str) -> float:
+        since = now - self._pause_end
+        return self._alone.take(
+            now=now,
+            wall=self._wall(),
+            lane=lane,
+            key=f"{call}:{account}",
+            workers=self._workers,
+            place=self._place,
+            ramp_share=quota.ramp_share(since_pause=since, ramp=self._ramp),
+        )
+
+    def _pause(self, seconds: float, ramp: float) -> None:
+        end = self._monotonic() + seconds
+        if end > self._pause_end:
+            self._pause_end, self._ramp = end, ramp
+
+    def _tell_pause(self, *, widen: bool) -> None:
+        with self._lock:
+            left, ramp = max(0.0, self._pause_end - self._monotonic()), self._ramp
+        told = self._shared.punish(seconds=left, ramp=ramp, widen=widen)
+        with self._lock:
+            self._untold = not told

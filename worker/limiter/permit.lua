@@ -1,0 +1,122 @@
+-- One permit of the quota, or the time to wait for it: one atomic decision on Redis's clock, in microseconds.
+--
+-- Sustained pace: GCRA, `tat` being when the next permit is due by the pace; being late is caught up within `slack`.
+-- Second, and one account on one call in a minute: the last `limit` permits are kept, and the oldest must have left the
+-- window, which is longer than TikTok's by what requests overtake each other on their way.
+-- Whoever is denied is told a place in a queue that binds nobody: the callers come back one by one, not in a crowd.
+--
+-- KEYS: 1 state (hash), 2 permits of the last second (list), 3 permits of this account on this call (list),
+--       4 refreshes expected (number), 5 workers (sorted set, by when they were last heard)
+-- Returns: wait, epoch, pause left, workers and place of the asker among them (both 0 unless it said hello)
+
+local lane, worker, known_epoch, was_alone, hello = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5] == '1'
+local interval, slack = tonumber(ARGV[6]), tonumber(ARGV[7])
+local second_limit, second_window = tonumber(ARGV[8]), tonumber(ARGV[9])
+local account_limit, account_window = tonumber(ARGV[10]), tonumber(ARGV[11])
+local quiet, horizon, reserve = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local silent_after, forget_after, alone_share = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
+local least_share, guard_life, keep = tonumber(ARGV[18]), tonumber(ARGV[19]), tonumber(ARGV[20])
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local names = {'tat', 'last', 'opens', 'quieted', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'ramp',
+  'guard', 'guarded', 'share'}
+local read = redis.call('HMGET', KEYS[1], 'epoch', unpack(names))
+local epoch, state = read[1], {}
+for i, name in ipairs(names) do
+  state[name] = tonumber(read[i + 1] or 0)
+end
+
+-- A state that is gone (restart, FLUSHALL), or a worker that was on its own meanwhile: give nothing until those permits
+-- are out of the second, and until the others have found back as well.
+local lost = not epoch
+if lost then
+  epoch = string.format('%.0f', now)
+  state.tat, state.share = now, 1
+end
+if (was_alone or (known_epoch ~= '' and known_epoch ~= epoch)) and now - state.quieted > 10 * quiet then
+  state.quieted, state.opens = now, now + quiet
+  state.tat = math.max(state.tat, state.opens + slack)
+end
+-- Redis's clock was set back: move every instant along, so that nobody waits for the old time.
+if state.last > now then
+  local back = state.last - now
+  for _, name in ipairs({'tat', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'guarded', 'quieted'}) do
+    state[name] = math.max(state[name] - back, 0)
+  end
+  redis.call('DEL', KEYS[2], KEYS[3], KEYS[5])
+  state.opens = now + second_window
+end
+
+local workers, place = 0, 0
+if hello then
+  redis.call('ZADD', KEYS[5], now, worker)
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - forget_after)
+  redis.call('PEXPIRE', KEYS[5], math.ceil(forget_after / 1000))
+  local heard = redis.call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
+  local silent = 0
+  workers = #heard / 2
+  for i = 1, #heard, 2 do
+    if heard[i] < worker then place = place + 1 end
+    if tonumber(heard[i + 1]) < now - silent_after then silent = silent + 1 end
+  end
+  -- A worker that is not heard may be one that cannot reach Redis and spends its own share.
+  state.share = 1 - alone_share * silent / workers
+end
+
+local share = state.share
+if now < state.pause + state.ramp then
+  share = share * math.max(least_share, math.min(1, (now - state.pause) / state.ramp))
+end
+local pace = interval / share
+local guard = state.guard * math.max(0, 1 - (now - state.guarded) / guard_life)
+
+local opens = math.max(state.opens, state.pause, state.tat - slack)
+local oldest = redis.call('LINDEX', KEYS[2], second_limit - 1)
+if oldest then opens = math.max(opens, tonumber(oldest) + second_window + guard) end
+
+local pull_pace = 0
+if lane == 'pull' then
+  local left = 1 - tonumber(redis.call('GET', KEYS[4]) or 0) * pace / reserve
+  opens = math.max(opens, state.pull, state.wanted)
+  if left > 0.01 then pull_pace = pace / left else opens = math.max(opens, now + reserve / 4) end
+end
+
+local account_opens = 0
+local first = redis.call('LINDEX', KEYS[3], account_limit - 1)
+if first then account_opens = math.min(tonumber(first), now) + account_window end
+
+local wait = 0
+if math.max(opens, account_opens) <= now then
+  state.tat, state.last = math.max(state.tat, now) + pace, now
+  local stamp = string.format('%.0f', now)
+  redis.call('LPUSH', KEYS[2], stamp)
+  redis.call('LTRIM', KEYS[2], 0, second_limit - 1)
+  redis.call('PEXPIRE', KEYS[2], math.ceil((second_window + guard) / 1000))
+  redis.call('LPUSH', KEYS[3], stamp)
+  redis.call('LTRIM', KEYS[3], 0, account_limit - 1)
+  redis.call('PEXPIRE', KEYS[3], math.ceil(account_window / 1000))
+  if lane == 'pull' then
+    state.pull = math.max(state.pull, now) + pull_pace
+  elseif tonumber(redis.call('GET', KEYS[4]) or 0) > 0 then
+    redis.call('DECR', KEYS[4])
+  end
+elseif account_opens > opens then
+  wait = account_opens - now
+else
+  local queue = 'queue:' .. lane
+  local told = math.max(state[queue], opens)
+  if told > opens + horizon then told = opens end
+  state[queue] = told + pace
+  if lane == 'refresh' then state.wanted = math.max(state.wanted, told + pace / 2) end
+  wait = told - now
+end
+
+local write = {'epoch', epoch}
+for _, name in ipairs(names) do
+  write[#write + 1] = name
+  write[#write + 1] = name == 'share' and tostring(state[name]) or string.format('%.0f', state[name])
+end
+redis.call('HSET', KEYS[1], unpack(write))
+redis.call('PEXPIRE', KEYS[1], keep)
+return {math.ceil(wait), epoch, math.ceil(math.max(0, state.pause - now)), workers, place}
