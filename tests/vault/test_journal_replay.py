@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,16 @@ from hypothesis import strategies as st
 
 from worker.errors import JournalError
 from worker.vault import Journal, Keyring, Sealer
-from worker.vault.journal_segment import FRAME_BYTES, HEADER_BYTES, Damage, Frame, frame_of, scan
+from worker.vault.journal_segment import (
+    FRAME_BYTES,
+    HEADER_BYTES,
+    Damage,
+    Frame,
+    frame_of,
+    place_of,
+    scan,
+    segment_id_of,
+)
 
 if TYPE_CHECKING:
     from tests.vault.conftest import NewEntry, NewJournal
@@ -282,6 +292,54 @@ def test_records_do_not_move_between_numbers_and_segments(
     assert len(aside(folder)) == 2
     assert not path.exists()
     assert alarms
+
+
+def test_records_do_not_move_into_another_segment(
+    dead_segment: Leave, new_journal: NewJournal, folder: Path, alarms: list[str]
+) -> None:
+    """The same number in another segment does not open it either."""
+    one = dead_segment(1)
+    bytes_of_one = one.read_bytes()
+    one.unlink()
+    other = dead_segment(1)
+    other.write_bytes(other.read_bytes()[:HEADER_BYTES] + bytes_of_one[HEADER_BYTES:])
+
+    assert grants(new_journal()) == []
+    assert len(aside(folder)) == 1
+    assert alarms
+
+
+def test_a_record_that_opens_and_is_no_answer_is_set_aside(
+    dead_segment: Leave, new_journal: NewJournal, folder: Path, sealer: Sealer, alarms: list[str]
+) -> None:
+    """A record of a later form does not stop the others, and is kept."""
+    path = dead_segment(1)
+    data = bytearray(path.read_bytes())
+    segment_id, end = segment_id_of(bytes(data[:HEADER_BYTES])), frames(path)[0].end
+    assert segment_id is not None
+    odd = frame_of(2, sealer.seal(b'{"form":2}\nKestrel', place_of(segment_id, 2)))
+    data[end : end + len(odd)] = odd
+    path.write_bytes(data)
+
+    assert grants(new_journal()) == [1]
+    assert len(aside(folder)) == 1
+    assert not any("Kestrel" in alarm for alarm in alarms)
+
+
+def test_a_second_replay_in_a_process_waits_for_the_first(dead_segment: Leave, new_journal: NewJournal) -> None:
+    """A thread that needs what another one is just replaying goes on only after it."""
+    dead_segment(3)
+    journal = new_journal()
+    replay, found = journal.orphans(), list[int | None]()
+    next(replay).release()
+    second = threading.Thread(target=lambda: found.extend(grants(journal)))
+    second.start()
+    second.join(0.1)
+    assert second.is_alive()
+
+    replay.close()  # type: ignore[attr-defined] # it is a generator
+    second.join(10)
+    assert found == [2, 3]
 
 
 def test_records_of_a_missing_key_stay_until_it_is_back(
