@@ -1,0 +1,115 @@
+"""`celery -A worker demo`: the whole system on this machine, watched and then judged by the sandbox's ledger."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from worker.cli import output
+from worker.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from worker.cli.board import Board
+    from worker.cli.demo_plan import DemoPlan
+    from worker.sandbox.stack import Stack
+
+
+@click.command(cls=output.Command)
+@click.option("--creators", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many creators.")
+@click.option(
+    "--for", "seconds", type=click.FloatRange(5, 86_400), default=60, show_default=True, help="Seconds of the run."
+)
+@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="A new folder, kept after it.")
+@click.option("--redis", "redis_url", metavar="URL", help="An empty Redis database; one is started by default.")
+@click.option("--port-flower", type=click.IntRange(1, 65_535), help="Flower's port; a free one by default.")
+@output.json_option
+def demo(
+    *, creators: int, seconds: float, folder: Path | None, redis_url: str | None, port_flower: int | None, as_json: bool
+) -> None:
+    """Run the whole system here against a stand-in for TikTok, and judge it at the end.
+
+    Nothing else is needed: a Redis-protocol server, the stand-in, two workers, beat and Flower run as child processes
+    on free local ports, with short-lived tokens. Your own settings are neither read nor touched. Ctrl-C ends it early.
+    Exit status 1 where a pair was lost or a token expired.
+    """
+    from worker.cli.demo_plan import DemoPlan  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.cli.demo_run import DemoRun  # noqa: PLC0415 - as above
+    from worker.cli.demo_verdict import show_verdict  # noqa: PLC0415 - as above
+
+    plan, console = DemoPlan(creators, seconds), _console(to_stderr=as_json)
+    stop = threading.Event()
+    place = _place(folder)
+    sound = False
+    try:
+        with _interruptions(stop):
+            run = DemoRun(plan, place, stop)
+            verdict = run.run(lambda stack: _board(console, plan, stack), redis_url=redis_url, flower_port=port_flower)
+        sound = verdict.sound
+        if as_json:
+            output.print_json(asdict(verdict))
+        else:
+            show_verdict(console, verdict)
+    finally:
+        _leave(place, keep=folder is not None or not sound)
+    sys.exit(0 if sound else output.FINDING)
+
+
+def _console(*, to_stderr: bool) -> Console:
+    from rich.console import Console  # noqa: PLC0415 - as above
+
+    return Console(stderr=to_stderr)
+
+
+def _board(console: Console, plan: DemoPlan, stack: Stack) -> Board:
+    from worker.cli.board import LiveBoard, PlainBoard  # noqa: PLC0415 - as above
+
+    def links() -> dict[str, str]:
+        flower = stack.flower_url or "not installed (the extra `evertoken[local]` brings it)"
+        return {"Flower": flower, "logs": str(stack.folder / "logs")}
+
+    return LiveBoard(console, plan, links) if console.is_terminal else PlainBoard(console, plan)
+
+
+def _place(folder: Path | None) -> Path:
+    """Return the folder that was named, or one that goes with the demo."""
+    if folder is None:
+        return Path(tempfile.mkdtemp(prefix="evertoken-demo-"))
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} holds files already; name a new folder")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder.resolve()
+
+
+def _leave(place: Path, *, keep: bool) -> None:
+    if keep:
+        output.note(f"database, ledger and logs are in {place}")
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _interruptions(stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM ask for the end of the run in place of ending this process."""
+
+    def ask(*_: Any) -> None:
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

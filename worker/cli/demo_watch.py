@@ -1,0 +1,139 @@
+"""What a demo looks at while it runs: counts from the database and the sandbox, and the daemon's own log lines."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from worker.errors import StoreUnavailableError
+from worker.sandbox.process import RunningSandbox, SandboxError
+from worker.store import FleetStatus, Store
+from worker.vault.redaction import redact
+
+EVENTS_KEPT: Final = 60
+LINE_LIMIT: Final = 160
+REFRESH_CALL: Final = "tt_user/oauth2/refresh_token/"
+PULL_CALL: Final = "business/get/"
+QUIET: Final = frozenset({"call.answered"})
+"""Facts whose outcome is told by another."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that the daemon logged: `HH:MM:SS`, its level, and a line for people."""
+
+    at: str
+    level: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at a run.
+
+    Attributes:
+        elapsed: seconds since the creators consented.
+        fleet: counts of the grants.
+        refreshed: refreshes that the sandbox answered with a pair, since the start.
+        pulled: reads of account data that it answered, since the start.
+    """
+
+    elapsed: float
+    fleet: FleetStatus
+    refreshed: int
+    pulled: int
+
+
+class Watch:
+    """Looks at a run again and again; a look that fails shows what was seen last."""
+
+    def __init__(self, store: Store, sandbox: RunningSandbox, logs: Path) -> None:
+        self.samples: deque[Sample] = deque(maxlen=3600)
+        self.events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._store = store
+        self._sandbox = sandbox
+        self._tails = [_Tail(path) for path in sorted(logs.glob("worker-*.log"))]
+        self._begun = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the watch began."""
+        return time.monotonic() - self._begun
+
+    def look(self) -> None:
+        """Take a sample and read what was logged since the last look."""
+        self.events.extend(sorted((event for tail in self._tails for event in tail.events()), key=lambda one: one.at))
+        try:
+            calls = self._sandbox.stats()["calls"]
+            fleet = self._store.fleet_status()
+        except (StoreUnavailableError, SandboxError, OSError):
+            return
+        self.samples.append(Sample(self.elapsed, fleet, _answered(calls, REFRESH_CALL), _answered(calls, PULL_CALL)))
+
+    def rates(self, name: str, count: int) -> list[float]:
+        """Return how many of `refreshed` or `pulled` came in a second, sample by sample, for the last ones."""
+        samples = list(self.samples)[-count - 1 :]
+        return [
+            (getattr(after, name) - getattr(before, name)) / max(0.001, after.elapsed - before.elapsed)
+            for before, after in itertools.pairwise(samples)
+        ]
+
+
+class _Tail:
+    """Reads what is appended to a log file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._rest = b""
+
+    def events(self) -> Iterator[Event]:
+        """Return what was logged since the last call."""
+        with self._path.open("rb") as log:
+            log.seek(self._read)
+            *lines, self._rest = (self._rest + log.read()).split(b"\n")
+            self._read = log.tell()
+        for line in lines:
+            event = told(line)
+            if event is not None:
+                yield event
+
+
+def told(line: bytes) -> Event | None:
+    """Return what a log line tells people: facts of ours, and warnings and errors of anybody's."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(found, dict) or found.get("event") in QUIET:
+        return None
+    level, name = str(found.get("level", "info")), str(found.get("event", ""))
+    if found.get("logger") != "evertoken":
+        if level not in {"warning", "error", "critical"}:
+            return None
+        return Event(_clock(found), level, redact(f"{found.get('logger')}: {name}", LINE_LIMIT))
+    return Event(_clock(found), level, redact(_sentence(name, found), LINE_LIMIT))
+
+
+def _sentence(name: str, found: Mapping[str, Any]) -> str:
+    creator = found.get("creator_id", "")
+    if name == "refresh.saved":
+        return f"refreshed {creator}, generation {found.get('generation')}"
+    if name == "pull.saved":
+        return f"pulled {creator}, {found.get('fields')} fields"
+    told_of = {key: found[key] for key in ("creator_id", "grant_id", "code", "reason") if found.get(key) is not None}
+    return f"{name} " + ", ".join(f"{key} {value}" for key, value in told_of.items())
+
+
+def _clock(found: Mapping[str, Any]) -> str:
+    return str(found.get("timestamp", ""))[11:19]
+
+
+def _answered(calls: Mapping[str, Mapping[str, int]], call: str) -> int:
+    return sum(codes.get("0", 0) for path, codes in calls.items() if path.strip("/").endswith(call.strip("/")))
