@@ -67,7 +67,7 @@ PLAIN = [
 ]
 
 
-@pytest.mark.parametrize("text", PLAIN)
+@pytest.mark.parametrize("text", PLAIN, ids=range(len(PLAIN)))
 def test_what_is_no_secret_stays(text: str) -> None:
     """Ids, codes, lifetimes, fingerprints and addresses without passwords are what a log is for."""
     assert redact(text) == text
