@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker.errors import JournalError
@@ -18,6 +18,8 @@ from worker.vault import Journal, JournalEntry, Keyring, RecordId, Sealer
 
 if TYPE_CHECKING:
     from tests.vault.conftest import NewEntry, NewJournal
+
+UNHURRIED = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 INSTANTS = st.datetimes(timezones=st.just(UTC))
 
@@ -27,6 +29,7 @@ def segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.segment"))
 
 
+@UNHURRIED
 @given(
     ids=st.tuples(st.integers(), st.text(), st.integers(), st.integers()),
     call=st.text(),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker.errors import JournalError
@@ -30,6 +30,8 @@ from worker.vault.journal_segment import (
 
 if TYPE_CHECKING:
     from tests.vault.conftest import NewEntry, NewJournal
+
+UNHURRIED = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 CHILD = Path(__file__).with_name("journal_child.py")
 Leave = Callable[..., Path]
@@ -452,6 +454,7 @@ def test_odd_files_in_the_folder_stop_nothing(
     assert (folder / "notes.txt").exists()
 
 
+@UNHURRIED
 @given(data=st.binary(max_size=600), bodies=st.lists(st.binary(min_size=1, max_size=50), max_size=4))
 def test_any_bytes_can_be_scanned(data: bytes, bodies: list[bytes]) -> None:
     """Whatever lies before and behind whole records, they are found, and no byte that is not zero goes unmentioned."""

@@ -8,11 +8,13 @@ import urllib.parse
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from worker.vault import Token
 from worker.vault.redaction import HIDDEN, READ_LIMIT, TEXT_LIMIT, redact, redact_event
+
+UNHURRIED = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 ACCESS, REFRESH = "act.Kestrel01abcdefXYZ!4821.va", "rft.Kestrel02*ghijk!4821.e1"
 SECRET, CODE = "Kestrel-secret-40b7", "Kestrelcode09*0!5012.e1"
@@ -73,6 +75,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert redact(text) == text
 
 
+@UNHURRIED
 @given(
     before=st.text(max_size=40),
     after=st.text(max_size=40),
@@ -84,6 +87,7 @@ def test_a_token_is_found_in_any_text(before: str, after: str, prefix: str, body
     assert "Kestrel" not in redact(f"{before}{prefix}Kestrel{body}{after}", 10_000)
 
 
+@UNHURRIED
 @given(
     name=st.sampled_from(["access_token", "refresh_token", "client_secret", "secret", "auth_code", "code", "password"]),
     value=st.text(min_size=1, max_size=60),
@@ -102,6 +106,7 @@ def test_a_value_behind_its_name_is_found_whatever_it_is(name: str, value: str, 
     assert "Kestrel" not in redact(text)
 
 
+@UNHURRIED
 @given(text=st.text(), limit=st.integers(0, 300), keep=st.booleans())
 @example(text="act.abcdef" * 100, limit=50, keep=False)
 @example(text='secret="', limit=300, keep=False)
@@ -117,6 +122,7 @@ def test_any_text_comes_out_bounded_and_harmless(text: str, limit: int, *, keep:
     shown.encode()
 
 
+@UNHURRIED
 @given(text=st.text("abc act.rft:=\"'\\,&{}code token secret ://@", max_size=200))
 def test_redacting_twice_changes_nothing(text: str) -> None:
     """A text that went through two handlers reads the same."""

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker.errors import SealError
 from worker.vault import Keyring, PairPlace, SealedPair, Sealer, Token
 from worker.vault.sealing import NONCE_BYTES, key_id_of
+
+UNHURRIED = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 ACCESS, REFRESH = Token("act.CANARY-access"), Token("rft.CANARY-refresh")
 PLACE = PairPlace(creator_id="creator-1", consent=1, generation=12)
@@ -32,6 +34,7 @@ def test_a_pair_opens_at_its_place(sealer: Sealer, pair: SealedPair) -> None:
     assert (pair.key_id, key_id_of(pair.sealed_access), key_id_of(pair.sealed_refresh)) == (1, 1, 1)
 
 
+@UNHURRIED
 @given(plaintext=st.binary(), place=st.binary())
 def test_any_bytes_can_be_sealed(plaintext: bytes, place: bytes) -> None:
     """Sealing is for any bytes, and no two seals are the same bytes."""
@@ -70,6 +73,7 @@ def test_swapped_columns_do_not_open(sealer: Sealer, pair: SealedPair) -> None:
             open_one(swapped, PLACE)
 
 
+@UNHURRIED
 @given(
     fields=st.tuples(st.text(max_size=3), st.text(max_size=3)),
     others=st.tuples(st.text(max_size=3), st.text(max_size=3)),

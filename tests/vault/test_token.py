@@ -15,11 +15,13 @@ from typing import NoReturn
 import pydantic
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
 from worker.vault import Token, use_fingerprint_key
+
+UNHURRIED = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 CANARY = "act.kestrel-0123456789abcdef!4821.va"
 
@@ -139,6 +141,7 @@ def test_a_token_is_true() -> None:
     assert (token or Token("other")) is token
 
 
+@UNHURRIED
 @given(left=st.text(min_size=1), right=st.text(min_size=1))
 def test_tokens_compare_by_their_text(left: str, right: str) -> None:
     """Equal texts are equal tokens with equal hashes and fingerprints; a text is no token."""

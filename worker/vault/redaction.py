@@ -62,7 +62,7 @@ _CONTROLS: Final = re.compile(
     r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _NAMED: Final = re.compile(rf"(?:{_NAMES})(?![_-]?(?:expires|type|seconds))", re.IGNORECASE)
-_CUT_WORD: Final = re.compile(r"[^\s\"'&;,]*\Z")
+_WHOLE_WORDS: Final = re.compile(r"(?:.*[\s\"'&;,])?", re.DOTALL)
 
 
 def redact(text: str, limit: int = TEXT_LIMIT, *, keep_lines: bool = False) -> str:
@@ -75,7 +75,8 @@ def redact(text: str, limit: int = TEXT_LIMIT, *, keep_lines: bool = False) -> s
     """
     if len(text) > READ_LIMIT:
         # A word that the cut halves may be half a secret that no pattern knows any more.
-        text = text[: READ_LIMIT - CUT_LIMIT] + _CUT_WORD.sub("", text[READ_LIMIT - CUT_LIMIT : READ_LIMIT])
+        whole = _WHOLE_WORDS.match(text, READ_LIMIT - CUT_LIMIT, READ_LIMIT)
+        text = text[: READ_LIMIT - CUT_LIMIT] + (whole[0] if whole else "")
     if not text.isprintable():
         text = _clean(text, keep_lines=keep_lines)
     lowered = text.lower()
