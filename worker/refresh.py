@@ -58,7 +58,7 @@ class Refresher:
         ladder: Ladder,
         endings: Endings,
         commits: PatientCommits,
-        recover: Callable[[], int],
+        recover: Callable[[], object],
         hook: Hook,
         owner: str,
         lease_seconds: float,
@@ -68,7 +68,7 @@ class Refresher:
         """Make one for a process.
 
         Args:
-            recover: replays the journals of dead processes on this host and returns how many pairs it stored.
+            recover: replays the journals of dead processes on this host.
             owner: name of this process in leases and attempts.
             lease_seconds: how long a claim lasts.
             stop: set when the process ends; what is left of a batch is found by the next scan.
@@ -125,8 +125,7 @@ class Refresher:
         if claim is None:
             return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
         self._failpoint("post_claim")
-        if claim.unresolved and self._recover():
-            # A dead process had received an answer; the pair it brought may be this grant's, so look again.
+        if claim.unresolved and self._recovered(claim):
             self._store.unclaim(claim)
             return Refreshed(grant_id, "skipped", reason="a journal was replayed; the grant is looked at again")
         return self._attempt(claim, won_at)
@@ -145,6 +144,11 @@ class Refresher:
             return Refreshed(grant_id, "braked", reason="refreshing is stopped for the whole app")
         wait = self._limiter.take(lane=LANE, call=REFRESH_CALL, account=str(grant_id))
         return Refreshed(grant_id, "denied", wait_seconds=wait, reason="no permit of the quota") if wait > 0 else None
+
+    def _recovered(self, claim: Claim) -> bool:
+        """Replay what dead processes of this host had received; return True where that brought this grant a pair."""
+        self._recover()
+        return self._store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation
 
     def _attempt(self, claim: Claim, won_at: float) -> Refreshed:
         try:

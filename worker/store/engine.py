@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import os
 import random
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
@@ -51,6 +53,7 @@ class Transactions:
         self._pool_size = pool_size
         self._statement_seconds = statement_seconds
         self._engines: dict[int, Engine] = {}
+        self._turns: dict[int, threading.Lock] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._url.render_as_string(hide_password=True)}>"
@@ -87,10 +90,32 @@ class Transactions:
 
     def _try(self, work: Callable[[Connection], R], *, writes: bool) -> tuple[R | None, SQLAlchemyError | None]:
         try:
-            with self._engine().connect().execution_options(**{WRITES: writes}) as connection, connection.begin():
+            with (
+                self._turn(writes=writes),
+                self._engine().connect().execution_options(**{WRITES: writes}) as connection,
+                connection.begin(),
+            ):
                 return work(connection), None
         except SQLAlchemyError as fault:
             return None, fault.with_traceback(None)
+
+    @contextmanager
+    def _turn(self, *, writes: bool) -> Iterator[None]:
+        """Let the threads of a process write to SQLite one after the other.
+
+        SQLite has one writer, and those that find it busy sleep and look again: with many threads some never come
+        to their turn. A lock wakes the next one instead.
+        """
+        if not writes or self.kind != "sqlite":
+            yield
+            return
+        turn = self._turns.setdefault(os.getpid(), threading.Lock())
+        if not turn.acquire(timeout=self._statement_seconds):
+            raise StoreUnavailableError("the database is not available: other threads kept it busy")
+        try:
+            yield
+        finally:
+            turn.release()
 
     def _engine(self) -> Engine:
         pid = os.getpid()
