@@ -8,10 +8,11 @@ from worker.services import shared_services
 
 @app.task(name="tasks.upkeep.keep_house")
 def keep_house() -> None:
-    """Report this worker, replay journals of dead processes, wipe superseded pairs and let old history go."""
+    """Report this worker, end what dead processes left open, wipe superseded pairs and let old history go."""
     services = shared_services()
     services.preflight.hello()
     services.upkeep.replay()
+    services.upkeep.end_stale_attempts()
     services.commits.retry_stuck()
     services.upkeep.wipe_superseded()
     services.upkeep.prune()

@@ -129,7 +129,7 @@ def _valkey_binary() -> str:
     return found or pytest.fail("tests need valkey-server or redis-server: install the `local` extra, or one of them")
 
 
-def _start_redis(*options: str) -> ServerProcess:
+def start_redis(*options: str) -> ServerProcess:
     folder, port = Path(tempfile.mkdtemp(prefix="evertoken-redis-")), _free_port()
     arguments = [_valkey_binary(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
     server = _start(
@@ -192,7 +192,7 @@ def _run_sql(url: str, *statements: str) -> None:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[ServerProcess]:
     """The Redis-protocol server of this test process; never stop this one, ask `new_redis` for your own."""
-    with _start_redis() as server:
+    with start_redis() as server:
         yield server
 
 
@@ -208,7 +208,7 @@ def redis_url(redis_server: ServerProcess) -> str:
 def new_redis() -> Iterator[Callable[..., ServerProcess]]:
     """Starts a Redis of the test's own, with more server options as arguments; it may be killed."""
     with ExitStack() as servers:
-        yield lambda *options: servers.enter_context(_start_redis(*options))
+        yield lambda *options: servers.enter_context(start_redis(*options))
 
 
 @pytest.fixture(scope="session")

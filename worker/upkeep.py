@@ -54,6 +54,27 @@ class Upkeep:
             self._hook(Fact("journal.replayed", {"records": settled}, level="warning"))
         return settled
 
+    def end_stale_attempts(self) -> int:
+        """Write down the doubt of attempts whose lease ran out without an outcome: their process died or hangs.
+
+        A pair or a verdict that comes late all the same takes the place of the doubt.
+
+        Returns:
+            How many attempts.
+        """
+        stale = self._store.stale_attempts(BATCH)
+        for attempt in stale:
+            self._store.record_outcome(
+                attempt.grant_id,
+                attempt.consent,
+                attempt.generation,
+                outcome=AttemptOutcome.IN_DOUBT,
+                reason="its process ended, or hung, before it wrote an outcome down",
+            )
+        if stale:
+            self._hook(Fact("attempts.unfinished", {"attempts": len(stale)}, level="warning"))
+        return len(stale)
+
     def wipe_superseded(self) -> int:
         """Wipe pairs that newer ones replaced long ago; return how many."""
         return self._store.wipe_superseded(WIPE_AFTER_SECONDS, BATCH)

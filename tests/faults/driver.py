@@ -1,0 +1,137 @@
+"""A lean worker process: the daemon's own services, without Celery, doing what a job says until it is told to end.
+
+A job is a list of steps, each a mapping with `do`: `refresh` (`ids`, `force`, `threads`, `times`), `replay`, `settle`,
+`pull` (`ids`), `hold`, `drain` (`since`), or `serve`: find what is due and refresh it, over and over, until SIGTERM or
+for `seconds`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from tests.faults.aging import end_leases, end_tokens_of_suspects, make_due
+from tests.faults.tape import Tape, TapedServices
+from worker.errors import EvertokenError
+from worker.settings import load_settings
+from worker.telemetry import configure_logging
+
+SCAN_PAUSE_SECONDS: Final = 0.02
+UPKEEP_EVERY: Final = 5
+PATIENT_ROUNDS: Final = 3
+
+
+class Driver:
+    """Runs one job."""
+
+    def __init__(self, services: TapedServices, tape: Tape) -> None:
+        self._services = services
+        self._tape = tape
+
+    def run(self, steps: list[dict[str, Any]]) -> None:
+        """Run the steps one after the other."""
+        for step in steps:
+            getattr(self, f"_{step.pop('do')}")(**step)
+
+    def _refresh(self, ids: list[int], *, force: bool = False, threads: int = 1, times: int = 1) -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            for grant_id in ids * times:
+                pool.submit(self._one, grant_id, force=force)
+
+    def _one(self, grant_id: int, *, force: bool = False) -> None:
+        def refresh() -> tuple[str, str]:
+            refreshed = self._services.refresher.refresh(grant_id, force=force)
+            return refreshed.kind, refreshed.reason
+
+        self._try(refresh, grant_id)
+
+    def _replay(self) -> None:
+        self._try(lambda: ("replayed", str(self._services.upkeep.replay())), 0)
+
+    def _settle(self) -> None:
+        self._try(lambda: ("settled", str(self._services.commits.settle())), 0)
+
+    def _pull(self, ids: list[int]) -> None:
+        for grant_id in ids:
+            self._try(partial(self._pull_one, grant_id), grant_id)
+
+    def _pull_one(self, grant_id: int) -> tuple[str, str]:
+        return self._services.puller.pull(grant_id).kind, "pull"
+
+    def _drain(self, *, since: float, rounds: int = 6) -> None:
+        """Let time pass for rows until every grant was refreshed since then, or its creator was asked."""
+        store, healed_at = self._services.store, datetime.fromtimestamp(since, UTC)
+        for number in range(rounds):
+            end_leases(store)
+            self._try(self._keep_house, 0, quiet=True)
+            if number >= PATIENT_ROUNDS:
+                end_tokens_of_suspects(store)
+            due = make_due(store, healed_at)
+            if not due:
+                return
+            for grant_id in due:
+                self._one(grant_id)
+
+    def _hold(self, seconds: float = 60.0) -> None:
+        """Stay alive and idle, as a worker without work."""
+        self._services.stop.wait(seconds)
+
+    def _serve(self, *, threads: int = 2, seconds: float = 60.0) -> None:
+        ends_at, services = time.monotonic() + seconds, self._services
+        rounds = 0
+        with ThreadPoolExecutor(threads) as pool:
+            while not services.stop.is_set() and time.monotonic() < ends_at:
+                if rounds % UPKEEP_EVERY == 0:
+                    self._try(self._keep_house, 0, quiet=True)
+                rounds += 1
+                due: list[int] = []
+                self._try(partial(self._scan, due), 0, quiet=True)
+                list(pool.map(self._one, due))
+                services.stop.wait(SCAN_PAUSE_SECONDS)
+
+    def _scan(self, found: list[int]) -> tuple[str, str]:
+        found.extend(grant.grant_id for grant in self._services.store.due(100))
+        return "scanned", ""
+
+    def _keep_house(self) -> tuple[str, str]:
+        self._services.upkeep.replay()
+        self._services.upkeep.end_stale_attempts()
+        self._services.commits.retry_stuck()
+        self._services.commits.settle()
+        return "kept", ""
+
+    def _try(self, work: Callable[[], tuple[str, str]], grant_id: int, *, quiet: bool = False) -> None:
+        try:
+            kind, reason = work()
+        except EvertokenError as error:
+            kind, reason, quiet = type(error).__name__, str(error), False
+        except Exception as error:  # noqa: BLE001 - a thread of a worker dies of it; the process goes on
+            kind, reason, quiet = "crashed", type(error).__name__, False
+        if not quiet:
+            self._tape.write("done", grant_id=grant_id, kind=kind, reason=reason)
+
+
+def work(job: dict[str, Any]) -> None:
+    """Be a worker process for a job, in an environment that is already this process's own."""
+    configure_logging(log_format="json", level="DEBUG")
+    tape = Tape(Path(job["tape"]))
+    tape.write("born")
+    services = TapedServices(load_settings(os.environ, dotenv=None), tape)
+    signal.signal(signal.SIGTERM, lambda *_: services.stop.set())
+    try:
+        Driver(services, tape).run(job["steps"])
+    finally:
+        services.close()
+
+
+if __name__ == "__main__":
+    work(json.loads(sys.stdin.readline()))

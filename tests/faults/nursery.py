@@ -1,0 +1,106 @@
+"""The nursery: a process that has imported the daemon once and forks workers from itself, in milliseconds each.
+
+It reads one JSON order a line, `{"environ": ..., "job": ..., "log": path}`, and answers each with `{"born": pid}`. It
+tells when a worker stopped (SIGSTOP), went on or ended, and when its own input ends it kills what is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+from typing import Any, Final
+
+from tests.faults.driver import work
+
+CRASHED: Final = 70
+
+
+def main() -> None:
+    """Serve orders until the input ends."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    far.setblocking(False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.set_wakeup_fd(far.fileno(), warn_on_full_buffer=False)
+    alive: set[int] = set()
+    pending = b""
+    while True:
+        ready, _, _ = select.select([sys.stdin.fileno(), near], [], [])
+        if near in ready:
+            with suppress(BlockingIOError):
+                near.recv(4096)
+            _tell_of_children(alive)
+        if sys.stdin.fileno() in ready:
+            read = os.read(sys.stdin.fileno(), 1 << 20)
+            if not read:
+                break
+            *orders, pending = (pending + read).split(b"\n")
+            for order in orders:
+                alive.add(_fork(json.loads(order), (near, far)))
+    for pid in alive:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _tell(**said: Any) -> None:
+    os.write(1, json.dumps(said).encode() + b"\n")
+
+
+def _tell_of_children(alive: set[int]) -> None:
+    while alive:
+        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
+        if pid == 0:
+            return
+        if os.WIFSTOPPED(status):
+            _tell(stopped=pid)
+        elif os.WIFCONTINUED(status):
+            _tell(continued=pid)
+        else:
+            alive.discard(pid)
+            _tell(ended=pid, status=os.waitstatus_to_exitcode(status))
+
+
+def _fork(order: dict[str, Any], wakeups: tuple[socket.socket, socket.socket]) -> int:
+    pid = os.fork()
+    if pid:
+        _tell(born=pid)
+        return pid
+    code = CRASHED
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for end in wakeups:
+            end.close()
+        _become(order)
+        work(order["job"])
+        code = 0
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else 1
+    except BaseException:  # noqa: BLE001 - the child must never return into the nursery's loop
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _become(order: dict[str, Any]) -> None:
+    """Take on the environment and the log of the worker."""
+    for name in [name for name in os.environ if name.startswith("EVERTOKEN_")]:
+        del os.environ[name]
+    os.environ.update(order["environ"])
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+
+
+if __name__ == "__main__":
+    main()
