@@ -75,11 +75,11 @@ class Daemon:
     def wait_ready(self, wait_until: Callable[..., None], *children: Child) -> None:
         """Wait until workers take messages and beat ticks; one that ended fails the test with the end of its log."""
         for child in children:
-            word = b"beat: Starting" if child.name == "beat" else b" ready."
+            ticked = Path(self.environ["EVERTOKEN_RUN_DIR"], "beat") if child.name == "beat" else None
 
-            def ready(child: Child = child, word: bytes = word) -> bool:
+            def ready(child: Child = child, ticked: Path | None = ticked) -> bool:
                 assert child.status is None, child.tail()
-                return word in child.log.read_bytes()
+                return ticked.exists() if ticked is not None else b" ready." in child.log.read_bytes()
 
             wait_until(ready, READY_SECONDS)
 

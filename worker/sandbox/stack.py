@@ -99,7 +99,8 @@ class Stack:
         """Start workers, beat and Flower; `wait_ready` then waits for them.
 
         Args:
-            environ: the daemon's settings; the rest of the environment is this process's without anybody's settings.
+            environ: the daemon's settings, EVERTOKEN_RUN_DIR among them; the rest of the environment is this
+                process's without anybody's settings.
             flower_port: where Flower listens; a free port by default.
         """
         self._environ = _plain_environ() | dict(environ)
@@ -195,11 +196,13 @@ class Stack:
         self._daemon[name] = self._children.start(name, command, environ=self._environ, folder=self.folder)
 
     def _test_of(self, name: str) -> Callable[[], bool]:
-        """Return what tells whether a part is ready: workers and beat by what they log, Flower by an answer."""
+        """Return what tells whether a part is ready: a worker's log, beat's tick file, Flower's answer."""
         if name == "flower":
             return self._flower_answers
-        log, word = self._daemon[name].log, b"beat: Starting" if name == "beat" else b" ready."
-        return lambda: word in log.read_bytes()
+        if name == "beat":
+            return (Path(self._environ["EVERTOKEN_RUN_DIR"]) / "beat").exists
+        log = self._daemon[name].log
+        return lambda: b" ready." in log.read_bytes()
 
     def _flower_answers(self) -> bool:
         connection = http.client.HTTPConnection(str(self.flower_url).removeprefix("http://"), timeout=1)
