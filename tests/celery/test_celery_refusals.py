@@ -42,13 +42,6 @@ def test_a_worker_without_settings_names_what_is_missing(new_daemon: NewDaemon, 
         assert f"EVERTOKEN_{name} is missing" in said
 
 
-def test_a_worker_with_a_mistyped_name_is_told_the_right_one(new_daemon: NewDaemon, sandbox: RunningSandbox) -> None:
-    """An unknown name is no setting that silently does nothing."""
-    status, said = refused(new_daemon(), sandbox, *WORKER, QUOTA_PER_SECONDS="5")
-
-    assert (status, "did you mean EVERTOKEN_QUOTA_PER_SECOND?" in said) == (2, True)
-
-
 def test_beat_refuses_a_wrong_setting_of_its_own(new_daemon: NewDaemon, sandbox: RunningSandbox) -> None:
     """Beat needs few settings, and refuses to start where one of them is wrong."""
     status, said = refused(new_daemon(), sandbox, "beat", SCAN_SECONDS="often")
