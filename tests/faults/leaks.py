@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import redis
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, MetaData, select
 
 from worker.store import Store
 
@@ -31,12 +31,11 @@ def _files(folders: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
 
 def _rows(store: Store) -> Iterator[tuple[str, bytes]]:
     def dump(connection: Connection) -> list[tuple[str, bytes]]:
+        found = MetaData()
+        found.reflect(connection)
         return [
-            (
-                f"the table {table}",
-                repr([tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}"))]).encode(),
-            )
-            for table in inspect(connection).get_table_names()
+            (f"the table {table.name}", repr([tuple(row) for row in connection.execute(select(table))]).encode())
+            for table in found.sorted_tables
         ]
 
     yield from store.transact(dump, writes=False)
