@@ -170,7 +170,8 @@ def publish(task: Any, *args: Any, **options: Any) -> bool:
     """
     try:
         task.apply_async(args, argsrepr=repr(args), **options)
-    except OperationalError as error:
+    except (OperationalError, OSError, AttributeError) as error:
+        # After a timeout kombu tries again over a channel that has lost its connection: an AttributeError.
         log_fact(Fact("message.unpublished", {"task": task.name, "reason": type(error).__name__}, level="warning"))
         return False
     return True
