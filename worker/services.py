@@ -43,8 +43,8 @@ class Services(Foundation):
         return Brake(store=self.store, hook=self.hook)
 
     @cached_property
-    def refresher(self) -> Refresher:
-        """The use case of refreshing."""
+    def ladder(self) -> Ladder:
+        """Which refresh token is sent, how often, and when to stop."""
         settings = self.settings
         caller = RefreshCaller(
             tiktok=self.tiktok,
@@ -54,7 +54,7 @@ class Services(Foundation):
             call_seconds=settings.deadline_seconds + settings.store_seconds,
             failpoint=self.failpoint,
         )
-        ladder = Ladder(
+        return Ladder(
             caller=caller,
             store=self.store,
             permit=self._refresh_permit,
@@ -62,7 +62,11 @@ class Services(Foundation):
             longest_pause_seconds=settings.deadline_seconds * RETRY_PAUSE_SHARE,
             stop=self.stop,
         )
-        endings = Endings(
+
+    @cached_property
+    def endings(self) -> Endings:
+        """How attempts end."""
+        return Endings(
             store=self.store,
             journal=self.journal,
             limiter=self.limiter,
@@ -72,19 +76,23 @@ class Services(Foundation):
             hook=self.hook,
             failpoint=self.failpoint,
         )
+
+    @cached_property
+    def refresher(self) -> Refresher:
+        """The use case of refreshing."""
         return Refresher(
             store=self.store,
             sealer=self.sealer,
             journal=self.journal,
             limiter=self.limiter,
             brake=self.brake,
-            ladder=ladder,
-            endings=endings,
+            ladder=self.ladder,
+            endings=self.endings,
             commits=self.commits,
             recover=self.upkeep.replay,
             hook=self.hook,
             owner=self.owner,
-            lease_seconds=settings.lease_seconds,
+            lease_seconds=self.settings.lease_seconds,
             stop=self.stop,
             failpoint=self.failpoint,
         )

@@ -43,7 +43,7 @@ class Consents(Transactions):
             items: what to store. Of several with the same creator the first counts; with `replace` the last.
             seal: seals an item's pair; it may be called again where the transaction is tried again.
             replace: True to replace the consent of creators who are known.
-            newer_only: True to replace only where the item was issued after the current pair, so that an old file
+            newer_only: True to leave a grant alone whose current pair was issued after the item, so that an old file
                 never takes the place of a living pair.
 
         Returns:
@@ -64,7 +64,7 @@ class Consents(Transactions):
             known |= _lock_known(connection, [item.creator_id for item in fresh if item.creator_id not in created])
             found = [(items[chosen[creator_id]], row) for creator_id, row in known.items()]
             if newer_only:
-                found = [(item, row) for item, row in found if item.issued_at > row.issued_at]
+                found = [(item, row) for item, row in found if item.issued_at >= row.issued_at]
             _replace(connection, found, seal)
             for item, _ in found:
                 results[chosen[item.creator_id]] = ConsentResult.REPLACED
