@@ -18,7 +18,7 @@ from worker.policy.verdicts import SECOND_LOOK, Action, Standing, Verdict, judge
 from worker.settlement import Attempt, MisfitError, Settlement
 from worker.store import AttemptOutcome, Claim, GrantStatus, Saved, Store
 from worker.telemetry import Fact, FactValue, Hook
-from worker.vault import Journal
+from worker.vault import Journal, Token
 
 Kind = Literal["refreshed", "superseded", "skipped", "denied", "braked", "not_ready", "failed", "left_over"]
 """`skipped`: nothing to do; `denied`: no permit now; `superseded`: somebody else's newer pair is current;
@@ -62,6 +62,7 @@ class Endings:
         settlement: Settlement,
         commits: PatientCommits,
         hook: Hook,
+        revoke: Callable[[Token], None],
         failpoint: Callable[[str], None],
     ) -> None:
         self._store = store
@@ -71,6 +72,7 @@ class Endings:
         self._settlement = settlement
         self._commits = commits
         self._hook = hook
+        self._revoke = revoke
         self._failpoint = failpoint
 
     def save(self, climb: Climb, call: Called) -> Refreshed:
@@ -96,7 +98,17 @@ class Endings:
         if not self._commits.run(write, until_done=not call.journaled):
             return self._left_over(claim)
         self._brake.succeeded()
+        if saved[-1].status is GrantStatus.REVOKED:
+            self._end_at_tiktok(claim, answer.access_token)
         return Refreshed(claim.grant_id, "refreshed" if saved[-1].moved else "superseded")
+
+    def _end_at_tiktok(self, claim: Claim, access: Token) -> None:
+        """Revoke a pair that came after its grant had been revoked here: nobody will use it."""
+        try:
+            self._revoke(access)
+        except TikTokError as error:
+            fields: dict[str, FactValue] = {"grant_id": claim.grant_id, "code": error.code}
+            self._hook(Fact("grant.revoke_failed", fields, level="warning"))
 
     def fail(self, climb: Climb, error: TikTokError) -> Refreshed:
         """Judge a failed attempt and write the verdict; nothing is marked while the whole app is in trouble."""

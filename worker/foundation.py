@@ -11,6 +11,7 @@ from functools import cached_property
 from worker.commits import PatientCommits
 from worker.errors import StoreUnavailableError
 from worker.failpoints import Failpoint, failpoint_of
+from worker.leases import LeaseKeeper
 from worker.limiter import Limiter
 from worker.settings import Settings
 from worker.store import Store, open_store
@@ -98,10 +99,15 @@ class Foundation:
             patience_seconds=self.settings.store_seconds, alive=self._database_answers, stop=self.stop
         )
 
+    @cached_property
+    def leases(self) -> LeaseKeeper:
+        """Keeps the leases of attempts that take long."""
+        return LeaseKeeper(store=self.store, hook=self.hook, lease_seconds=self.settings.lease_seconds, stop=self.stop)
+
     def close(self) -> None:
         """Wake what waits and close what was opened; results that the database did not take stay in the journal."""
         self.stop.set()
-        for name in ("tiktok", "limiter", "journal", "store"):
+        for name in ("leases", "tiktok", "limiter", "journal", "store"):
             if name in self.__dict__:
                 self.__dict__[name].close()
 

@@ -13,11 +13,12 @@ from worker.commits import PatientCommits
 from worker.endings import Endings, Refreshed
 from worker.errors import JournalError, NotSentError, SealError
 from worker.ladder import Climb, Ladder
+from worker.leases import LeaseKeeper
 from worker.limiter import Limiter
 from worker.store import Claim, Store
 from worker.telemetry import Fact, Hook
 from worker.tiktok import REFRESH_CALL
-from worker.vault import Journal, PairPlace, Sealer
+from worker.vault import Journal, PairPlace, Sealer, Token
 
 LANE: Final = "refresh"
 SOON_SECONDS: Final = 10.0
@@ -55,6 +56,7 @@ class Refresher:
         journal: Journal,
         limiter: Limiter,
         brake: Brake,
+        leases: LeaseKeeper,
         ladder: Ladder,
         endings: Endings,
         commits: PatientCommits,
@@ -79,6 +81,7 @@ class Refresher:
         self._journal = journal
         self._limiter = limiter
         self._brake = brake
+        self._leases = leases
         self._ladder = ladder
         self._endings = endings
         self._commits = commits
@@ -160,6 +163,10 @@ class Refresher:
             ]
         except SealError as error:
             return self._endings.unreadable(Climb(claim, won_at), error)
+        with self._leases.hold(claim):
+            return self._send(claim, won_at, tokens)
+
+    def _send(self, claim: Claim, won_at: float, tokens: Sequence[Token]) -> Refreshed:
         climb = self._ladder.climb(claim, won_at, tokens)
         if climb.calls:
             last = climb.calls[-1]

@@ -74,6 +74,7 @@ class Services(Foundation):
             settlement=self.settlement,
             commits=self.commits,
             hook=self.hook,
+            revoke=self.tiktok.revoke,
             failpoint=self.failpoint,
         )
 
@@ -86,6 +87,7 @@ class Services(Foundation):
             journal=self.journal,
             limiter=self.limiter,
             brake=self.brake,
+            leases=self.leases,
             ladder=self.ladder,
             endings=self.endings,
             commits=self.commits,

@@ -163,7 +163,8 @@ def test_a_pair_of_another_creator_is_never_stored(new_world: NewWorld) -> None:
 def test_an_answer_without_a_refresh_token_keeps_the_old_one(new_world: NewWorld) -> None:
     """RFC 6749 lets a server leave it out; an empty text is the same."""
     world = new_world("same")
-    for value in ({}, {"value": ""}):
+    values: list[dict[str, Any]] = [{}, {"value": ""}]
+    for value in values:
         grant = world.creator()
         world.sandbox.fault("refresh_token", creator=grant.creator_id, call="refresh", times=1, **value)
 
@@ -250,3 +251,21 @@ def test_a_spent_quota_pauses_the_app_and_counts_against_no_creator(new_world: N
     assert world.services.refresher.refresh(second.grant_id).kind == "denied"
     assert world.look(first).failures == 0
     assert world.refreshes(second) == []
+
+
+def test_a_pair_that_comes_after_its_grant_was_revoked_is_revoked_at_tiktok(
+    new_world: NewWorld, wait_until: Callable[[Callable[[], object]], None]
+) -> None:
+    """A disconnection in the middle of a refresh wins: the late pair is never served, and ended upstream."""
+    world = new_world()
+    grant = world.creator()
+    world.sandbox.fault("slow", creator=grant.creator_id, call="refresh", times=1, seconds=0.5)
+    refreshing = threading.Thread(target=world.services.refresher.refresh, args=(grant.grant_id,))
+    refreshing.start()
+    wait_until(lambda: world.refreshes(grant))
+
+    world.services.store.mark_revoked(grant.creator_id)
+    refreshing.join()
+
+    assert world.look(grant).status is GrantStatus.REVOKED
+    assert world.sandbox.creator(grant.creator_id)["revoked"]

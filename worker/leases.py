@@ -1,0 +1,82 @@
+"""Keeping leases: one thread prolongs the leases of attempts that take long, such as while the database is slow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from worker.calling import elapsed_clock
+from worker.errors import StoreUnavailableError
+from worker.store import Claim, Store
+from worker.telemetry import Fact, Hook
+
+BEATS: Final = 6
+"""Heartbeats in the time of one lease: every 20 s of 120 s."""
+LONGEST_LEASES: Final = 10
+"""After so many leases' time an attempt is left to run out: a thread that hangs must not hold a grant for ever."""
+
+
+class LeaseKeeper:
+    """Prolongs the leases that are held in this process; its thread starts with the first one."""
+
+    def __init__(self, *, store: Store, hook: Hook, lease_seconds: float, stop: threading.Event) -> None:
+        """Make one for a process.
+
+        Args:
+            store: where leases are.
+            hook: where facts go.
+            lease_seconds: how long a lease lasts from each heartbeat on.
+            stop: set when the process ends.
+        """
+        self._store = store
+        self._hook = hook
+        self._lease_seconds = lease_seconds
+        self._stop = stop
+        self._held: dict[tuple[int, int], tuple[Claim, float]] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def hold(self, claim: Claim) -> Iterator[None]:
+        """Keep a claim's lease until the block ends."""
+        key = (claim.grant_id, claim.generation)
+        with self._lock:
+            self._held[key] = (claim, elapsed_clock())
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._beat, name="lease-keeper", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.pop(key, None)
+
+    def close(self) -> None:
+        """Wait for the thread, which ends when `stop` is set."""
+        if self._thread is not None:
+            self._thread.join(timeout=self._lease_seconds)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._lease_seconds / BEATS):
+            with self._lock:
+                held = list(self._held.items())
+            for key, (claim, since) in held:
+                # An attempt that is younger than the time between two heartbeats needs none.
+                age = elapsed_clock() - since
+                if age < self._lease_seconds / BEATS:
+                    continue
+                if age > self._lease_seconds * LONGEST_LEASES or not self._prolong(claim):
+                    with self._lock:
+                        self._held.pop(key, None)
+
+    def _prolong(self, claim: Claim) -> bool:
+        try:
+            kept = self._store.extend_lease(claim, self._lease_seconds)
+        except StoreUnavailableError:
+            return True
+        if not kept:
+            ids = {"grant_id": claim.grant_id, "generation": claim.generation}
+            self._hook(Fact("lease.lost", ids, level="warning"))
+        return kept
