@@ -7,6 +7,8 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +19,10 @@ from tests.faults.oracle import Evidence, judge
 from tests.faults.tape import Note, read_tape, received_pair
 from tests.faults.workers import Nursery, Worker
 from tests.support.world import World
+from worker.errors import StoreUnavailableError
 from worker.sandbox.process import RunningSandbox
-from worker.store import GrantView
-from worker.vault import Journal, Keyring, Sealer
+from worker.store import GrantView, NewConsent
+from worker.vault import Journal, Keyring, PairPlace, SealedPair, Sealer, Token
 
 CANARY: Final = "KANARIENVOGEL"
 APP_SECRET: Final = "sandbox-secret"
@@ -84,6 +87,36 @@ class Scene:
         """Return the grant as it is now."""
         return self.store.grant(grant.creator_id)
 
+    def consent_again(self, grant: GrantView) -> None:
+        """Let a creator authorize once more; the older pairs end at TikTok, and ours learns of the new one."""
+        token = self.sandbox.grants(creators=[grant.creator_id], scope=grant.scope)[0]
+        now = self.store.ping()
+
+        def seal(item: NewConsent, consent: int, generation: int) -> SealedPair:
+            place = PairPlace(item.creator_id, consent, generation)
+            return self.sealer.seal_pair(Token(token["access_token"]), Token(token["refresh_token"]), place)
+
+        item = NewConsent(
+            creator_id=grant.creator_id,
+            scope=grant.scope,
+            issued_at=now,
+            access_expires_at=now + timedelta(seconds=token["expires_in"]),
+            refresh_expires_at=None,
+            next_refresh_at=now + timedelta(seconds=token["expires_in"] / 2),
+            jitter=0.5,
+        )
+        while True:
+            try:
+                self.store.save_consents([item], seal, replace=True)
+            except StoreUnavailableError:
+                continue
+            return
+
+    def revoke(self, grant: GrantView) -> None:
+        """Let a creator remove the app, at TikTok."""
+        self.sandbox.revoke(grant.creator_id)
+        self.revoked.add(grant.creator_id)
+
     def worker(self, *steps: Mapping[str, Any], at: str = "", **settings: str) -> Worker:
         """Start a worker on a job.
 
@@ -125,12 +158,16 @@ class Scene:
         self.sandbox.heal()
         for worker in self.workers:
             if worker.status is None:
-                worker.kill() if worker.was_stopped else worker.finish()
+                worker.kill() if worker.is_stopped else worker.finish()
         self.healed_at = self.store.ping()
-        with redis.Redis.from_url(self.environ["EVERTOKEN_REDIS_URL"]) as client:
-            client.flushall()
+        self.flush_redis()
         drain = {"do": "drain", "since": self.healed_at.timestamp()}
         assert self.worker(drain).ended(60) == 0, self.workers[-1].said()[-2000:]
+
+    def flush_redis(self) -> None:
+        """Empty Redis; one that is away stays as it is."""
+        with suppress(redis.RedisError), redis.Redis.from_url(self.environ["EVERTOKEN_REDIS_URL"]) as client:
+            client.flushall()
 
     def evidence(self, *, per_second: int | None = None) -> Evidence:
         """Return what is known of the run, after `drain`."""

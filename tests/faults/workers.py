@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -22,6 +23,7 @@ class Worker:
     Attributes:
         status: exit code, or the negative number of the signal that ended it; None while it lives.
         was_stopped: True where it was ever stopped (SIGSTOP).
+        stopped_at: when, on this process's monotonic clock.
         was_killed: True where it ended by SIGKILL.
     """
 
@@ -30,8 +32,14 @@ class Worker:
         self.pid = 0
         self.status: int | None = None
         self.was_stopped = False
+        self.stopped_at = 0.0
         self._stopped = False
         self._news = threading.Condition()
+
+    @property
+    def is_stopped(self) -> bool:
+        """True while it stands still."""
+        return self._stopped and self.status is None
 
     @property
     def was_killed(self) -> bool:
@@ -84,7 +92,7 @@ class Worker:
     def _hear(self, news: str, status: int | None) -> None:
         with self._news:
             if news == "stopped":
-                self._stopped = self.was_stopped = True
+                self._stopped, self.was_stopped, self.stopped_at = True, True, time.monotonic()
             elif news == "ended":
                 self.status = status
             self._news.notify_all()

@@ -1,0 +1,74 @@
+"""Faults of the database itself: a writer that keeps its lock, a server that is read-only, a row that is refused."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from tests.faults.aging import run_sql
+from worker.store import Store
+
+LOCK_SECONDS = 5
+
+
+@contextmanager
+def writes_held(url: str) -> Iterator[None]:
+    """Hold a lock that lets no other transaction write, until the block ends."""
+    if url.startswith("sqlite"):
+        with_lock = sqlite3.connect(
+            url.removeprefix("sqlite:///"), timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            with_lock.execute("BEGIN IMMEDIATE")
+            yield
+            with_lock.execute("ROLLBACK")
+        finally:
+            with_lock.close()
+        return
+    with psycopg.connect(url) as connection:
+        connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'".encode())
+        connection.execute("LOCK TABLE grants, pairs, attempts IN SHARE ROW EXCLUSIVE MODE")
+        yield
+        connection.rollback()
+
+
+@contextmanager
+def read_only(url: str) -> Iterator[None]:
+    """Let a whole PostgreSQL server be read-only, as a standby is, until the block ends."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        connection.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            connection.execute("ALTER SYSTEM RESET default_transaction_read_only")
+            connection.execute("SELECT pg_reload_conf()")
+
+
+@contextmanager
+def pairs_refused(store: Store, grant_id: int) -> Iterator[None]:
+    """Let the database refuse to store a pair of one grant, until the block ends."""
+    if store.kind == "sqlite":
+        run_sql(
+            store,
+            f"CREATE TRIGGER refuse BEFORE INSERT ON pairs WHEN NEW.grant_id = {int(grant_id)}"
+            " BEGIN SELECT RAISE(ABORT, 'refused by a test'); END",
+        )
+    else:
+        run_sql(
+            store,
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN RAISE EXCEPTION ''refused by a test''; END'",
+            f"CREATE TRIGGER refuse BEFORE INSERT ON pairs FOR EACH ROW WHEN (NEW.grant_id = {int(grant_id)})"
+            " EXECUTE FUNCTION refuse()",
+        )
+    try:
+        yield
+    finally:
+        run_sql(store, "DROP TRIGGER refuse" + ("" if store.kind == "sqlite" else " ON pairs"))
+        if store.kind != "sqlite":
+            run_sql(store, "DROP FUNCTION refuse")
