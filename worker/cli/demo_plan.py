@@ -12,7 +12,7 @@ from worker.sandbox.options import SandboxOptions
 from worker.sandbox.stack import Stack
 from worker.vault import Keyring
 
-LIFE_SHARE: Final = 0.6
+LIFE_SHARE: Final = 0.68
 """Life of an access token, in parts of the run: with renewal at two thirds, each creator has a second refresh in it."""
 RENEW_AT: Final = 2 / 3
 SHORTEST_LIFE: Final = 6

@@ -23,7 +23,7 @@ from worker.services import Services, build_services
 from worker.settings import load_settings
 from worker.vault.redaction import redact
 
-LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 1.0
 CONSENTS_AT_ONCE: Final = 500
 DRAIN_SECONDS: Final = 15.0
 FINISH_SECONDS: Final = 30.0

@@ -28,6 +28,8 @@ from worker.sandbox.process import RunningSandbox, SandboxError, start_sandbox
 WORKERS: Final = {"refresh": ("refresh", 8), "pull": ("pull,default", 8)}
 """Name of a worker to its queues and threads: two, as in production, so that pulls hold up no refresh."""
 QUEUES: Final = ("refresh", "pull", "default")
+YIELDING: Final = {"worker-pull": 5, "flower": 10}
+"""How much parts give way to the others where the processor is short, as `nice` counts: refreshes come first."""
 READY_SECONDS: Final = 90.0
 LOOK_SECONDS: Final = 0.05
 CLOSE_SECONDS: Final = 20.0
@@ -193,6 +195,8 @@ class Stack:
 
     def _start_celery(self, name: str, *arguments: str) -> None:
         command = [sys.executable, "-m", "celery", "-A", "worker", *arguments]
+        if name in YIELDING and (nice := shutil.which("nice")) is not None:
+            command = [nice, "-n", str(YIELDING[name]), *command]
         self._daemon[name] = self._children.start(name, command, environ=self._environ, folder=self.folder)
 
     def _test_of(self, name: str) -> Callable[[], bool]:
