@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from worker.errors import QuotaScope
-from worker.limiter.address import ANSWER_SECONDS
 from worker.limiter.alone import Alone
 from worker.limiter.shared import Answer, Asker, Shared, Windows
 from worker.policy import quota
@@ -25,7 +24,8 @@ LONGEST_PAUSE: Final = 86_400.0
 RAMP_SECONDS: Final = 60.0
 SECOND_RAMP_SHARE: Final = 0.05
 """Length of the ramp after a broken second, as a part of that after a broken minute."""
-STALE_WAIT: Final = 0.05
+PUNCTUAL_SECONDS: Final = 0.01
+"""A request that leaves later than so much after its permit was asked for is told to Redis."""
 
 Lane = Literal["refresh", "pull"]
 
@@ -83,7 +83,7 @@ class Limiter:
         self._alone = Alone(self._windows)
         self._ramp_seconds = ramp_seconds
         self._monotonic, self._wall = monotonic, wall
-        self._lock = threading.Lock()
+        self._lock, self._last = threading.Lock(), threading.local()
         self._identity, self._pid, self._epoch = "", 0, ""
         self._workers, self._place = 1, 0
         self._heard_at = self._hello_at = self._retry_at = -math.inf
@@ -117,9 +117,26 @@ class Limiter:
             tell = self._read(answer, after)
         if tell:
             self._tell_pause(widen=False)
-        if answer.wait == 0 and after - now > ANSWER_SECONDS:
-            return STALE_WAIT  # this process was stopped meanwhile: the permit was for a moment long gone
-        return answer.wait
+        if answer.wait > 0:
+            return answer.wait
+        self._last.permit, self._last.asked_at = answer.permit, now
+        return self.depart()
+
+    def depart(self) -> float:
+        """Tell that the request for which this thread took a permit leaves now; it may be told more than once.
+
+        Between permit and request a process may be held up, and requests that were permitted in different seconds would
+        arrive in one. A late one is noted in Redis, so that those after it keep their distance; a punctual one costs
+        nothing.
+
+        Returns:
+            Seconds to wait before sending, about one at most and nearly always 0; no other permit is needed.
+        """
+        permit, asked_at = getattr(self._last, "permit", ""), getattr(self._last, "asked_at", 0.0)
+        if not permit or self._monotonic() - asked_at <= PUNCTUAL_SECONDS:
+            return 0.0
+        self._last.permit = ""
+        return self._shared.depart(permit) or 0.0
 
     def expect(self, refreshes: int) -> None:
         """Tell how many refreshes are due: so much of the quota of the next seconds is kept from pulls."""

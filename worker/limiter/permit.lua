@@ -7,7 +7,8 @@
 --
 -- KEYS: 1 state (hash), 2 permits of the last second (list), 3 permits of this account on this call (list),
 --       4 refreshes expected (number), 5 workers (sorted set, by when they were last heard)
--- Returns: wait, epoch, pause left, workers and place of the asker among them (both 0 unless it said hello)
+-- Returns: wait, epoch, pause left, workers and place of the asker among them (both 0 unless it said hello), and the
+-- permit: the time it was given
 
 local lane, worker, known_epoch, was_alone, hello = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5] == '1'
 local interval, slack = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -92,7 +93,7 @@ if math.max(opens, account_opens) <= now then
   local stamp = string.format('%.0f', now)
   redis.call('LPUSH', KEYS[2], stamp)
   redis.call('LTRIM', KEYS[2], 0, second_limit - 1)
-  redis.call('PEXPIRE', KEYS[2], math.ceil((second_window + guard) / 1000))
+  redis.call('PEXPIRE', KEYS[2], math.ceil((second_window + guard) / 1000) + 1000)
   redis.call('LPUSH', KEYS[3], stamp)
   redis.call('LTRIM', KEYS[3], 0, account_limit - 1)
   redis.call('PEXPIRE', KEYS[3], math.ceil(account_window / 1000))
@@ -103,6 +104,9 @@ if math.max(opens, account_opens) <= now then
   end
 elseif account_opens > opens then
   wait = account_opens - now
+elseif opens - now < 0.9 * pace then
+  wait = opens - now -- a little too early, so not to the end of the queue
+  if lane == 'refresh' then state.wanted = math.max(state.wanted, opens + pace / 2) end
 else
   local queue = 'queue:' .. lane
   local told = math.max(state[queue], opens)
@@ -119,4 +123,4 @@ for _, name in ipairs(names) do
 end
 redis.call('HSET', KEYS[1], unpack(write))
 redis.call('PEXPIRE', KEYS[1], keep)
-return {math.ceil(wait), epoch, math.ceil(math.max(0, state.pause - now)), workers, place}
+return {math.ceil(wait), epoch, math.ceil(math.max(0, state.pause - now)), workers, place, string.format('%.0f', now)}

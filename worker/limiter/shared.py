@@ -79,6 +79,7 @@ class Answer:
         pause: seconds for which nobody is permitted anything; 0 for not.
         workers: processes that share the quota; 0 where the asker said no hello.
         place: the asker's place among them, from 0.
+        permit: names the permit, where there is one.
     """
 
     wait: float
@@ -86,6 +87,7 @@ class Answer:
     pause: float
     workers: int
     place: int
+    permit: str
 
 
 class Shared:
@@ -105,10 +107,12 @@ class Shared:
             second=windows.second,
             minute=windows.minute,
         )
+        self._second_limit = max(1, int(windows.per_second))
+        self._second_window = _micro(windows.second * (1 + quota.SECOND_GUARD))
         self._figures = [
             *(_micro(seconds) for seconds in (pace.interval, pace.slack)),
-            max(1, int(windows.per_second)),
-            _micro(windows.second * (1 + quota.SECOND_GUARD)),
+            self._second_limit,
+            self._second_window,
             windows.per_account_minute,
             _micro(windows.minute * (1 + quota.MINUTE_GUARD)),
             *(_micro(seconds) for seconds in (QUIET_SECONDS, HORIZON_SECONDS, reserve_seconds)),
@@ -119,9 +123,9 @@ class Shared:
             round(KEEP_SECONDS * 1000),
         ]
         self._client = connect(url)
-        self._permit, self._punish = (
+        self._permit, self._punish, self._depart = (
             self._client.register_script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
-            for name in ("permit.lua", "punish.lua")
+            for name in ("permit.lua", "punish.lua", "depart.lua")
         )
 
     def permit(self, asker: Asker, *, lane: str, call: str, account: str) -> Answer | None:
@@ -136,10 +140,17 @@ class Shared:
             *self._figures,
         ]
         try:
-            wait, epoch, pause, workers, place = self._permit(keys, asked)
+            wait, epoch, pause, workers, place, permit = self._permit(keys, asked)
         except (redis.RedisError, OSError):
             return None
-        return Answer(int(wait) / 1e6, str(epoch), int(pause) / 1e6, int(workers), int(place))
+        return Answer(int(wait) / 1e6, str(epoch), int(pause) / 1e6, int(workers), int(place), str(permit))
+
+    def depart(self, permit: str) -> float | None:
+        """Let a permit count from now on; return 0, or the seconds to wait before it is used."""
+        try:
+            return float(self._depart([SECOND], [permit, self._second_limit, self._second_window])) / 1e6
+        except (redis.RedisError, OSError):
+            return None
 
     def punish(self, *, seconds: float, ramp: float, widen: bool) -> bool:
         """Pause everyone.

@@ -10,7 +10,9 @@ SECOND: Final = 1.0
 MINUTE: Final = 60.0
 USE: Final = 0.97
 """Part of the permitted rate that is spent; the rest is room for requests that overtake each other on their way."""
-SECOND_GUARD: Final = 0.04
+SECOND_USE: Final = 0.955
+"""Part of the second's permits that is spent in the long run."""
+SECOND_GUARD: Final = 0.042
 """How much longer our second is than TikTok's, as a part of it: requests sent a second apart may arrive closer."""
 MINUTE_GUARD: Final = 0.03
 BURST_SHARE: Final = 0.005
@@ -66,12 +68,12 @@ def sustained_rate(*, per_second: float, per_minute: float, second: float = SECO
     return min(per_second / second, per_minute / minute)
 
 
-def usable_rate(*, per_second: float, per_minute: float) -> float:
+def usable_rate(*, per_second: float, per_minute: float, second: float = SECOND, minute: float = MINUTE) -> float:
     """Return the requests a second that the limiter gives out in the long run.
 
     Its second is a little longer than TikTok's, and its pace a little slower than the limits.
     """
-    return min(USE * sustained_rate(per_second=per_second, per_minute=per_minute), per_second / (1 + SECOND_GUARD))
+    return min(USE * per_minute / minute, SECOND_USE * per_second / second)
 
 
 def pace_of(*, per_second: float, per_minute: float, second: float = SECOND, minute: float = MINUTE) -> Pace:
@@ -86,8 +88,7 @@ def pace_of(*, per_second: float, per_minute: float, second: float = SECOND, min
         second: length of TikTok's second, in seconds; other than 1 in tests only.
         minute: length of TikTok's minute, in seconds; other than 60 in tests only.
     """
-    rate = sustained_rate(per_second=per_second, per_minute=per_minute, second=second, minute=minute)
-    interval = 1 / (USE * rate)
+    interval = 1 / usable_rate(per_second=per_second, per_minute=per_minute, second=second, minute=minute)
     return Pace(interval, interval * math.floor(BURST_SHARE * per_minute))
 
 
