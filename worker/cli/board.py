@@ -20,6 +20,7 @@ BARS: Final = "▁▂▃▄▅▆▇█"
 WIDEST: Final = 110
 EVENTS_SHOWN: Final = 8
 PLAIN_EVERY_SECONDS: Final = 5.0
+FACT_STYLES: Final = {"refresh.saved": "green", "pull.saved": "blue"}
 LEVEL_STYLES: Final = {"warning": "yellow", "error": "bold red", "critical": "bold red"}
 STATES: Final = (("fresh", "green"), ("due", "yellow"), ("overdue", "bright_red"), ("expired", "bold white on red"))
 """The parts of the fleet; a grant that is overdue is not counted as due here."""
@@ -124,7 +125,7 @@ class LiveBoard:
 
     def step(self, sentence: str) -> None:
         """Tell what is being done, above the board."""
-        self._console.print(Text(sentence, style="dim"))
+        self._console.print(Text(sentence, style="dim"), soft_wrap=True)
 
     def show(self, watch: Watch) -> None:
         """Draw the board."""
@@ -207,7 +208,7 @@ def _events(events: Sequence[Event]) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis")
     for event in events:
-        style = LEVEL_STYLES.get(event.level, "")
+        style = LEVEL_STYLES.get(event.level) or FACT_STYLES.get(event.name, "")
         table.add_row(Text(event.at, style="dim"), Text(event.text, style=style))
     for _ in range(EVENTS_SHOWN - len(events)):
         table.add_row("", "")

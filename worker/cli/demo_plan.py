@@ -12,8 +12,12 @@ from worker.sandbox.options import SandboxOptions
 from worker.sandbox.stack import Stack
 from worker.vault import Keyring
 
-LIFE_SHARE: Final = 0.68
+LIFE_SHARE: Final = 0.6
 """Life of an access token, in parts of the run: with renewal at two thirds, each creator has a second refresh in it."""
+LIFE_SHARE_OF_MANY: Final = 0.68
+"""The same where many creators keep the processor busy: the second refresh then comes just before the end."""
+MANY_RATE: Final = 30.0
+"""Refreshes a second from which on creators count as many."""
 RENEW_AT: Final = 2 / 3
 SHORTEST_LIFE: Final = 6
 SCANS_PER_LIFE: Final = 18
@@ -39,7 +43,8 @@ class DemoPlan:
     @property
     def life_seconds(self) -> int:
         """Life of an access token."""
-        return max(SHORTEST_LIFE, round(self.seconds * LIFE_SHARE))
+        many = self.creators / (self.seconds * LIFE_SHARE * RENEW_AT) > MANY_RATE
+        return max(SHORTEST_LIFE, round(self.seconds * (LIFE_SHARE_OF_MANY if many else LIFE_SHARE)))
 
     @property
     def rate(self) -> float:

@@ -26,11 +26,24 @@ QUIET: Final = frozenset({"call.answered"})
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that the daemon logged: `HH:MM:SS`, its level, and a line for people."""
+    """One thing that the daemon logged.
 
-    at: str
+    Attributes:
+        stamp: when, as ISO 8601 in UTC.
+        name: the dotted fact; the logger where it was not ours.
+        level: `info`, `warning`, `error` ...
+        text: a line for people.
+    """
+
+    stamp: str
+    name: str
     level: str
     text: str
+
+    @property
+    def at(self) -> str:
+        """The time of day, `HH:MM:SS`."""
+        return self.stamp[11:19]
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,8 @@ class Watch:
 
     def look(self) -> None:
         """Take a sample and read what was logged since the last look."""
-        self.events.extend(sorted((event for tail in self._tails for event in tail.events()), key=lambda one: one.at))
+        new = (event for tail in self._tails for event in tail.events())
+        self.events.extend(sorted(new, key=lambda event: event.stamp))
         try:
             calls = self._sandbox.stats()["calls"]
             fleet = self._store.fleet_status()
@@ -113,12 +127,14 @@ def told(line: bytes) -> Event | None:
         return None
     if not isinstance(found, dict) or found.get("event") in QUIET:
         return None
-    level, name = str(found.get("level", "info")), str(found.get("event", ""))
-    if found.get("logger") != "evertoken":
-        if level not in {"warning", "error", "critical"}:
-            return None
-        return Event(_clock(found), level, redact(f"{found.get('logger')}: {name}", LINE_LIMIT))
-    return Event(_clock(found), level, redact(_sentence(name, found), LINE_LIMIT))
+    level, name, logger = (str(found.get(key, "")) for key in ("level", "event", "logger"))
+    if logger == "evertoken":
+        text = _sentence(name, found)
+    elif level in {"warning", "error", "critical"}:
+        name, text = logger, f"{logger}: {name}"
+    else:
+        return None
+    return Event(str(found.get("timestamp", "")), name, level, redact(text, LINE_LIMIT))
 
 
 def _sentence(name: str, found: Mapping[str, Any]) -> str:
@@ -129,10 +145,6 @@ def _sentence(name: str, found: Mapping[str, Any]) -> str:
         return f"pulled {creator}, {found.get('fields')} fields"
     told_of = {key: found[key] for key in ("creator_id", "grant_id", "code", "reason") if found.get(key) is not None}
     return f"{name} " + ", ".join(f"{key} {value}" for key, value in told_of.items())
-
-
-def _clock(found: Mapping[str, Any]) -> str:
-    return str(found.get("timestamp", ""))[11:19]
 
 
 def _answered(calls: Mapping[str, Mapping[str, int]], call: str) -> int:
