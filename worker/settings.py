@@ -54,7 +54,7 @@ class MessengerSettings(BaseModel):
         description="Broker and limiter: `redis://`, `rediss://` or `redis+socket://PATH`.",
     )
     run_dir: Path = Field(default=Path("var/run"), description="Folder of the heartbeat files of worker and beat.")
-    scan_seconds: float = Field(default=10, gt=0, le=600, description="Time between two scans for due grants.")
+    scan_seconds: float = Field(default=10, gt=0, le=300, description="Time between two scans for due grants.")
     upkeep_seconds: float = Field(default=60, gt=0, le=3600, description="Time between two rounds of upkeep.")
     log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or text.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
