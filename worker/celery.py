@@ -118,10 +118,14 @@ def stop_waiting(**_: Any) -> None:
 @signals.worker_process_shutdown.connect
 @signals.worker_shutdown.connect
 def end_work(**_: Any) -> None:
-    """Close what was opened."""
+    """Close what was opened; where the database is away, nobody is told of the end."""
     services = shared_services()
-    services.preflight.goodbye()
-    services.close()
+    try:
+        services.preflight.goodbye()
+    except EvertokenError as error:
+        log_fact(Fact("worker.left_untold", {"reason": str(error)}, level="warning"))
+    finally:
+        services.close()
 
 
 class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
