@@ -10,6 +10,10 @@ CHUNK: Final = 5
 """Most ids in one message: small, so that a worker that dies holds up few and threads share the work."""
 
 
+OVERSUPPLY: Final = 1.2
+"""Ids handed out for each permit: some are done by then, and the quota itself holds back what is too much."""
+
+
 @dataclass(frozen=True)
 class Message:
     """Ids to be published together.
@@ -24,8 +28,8 @@ class Message:
 
 
 def batch_size(*, per_second: float, scan_seconds: float) -> int:
-    """Return how many ids a scan publishes: what the quota permits until the next scan, and one message more."""
-    return int(per_second * scan_seconds) + CHUNK
+    """Return how many ids a scan publishes: a little more than the quota permits until the next scan."""
+    return int(per_second * scan_seconds * OVERSUPPLY) + CHUNK
 
 
 def pace(ids: Sequence[int], *, per_second: float) -> list[Message]:
@@ -36,4 +40,7 @@ def pace(ids: Sequence[int], *, per_second: float) -> list[Message]:
         per_second: permits that the quota gives in a second.
     """
     chunk = max(1, min(CHUNK, int(per_second)))
-    return [Message(tuple(ids[start : start + chunk]), start / per_second) for start in range(0, len(ids), chunk)]
+    return [
+        Message(tuple(ids[start : start + chunk]), start / (per_second * OVERSUPPLY))
+        for start in range(0, len(ids), chunk)
+    ]
