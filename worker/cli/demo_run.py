@@ -27,6 +27,7 @@ LOOK_SECONDS: Final = 1.0
 CONSENTS_AT_ONCE: Final = 500
 DRAIN_SECONDS: Final = 15.0
 FINISH_SECONDS: Final = 30.0
+LINE_LIMIT: Final = 200
 OPTIONAL: Final = frozenset({"flower"})
 """Parts whose end is told, and ends nothing else."""
 
@@ -136,9 +137,8 @@ class DemoRun:
         for child in stack.died():
             if child.name not in self._told_of:
                 self._told_of.add(child.name)
-                sentence = _with_log(f"{child.name} ended by itself with status {child.status}.", child)
-                board.step(sentence)
-                self._problems.append(sentence)
+                self._problems.append(f"{child.name} ended by itself with status {child.status}.")
+                board.step(_with_log(self._problems[-1], child))
             fatal = fatal or child.name not in OPTIONAL
         return fatal
 
@@ -155,8 +155,8 @@ class DemoRun:
 
 
 def _with_log(sentence: str, child: Child | None) -> str:
-    tail = "" if child is None else redact(child.tail(), keep_lines=True)
-    return f"{sentence} The end of its log:\n{tail}" if tail else sentence
+    tail = [] if child is None else [redact(line, LINE_LIMIT) for line in child.tail().splitlines()]
+    return "\n  ".join([f"{sentence} The end of its log:", *tail]) if tail else sentence
 
 
 def _cpu_seconds() -> float:
