@@ -142,8 +142,12 @@ def test_stored_pairs_are_opened_for_the_verdict_and_shown_on_both_boards(
         watch = Watch(store, sandbox, tmp_path)
         watch.look()
     watch.look()  # the sandbox is gone: what was seen last stays
-    plan, shown = DemoPlan(3, 60), Console(file=io.StringIO(), width=80, force_terminal=True)
-    with PlainBoard(shown, plan) as plain, LiveBoard(shown, plan, lambda: {"Flower": "http://flower"}) as live:
+    plan, links, shown = (
+        DemoPlan(3, 60),
+        lambda: {"Flower": "http://flower"},
+        Console(file=io.StringIO(), width=80, force_terminal=True),
+    )
+    with PlainBoard(shown, links) as plain, LiveBoard(shown, plan, links) as live:
         plain.show(watch)
         live.show(watch)
     text = shown.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
@@ -153,7 +157,8 @@ def test_stored_pairs_are_opened_for_the_verdict_and_shown_on_both_boards(
     }
     assert "3 fresh, 0 due, 0 overdue, 0 expired; 0 refreshed" in text
     assert "refreshed creator-1" in text
-    assert "http://flower" in text
+    assert "Flower: http://flower" in text
+    assert text.count("http://flower") > 1
 
 
 def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
@@ -165,7 +170,7 @@ def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
     assert (result.exit_code, "holds files already; name a new folder" in result.output) == (2, True)
 
 
-@pytest.mark.parametrize("options", [["--creators", "0"], ["--for", "1"], ["--port-flower", "70000"]])
+@pytest.mark.parametrize("options", [["--creators", "0"], ["--for", "1"], ["--flower-port", "70000"]])
 def test_impossible_figures_are_refused(options: list[str]) -> None:
     """Figures out of range end with status 2 before anything starts."""
     app = SimpleNamespace(app=SimpleNamespace(main="evertoken"))

@@ -25,6 +25,8 @@ LEVEL_STYLES: Final = {"warning": "yellow", "error": "bold red", "critical": "bo
 STATES: Final = (("fresh", "green"), ("due", "yellow"), ("overdue", "bright_red"), ("expired", "bold white on red"))
 """The parts of the fleet; a grant that is overdue is not counted as due here."""
 
+Links = Callable[[], dict[str, str]]
+
 
 class Board(Protocol):
     """Shows a run."""
@@ -66,12 +68,12 @@ class PlainBoard:
 
     Args:
         console: where lines go.
-        plan: the demo's figures.
+        links: what people may open meanwhile, by name.
     """
 
-    def __init__(self, console: Console, plan: DemoPlan) -> None:
+    def __init__(self, console: Console, links: Links) -> None:
         self._console = console
-        self._plan = plan
+        self._links = links
         self._shown_at = -PLAIN_EVERY_SECONDS
 
     def __enter__(self) -> Self:
@@ -90,6 +92,8 @@ class PlainBoard:
         """Print a line where the last one is old enough."""
         if not watch.samples or watch.elapsed - self._shown_at < PLAIN_EVERY_SECONDS:
             return
+        if self._shown_at < 0:
+            self.step("; ".join(f"{name}: {place}" for name, place in self._links().items()))
         self._shown_at = watch.elapsed
         sample = watch.samples[-1]
         states = ", ".join(f"{count} {name}" for name, count in shares(sample).items())
@@ -108,7 +112,7 @@ class LiveBoard:
         links: what people may open meanwhile, by name.
     """
 
-    def __init__(self, console: Console, plan: DemoPlan, links: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, console: Console, plan: DemoPlan, links: Links) -> None:
         self._console = console
         self._plan = plan
         self._links = links

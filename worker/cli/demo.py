@@ -32,11 +32,13 @@ if TYPE_CHECKING:
     "--for", "seconds", type=click.FloatRange(5, 86_400), default=60, show_default=True, help="Seconds of the run."
 )
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="A new folder, kept after it.")
-@click.option("--redis", "redis_url", metavar="URL", help="An empty Redis database; one is started by default.")
-@click.option("--port-flower", type=click.IntRange(1, 65_535), help="Flower's port; a free one by default.")
+@click.option("--redis-url", metavar="URL", help="An empty Redis database; one is started by default.")
+@click.option(
+    "--flower-port", "--port-flower", type=click.IntRange(1, 65_535), help="Flower's port; a free one by default."
+)
 @output.json_option
 def demo(
-    *, creators: int, seconds: float, folder: Path | None, redis_url: str | None, port_flower: int | None, as_json: bool
+    *, creators: int, seconds: float, folder: Path | None, redis_url: str | None, flower_port: int | None, as_json: bool
 ) -> None:
     """Run the whole system here against a stand-in for TikTok, and judge it at the end.
 
@@ -55,7 +57,7 @@ def demo(
     try:
         with _interruptions(stop):
             run = DemoRun(plan, place, stop)
-            verdict = run.run(lambda stack: _board(console, plan, stack), redis_url=redis_url, flower_port=port_flower)
+            verdict = run.run(lambda stack: _board(console, plan, stack), redis_url=redis_url, flower_port=flower_port)
         sound = verdict.sound
         if as_json:
             output.print_json(asdict(verdict))
@@ -79,7 +81,7 @@ def _board(console: Console, plan: DemoPlan, stack: Stack) -> Board:
         flower = stack.flower_url or "not installed (the extra `evertoken[local]` brings it)"
         return {"Flower": flower, "logs": str(stack.folder / "logs")}
 
-    return LiveBoard(console, plan, links) if console.is_terminal else PlainBoard(console, plan)
+    return LiveBoard(console, plan, links) if console.is_terminal else PlainBoard(console, links)
 
 
 def _place(folder: Path | None) -> Path:
