@@ -28,7 +28,7 @@ from worker.sandbox.process import RunningSandbox, SandboxError, start_sandbox
 WORKERS: Final = {"refresh": ("refresh", 8), "pull": ("pull,default", 8)}
 """Name of a worker to its queues and threads: two, as in production, so that pulls hold up no refresh."""
 QUEUES: Final = ("refresh", "pull", "default")
-YIELDING: Final = {"worker-pull": 5, "flower": 10}
+YIELDING: Final = {"worker-pull": 10, "flower": 15}
 """How much parts give way to the others where the processor is short, as `nice` counts: refreshes come first."""
 READY_SECONDS: Final = 90.0
 LOOK_SECONDS: Final = 0.05
