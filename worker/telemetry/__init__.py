@@ -4,4 +4,14 @@ from worker.telemetry.facts import Fact, FactValue, Hook, fan_out, silent
 from worker.telemetry.logs import configure_logging, log_fact
 from worker.telemetry.metrics import count_fact, serve_metrics
 
-__all__ = ["Fact", "FactValue", "Hook", "configure_logging", "count_fact", "fan_out", "log_fact", "serve_metrics", "silent"]
+__all__ = [
+    "Fact",
+    "FactValue",
+    "Hook",
+    "configure_logging",
+    "count_fact",
+    "fan_out",
+    "log_fact",
+    "serve_metrics",
+    "silent",
+]
