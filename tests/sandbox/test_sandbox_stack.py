@@ -211,3 +211,12 @@ def test_a_daemon_that_does_not_start_is_named_with_its_log(tmp_path: Path) -> N
 
     assert refused.value.child is not None
     assert "EVERTOKEN_KEYRING is missing" in refused.value.child.tail()
+
+
+def test_a_port_that_is_taken_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    """Flower's port is looked at first, and the sentence names it."""
+    with Stack(tmp_path, SandboxOptions()) as stack:
+        with pytest.raises(StackError, match=f"port {stack.sandbox.port} is taken"):
+            stack.start_daemon({}, flower_port=stack.sandbox.port)
+        assert stack.died() == []
+        assert [log.stem for log in (tmp_path / "logs").iterdir()] == ["redis"]

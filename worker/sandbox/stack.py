@@ -104,7 +104,12 @@ class Stack:
             environ: the daemon's settings, EVERTOKEN_RUN_DIR among them; the rest of the environment is this
                 process's without anybody's settings.
             flower_port: where Flower listens; a free port by default.
+
+        Raises:
+            StackError: that port is taken.
         """
+        if flower_port is not None and not _is_free(flower_port):
+            raise StackError(f"port {flower_port} is taken; name another one for Flower")
         self._environ = _plain_environ() | dict(environ)
         for name, (queues, threads) in WORKERS.items():
             options = f"-P threads -c {threads} -Q {queues} -n {name}@stack --without-mingle --without-gossip"
@@ -231,3 +236,13 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
