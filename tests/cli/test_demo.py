@@ -19,8 +19,10 @@ from worker.cli.demo_plan import RENEW_AT, DemoPlan
 from worker.cli.demo_verdict import DemoVerdict, reach_verdict, show_verdict, stored_refresh_tokens
 from worker.cli.demo_watch import Event, Watch, told
 from worker.policy.renewal import STRETCH
+from worker.sandbox.broker import queue_length
 from worker.sandbox.ledger import LedgerEntry, fingerprint
 from worker.sandbox.process import start_sandbox
+from worker.sandbox.stack import QUEUES
 from worker.store import Store
 from worker.vault import Sealer
 
@@ -159,6 +161,17 @@ def test_stored_pairs_are_opened_for_the_verdict_and_shown_on_both_boards(
     assert "refreshed creator-1" in text
     assert "Flower: http://flower" in text
     assert text.count("http://flower") > 1
+
+
+def test_messages_that_wait_are_counted_where_celery_puts_them(redis_url: str) -> None:
+    """The end of a demo waits for the queues of our configuration, under its key prefix."""
+    from worker.celery import app  # noqa: PLC0415 - the other tests need no app
+
+    with app.connection_for_write(redis_url) as connection:
+        for name in ("tasks.refresh.scan_due", "tasks.pull.scan_due", "tasks.upkeep.keep_house"):
+            app.send_task(name, connection=connection)
+
+    assert queue_length(redis_url, QUEUES) == 3
 
 
 def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
