@@ -27,10 +27,12 @@ class Brake:
         self._hook = hook
         self._probe_seconds = probe_seconds
         self._window = window
+        self._seen_on = False
 
     def lets_through(self) -> bool:
         """Return True where a refresh may go ahead: the brake is off, or this one has won the next probe."""
-        return self._store.may_refresh(probe_seconds=self._probe_seconds)
+        self._seen_on = self._store.brake().stopped
+        return not self._seen_on or self._store.may_refresh(probe_seconds=self._probe_seconds)
 
     def considers(self, error: TikTokError) -> str | None:
         """Weigh an error together with the app's last minutes, and pull the brake where they call for it.
@@ -40,6 +42,7 @@ class Brake:
         """
         state = self._store.brake()
         if state.stopped:
+            self._seen_on = True
             return state.reason
         reason = brake_reason(self._store.evidence(window_seconds=self._window.total_seconds()), error)
         if reason and self._store.pull_brake(reason, probe_seconds=self._probe_seconds):
@@ -47,6 +50,6 @@ class Brake:
         return reason
 
     def succeeded(self) -> None:
-        """Let the brake go after a refresh that TikTok answered as it should."""
-        if self._store.release_brake():
+        """Let the brake go after a refresh that TikTok answered as it should, where it was seen to be on."""
+        if self._seen_on and self._store.release_brake():
             self._hook(Fact("app.resumed", {}))
