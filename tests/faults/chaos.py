@@ -44,7 +44,7 @@ def run(schedules: list[Schedule], *, lanes: int = LANES, progress: Progress | N
     def follow() -> None:
         try:
             with Lane() as lane:
-                for schedule in _shared(left, lock):
+                for schedule in _shared(left, lock, failures):
                     tally = lane.play(schedule)
                     with lock:
                         total.add(tally)
@@ -63,8 +63,8 @@ def run(schedules: list[Schedule], *, lanes: int = LANES, progress: Progress | N
     return total
 
 
-def _shared(left: Iterator[Schedule], lock: threading.Lock) -> Iterator[Schedule]:
-    while True:
+def _shared(left: Iterator[Schedule], lock: threading.Lock, failures: list[BaseException]) -> Iterator[Schedule]:
+    while not failures:
         with lock:
             schedule = next(left, None)
         if schedule is None:

@@ -11,7 +11,7 @@ import psycopg
 from tests.faults.aging import run_sql
 from worker.store import Store
 
-LOCK_SECONDS = 5
+LOCK_SECONDS = 1
 
 
 @contextmanager
@@ -49,9 +49,8 @@ def read_only(url: str) -> Iterator[None]:
             connection.execute("SELECT pg_reload_conf()")
 
 
-@contextmanager
-def pairs_refused(store: Store, grant_id: int) -> Iterator[None]:
-    """Let the database refuse to store a pair of one grant, until the block ends."""
+def refuse_pairs(store: Store, grant_id: int) -> None:
+    """Let the database refuse to store a pair of one grant."""
     if store.kind == "sqlite":
         run_sql(
             store,
@@ -66,9 +65,11 @@ def pairs_refused(store: Store, grant_id: int) -> Iterator[None]:
             f"CREATE TRIGGER refuse BEFORE INSERT ON pairs FOR EACH ROW WHEN (NEW.grant_id = {int(grant_id)})"
             " EXECUTE FUNCTION refuse()",
         )
-    try:
-        yield
-    finally:
-        run_sql(store, "DROP TRIGGER refuse" + ("" if store.kind == "sqlite" else " ON pairs"))
-        if store.kind != "sqlite":
-            run_sql(store, "DROP FUNCTION refuse")
+
+
+def take_pairs(store: Store) -> None:
+    """Let the database take every pair again."""
+    if store.kind == "sqlite":
+        run_sql(store, "DROP TRIGGER IF EXISTS refuse")
+    else:
+        run_sql(store, "DROP TRIGGER IF EXISTS refuse ON pairs", "DROP FUNCTION IF EXISTS refuse")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -15,7 +16,7 @@ from typing import Final
 import psycopg
 
 from tests.conftest import ServerProcess
-from tests.faults.databases import pairs_refused, read_only, writes_held
+from tests.faults.databases import read_only, refuse_pairs, take_pairs, writes_held
 from tests.faults.scene import Scene
 from tests.faults.schedules import SPAN_SECONDS, WORKERS, Event, Schedule
 from tests.faults.workers import Worker
@@ -63,7 +64,7 @@ class Play:
         while self._timeline:
             at, _, act = heapq.heappop(self._timeline)
             time.sleep(max(0.0, began + at - time.monotonic()))
-            with suppress(StoreUnavailableError, psycopg.Error):
+            with suppress(StoreUnavailableError, psycopg.Error, sqlite3.OperationalError):  # two troubles may collide
                 act()
         time.sleep(max(0.0, began + SPAN_SECONDS + 0.1 - time.monotonic()))
 
@@ -105,7 +106,18 @@ class Play:
             os.kill(self._workers[event.worker].pid, signal.SIGTERM)
 
     def _consent(self, event: Event) -> None:
-        self._scene.consent_again(self._scene.grants[self._creator(event)])
+        self._persist(event.at, self._scene.consent_again(self._scene.grants[self._creator(event)]))
+
+    def _persist(self, at: float, act: Callable[[], object]) -> None:
+        """Do something at a time, or as soon after it as the database takes it."""
+
+        def again() -> None:
+            try:
+                act()
+            except StoreUnavailableError:
+                self._persist(at + 0.1, act)
+
+        self._plan(at, again)
 
     def _revoke(self, event: Event) -> None:
         self._scene.revoke(self._scene.grants[self._creator(event)])
@@ -129,7 +141,8 @@ class Play:
         self._last(event, read_only(self._url))
 
     def _row_refused(self, event: Event) -> None:
-        self._last(event, pairs_refused(self._scene.store, self._scene.grants[self._creator(event)].grant_id))
+        refuse_pairs(self._scene.store, self._scene.grants[self._creator(event)].grant_id)
+        self._persist(event.at + event.how["seconds"], partial(take_pairs, self._scene.store))
 
     def _last(self, event: Event, trouble: AbstractContextManager[None]) -> None:
         """Begin a trouble, and plan its end."""

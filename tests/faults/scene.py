@@ -6,9 +6,10 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,6 @@ from tests.faults.oracle import Evidence, judge
 from tests.faults.tape import Note, read_tape, received_pair
 from tests.faults.workers import Nursery, Worker
 from tests.support.world import World
-from worker.errors import StoreUnavailableError
 from worker.sandbox.process import RunningSandbox
 from worker.store import GrantView, NewConsent
 from worker.vault import Journal, Keyring, PairPlace, SealedPair, Sealer, Token
@@ -87,8 +87,8 @@ class Scene:
         """Return the grant as it is now."""
         return self.store.grant(grant.creator_id)
 
-    def consent_again(self, grant: GrantView) -> None:
-        """Let a creator authorize once more; the older pairs end at TikTok, and ours learns of the new one."""
+    def consent_again(self, grant: GrantView) -> Callable[[], object]:
+        """Let a creator authorize once more, at TikTok, and return what stores the new consent here."""
         token = self.sandbox.grants(creators=[grant.creator_id], scope=grant.scope)[0]
         now = self.store.ping()
 
@@ -105,12 +105,7 @@ class Scene:
             next_refresh_at=now + timedelta(seconds=token["expires_in"] / 2),
             jitter=0.5,
         )
-        while True:
-            try:
-                self.store.save_consents([item], seal, replace=True)
-            except StoreUnavailableError:
-                continue
-            return
+        return partial(self.store.save_consents, [item], seal, replace=True)
 
     def revoke(self, grant: GrantView) -> None:
         """Let a creator remove the app, at TikTok."""
