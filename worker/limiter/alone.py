@@ -17,12 +17,17 @@ class Alone:
 
     The workers' turns interleave: the time of day is cut into turns of the same length for all, and each worker's
     begins at its own place in them. Workers whose clocks agree send one after the other; others are spread by chance.
+
+    Attributes:
+        gave: True where it has given a permit since it was entered.
     """
 
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
         self._not_before = math.inf
-        self._last_turn = self._last_at = self._wanted_until = -math.inf
+        self._last_at = self._wanted_until = -math.inf
+        self._last_turn: float = math.nan
+        self.gave = False
         self._given: dict[str, list[float]] = {}
 
     @property
@@ -31,8 +36,8 @@ class Alone:
         return self._not_before < math.inf
 
     def enter(self, *, not_before: float) -> None:
-        """Begin to be alone; the first permit comes at this time of the monotonic clock, in seconds."""
-        self._not_before = not_before
+        """Begin to be alone; the first permit comes after this time of the monotonic clock, in seconds."""
+        self._not_before, self._last_turn, self.gave = not_before, math.nan, False
 
     def leave(self) -> None:
         """Redis answers again."""
@@ -61,6 +66,8 @@ class Alone:
         )
         start = place / max(workers, 1)
         turn = math.floor(wall / interval - start)
+        if math.isnan(self._last_turn):
+            self._last_turn = turn  # under way already: a crowd that loses Redis at once begins turn by turn
         waits = [
             self._not_before - now,
             self._last_at + LEAST_DISTANCE * interval / ramp_share - now,
@@ -75,7 +82,7 @@ class Alone:
             if lane == "refresh":
                 self._wanted_until = now + wait + interval / 2
             return wait
-        self._last_turn, self._last_at = turn, now
+        self._last_turn, self._last_at, self.gave = turn, now, True
         window = self._windows.minute * (1 + quota.MINUTE_GUARD)
         self._given = {name: times for name, times in self._given.items() if times[-1] + window > now}
         self._given.setdefault(key, []).append(now)

@@ -188,7 +188,7 @@ class Limiter:
         hello = alone or now - self._hello_at >= HELLO_SECONDS
         if hello:
             self._hello_at = now
-        return Asker(self._identity, self._epoch, was_alone=alone, hello=hello)
+        return Asker(self._identity, self._epoch, was_alone=alone and self._alone.gave, hello=hello)
 
     def _read(self, answer: Answer, now: float) -> bool:
         """Take in what Redis said; return whether it must be told of a pause that it does not know."""
@@ -204,9 +204,10 @@ class Limiter:
     def _lose(self, now: float) -> None:
         self._retry_at = now + RETRY_SECONDS
         if not self._alone.entered:
-            # What Redis permitted just now must have left TikTok's second before we add anything of our own.
+            # What Redis permitted just now must have left TikTok's second before we add anything of our own; and who
+            # has never heard from Redis asks once more, since it does not know how many there are.
             clear = self._heard_at + self._windows.second * (1 + quota.SECOND_GUARD)
-            self._alone.enter(not_before=max(now, clear))
+            self._alone.enter(not_before=max(now, clear if self._epoch else now + 1.5 * RETRY_SECONDS))
 
     def _take_alone(self, now: float, lane: Lane, call: str, account: str) -> float:
         since = now - self._pause_end

@@ -21,7 +21,7 @@ local least_share, guard_life, keep = tonumber(ARGV[18]), tonumber(ARGV[19]), to
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local names = {'tat', 'last', 'opens', 'quieted', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'ramp',
-  'guard', 'guarded', 'share'}
+  'guard', 'guarded', 'share', 'hasty'}
 local read = redis.call('HMGET', KEYS[1], 'epoch', unpack(names))
 local epoch, state = read[1], {}
 for i, name in ipairs(names) do
@@ -42,7 +42,7 @@ end
 -- Redis's clock was set back: move every instant along, so that nobody waits for the old time.
 if state.last > now then
   local back = state.last - now
-  for _, name in ipairs({'tat', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'guarded', 'quieted'}) do
+  for _, name in ipairs({'tat', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'guarded', 'quieted', 'hasty'}) do
     state[name] = math.max(state[name] - back, 0)
   end
   redis.call('DEL', KEYS[2], KEYS[3], KEYS[5])
@@ -104,14 +104,14 @@ if math.max(opens, account_opens) <= now then
   end
 elseif account_opens > opens then
   wait = account_opens - now
-elseif opens - now < 0.9 * pace then
-  wait = opens - now -- a little too early, so not to the end of the queue
+elseif opens - now < 0.9 * pace and math.abs(opens - state.hasty) > pace / 2 then
+  wait, state.hasty = opens - now, opens -- a little too early, and the first to be, so not to the end of the queue
   if lane == 'refresh' then state.wanted = math.max(state.wanted, opens + pace / 2) end
 else
   local queue = 'queue:' .. lane
   local told = math.max(state[queue], opens)
   if told > opens + horizon then told = opens end
-  state[queue] = told + pace
+  state[queue] = told + 0.9 * pace -- a few too many, since some will come late
   if lane == 'refresh' then state.wanted = math.max(state.wanted, told + pace / 2) end
   wait = told - now
 end

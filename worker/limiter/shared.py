@@ -59,7 +59,7 @@ class Asker:
     Attributes:
         worker: name of this process.
         epoch: which life of Redis's memory the process last spoke to; empty where none.
-        was_alone: True where it could not ask before.
+        was_alone: True where it could not ask before and gave permits of its own.
         hello: True where it wants to be counted, and to know how many there are.
     """
 

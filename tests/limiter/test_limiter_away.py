@@ -1,0 +1,206 @@
+"""The limiter while Redis is away, stands still, loses its memory or comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import redis
+
+from tests.conftest import ServerProcess
+from tests.limiter.conftest import Restartable
+from tests.support.crowd import Crowd, gather, most_within
+from worker.limiter import Limiter
+from worker.limiter.address import connect
+from worker.limiter.alone import Alone
+from worker.limiter.shared import Windows
+
+NewLimiter = Callable[..., Limiter]
+NewRedis = Callable[..., ServerProcess]
+
+
+def take(limiter: Limiter, lane: Any = "refresh", account: str | None = None) -> float:
+    """Take a permit, for an account of its own unless it is named."""
+    return limiter.take(lane=lane, call="call", account=account or str(time.time()))
+
+
+def test_without_redis_a_worker_keeps_to_its_share(free_port: int, new_limiter: NewLimiter) -> None:
+    """It is neither stopped nor unlimited, and nothing is raised."""
+    limiter = new_limiter(f"redis://127.0.0.1:{free_port}/0", per_second=100, per_minute=6000)
+    began, given = time.monotonic(), 0
+    while time.monotonic() - began < 2.5:
+        given += take(limiter) == 0
+    # It asks Redis twice before it relies on itself.
+    assert 0.4 * 70 < given <= 71
+    assert not limiter.status().shared
+
+
+def test_without_redis_the_share_is_that_of_one_among_the_known(restartable: Restartable) -> None:
+    """Four workers that know of each other give out 70 % of the quota together."""
+    limits: dict[str, int] = {"per_second": 100, "per_minute": 6000, "per_account_minute": 40}
+    limiters = [Limiter(restartable.url, **limits) for _ in range(4)]  # type: ignore[arg-type]  # mypy fits a dict's values to every argument
+    for limiter in [*limiters, *limiters]:
+        limiter._hello_at = 0.0
+        take(limiter)
+    restartable.kill()
+    began, given = time.monotonic(), [0, 0, 0, 0]
+    while time.monotonic() - began < 3:
+        for number, limiter in enumerate(limiters):
+            given[number] += take(limiter) == 0
+    # The first second is left to what Redis gave out before.
+    assert all(0.5 * 35 < count <= 37 for count in given)
+    for limiter in limiters:
+        limiter.close()
+
+
+def test_a_redis_that_stands_still_holds_up_one_call_and_is_found_again(
+    new_redis: NewRedis, new_limiter: NewLimiter, wait_until: Callable[..., None]
+) -> None:
+    """Only the call that finds it out waits, for a quarter of a second; later it is used again."""
+    server = new_redis()
+    limiter = new_limiter(server.url, per_second=100, per_minute=6000)
+    assert take(limiter) == 0
+    os.kill(server.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    take(limiter)
+    found_out = time.monotonic() - began
+    for _ in range(50):
+        take(limiter)
+    after = time.monotonic() - began - found_out
+    os.kill(server.pid, signal.SIGCONT)
+    assert found_out < 0.8
+    assert after < 0.2
+    wait_until(lambda: not limiter._alone.entered or take(limiter) < 0)
+    wait_until(lambda: take(limiter) == 0)
+    assert not limiter._alone.entered
+
+
+@pytest.mark.parametrize("event", ["killed and started empty", "stopped and continued", "flushed"])
+def test_no_sliding_second_is_overfull_whatever_happens_to_redis(
+    restartable: Restartable, event: str, wait_until: Callable[..., None]
+) -> None:
+    """Eight processes at full demand stay within the quota before, while and after, and are not stopped for long."""
+    seconds = 7.0
+
+    def pause(seconds: float) -> None:
+        due = time.monotonic() + seconds
+        wait_until(lambda: time.monotonic() >= due)
+
+    def meanwhile() -> None:
+        pause(1.5)
+        process = restartable._process
+        assert process is not None
+        if event == "flushed":
+            with connect(restartable.url) as client:
+                client.flushall()
+        elif event.startswith("killed"):
+            restartable.kill()
+            pause(1.2)
+            restartable.start()
+        else:
+            process.send_signal(signal.SIGSTOP)
+            pause(1.2)
+            process.send_signal(signal.SIGCONT)
+
+    times = gather(Crowd(restartable.url, per_second=40, per_minute=2400), seconds=seconds, meanwhile=meanwhile)
+    assert most_within(times, 1.0) <= 40
+    assert sum(at > seconds - 1 for at in times) > 0.75 * 40
+    assert max(later - earlier for earlier, later in pairwise(times)) < 3.5
+
+
+def test_a_pause_holds_while_redis_is_away_and_is_told_later(
+    restartable: Restartable, new_limiter: NewLimiter, wait_until: Callable[..., None]
+) -> None:
+    """TikTok's word is not lost with the messenger: the other workers hear of it once Redis is back."""
+    limiter, other = new_limiter(restartable.url), new_limiter(restartable.url)
+    take(limiter)
+    restartable.kill()
+    limiter.punish("minute", 1.5)
+    assert 1 < take(limiter) <= 1.5
+    restartable.start()
+    wait_until(lambda: not 0 < take(limiter) <= 1.5)
+    with connect(restartable.url) as client:
+        wait_until(lambda: take(limiter) >= 0 and client.hget("evertoken:limit:app", "ramp") == "60000000")
+    assert take(other) > 0
+
+
+def test_a_redis_that_refuses_writes_counts_as_away(new_redis: NewRedis, new_limiter: NewLimiter) -> None:
+    """A full memory or a replica is trouble like any other."""
+    server = new_redis()
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("min-replicas-to-write", 1)
+    limiter = new_limiter(server.url)
+    assert take(limiter) > 0
+    assert limiter._alone.entered
+
+
+def test_redis_is_reached_through_a_unix_socket(
+    new_redis: NewRedis, new_limiter: NewLimiter, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Celery's way of writing such an address is understood, with the number of the database."""
+    path = tmp_path_factory.mktemp("s") / "r.sock"
+    server = new_redis("--unixsocket", str(path))
+    limiter = new_limiter(f"redis+socket://{path}?virtual_host=3")
+    assert take(limiter) == 0
+    assert limiter.status().shared
+    with redis.Redis(port=server.port, db=3) as client:
+        assert client.exists("evertoken:limit:app")
+
+
+def test_alone_a_pull_stands_back_where_a_refresh_was_denied() -> None:
+    """Refreshes go before pulls there, too."""
+    alone = _alone()
+
+    def at(seconds: float, lane: str) -> float:
+        return alone.take(
+            now=seconds, wall=1000 + seconds, lane=lane, key=str(seconds), workers=2, place=0, ramp_share=1.0
+        )
+
+    first = at(0.0, "refresh")
+    assert at(first + 0.01, "refresh") == 0
+    told = first + 0.02 + at(first + 0.02, "refresh")
+    assert at(told + 0.01, "pull") > 0
+    assert at(told + 0.02, "refresh") == 0
+
+
+def test_alone_an_account_has_a_share_of_its_own_limit() -> None:
+    """With eight workers one of them sends three of forty requests for one account in a minute."""
+    alone, given = _alone(), 0
+    for step in range(6000):
+        at = step / 100
+        given += alone.take(now=at, wall=at, lane="refresh", key="a", workers=8, place=0, ramp_share=1.0) == 0
+    assert given == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 8, 20, 60])
+def test_alone_the_workers_turns_interleave(workers: int) -> None:
+    """Whatever their number, the sliding second stays within the quota, and they use most of their share."""
+    crowd = [_alone() for _ in range(workers)]
+    times: list[float] = []
+    for step in range(30 * 200):
+        at = 1000 + step / 200
+        for place, alone in enumerate(crowd):
+            key = f"{place} {step}"
+            if alone.take(now=at, wall=at, lane="refresh", key=key, workers=workers, place=place, ramp_share=1.0) == 0:
+                times.append(at)
+    assert most_within(times, 1.0) <= 10
+    assert 0.6 * 10 * 30 < len(times) <= 0.71 * 10 * 30 + workers
+
+
+def test_a_closed_limiter_without_redis_is_quiet(free_port: int) -> None:
+    """Closing raises nothing where nothing answers."""
+    limiter = Limiter(f"redis://127.0.0.1:{free_port}/0", per_second=10, per_minute=600, per_account_minute=40)
+    limiter.expect(3)
+    limiter.punish("second", 1)
+    limiter.close()
+
+
+def _alone() -> Alone:
+    alone = Alone(Windows(per_second=10, per_minute=600, per_account_minute=40))
+    alone.enter(not_before=0.0)
+    return alone

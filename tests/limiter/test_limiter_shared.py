@@ -1,0 +1,308 @@
+"""The limiter with a Redis that answers: windows, lanes, accounts, punishment and what it leaves in Redis."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import redis
+
+from tests.support.crowd import Crowd, gather, most_within
+from worker.limiter import Limiter
+
+STATE = "evertoken:limit:app"
+NewLimiter = Callable[..., Limiter]
+
+
+def take(limiter: Limiter, lane: Any = "refresh", *, call: str = "call", account: str = "1") -> float:
+    """Take a permit; the account is the same every time."""
+    return limiter.take(lane=lane, call=call, account=account)
+
+
+def spend(limiter: Limiter, lane: Any = "refresh") -> int:
+    """Take permits for accounts of their own until one is denied; return how many were given."""
+    for count in range(100_000):
+        if take(limiter, lane, account=f"spend {count} {time.time()}") > 0:
+            return count
+    pytest.fail("the limiter gives without end")
+
+
+def test_eight_processes_keep_the_sliding_second_and_use_what_is_permitted(redis_url: str) -> None:
+    """No stretch of a second holds more permits than TikTok's limit, and hardly one is left unused."""
+    used = 0.0
+    for _ in range(4):  # a machine that has no time for eight processes leaves permits unused, and tells nothing
+        times = gather(Crowd(redis_url, per_second=100, per_minute=6000), seconds=3.5)
+        assert most_within(times, 1.0) <= 100
+        used = max(used, sum(0.5 <= at < 3.5 for at in times) / 300)
+        if used >= 0.95:
+            break
+    assert used >= 0.95
+
+
+def test_eight_processes_keep_the_sliding_minute(redis_url: str) -> None:
+    """The longer window binds where it is the tighter one."""
+    times = gather(Crowd(redis_url, per_second=1000, per_minute=200, minute=1.0), seconds=2.5)
+    assert 120 < most_within(times, 1.0) <= 200
+
+
+def test_a_short_burst_does_not_break_the_second(redis_url: str, new_limiter: NewLimiter) -> None:
+    """After idle time as many as are caught up go at once, and never more than a second's."""
+    limiter = new_limiter(redis_url, per_second=5, per_minute=60_000)
+    assert spend(limiter) == 5
+
+
+def test_the_denied_are_told_places_one_after_the_other(redis_url: str, new_limiter: NewLimiter) -> None:
+    """Callers that were denied together do not come back together."""
+    limiter = new_limiter(redis_url, per_second=1, per_minute=60)
+    spend(limiter)
+    told = [time.monotonic() + take(limiter, account=str(number)) for number in range(5)]
+    assert all(0.5 < later - earlier < 1.5 for earlier, later in pairwise(told))
+
+
+def test_whoever_comes_at_the_time_told_is_let_through(
+    redis_url: str, new_limiter: NewLimiter, wait_until: Callable[..., None]
+) -> None:
+    """A wait is an honest answer: one caller that keeps to it needs no third try in most cases."""
+    limiter = new_limiter(redis_url, per_second=20, per_minute=1200)
+    spend(limiter)
+    tries = 0
+    for number in range(10):
+        while wait := take(limiter, account=f"honest {number}"):
+            tries += 1
+            due = time.monotonic() + wait
+            wait_until(lambda due=due: time.monotonic() >= due)
+    assert tries <= 16
+
+
+def test_one_account_has_its_own_limit_on_each_call(redis_url: str, new_limiter: NewLimiter) -> None:
+    """The forty-first request in a minute waits for the first to leave it; other calls and accounts do not."""
+    limiter = new_limiter(redis_url)
+    given = [take(limiter) for _ in range(41)]
+    assert given[:40] == [0.0] * 40
+    assert 55 < given[40] <= 62
+    assert take(limiter, call="another") == 0
+    assert take(limiter, account="another") == 0
+
+
+def test_an_account_at_its_limit_costs_the_app_nothing(redis_url: str, new_limiter: NewLimiter) -> None:
+    """A permit that is denied for the account's sake is left for others."""
+    limiter = new_limiter(redis_url, per_second=6, per_account_minute=1)
+    assert [take(limiter) > 0 for _ in range(4)] == [False, True, True, True]
+    assert spend(limiter) == 5
+
+
+def test_pulls_leave_alone_what_is_expected_for_refreshes(redis_url: str, new_limiter: NewLimiter) -> None:
+    """Where refreshes are due for all of the quota, pulls get nothing of it."""
+    limiter = new_limiter(redis_url, per_second=10, per_minute=600)
+    limiter.expect(1000)
+    assert take(limiter, "pull") > 0
+    assert take(limiter, "refresh") == 0
+
+
+def test_pulls_get_what_the_expected_refreshes_leave(redis_url: str, new_limiter: NewLimiter) -> None:
+    """With half of the quota spoken for, pulls follow each other at half of the pace."""
+    limiter = new_limiter(redis_url, per_second=10, per_minute=600)
+    limiter.expect(48)
+    assert take(limiter, "pull", account="a") == 0
+    assert 0.15 < take(limiter, "pull", account="b") < 0.25
+
+
+def test_refreshes_that_were_sent_are_no_longer_expected(redis_url: str, new_limiter: NewLimiter) -> None:
+    """The reserve shrinks with each refresh, so pulls need not wait for the next scan."""
+    limiter = new_limiter(redis_url, reserve_seconds=0.1)
+    limiter.expect(96)
+    assert take(limiter, "pull") > 0
+    for number in range(96):
+        assert take(limiter, account=str(number)) == 0
+    assert take(limiter, "pull", account="later") == 0
+
+
+def test_a_pull_stands_back_where_a_refresh_was_denied(
+    redis_url: str, new_limiter: NewLimiter, wait_until: Callable[..., None]
+) -> None:
+    """The next permit goes to the refresh that was told to come back for it."""
+    limiter = new_limiter(redis_url, per_second=10, per_minute=600)
+    spend(limiter)
+    told = take(limiter, account="refresh")
+    assert take(limiter, "pull", account="pull") > told
+    due = time.monotonic() + told
+    wait_until(lambda: time.monotonic() >= due)
+    assert take(limiter, "pull", account="pull") > 0
+    assert take(limiter, account="refresh") == 0
+
+
+def test_a_broken_minute_pauses_every_process(redis_url: str, new_limiter: NewLimiter) -> None:
+    """What one worker is told by TikTok holds for all of them."""
+    first, second = new_limiter(redis_url), new_limiter(redis_url)
+    assert take(second) == 0
+    first.punish("minute", 300)
+    assert 299 < take(first) <= 300
+    assert 299 < take(second) <= 300
+    assert 299 < second.status().paused_seconds <= 300
+
+
+def test_permits_rise_from_a_small_share_after_a_pause(
+    redis_url: str, new_limiter: NewLimiter, wait_until: Callable[..., None]
+) -> None:
+    """The end of a pause is no burst: the pace begins at a tenth and is full when the ramp ends."""
+    limiter = new_limiter(redis_url, per_second=100, per_minute=6000, ramp_seconds=1.5)
+    take(limiter)
+    limiter.punish("minute", 0.2)
+    wait_until(lambda: take(limiter, account=str(time.time())) == 0)
+    began, times = time.monotonic(), [0.0]
+    while times[-1] < 2.0:
+        if take(limiter, account=str(time.time())) == 0:
+            times.append(time.monotonic() - began)
+    early, late = (sum(start <= at < start + 0.4 for at in times) for start in (0.0, 1.55))
+    assert early < 0.45 * late
+    assert most_within(times, 1.0) <= 100
+
+
+def test_an_accounts_own_limit_pauses_nobody_else(redis_url: str, new_limiter: NewLimiter) -> None:
+    """The app goes on."""
+    limiter = new_limiter(redis_url)
+    limiter.punish("account", 60)
+    assert take(limiter) == 0
+
+
+@pytest.mark.parametrize(("seconds", "most"), [(1e12, 86_400), (math.inf, 86_400), (math.nan, 86_400), (-5, 0)])
+def test_absurd_punishments_are_clamped(redis_url: str, new_limiter: NewLimiter, seconds: float, most: float) -> None:
+    """A day is the longest that TikTok's limits reach."""
+    limiter = new_limiter(redis_url)
+    limiter.punish("day", seconds)
+    assert limiter.status().paused_seconds <= most
+
+
+def test_a_longer_pause_is_never_shortened(redis_url: str, new_limiter: NewLimiter) -> None:
+    """An answer that was on its way does not end the pause."""
+    limiter, other = new_limiter(redis_url), new_limiter(redis_url)
+    limiter.punish("minute", 300)
+    other.punish("second", 1)
+    assert take(new_limiter(redis_url)) > 290
+
+
+def test_a_broken_second_lengthens_ours(redis_url: str, new_limiter: NewLimiter) -> None:
+    """Requests overtook each other by more than was left for it, so the limiter learns; once for one pause."""
+    limiter = new_limiter(redis_url)
+    limiter.punish("second", 1)
+    limiter.punish("second", 1)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        assert client.hget(STATE, "guard") == "50000"
+
+
+def test_every_key_has_the_prefix_and_a_time_to_live(redis_url: str, new_limiter: NewLimiter) -> None:
+    """Nothing stays in Redis, and nothing there is anyone else's."""
+    limiter = new_limiter(redis_url, per_second=2)
+    limiter.expect(5)
+    for lane in ("refresh", "pull", "refresh", "refresh"):
+        take(limiter, lane, account=lane)
+    limiter.punish("second", 1)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        keys = list(client.scan_iter())
+        assert len(keys) == 6
+        assert all(key.startswith("evertoken:limit:") and client.pttl(key) > 0 for key in keys)
+
+
+def test_a_flush_costs_two_seconds_and_no_burst(redis_url: str, new_limiter: NewLimiter) -> None:
+    """A worker that remembers more than Redis does lets what was permitted before leave the second."""
+    limiter, newcomer = new_limiter(redis_url), new_limiter(redis_url)
+    assert take(limiter) == 0
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    assert 1.9 < take(limiter) <= 2.1
+    assert take(newcomer) > 1.8
+
+
+def test_a_flush_does_not_end_a_pause(redis_url: str, new_limiter: NewLimiter) -> None:
+    """The workers remember it, and tell Redis again of the ramp after it."""
+    limiter = new_limiter(redis_url, ramp_seconds=30)
+    take(limiter)
+    limiter.punish("minute", 0.3)
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.flushall()
+        while 0 < (wait := take(limiter)) <= 0.3:
+            assert not client.exists(STATE)
+        assert wait > 1.5
+        assert int(str(client.hget(STATE, "ramp"))) == 30_000_000
+
+
+def test_a_new_process_is_served_by_an_empty_redis_at_once(redis_url: str, new_limiter: NewLimiter) -> None:
+    """There is nothing to be careful about where nobody has sent anything."""
+    assert take(new_limiter(redis_url)) == 0
+
+
+def test_a_clock_that_was_set_back_holds_nobody_for_long(redis_url: str, new_limiter: NewLimiter) -> None:
+    """Instants of the future are those of a clock that was wrong."""
+    limiter = new_limiter(redis_url)
+    assert take(limiter) == 0
+    hour = 3_600_000_000
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        for name in ("tat", "last"):
+            client.hincrby(STATE, name, hour)
+    assert 0 < take(limiter, account="another") < 2
+
+
+def test_a_late_request_counts_from_when_it_leaves(redis_url: str, new_limiter: NewLimiter) -> None:
+    """A permit that was held up for half a second keeps those after it at a second's distance from its use."""
+    clock = [0.0]
+    late = new_limiter(redis_url, per_second=1, per_minute=6000, monotonic=lambda: clock[0])
+    other = new_limiter(redis_url, per_second=1, per_minute=6000)
+    assert take(late) == 0
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        before = int(str(client.lindex("evertoken:limit:second", 0)))
+        clock[0] += 0.5
+        assert late.depart() == 0
+        assert int(str(client.lindex("evertoken:limit:second", 0))) > before
+        assert client.llen("evertoken:limit:second") == 1
+    assert take(other, account="other") > 0.9
+
+
+def test_a_request_so_late_that_others_took_its_place_waits(redis_url: str, new_limiter: NewLimiter) -> None:
+    """It is not sent into a second that is full already; its place is booked."""
+    clock = [0.0]
+    late = new_limiter(redis_url, per_second=1, per_minute=60_000, second=0.2, monotonic=lambda: clock[0])
+    other = new_limiter(redis_url, per_second=1, per_minute=60_000, second=0.2)
+    assert take(late) == 0
+    while take(other, account="other") > 0:
+        pass
+    clock[0] += 1
+    assert 0 < late.depart() <= 0.21
+    assert take(other, account="another") > 0.2
+
+
+def test_a_punctual_request_asks_nobody(redis_url: str, new_limiter: NewLimiter) -> None:
+    """Departing costs a round trip only where something was held up."""
+    clock = [0.0]
+    limiter = new_limiter(redis_url, monotonic=lambda: clock[0])
+    assert take(limiter) == 0
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        client.delete("evertoken:limit:second")
+        assert limiter.depart() == 0
+        assert not client.exists("evertoken:limit:second")
+
+
+def test_the_workers_count_each_other_and_those_who_leave_are_forgotten(
+    redis_url: str, new_limiter: NewLimiter
+) -> None:
+    """The share that is left to a worker without Redis depends on it."""
+    one, two, three = (new_limiter(redis_url) for _ in range(3))
+    take(one), take(two), take(three)
+    assert [each.status().workers for each in (one, two, three)] == [1, 2, 3]
+    one.close()
+    assert [take(new_limiter(redis_url)) for _ in range(1)] == [0]
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.zcard("evertoken:limit:workers") == 3
+
+
+def test_the_share_of_a_silent_worker_is_left_to_it(redis_url: str, new_limiter: NewLimiter) -> None:
+    """It may be one that cannot reach Redis and sends on its own; so the others spend less meanwhile."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        now = time.time() * 1e6
+        client.zadd("evertoken:limit:workers", {"silent": now - 5e6, "forgotten": now - 90e6})
+        take(new_limiter(redis_url))
+        assert float(str(client.hget(STATE, "share"))) == pytest.approx(1 - 0.7 / 2)
+        assert client.zcard("evertoken:limit:workers") == 2
