@@ -55,4 +55,4 @@ class Scanner:
 
     def expires(self, message: Message) -> float:
         """Return after how many seconds a message is stale: by then another scan has found its rows again."""
-        return message.delay_seconds + 2 * self._scan_seconds
+        return message.delay_seconds + self._scan_seconds

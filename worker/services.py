@@ -189,7 +189,7 @@ class Services(Foundation):
 class _Shared:
     """The one Services of a process; made anew after a fork."""
 
-    lock = threading.Lock()
+    lock = threading.RLock()  # a signal handler may ask while the same thread is building
     services: Services | None = None
     pid = 0
 

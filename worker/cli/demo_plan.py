@@ -14,8 +14,8 @@ from worker.vault import Keyring
 
 LIFE_SHARE: Final = 0.6
 """Life of an access token, in parts of the run: with renewal at two thirds, each creator has a second refresh in it."""
-LIFE_SHARE_OF_MANY: Final = 0.68
-"""The same where many creators keep the processor busy: the second refresh then comes just before the end."""
+LIFE_SHARE_OF_MANY: Final = 0.9
+"""The same where many creators keep the processor busy: each then has one refresh, and half of them a second."""
 MANY_RATE: Final = 30.0
 """Refreshes a second from which on creators count as many."""
 RENEW_AT: Final = 2 / 3
