@@ -1,0 +1,69 @@
+"""What an outage costs: what piles up, how long that takes to drain, and which tokens end that nothing could save."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from worker.policy.capacity import Crowd, Load
+
+HALVINGS: Final = 80
+
+
+@dataclass(frozen=True)
+class Outage:
+    """What it costs when nothing can be refreshed for a while.
+
+    Attributes:
+        backlog: grants that are due when it ends.
+        drain: seconds from its end until none waits any more; infinite where the quota never gets there.
+        first_missed: seconds from its start to the end of the first token; None where all tokens outlast it.
+        missed: tokens that end during it, which no quota could have saved.
+    """
+
+    backlog: float
+    drain: float
+    first_missed: float | None
+    missed: float
+
+
+def after_outage(load: Load, *, usable: float, seconds: float) -> Outage:
+    """Return what an outage of so many seconds costs; refreshes go before pulls, so pulls do not slow the drain."""
+    crowds = [crowd for crowd in load.crowds if crowd.creators]
+    first = min((load.slack(crowd) for crowd in crowds), default=math.inf)
+    missed = (load.rate(crowd) * min(max(seconds - load.slack(crowd), 0), load.period(crowd)) for crowd in crowds)
+    return Outage(
+        backlog=sum(_demand(load, crowd, seconds, 0) for crowd in crowds),
+        drain=_drain(load, crowds, usable, seconds),
+        first_missed=first if first <= seconds else None,
+        missed=sum(missed),
+    )
+
+
+def _demand(load: Load, crowd: Crowd, outage: float, after: float) -> float:
+    """Return the refreshes wanted from an outage's begin until so many seconds after its end.
+
+    Each grant is wanted once; those refreshed after the outage come back a period later.
+    """
+    once = min(crowd.creators, load.rate(crowd) * (outage + after))
+    return once + load.rate(crowd) * max(0.0, after - load.period(crowd))
+
+
+def _drain(load: Load, crowds: Sequence[Crowd], usable: float, outage: float) -> float:
+    if load.refreshes >= usable:
+        return math.inf if crowds and outage > 0 else 0.0
+
+    def waiting(after: float) -> float:
+        return sum(_demand(load, crowd, outage, after) for crowd in crowds) - usable * after
+
+    if waiting(0) <= 0:
+        return 0.0
+    low, high = 0.0, 1.0
+    while waiting(high) > 0:
+        low, high = high, 2 * high
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if waiting(middle) > 0 else (low, middle)
+    return high
