@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,10 +93,14 @@ def test_ctrl_c_ends_a_demo_within_seconds_with_its_verdict_and_leaves_no_proces
     assert not tree & set(processes())
 
 
-def test_a_killed_demo_takes_its_processes_with_it(tmp_path: Path, wait_until: Callable[..., None]) -> None:
+def test_a_killed_demo_takes_its_processes_and_its_socket_with_it(
+    tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
     """Even where nobody is left to end them, no worker goes on alone."""
     folder = tmp_path / "demo"
-    with running_demo(tmp_path, "--creators", "1", "--for", "300", "--dir", str(folder)) as demo:
+    temporary = Path(tempfile.mkdtemp(prefix="demo-", dir="/tmp"))  # a socket's path must be short
+    arguments = ("--creators", "1", "--for", "300", "--dir", str(folder))
+    with running_demo(tmp_path, *arguments, TMPDIR=str(temporary)) as demo:
         wait_until(lambda: b" ready." in read(folder / "logs" / "worker-refresh.log"), 60)
         tree = tree_of(demo)
         os.kill(demo.pid, signal.SIGKILL)
@@ -103,6 +108,7 @@ def test_a_killed_demo_takes_its_processes_with_it(tmp_path: Path, wait_until: C
     wait_until(lambda: not tree & set(processes()), 40)
 
     assert len(tree) >= 3
+    temporary.rmdir()  # it is empty
 
 
 def read(path: Path) -> bytes:

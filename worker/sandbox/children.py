@@ -77,14 +77,15 @@ class Children:
 
     Args:
         logs: folder of the log files; made where it is missing.
+        private: a folder that goes with the last of them.
     """
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, *, private: Path | None = None) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
         self._running: list[Child] = []
         self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "worker.sandbox.keeper"],
+            [sys.executable, "-m", "worker.sandbox.keeper", *([] if private is None else [str(private)])],
             stdin=subprocess.PIPE,
             text=True,
             bufsize=1,

@@ -1,12 +1,13 @@
 """Ends the processes it was told of when the one that told it is gone: so that a killed stack leaves nothing behind.
 
 It reads `+PID` and `-PID` lines from standard input. While that is open it does nothing; at its end it terminates
-what is still listed, the youngest first, and kills what does not go.
+what is still listed, the youngest first, and kills what does not go. Folders named as arguments are then removed.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -51,3 +52,5 @@ if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends with its input, and with nothing else
     end_all(listed(sys.stdin))
+    for folder in sys.argv[1:]:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -79,7 +79,7 @@ class Stack:
         self._sandbox: RunningSandbox | None = None
         self._to_forget: str | None = None
         self._private = Path(tempfile.mkdtemp(prefix="evertoken-"))
-        self._children = Children(folder / "logs")
+        self._children = Children(folder / "logs", private=self._private)
         try:
             self.broker, self.redis_url = self._start_broker(redis_url)
             self._sandbox = start_sandbox(replace(options, ledger=str(folder / "ledger.jsonl")))
@@ -167,7 +167,6 @@ class Stack:
             forget(self._to_forget)
             self._to_forget = None
         self._children.close(seconds=CLOSE_SECONDS)
-        shutil.rmtree(self._private, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
