@@ -3,6 +3,7 @@
 `open_store` gives the one face, `Store`. Everything it takes and gives is a frozen value exported here.
 """
 
+from worker.store.load import LoadSlice
 from worker.store.reports import (
     BrakeState,
     FleetStatus,
@@ -41,6 +42,7 @@ __all__ = [
     "FleetStatus",
     "GrantStatus",
     "GrantView",
+    "LoadSlice",
     "NewConsent",
     "NewPair",
     "NoticeView",

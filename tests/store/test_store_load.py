@@ -1,0 +1,31 @@
+"""The load to come, on both databases."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from worker.store import LoadSlice
+
+HOUR = timedelta(hours=1)
+
+
+def test_load_counts_grants_by_life_and_by_when_they_are_due(fleet: Any) -> None:
+    """What is due already stands in the first slice; lives are told apart; who is not refreshed is left out."""
+    now = fleet.store.ping()
+    fleet.add("late", next_refresh_at=now - HOUR)
+    fleet.add("soon", next_refresh_at=now + 0.5 * HOUR)
+    fleet.add("later", next_refresh_at=now + 2.5 * HOUR)
+    fleet.add("later too", next_refresh_at=now + 2.6 * HOUR)
+    fleet.add("short", access_expires_at=now + 2 * HOUR, issued_at=now, next_refresh_at=now + 1.5 * HOUR)
+    fleet.add("gone", next_refresh_at=now)
+    fleet.store.mark_revoked("gone")
+
+    load = fleet.store.load(slice_seconds=3600)
+
+    assert load == [LoadSlice(7200, 1, 1), LoadSlice(86_400, 0, 2), LoadSlice(86_400, 2, 2)]
+
+
+def test_an_empty_fleet_has_no_load(fleet: Any) -> None:
+    """Nothing is due where nobody is."""
+    assert fleet.store.load(slice_seconds=3600) == []
