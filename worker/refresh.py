@@ -128,9 +128,10 @@ class Refresher:
         if claim is None:
             return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
         self._failpoint("post_claim")
-        if claim.unresolved and self._recovered(claim):
+        settled = self._settled_elsewhere(claim) if claim.unresolved else None
+        if settled is not None:
             self._store.unclaim(claim)
-            return Refreshed(grant_id, "skipped", reason="a journal was replayed; the grant is looked at again")
+            return Refreshed(grant_id, "skipped", reason=settled)
         return self._attempt(claim, won_at)
 
     def _refusal(self, grant_id: int, *, force: bool) -> Refreshed | None:
@@ -148,10 +149,18 @@ class Refresher:
         wait = self._limiter.take(lane=LANE, call=REFRESH_CALL, account=str(grant_id))
         return Refreshed(grant_id, "denied", wait_seconds=wait, reason="no permit of the quota") if wait > 0 else None
 
-    def _recovered(self, claim: Claim) -> bool:
-        """Replay what dead processes of this host had received; return True where that brought this grant a pair."""
+    def _settled_elsewhere(self, claim: Claim) -> str | None:
+        """Say why nothing is sent for attempts without an outcome: their answer is stored now, or on its way.
+
+        Dead processes' journals are replayed here. A living one that holds an answer, because the database did not
+        take it while its lease lasted, stores it itself: its token is used up, so sending it again helps nobody.
+        """
         self._recover()
-        return self._store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation
+        if self._store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:
+            return "a journal was replayed; the grant is looked at again"
+        if self._journal.holds(claim.grant_id, claim.consent, claim.unresolved):
+            return "the answer to an earlier attempt waits in a journal for the database"
+        return None
 
     def _attempt(self, claim: Claim, won_at: float) -> Refreshed:
         try:

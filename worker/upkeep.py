@@ -48,8 +48,12 @@ class Upkeep:
         """
         settled = 0
         for orphan in self._journal.orphans():
-            if self._replay_one(orphan):
-                settled += 1
+            try:
+                settled += self._replay_one(orphan)
+            except StoreUnavailableError as error:
+                # One row that a living database refuses holds up nothing else; it stays in the journal.
+                self._store.ping()
+                self._hook(Fact("journal.stuck", {"grant_id": orphan.entry.grant_id, "reason": str(error)}, "error"))
         if settled:
             self._hook(Fact("journal.replayed", {"records": settled}, level="warning"))
         return settled

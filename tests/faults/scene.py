@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 import redis
 
+from tests.faults.aging import end_leases
 from tests.faults.leaks import find_leaks
 from tests.faults.oracle import Evidence, judge
 from tests.faults.tape import Note, read_tape, received_pair
@@ -139,6 +141,17 @@ class Scene:
         """Return what became of each refresh of a worker that has ended."""
         worker.ended()
         return [note.kind for note in self.notes() if note.what == "done" and note.pid == worker.pid and note.grant_id]
+
+    def wait_for(self, kind: str, seconds: float = 10.0) -> None:
+        """Wait until a worker has told of a result of this kind."""
+        ends_at = time.monotonic() + seconds
+        while kind not in [note.kind for note in self.notes()]:
+            assert time.monotonic() < ends_at, f"no worker came to {kind}"
+            time.sleep(0.01)
+
+    def end_leases(self) -> None:
+        """Let every lease run out."""
+        end_leases(self.store)
 
     def notes(self) -> list[Note]:
         """Return the tape."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from worker.vault.journal_dead import DeadSegments, aside_name, waiting_keys
 from worker.vault.journal_entry import JournalEntry, Orphan, RecordId
 from worker.vault.journal_file import SegmentFile
 from worker.vault.journal_folder import JournalFolder, fail
+from worker.vault.journal_peek import waiting_attempts
 from worker.vault.journal_segment import SUFFIX, place_of
 from worker.vault.journal_writer import JournalWriter, close_segment, release_in
 from worker.vault.sealing import Sealer
@@ -137,11 +138,7 @@ class Journal:
             return sum(len(segment.pending) for segment in held)
 
     def waiting(self) -> int:
-        """Return how many records wait in the whole folder, those of living processes included.
-
-        Raises:
-            JournalError: the folder cannot be read.
-        """
+        """Return how many records wait in the folder, those of living processes included; raises as `key_usage`."""
         return sum(self.key_usage().values())
 
     def key_usage(self) -> dict[int, int]:
@@ -151,6 +148,11 @@ class Journal:
             JournalError: the folder cannot be read.
         """
         return waiting_keys(self._folder)
+
+    def holds(self, grant_id: int, consent: int, generations: Collection[int]) -> bool:
+        """Return True where an answer to one of these attempts waits in the folder; raises as `key_usage`."""
+        wanted = {(grant_id, consent, generation) for generation in generations}
+        return not wanted.isdisjoint(waiting_attempts(self._folder, self._sealer))
 
     def warnings(self) -> list[str]:
         """Return what weakens the journal's promise without stopping it, in sentences for a person."""
