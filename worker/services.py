@@ -145,6 +145,7 @@ class Services(Foundation):
             settlement=self.settlement,
             exchanges=self.exchanges,
             hook=self.hook,
+            own_after_seconds=self.settings.lease_seconds,
         )
 
     @cached_property

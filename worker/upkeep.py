@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Final
 
 from worker.errors import InDoubtError, NotFoundError, StoreUnavailableError, TikTokError
@@ -29,16 +30,23 @@ class Upkeep:
         settlement: Settlement,
         exchanges: Exchanges,
         hook: Hook,
+        own_after_seconds: float,
     ) -> None:
+        """Make one for a process.
+
+        Args:
+            own_after_seconds: after this time in this process's own journal an answer's thread must have failed.
+        """
         self._store = store
         self._sealer = sealer
         self._journal = journal
         self._settlement = settlement
         self._exchanges = exchanges
         self._hook = hook
+        self._own_after_seconds = own_after_seconds
 
     def replay(self) -> int:
-        """Store what dead processes of this host had received and not yet stored.
+        """Store what dead processes of this host, and failed threads of this one, had received and not yet stored.
 
         Returns:
             How many records were settled.
@@ -47,7 +55,7 @@ class Upkeep:
             StoreUnavailableError: the database went away; what was not settled stays in the journal.
         """
         settled = 0
-        for orphan in self._journal.orphans():
+        for orphan in chain(self._journal.orphans(), self._journal.unreleased(self._own_after_seconds)):
             try:
                 settled += self._replay_one(orphan)
             except StoreUnavailableError as error:

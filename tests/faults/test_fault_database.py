@@ -189,3 +189,19 @@ def test_an_answer_that_a_living_worker_holds_is_not_asked_for_again(scene: Scen
     worker.kill()
     assert scene.judge() == {}
     assert scene.store.attempts(grant.grant_id)[-1].outcome is AttemptOutcome.REFRESHED
+
+
+def test_a_thread_that_failed_after_the_answer_leaves_the_pair_to_its_process(
+    scene: Scene, wait_until: Callable[..., None]
+) -> None:
+    """An exception that nobody foresaw, between journal and commit: the living process stores the pair itself."""
+    grant = scene.creator()
+    worker = scene.worker(
+        {"do": "refresh", "ids": [grant.grant_id]}, {"do": "serve", "threads": 1}, at="pre_commit:raise@1"
+    )
+    scene.wait_for("crashed")
+    wait_until(lambda: scene.look(grant).pair_generation == 2)
+    worker.finish()
+
+    assert scene.sent() == 1
+    assert scene.judge() == {}
