@@ -7,7 +7,6 @@ only together with `EVERTOKEN_TEST_RUN=1`; a process that finds the one without 
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -96,4 +95,5 @@ def _carry_out(name: str, order: _Order) -> None:
     elif order.action == "raise":
         raise FailpointError(name)
     else:
-        os.kill(os.getpid(), signal.SIGKILL if order.action == "kill" else signal.SIGSTOP)
+        # Sent to this thread: a signal to the process may be taken by another one, while this one goes on for a moment.
+        signal.pthread_kill(threading.get_ident(), signal.SIGKILL if order.action == "kill" else signal.SIGSTOP)
