@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from worker.store import LoadSlice
+
+if TYPE_CHECKING:
+    from tests.store.conftest import Fleet
 
 HOUR = timedelta(hours=1)
 
 
-def test_load_counts_grants_by_life_and_by_when_they_are_due(fleet: Any) -> None:
+def test_load_counts_grants_by_life_and_by_when_they_are_due(fleet: Fleet) -> None:
     """What is due already stands in the first slice; lives are told apart; who is not refreshed is left out."""
     now = fleet.store.ping()
     fleet.add("late", next_refresh_at=now - HOUR)
@@ -26,6 +29,6 @@ def test_load_counts_grants_by_life_and_by_when_they_are_due(fleet: Any) -> None
     assert load == [LoadSlice(7200, 1, 1), LoadSlice(86_400, 0, 2), LoadSlice(86_400, 2, 2)]
 
 
-def test_an_empty_fleet_has_no_load(fleet: Any) -> None:
+def test_an_empty_fleet_has_no_load(fleet: Fleet) -> None:
     """Nothing is due where nobody is."""
     assert fleet.store.load(slice_seconds=3600) == []

@@ -1,0 +1,106 @@
+"""What a simulated course comes to: the figures that people ask of it, and whether it went well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from worker.policy import quota
+from worker.policy.capacity import Crowd, Load
+from worker.policy.course import Course
+from worker.policy.outage import after_outage
+from worker.policy.scenarios import Scenario
+from worker.policy.simulation_fleet import STEP
+
+PROBE_STEPS: Final = 1
+"""Steps after an outage's end in which the probe finds out that it is over."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of one course, from the time on that the scenario says to look at.
+
+    Attributes:
+        refreshed: pairs brought.
+        mean: refreshes in a minute, on average.
+        busiest: refreshes in the busiest minute.
+        most_waiting: grants that waited at once.
+        drained_after: seconds from the end of the last outage until none waited; None without an outage, or where
+            some still waited at the end.
+        drain_computed: what the planner says of the same.
+        lost_to_outage: access tokens that ended while TikTok was down: no quota could have saved them.
+        lost: access tokens that ended at any other time.
+        dark: creators without a living token at the end, those to authorize again left out.
+        asked: creators to authorize again at the end.
+        stopped: seconds for which the whole app was stopped by the brake, outages left out.
+        pulled: pulls made.
+    """
+
+    refreshed: int
+    mean: float
+    busiest: int
+    most_waiting: int
+    drained_after: float | None
+    drain_computed: float | None
+    lost_to_outage: int
+    lost: int
+    dark: int
+    asked: int
+    stopped: float
+    pulled: int
+
+    @property
+    def sound(self) -> bool:
+        """True where no token ended that could have been saved, and the brake stopped nothing without need."""
+        return self.lost == 0 and self.dark == 0 and self.stopped == 0
+
+    @property
+    def unevenness(self) -> float:
+        """How much more than the mean the busiest minute has, as a factor."""
+        return self.busiest / self.mean if self.mean else 1.0
+
+
+def summarize(scenario: Scenario, course: Course) -> Summary:
+    """Return the figures of a course."""
+    seen = slice(int(scenario.looked_at / STEP), None)
+    refreshed = course.refreshed[seen]
+    down = {step for begin, end in scenario.outages for step in range(int(begin / STEP), int(end / STEP) + PROBE_STEPS)}
+    darkened = enumerate(course.darkened)
+    lost_to_outage = sum(count for step, count in darkened if step in down)
+    drained, computed = _drain(scenario, course)
+    return Summary(
+        refreshed=sum(refreshed),
+        mean=sum(refreshed) / len(refreshed),
+        busiest=max(refreshed),
+        most_waiting=max(course.waiting[seen]),
+        drained_after=drained,
+        drain_computed=computed,
+        lost_to_outage=lost_to_outage,
+        lost=sum(course.darkened) - lost_to_outage,
+        dark=course.dark[-1],
+        asked=course.asked[-1],
+        stopped=STEP * sum(braked for step, braked in enumerate(course.braked) if step not in down),
+        pulled=sum(course.pulled[seen]),
+    )
+
+
+def load_of(scenario: Scenario) -> Load:
+    """Return what a scenario asks of the quota once all its changes have come."""
+    life = scenario.lives[-1].value if scenario.lives else scenario.life
+    return Load((Crowd(scenario.creators, life),), scenario.renew_at, None if scenario.pulls else 0.0)
+
+
+def usable_of(scenario: Scenario) -> float:
+    """Return the requests a second that the limiter gives out once all changes have come."""
+    factor = scenario.quotas[-1].value if scenario.quotas else 1.0
+    return quota.usable_rate(per_second=scenario.per_second * factor, per_minute=scenario.per_minute * factor)
+
+
+def _drain(scenario: Scenario, course: Course) -> tuple[float | None, float | None]:
+    if not scenario.outages:
+        return None, None
+    begin, end = scenario.outages[-1]
+    computed = after_outage(load_of(scenario), usable=usable_of(scenario), seconds=end - begin).drain
+    over = int(end / STEP)
+    empty = next((step for step in range(over, len(course.waiting)) if not course.waiting[step]), None)
+    return (None if empty is None else (empty - over + 1) * STEP), computed
