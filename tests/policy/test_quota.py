@@ -82,3 +82,9 @@ def test_tiktoks_own_levels_are_taken(tier: Tier) -> None:
     """All four of them."""
     per_second, per_minute = tier.per_second, tier.per_minute
     assert quota_problem(per_second=per_second, per_minute=per_minute) is None
+
+
+def test_a_sandbox_may_have_any_quota_but_none() -> None:
+    """Its limits are ours to set; zero permits nothing there, too."""
+    assert quota_problem(per_second=1000, per_minute=60_000, sandbox=True) is None
+    assert quota_problem(per_second=0, per_minute=60_000, sandbox=True) is not None

@@ -113,15 +113,21 @@ def ramp_share(*, since_pause: float, ramp: float) -> float:
     return max(LEAST_RAMP_SHARE, since_pause / ramp)
 
 
-def quota_problem(*, per_second: float, per_minute: float) -> str | None:
-    """Return what is wrong with limits that a person gave, in a sentence, or None."""
+def quota_problem(*, per_second: float, per_minute: float, sandbox: bool = False) -> str | None:
+    """Return what is wrong with limits that a person gave, in a sentence, or None.
+
+    Args:
+        per_second: requests in a second.
+        per_minute: requests in a minute.
+        sandbox: True for a stand-in of TikTok's, whose limits may be as high as one likes.
+    """
     for name, value, highest in (
         ("per second", per_second, HIGHEST.per_second),
         ("per minute", per_minute, HIGHEST.per_minute),
     ):
         if not math.isfinite(value) or value <= 0:
             return f"a quota of {value:g} requests {name} permits nothing: give TikTok's figure for the app's level"
-        if value > highest:
+        if value > highest and not sandbox:
             return (
                 f"a quota of {value:g} requests {name} is above TikTok's highest level "
                 f"({HIGHEST.name}: {HIGHEST.per_second} a second, {HIGHEST.per_minute} a minute)"
