@@ -8,9 +8,8 @@ from worker.services import shared_services
 
 @app.task(name="tasks.upkeep.keep_house")
 def keep_house() -> None:
-    """Report this worker, end what dead processes left open, wipe superseded pairs and let old history go."""
+    """End what dead processes left open, wipe superseded pairs and let old history go."""
     services = shared_services()
-    services.preflight.hello()
     services.upkeep.replay()
     services.upkeep.end_stale_attempts()
     services.commits.retry_stuck()

@@ -101,7 +101,7 @@ def begin_work(**_: Any) -> None:
     """Set this process up for work: journals of dead processes are replayed before anything is claimed."""
     try:
         services = shared_services()
-        services.preflight.hello()
+        services.presence.begin()
         services.upkeep.replay()
         if services.settings.metrics_port is not None:
             serve_metrics(services.settings.metrics_port)
@@ -121,7 +121,7 @@ def end_work(**_: Any) -> None:
     """Close what was opened; where the database is away, nobody is told of the end."""
     services = shared_services()
     try:
-        services.preflight.goodbye()
+        services.presence.leave()
     except EvertokenError as error:
         log_fact(Fact("worker.left_untold", {"reason": str(error)}, level="warning"))
     finally:

@@ -18,6 +18,7 @@ from worker.store import Store, open_store
 from worker.telemetry import Fact, Hook, count_fact, fan_out, log_fact
 from worker.tiktok import TikTok
 from worker.vault import Journal, Keyring, Sealer, use_fingerprint_key
+from worker.vault.unwrapping import load_unwrap, no_service
 
 
 class Foundation:
@@ -43,8 +44,10 @@ class Foundation:
 
     @cached_property
     def keyring(self) -> Keyring:
-        """The sealing keys; their fingerprint key becomes that of the process."""
-        keyring = Keyring.from_json(self.settings.keyring.reveal())
+        """The sealing keys, unwrapped here and never again; their fingerprint key becomes that of the process."""
+        address = self.settings.keyring_unwrap
+        unwrap = no_service if address is None else load_unwrap(address)
+        keyring = Keyring.from_json(self.settings.keyring.reveal(), unwrap)
         use_fingerprint_key(keyring.fingerprint_key)
         return keyring
 

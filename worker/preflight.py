@@ -1,4 +1,4 @@
-"""Preflight: what must hold before a worker claims anything, told in one line where it does not."""
+"""Preflight: what must hold before a worker claims anything, and which key it seals with among the others."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import socket
 from typing import Final
 
-from worker.errors import NotReadyError, SealError
+from worker.errors import JournalError, NotReadyError, SealError
+from worker.policy.sealing_key import LIVING_SECONDS, choose_sealing_key
 from worker.store import Store
 from worker.telemetry import Fact, Hook
 from worker.vault import Journal, Sealer
 
 SENTINEL: Final = b"evertoken sentinel"
 SENTINEL_PLACE: Final = b"sentinels"
+LACKING: Final = "the keyring lacks key {}, which other processes seal with; bring the keyring that they have"
 
 
 class Preflight:
-    """Checks database, keyring and journal, and reports this worker to the others."""
+    """Checks database, keyring and journal, and reports this process to the others."""
 
     def __init__(self, *, store: Store, sealer: Sealer, journal: Journal, hook: Hook, owner: str) -> None:
         self._store = store
@@ -24,27 +26,38 @@ class Preflight:
         self._journal = journal
         self._hook = hook
         self._owner = owner
+        self._chosen: int | None = None
+        self._told: str | None = None
 
     def check(self) -> None:
-        """Refuse to go on where a result could not be kept.
+        """Refuse to go on where a result could not be kept; nobody is told of this process.
 
         Raises:
             NotReadyError: the database is away or not migrated, or the keyring does not open what is stored.
             JournalError: the journal cannot be written.
         """
-        state = self._store.schema_state()
-        if not state.current:
-            raise NotReadyError(
-                f"the database is at migration {state.at or 'none'} and {state.wanted} is needed; "
-                "run `celery -A worker db upgrade`"
-            )
+        self._check_schema()
         self.check_keyring()
         self._journal.ready()
         for warning in self._journal.warnings():
             self._hook(Fact("journal.warning", {"reason": warning}, level="warning"))
 
+    def enter(self) -> None:
+        """Check as `check` does and join the living processes; from now on none of them seals what is unreadable here.
+
+        Raises:
+            NotReadyError, JournalError: as for `check`; this process is on no list then.
+        """
+        self.check()
+        try:
+            self.hello()
+            self._open_sentinels(self._store.sentinels())
+        except BaseException:
+            self.goodbye()
+            raise
+
     def check_keyring(self) -> None:
-        """Open one sealed record of each key in use.
+        """Open the sentinel of each key in use, and look for pairs of other keys.
 
         Raises:
             NotReadyError: a key is missing or is another one than sealed the rows.
@@ -55,32 +68,74 @@ class Preflight:
         if missing:
             rows = sum(used[key_id] for key_id in missing)
             raise NotReadyError(f"the keyring lacks key {missing[0]}, which {rows} stored pairs are sealed with")
-        for key_id, sealed in sentinels.items():
-            if key_id in self._sealer.keyring.keys:
-                self._open(key_id, sealed)
-        active = self._sealer.active_key_id
-        if active not in sentinels:
-            self._store.put_sentinel(active, self._sealer.seal(SENTINEL, SENTINEL_PLACE))
-            self._open(active, self._store.sentinels()[active])
+        self._open_sentinels(sentinels)
 
     def hello(self) -> None:
-        """Tell the other workers of this one and of the keys that it can open."""
-        self._store.hello(
+        """Tell the other processes of this one and of the keys that it can open, and choose the one that seals.
+
+        Raises:
+            NotReadyError: this process lacks a key that the others seal with, or none is held by all.
+        """
+        self._say()
+        before, self._chosen = self._chosen, self._choose()
+        if self._chosen != before:
+            self._sealer.seal_with(self._chosen)
+            self._say()
+
+    def goodbye(self) -> None:
+        """Take this process off the list of living ones."""
+        self._store.goodbye(self._owner)
+
+    def _check_schema(self) -> None:
+        state = self._store.schema_state()
+        if not state.current:
+            raise NotReadyError(
+                f"the database is at migration {state.at or 'none'} and {state.wanted} is needed; "
+                "run `celery -A worker db upgrade`"
+            )
+
+    def _say(self) -> None:
+        lacking = self._store.hello(
             self._owner,
             host=socket.gethostname(),
             pid=os.getpid(),
-            key_ids=sorted(self._sealer.keyring.keys),
+            key_ids=self._sealer.keyring.keys,
+            sealing_key_id=self._chosen,
+            journal_key_ids=self._journal_keys(),
         )
+        if lacking:
+            raise NotReadyError(LACKING.format(min(lacking)))
 
-    def goodbye(self) -> None:
-        """Take this worker off the list of living ones."""
-        self._store.goodbye(self._owner)
+    def _choose(self) -> int:
+        """Return the active key as soon as all living processes hold it; until then the newest that they hold."""
+        keyring = self._sealer.keyring
+        agreed = set(self._store.sentinels())
+        lacking: tuple[str, ...] = ()
+        if keyring.active not in agreed:
+            sealed = Sealer(keyring).seal(SENTINEL, SENTINEL_PLACE)
+            lacking = self._store.adopt_key(keyring.active, sealed, living_seconds=LIVING_SECONDS)
+        choice = choose_sealing_key(active=keyring.active, shared=agreed & set(keyring.keys), lacking=lacking)
+        if choice.key_id is None:
+            raise NotReadyError(choice.reason)
+        if lacking and choice.reason != self._told:
+            self._hook(Fact("keys.held_back", {"key_id": choice.key_id, "reason": choice.reason}, level="warning"))
+        self._told = choice.reason
+        return choice.key_id
 
-    def _open(self, key_id: int, sealed: bytes) -> None:
+    def _journal_keys(self) -> set[int]:
         try:
-            self._sealer.open(sealed, SENTINEL_PLACE)
-        except SealError:
-            raise NotReadyError(
-                f"the keyring's key {key_id} is not the one that sealed the stored pairs; "
-                "bring the right EVERTOKEN_KEYRING"
-            ) from None
+            return set(self._journal.key_usage())
+        except JournalError:
+            return set(self._sealer.keyring.keys)  # none of them may be retired while it cannot be read
+
+    def _open_sentinels(self, sentinels: dict[int, bytes]) -> None:
+        for key_id, sealed in sentinels.items():
+            if key_id not in self._sealer.keyring.keys:
+                raise NotReadyError(LACKING.format(key_id))
+            try:
+                self._sealer.open(sealed, SENTINEL_PLACE)
+            except SealError:
+                raise NotReadyError(
+                    f"the keyring's key {key_id} is not the one that sealed the stored pairs; "
+                    "bring the right EVERTOKEN_KEYRING"
+                ) from None

@@ -16,9 +16,11 @@ from worker.foundation import Foundation
 from worker.ladder import Ladder
 from worker.notify import Notifier
 from worker.preflight import Preflight
+from worker.presence import Presence
 from worker.pull import Puller
 from worker.reader import TokenReader
 from worker.refresh import LANE, Refresher
+from worker.rekey import Rekeyer
 from worker.scan import Scanner
 from worker.settings import RETRY_PAUSE_SHARE, Settings, load_settings
 from worker.settlement import Settlement
@@ -182,6 +184,16 @@ class Services(Foundation):
             hook=self.hook,
             owner=self.owner,
         )
+
+    @cached_property
+    def rekeyer(self) -> Rekeyer:
+        """The use case of rotating keys."""
+        return Rekeyer(store=self.store, sealer=self.sealer, journal=self.journal, hook=self.hook)
+
+    @cached_property
+    def presence(self) -> Presence:
+        """Keeps this process on the list of living ones."""
+        return Presence(preflight=self.preflight, hook=self.hook)
 
     def _refresh_permit(self, grant_id: int) -> float:
         return self.limiter.take(lane=LANE, call=REFRESH_CALL, account=str(grant_id))

@@ -78,6 +78,9 @@ class Settings(MessengerSettings):
         min_length=1, description="The redirect address as registered with TikTok, byte for byte."
     )
     keyring: Secret = Field(description="The sealing keys as JSON; `celery -A worker keys new` makes one.")
+    keyring_unwrap: str | None = Field(
+        default=None, description="For a keyring with wrapped keys: the function `package.module:name` that unwraps."
+    )
 
     database_url: str = Field(
         repr=False,

@@ -1,4 +1,4 @@
-"""Upkeep: stale attempts are found, superseded pairs wiped, keys rotated, and old history let go."""
+"""Upkeep: stale attempts are found, superseded pairs wiped, pairs re-sealed, and old history let go."""
 
 from __future__ import annotations
 
@@ -111,11 +111,3 @@ def test_history_is_pruned_and_what_is_current_stays(fleet: Fleet) -> None:
     assert [attempt.generation for attempt in fleet.store.attempts(grant.grant_id)] == [3]
     assert fleet.current() == b"access three"
     assert [notice.dedupe_key for notice in fleet.store.undelivered_notices()] == ["untold"]
-
-
-def test_a_key_has_one_sentinel(fleet: Fleet) -> None:
-    """The first is kept, so that a wrong key of the same number is found out."""
-    assert fleet.store.put_sentinel(7, b"first")
-    assert not fleet.store.put_sentinel(7, b"second")
-
-    assert fleet.store.sentinels() == {7: b"first"}

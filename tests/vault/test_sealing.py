@@ -123,7 +123,7 @@ def test_old_keys_open_while_the_active_one_seals(keyring: Keyring, pair: Sealed
     both = Keyring(active=2, keys=keyring.keys | {2: os.urandom(32)}, fingerprint_key=keyring.fingerprint_key)
     sealer = Sealer(both)
 
-    assert sealer.active_key_id == 2
+    assert sealer.sealing_key_id == 2
     assert sealer.open_refresh(pair, PLACE) == REFRESH
     assert sealer.seal_pair(ACCESS, REFRESH, PLACE).key_id == 2
 

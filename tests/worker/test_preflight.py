@@ -47,7 +47,7 @@ def test_a_keyring_without_a_key_in_use_is_refused(new_world: NewWorld) -> None:
 def test_another_key_of_the_same_number_is_refused(new_world: NewWorld) -> None:
     """The sentinel tells a wrong key from the right one, even where no pair is stored yet."""
     world = new_world()
-    world.services.preflight.check()
+    world.services.preflight.enter()
 
     with pytest.raises(NotReadyError, match="key 1 is not the one"):
         world.another(KEYRING=Keyring.new().to_json()).preflight.check()

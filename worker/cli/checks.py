@@ -76,7 +76,7 @@ def keyring(services: Services) -> Finding:
     """Look whether the keyring opens what each key in use has sealed."""
     from worker.cli.key_use import key_rows  # noqa: PLC0415 - Celery loads the doctor on every start
 
-    rows = key_rows(services)
+    rows, _ = key_rows(services)
     closed = [row for row in rows if row.opens is False]
     if closed:
         told = "; ".join(f"key {row.key_id}: {row.remark}, {row.pairs} pairs" for row in closed)

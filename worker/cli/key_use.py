@@ -24,6 +24,8 @@ class KeyUse:
         state: `active` seals new pairs, `older` only opens, `missing` is not in the keyring.
         pairs: stored pairs that it sealed.
         journal: records in this host's journal that it sealed.
+        held_by: living processes that hold it.
+        seals_in: living processes that seal with it.
         opens: whether its sentinel and one of its pairs open with this keyring; None where neither was found.
         remark: what is wrong, or empty.
     """
@@ -32,26 +34,45 @@ class KeyUse:
     state: Literal["active", "older", "missing"]
     pairs: int
     journal: int
+    held_by: int
+    seals_in: int
     opens: bool | None
     remark: str
 
 
-def key_rows(services: Services) -> list[KeyUse]:
-    """Return every key that the keyring holds or that sealed something, by id.
+def key_rows(services: Services) -> tuple[list[KeyUse], int]:
+    """Return every key that the keyring holds or that is in use, by id, and how many processes live.
 
     Raises:
         StoreUnavailableError: the database does not answer.
     """
+    from worker.policy.sealing_key import LIVING_SECONDS  # noqa: PLC0415 - Celery loads the commands on every start
+
     pairs = services.store.key_usage()
     journal = services.journal.key_usage()
     sentinels = services.store.sentinels()
+    living = services.store.workers_seen(LIVING_SECONDS)
     samples = _samples(services, {key_id for key_id, count in pairs.items() if count})
     rows = []
-    for key_id in sorted(set(services.keyring.keys) | set(pairs) | set(journal)):
+    for key_id in sorted(set(services.keyring.keys) | set(pairs) | set(journal) | set(sentinels)):
         state = _state(services, key_id)
         opens, remark = _try(services, key_id, samples.get(key_id), sentinels.get(key_id))
-        rows.append(KeyUse(key_id, state, pairs.get(key_id, 0), journal.get(key_id, 0), opens, remark))
-    return rows
+        held_by = sum(key_id in worker.key_ids for worker in living)
+        if not remark and state == "active" and living and key_id not in sentinels:
+            remark = "no process seals with it yet: all must hold it first"
+        rows.append(
+            KeyUse(
+                key_id=key_id,
+                state=state,
+                pairs=pairs.get(key_id, 0),
+                journal=journal.get(key_id, 0),
+                held_by=held_by,
+                seals_in=sum(worker.sealing_key_id == key_id for worker in living),
+                opens=opens,
+                remark=remark,
+            )
+        )
+    return rows, len(living)
 
 
 def _samples(services: Services, wanted: set[int]) -> dict[int, StoredPair]:

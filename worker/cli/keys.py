@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,67 +9,106 @@ from pathlib import Path
 import click
 
 from worker.cli import output
+from worker.cli.key_rotation import retire, rotate
 from worker.errors import UsageError
 
-OWNER_ONLY = 0o600
+KEYRING_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group()
 def keys() -> None:
-    """Make a keyring and see which keys are in use."""
+    """Make a keyring, see which keys are in use, and rotate them while everything runs."""
 
 
 @keys.command(cls=output.Command)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A new file, readable by its owner only.")
+@click.option("--out", type=KEYRING_FILE, help="A new file, readable by its owner only.")
+@click.option("--add-to", type=KEYRING_FILE, help="Add a key to this keyring; it opens and does not seal yet.")
 @output.json_option
-def new(out: Path | None, *, as_json: bool) -> None:
-    """Make a keyring with one fresh key.
+def new(out: Path | None, add_to: Path | None, *, as_json: bool) -> None:
+    """Make a keyring with one fresh key, or add a fresh key to a keyring.
 
     It needs no settings. Without --out the keyring itself is printed: it is the secret that opens every token.
     """
-    from worker.vault import Keyring  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.cli import keyring_file  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.vault import Keyring  # noqa: PLC0415 - as above
 
+    if out is not None and add_to is not None:
+        raise UsageError("--out makes a keyring and --add-to changes one; name one of the two")
+    if add_to is not None:
+        changed, key_id = keyring_file.read(add_to).with_new_key()
+        keyring_file.replace(add_to, changed.to_json())
+        _tell(
+            f"added key {key_id} to {add_to}: it opens, and key {changed.active} goes on sealing",
+            f"give this keyring to every process and restart them; then `celery -A worker keys activate {key_id} "
+            f"--in {add_to}`, and once more",
+            {"file": str(add_to), "added": key_id, "active": changed.active},
+            as_json=as_json,
+        )
+        return
     keyring = Keyring.new()
     if out is None:
         click.echo(keyring.to_json())
         return
-    _write_new(out, keyring.to_json())
-    if as_json:
-        output.print_json({"file": str(out), "active": keyring.active})
-    else:
-        click.echo(f"wrote a keyring with key {keyring.active} to {out}; set EVERTOKEN_KEYRING_FILE={out}")
-        output.note("keep a copy where the database's backups are not: without it no token can be opened again")
+    keyring_file.write_new(out, keyring.to_json())
+    _tell(
+        f"wrote a keyring with key {keyring.active} to {out}; set EVERTOKEN_KEYRING_FILE={out}",
+        "keep a copy where the database's backups are not: without it no token can be opened again",
+        {"file": str(out), "active": keyring.active},
+        as_json=as_json,
+    )
+
+
+@keys.command(cls=output.Command)
+@click.argument("key_id", type=click.IntRange(min=1))
+@click.option("--in", "path", type=KEYRING_FILE, required=True, help="The keyring's file.")
+@output.json_option
+def activate(key_id: int, path: Path, *, as_json: bool) -> None:
+    """Make a key of a keyring's file the one that seals.
+
+    A process that gets this keyring seals with the key as soon as every living process holds it, not before.
+    """
+    from worker.cli import keyring_file  # noqa: PLC0415 - Celery loads this module on every start
+
+    keyring_file.replace(path, keyring_file.read(path).with_active(key_id).to_json())
+    _tell(
+        f"key {key_id} is active in {path}",
+        "give this keyring to every process and restart them; then `celery -A worker keys rotate`",
+        {"file": str(path), "active": key_id},
+        as_json=as_json,
+    )
 
 
 @keys.command(cls=output.Command)
 @output.json_option
 def status(*, as_json: bool) -> None:
     """Show each key: what it seals, and whether this keyring opens it; exit 1 where something does not open."""
-    from worker.cli.key_use import key_rows  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.cli.key_use import KeyUse, key_rows  # noqa: PLC0415 - Celery loads this module on every start
 
     with output.services() as services:
-        rows = key_rows(services)
+        rows, living = key_rows(services)
     if as_json:
-        output.print_json({"keys": [asdict(row) for row in rows]})
+        output.print_json({"keys": [asdict(row) for row in rows], "processes": living})
     else:
         opens = {True: "yes", False: "NO", None: "not tried"}
+
+        def told(row: KeyUse) -> tuple[str, str]:
+            return f"{row.held_by} of {living} processes", f"{row.seals_in} of {living}"
+
         output.print_table(
-            ("key", "state", "pairs", "journal", "opens", "remark"),
-            [(row.key_id, row.state, row.pairs, row.journal, opens[row.opens], row.remark) for row in rows],
+            ("key", "state", "pairs", "journal", "held by", "seals in", "opens", "remark"),
+            [(row.key_id, row.state, row.pairs, row.journal, *told(row), opens[row.opens], row.remark) for row in rows],
         )
     if any(row.opens is False for row in rows):
         sys.exit(output.FINDING)
 
 
-def _write_new(path: Path, text: str) -> None:
-    """Write a file that did not exist, durably, readable by its owner only."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), OWNER_ONLY)
-    except FileExistsError:
-        raise UsageError(f"{path} exists; a keyring is never overwritten, since it opens every token") from None
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror})") from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+keys.add_command(rotate)
+keys.add_command(retire)
+
+
+def _tell(done: str, then: str, as_data: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(as_data)
+    else:
+        click.echo(done)
+        output.note(then)

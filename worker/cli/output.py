@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import click
 from celery.bin.base import CeleryCommand
 
-from worker.errors import ConfigurationError, EvertokenError, UsageError
+from worker.errors import ConfigurationError, EvertokenError, StoreUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -109,9 +109,12 @@ def services(*, changes_pairs: bool = False) -> Iterator[Services]:
     built = build_services(read)
     try:
         if changes_pairs:
-            built.preflight.check()
+            built.presence.begin()
         yield built
     finally:
+        if changes_pairs:
+            with suppress(StoreUnavailableError):
+                built.presence.leave()
         built.close()
 
 

@@ -42,8 +42,7 @@ METADATA: Final = MetaData(
     }
 )
 
-# SQLite counts up only an INTEGER primary key.
-ROW_ID: Final = BigInteger().with_variant(Integer, "sqlite")
+ROW_ID: Final = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only an INTEGER primary key
 
 
 def _one_of(column: str, values: type[GrantStatus | AttemptOutcome]) -> CheckConstraint:
@@ -228,6 +227,8 @@ class WorkerProcess(Row, table=True):
     last_seen_at: datetime = _instant()
     key_ids: str = _text()
     journal_replayed_at: datetime | None = _instant(null=True)
+    sealing_key_id: int | None = Field(sa_column=Column(BigInteger, nullable=True))
+    journal_key_ids: str | None = _text(null=True)
 
 
 class Sentinel(Row, table=True):

@@ -10,7 +10,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import BRAKE, WORKERS
+from worker.store.keys import keys_in_turn
+from worker.store.models import BRAKE, SENTINELS, WORKERS
 from worker.store.notices import insert_notice
 from worker.store.reports import BrakeState, WorkerView
 from worker.store.saving import add_unless_known
@@ -86,9 +87,13 @@ class Operations(Transactions):
         host: str,
         pid: int,
         key_ids: Collection[int],
+        sealing_key_id: int | None = None,
+        journal_key_ids: Collection[int] = (),
         journal_replayed: bool = False,
-    ) -> None:
+    ) -> frozenset[int]:
         """Say that a process of the daemon is there; said again and again, it keeps `started_at`.
+
+        A process that lacks a key that seals is not taken on the list, since it could not read what others write.
 
         Args:
             connection: given by the decorator.
@@ -96,13 +101,25 @@ class Operations(Transactions):
             host: its host.
             pid: its process id.
             key_ids: ids of the sealing keys that it holds.
+            sealing_key_id: the one that it seals with.
+            journal_key_ids: keys of the records that wait in its host's journal.
             journal_replayed: True where it has just replayed its host's journal.
+
+        Returns:
+            The keys that seal and that it lacks; empty where it is on the list.
         """
+        keys_in_turn(connection)
+        lacking = frozenset(connection.execute(select(SENTINELS.c.key_id)).scalars()) - frozenset(key_ids)
+        if lacking:
+            connection.execute(delete(WORKERS).where(WORKERS.c.instance_id == instance_id))
+            return lacking
         said: dict[str, Any] = {
             "host": host,
             "pid": pid,
             "last_seen_at": now(),
-            "key_ids": ",".join(str(key_id) for key_id in sorted(key_ids)),
+            "key_ids": _listed(key_ids),
+            "sealing_key_id": sealing_key_id,
+            "journal_key_ids": _listed(journal_key_ids),
         }
         if journal_replayed:
             said["journal_replayed_at"] = now()
@@ -112,6 +129,7 @@ class Operations(Transactions):
             .values(instance_id=instance_id, started_at=now(), **said)
             .on_conflict_do_update(index_elements=[WORKERS.c.instance_id], set_=said)
         )
+        return lacking
 
     @writes
     def goodbye(self, connection: Connection, instance_id: str) -> None:
@@ -133,8 +151,18 @@ class Operations(Transactions):
                 pid=row.pid,
                 started_at=row.started_at,
                 last_seen_at=row.last_seen_at,
-                key_ids=frozenset(int(key_id) for key_id in row.key_ids.split(",") if key_id),
+                key_ids=_read(row.key_ids),
                 journal_replayed_at=row.journal_replayed_at,
+                sealing_key_id=row.sealing_key_id,
+                journal_key_ids=_read(row.journal_key_ids or ""),
             )
             for row in connection.execute(seen)
         ]
+
+
+def _listed(key_ids: Collection[int]) -> str:
+    return ",".join(str(key_id) for key_id in sorted(key_ids))
+
+
+def _read(listed: str) -> frozenset[int]:
+    return frozenset(int(key_id) for key_id in listed.split(",") if key_id)

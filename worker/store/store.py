@@ -7,8 +7,8 @@ from worker.store.consents import Consents
 from worker.store.due import DueScan
 from worker.store.fleet import Fleet
 from worker.store.grants import Grants
-from worker.store.load import Load
 from worker.store.keys import Keys
+from worker.store.load import Load
 from worker.store.notices import Notices
 from worker.store.operations import Operations
 from worker.store.pulls import Pulls
@@ -18,7 +18,9 @@ from worker.store.upkeep import Upkeep
 from worker.store.verdicts import Verdicts
 
 
-class Store(Schema, DueScan, Claims, Saving, Verdicts, Consents, Grants, Pulls, Fleet, Load, Upkeep, Keys, Notices, Operations):
+class Store(
+    Schema, DueScan, Claims, Saving, Verdicts, Consents, Grants, Pulls, Fleet, Load, Upkeep, Keys, Notices, Operations
+):
     """The database of one deployment; safe to share between threads, and after a fork.
 
     Every public method is one transaction, which is committed when the method returns. Each raises

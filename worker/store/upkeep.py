@@ -1,4 +1,4 @@
-"""Upkeep of what is stored: stale attempts, superseded pairs, re-sealing, sentinels and old history."""
+"""Upkeep of what is stored: stale attempts, superseded pairs, re-sealing and old history."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS, SENTINELS, WORKERS
+from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS, WORKERS
 from worker.store.predicates import FINISHED, OPEN, SUPERSEDED
 from worker.store.reports import StaleAttempt, StoredPair
 from worker.store.rows import PAIR_BYTES, is_current_pair, sealed_pair
-from worker.store.saving import add_unless_known
 from worker.store.values import GrantStatus
 from worker.vault.sealing import SealedPair
 
@@ -167,26 +166,6 @@ class Upkeep(Transactions):
             delete(WORKERS).where(WORKERS.c.last_seen_at <= before),
         )
         return sum(connection.execute(deletion).rowcount for deletion in deletions)
-
-    @reads
-    def sentinels(self, connection: Connection) -> dict[int, bytes]:
-        """Return the sealed sentinel of each key that ever sealed here."""
-        return {row.key_id: bytes(row.sealed) for row in connection.execute(select(SENTINELS))}
-
-    @writes
-    def put_sentinel(self, connection: Connection, key_id: int, sealed: bytes) -> bool:
-        """Store a key's sentinel unless it has one; return True where it had none."""
-        return add_unless_known(connection, SENTINELS, key_id=key_id, sealed=sealed)
-
-    @reads
-    def key_usage(self, connection: Connection) -> dict[int, int]:
-        """Return how many stored pairs each key has sealed; wiped ones do not count."""
-        used = (
-            select(PAIRS.c.key_id, func.count().label("pairs"))
-            .where(PAIRS.c.wiped_at.is_(None))
-            .group_by(PAIRS.c.key_id)
-        )
-        return {row.key_id: row.pairs for row in connection.execute(used)}
 
 
 def _not_pointed_to() -> ColumnElement[bool]:

@@ -15,7 +15,7 @@ from worker.vault.journal_entry import RecordId
 from worker.vault.journal_file import SegmentFile
 from worker.vault.journal_folder import JournalFolder, fail
 from worker.vault.journal_segment import FRAME_BYTES, HEADER_BYTES, SEGMENT_ID_BYTES, Header, place_of
-from worker.vault.sealing import Sealer
+from worker.vault.sealing import Sealer, key_id_of
 
 RESERVE_SHARE: Final = 4
 """A segment with less than this part of its size left is not started into: what is in flight must fit in it."""
@@ -112,7 +112,7 @@ class JournalWriter:
         with self.lock:
             segment = self._segment_with(len(plaintext) + FRAME_BYTES + SEAL_BYTES)
             sealed = self._sealer.seal(plaintext, place_of(segment.segment_id, segment.next_number))
-            number = segment.write(sealed, self._sealer.active_key_id)
+            number = segment.write(sealed, key_id_of(sealed))
         record = RecordId(segment.name, number)
         self._failpoint("post_write")
         try:

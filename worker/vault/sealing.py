@@ -54,27 +54,39 @@ class SealedPair:
 
 
 class Sealer:
-    """Seals and opens with a keyring; the one place where tokens at rest become tokens in memory."""
+    """Seals and opens with a keyring; the one place where tokens at rest become tokens in memory.
+
+    It seals with the keyring's active key, until it is told of another one that all processes hold.
+    """
 
     def __init__(self, keyring: Keyring) -> None:
         self.keyring = keyring
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keyring.keys.items()}
+        self._sealing_key_id = keyring.active
 
     @property
-    def active_key_id(self) -> int:
+    def sealing_key_id(self) -> int:
         """Id of the key that new records are sealed with."""
-        return self.keyring.active
+        return self._sealing_key_id
+
+    def seal_with(self, key_id: int) -> None:
+        """Seal new records with another key of the keyring from now on.
+
+        Raises:
+            SealError: the keyring lacks this key.
+        """
+        if key_id not in self._ciphers:
+            raise SealError(f"the keyring lacks key {key_id}")
+        self._sealing_key_id = key_id
 
     def seal(self, plaintext: bytes, place: bytes) -> bytes:
-        """Seal bytes with the active key, bound to a place.
+        """Seal bytes with the sealing key, bound to a place.
 
         Args:
             plaintext: any bytes.
             place: associated data; the same bytes are needed to open.
         """
-        header = _HEADER.pack(VERSION, AES_256_GCM, self.keyring.active)
-        nonce = os.urandom(NONCE_BYTES)
-        return header + nonce + self._ciphers[self.keyring.active].encrypt(nonce, plaintext, header + place)
+        return self._seal(self._sealing_key_id, plaintext, place)
 
     def open(self, sealed: bytes, place: bytes) -> bytes:
         """Open sealed bytes.
@@ -94,10 +106,13 @@ class Sealer:
 
     def seal_pair(self, access: Token, refresh: Token, place: PairPlace) -> SealedPair:
         """Seal both tokens of a pair into the columns of its row."""
+        # Read once: another thread may change the sealing key between the two.
+        key_id = self._sealing_key_id
+        access_bytes, refresh_bytes = (token.reveal().encode(*ENCODING) for token in (access, refresh))
         return SealedPair(
-            sealed_access=self.seal(access.reveal().encode(*ENCODING), _associated(place, "sealed_access")),
-            sealed_refresh=self.seal(refresh.reveal().encode(*ENCODING), _associated(place, "sealed_refresh")),
-            key_id=self.keyring.active,
+            sealed_access=self._seal(key_id, access_bytes, _associated(place, "sealed_access")),
+            sealed_refresh=self._seal(key_id, refresh_bytes, _associated(place, "sealed_refresh")),
+            key_id=key_id,
         )
 
     def open_access(self, pair: SealedPair, place: PairPlace) -> Token:
@@ -115,6 +130,11 @@ class Sealer:
             SealError: as for `open`.
         """
         return Token(self.open(pair.sealed_refresh, _associated(place, "sealed_refresh")).decode(*ENCODING))
+
+    def _seal(self, key_id: int, plaintext: bytes, place: bytes) -> bytes:
+        header = _HEADER.pack(VERSION, AES_256_GCM, key_id)
+        nonce = os.urandom(NONCE_BYTES)
+        return header + nonce + self._ciphers[key_id].encrypt(nonce, plaintext, header + place)
 
 
 def key_id_of(sealed: bytes) -> int:

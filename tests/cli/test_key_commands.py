@@ -1,0 +1,190 @@
+"""The `keys` commands over a whole rotation: what an operator types, what it prints, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.bin.base import CLIContext
+from click.testing import CliRunner, Result
+
+from worker.cli.keys import keys
+from worker.store import Store
+from worker.vault import Keyring
+
+Keys = Callable[..., Result]
+
+
+@pytest.fixture
+def keyring_file(tmp_path: Path, keyring: Keyring) -> Path:
+    """Return a keyring's file as deployments have it: readable by a group."""
+    path = tmp_path / "keyring.json"
+    path.write_text(keyring.to_json())
+    path.chmod(0o640)
+    return path
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keyring_file: Path, store_url: str) -> Keys:
+    """Return a runner of `keys` commands with that file as the keyring."""
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "TIKTOK_APP_ID": "app",
+        "TIKTOK_APP_SECRET": "secret",
+        "TIKTOK_REDIRECT_URI": "https://localhost/",
+        "KEYRING_FILE": str(keyring_file),
+        "DATABASE_URL": store_url,
+        "JOURNAL_DIR": str(tmp_path / "journal"),
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(f"EVERTOKEN_{name}", value)
+    context = CLIContext(app=Celery("evertoken"), no_color=True, workdir=None)
+
+    def run(*arguments: str, status: int = 0) -> Result:
+        result = CliRunner().invoke(keys, arguments, obj=context)
+        assert result.exit_code == status, (result.output, result.exception)
+        return result
+
+    return run
+
+
+def said(result: Result) -> Any:
+    """Return what a command printed as JSON."""
+    return json.loads(result.stdout)
+
+
+def imported(count: int, path: Path) -> None:
+    """Import pairs in a process of the keyring in a file."""
+    import io  # noqa: PLC0415 - only here
+
+    from worker.imports import Importer, ImportReport  # noqa: PLC0415 - only tests of the database pay for it
+    from worker.services import build_services  # noqa: PLC0415 - as above
+
+    lines = "".join(
+        json.dumps({"open_id": f"c{n}", "access_token": f"act.{n}", "refresh_token": f"rft.{n}", "expires_in": 9999})
+        + "\n"
+        for n in range(count)
+    )
+    services = build_services()
+    try:
+        services.preflight.enter()
+        importer = Importer(store=services.store, sealer=services.sealer, renew_at=2 / 3)
+        importer.run(io.BytesIO(lines.encode()), report=ImportReport(), on_bad=lambda bad: pytest.fail(bad.reason))
+        services.preflight.goodbye()
+    finally:
+        services.close()
+    assert path.exists()
+
+
+def test_a_rotation_from_the_new_key_to_the_old_ones_end(cli: Keys, keyring_file: Path, keyring: Keyring) -> None:
+    """Add, activate, rotate, retire: each step says what it did, and every key is kept somewhere."""
+    imported(3, keyring_file)
+
+    assert said(cli("new", "--add-to", str(keyring_file), "--json"))["added"] == 2
+    assert Keyring.from_json(keyring_file.read_text()).active == 1
+    assert said(cli("activate", "2", "--in", str(keyring_file), "--json"))["active"] == 2
+    rotated = said(cli("rotate", "--json"))
+    assert (rotated["resealed"], rotated["left"], rotated["not_retired"]) == (3, 0, [])
+    old, new = said(cli("status", "--json"))["keys"]
+    assert (old["pairs"], new["pairs"], new["state"]) == (0, 3, "active")
+    retired = said(cli("retire", "1", "--in", str(keyring_file), "--json"))
+
+    assert list(Keyring.from_json(keyring_file.read_text()).keys) == [2]
+    kept = Path(retired["kept_in"])
+    assert json.loads(kept.read_text())["keys"]["1"] in keyring.to_json()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert stat.S_IMODE(keyring_file.stat().st_mode) == 0o640
+    (only,) = said(cli("status", "--json"))["keys"]
+    assert (only["key_id"], only["pairs"], only["opens"]) == (2, 3, True)
+
+
+def test_people_are_told_what_comes_next(cli: Keys, keyring_file: Path) -> None:
+    """Each step ends with the one after it."""
+    imported(1, keyring_file)
+
+    assert "keys activate 2 --in" in cli("new", "--add-to", str(keyring_file)).stderr
+    assert "keys rotate" in cli("activate", "2", "--in", str(keyring_file)).stderr
+    assert cli("rotate", "--retire").stdout == "key 2: 1 pairs sealed anew; 0 are sealed with another key\n"
+    result = cli("retire", "1")
+    assert "key 1 is retired" in result.stdout
+    assert "for as long as those are kept" in result.stderr
+    assert "of 0 processes" in cli("status").stdout
+
+
+def test_a_key_in_use_is_not_retired_and_the_file_stays(cli: Keys, keyring_file: Path) -> None:
+    """What needs the key is told, with exit status 1, and the keyring's file is as it was."""
+    imported(2, keyring_file)
+    cli("new", "--add-to", str(keyring_file))
+    cli("activate", "2", "--in", str(keyring_file))
+    before = keyring_file.read_text()
+
+    result = cli("retire", "1", "--in", str(keyring_file), status=1)
+
+    assert "key 1 is still needed: 2 stored pairs are sealed with key 1; run `celery -A worker keys rotate`" in (
+        result.stderr
+    )
+    assert keyring_file.read_text() == before
+
+
+def test_a_rotation_that_leaves_something_says_so(cli: Keys, keyring_file: Path, store: Store) -> None:
+    """A pair that does not open is counted with its grant, and keeps the old key."""
+    imported(2, keyring_file)
+    store.transact(
+        lambda connection: connection.exec_driver_sql(
+            "UPDATE pairs SET sealed_access = sealed_refresh WHERE grant_id = 1"
+        ),
+        writes=True,
+    )
+    cli("new", "--add-to", str(keyring_file))
+    cli("activate", "2", "--in", str(keyring_file))
+
+    result = cli("rotate", "--retire", status=1)
+
+    assert result.stdout == (
+        "key 2: 1 pairs sealed anew, 1 do not open and were left (grants 1); 1 are sealed with another key\n"
+    )
+    assert "key 1 is still needed" in result.stderr
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("new", "--out", "a", "--add-to", "b"), "name one of the two"),
+        (("new", "--add-to", "missing.json"), "missing.json cannot be read"),
+        (("activate", "7", "--in", "keyring.json"), "the keyring holds no key 7"),
+        (("retire", "1", "--in", "keyring.json"), "key 1 is active in this keyring"),
+        (("retire", "5"), "there is no key 5 to retire"),
+    ],
+)
+def test_wrong_use_is_told(cli: Keys, arguments: tuple[str, ...], says: str) -> None:
+    """A mistake has one sentence and exit status 2."""
+    result = cli(*arguments, status=2)
+
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_keyring_of_a_key_service_is_used_by_its_setting(
+    cli: Keys, keyring_file: Path, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With the function of a key service in the settings, wrapped keys seal and open like others."""
+    raw = json.loads(keyring.to_json())
+    raw["keys"]["1"], hidden = "wrapped:blob", raw["keys"]["1"]
+    keyring_file.write_text(json.dumps(raw))
+    (tmp_path / "key_service_of_test.py").write_text(
+        f"import base64\ndef unwrap(key_id, blob):\n    return base64.b64decode({hidden!r})\n"
+    )
+    assert "EVERTOKEN_KEYRING_UNWRAP is not set" in cli("status", status=2).stderr
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("EVERTOKEN_KEYRING_UNWRAP", "key_service_of_test:unwrap")
+    imported(1, keyring_file)
+
+    (row,) = said(cli("status", "--json"))["keys"]
+    assert (row["pairs"], row["opens"]) == (1, True)

@@ -1,0 +1,90 @@
+"""Keys in use: taken into use only when all processes hold them, and out of use only when no pair needs them."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.store.conftest import Fleet
+
+LIVING = 600.0
+
+
+def test_a_key_has_one_sentinel(fleet: Fleet) -> None:
+    """The first is kept, so that a wrong key of the same number is found out."""
+    assert fleet.store.adopt_key(7, b"first", living_seconds=LIVING) == ()
+    assert fleet.store.adopt_key(7, b"second", living_seconds=LIVING) == ()
+
+    assert fleet.store.sentinels() == {7: b"first"}
+
+
+def test_a_key_that_a_living_process_lacks_is_not_taken_into_use(fleet: Fleet) -> None:
+    """Those that lack it are named; one that is gone or long silent holds up nobody."""
+    fleet.store.hello("old", host="h", pid=1, key_ids=[1, 12])
+    fleet.store.hello("new", host="h", pid=2, key_ids=[1, 2])
+
+    assert fleet.store.adopt_key(2, b"two", living_seconds=LIVING) == ("old",)
+    assert fleet.store.sentinels() == {}
+    assert fleet.store.adopt_key(2, b"two", living_seconds=0) == ()
+    fleet.store.retire_key(2)
+    fleet.store.goodbye("old")
+    assert fleet.store.adopt_key(2, b"two", living_seconds=LIVING) == ()
+    assert fleet.store.sentinels() == {2: b"two"}
+
+
+def test_a_process_that_lacks_a_key_in_use_is_not_on_the_list(fleet: Fleet) -> None:
+    """It is told which; one that was on the list before is taken off."""
+    fleet.store.hello("late", host="h", pid=1, key_ids=[1])
+    fleet.store.adopt_key(3, b"three", living_seconds=0)
+
+    assert fleet.store.hello("late", host="h", pid=1, key_ids=[1, 2]) == {3}
+    assert fleet.store.workers_seen(60) == []
+    assert fleet.store.hello("late", host="h", pid=1, key_ids=[1, 3]) == frozenset()
+    assert [worker.instance_id for worker in fleet.store.workers_seen(60)] == ["late"]
+
+
+def test_of_a_new_key_and_a_process_without_it_one_gives_way(fleet: Fleet) -> None:
+    """However the two fall together, there is never a key in use that a process on the list lacks."""
+    for round_ in range(10):
+        barrier = threading.Barrier(2)
+
+        def enter(name: str, barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait(20)
+            return not fleet.store.hello(name, host="h", pid=1, key_ids=[1])
+
+        def adopt(_: str, barrier: threading.Barrier = barrier) -> bool:
+            barrier.wait(20)
+            return not fleet.store.adopt_key(2, b"two", living_seconds=LIVING)
+
+        with ThreadPoolExecutor(2) as pool:
+            entered = pool.submit(enter, f"process {round_}")
+            adopted = pool.submit(adopt, "")
+            assert entered.result() != adopted.result()
+        fleet.store.goodbye(f"process {round_}")
+        fleet.store.retire_key(2)
+
+
+def test_a_key_is_retired_when_no_pair_needs_it(fleet: Fleet) -> None:
+    """A pair of the key keeps it in use; a wiped one does not."""
+    grant = fleet.add()
+    fleet.store.adopt_key(1, b"one", living_seconds=LIVING)
+    assert not fleet.store.retire_key(1)
+    assert fleet.store.sentinels() == {1: b"one"}
+
+    fleet.store.mark_revoked(fleet.store.grant_by_id(grant.grant_id).creator_id)
+
+    assert fleet.store.key_usage() == {}
+    assert fleet.store.retire_key(1)
+    assert fleet.store.sentinels() == {}
+
+
+def test_a_process_tells_what_it_seals_with_and_what_its_journal_needs(fleet: Fleet) -> None:
+    """A key is retired by what processes said last."""
+    fleet.store.hello("one", host="h", pid=1, key_ids=[1, 2], sealing_key_id=2, journal_key_ids={1})
+    fleet.store.hello("two", host="h", pid=2, key_ids=[2])
+    one, two = fleet.store.workers_seen(60)
+
+    assert (one.sealing_key_id, one.journal_key_ids) == (2, frozenset({1}))
+    assert (two.sealing_key_id, two.journal_key_ids) == (None, frozenset())

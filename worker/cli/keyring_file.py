@@ -1,0 +1,83 @@
+"""The keyring's file as the commands change it: written whole or not at all, and never a key lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from worker.errors import UsageError
+from worker.vault.keyring_text import KeyringText
+
+OWNER_ONLY: Final = 0o600
+NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+
+
+def read(path: Path) -> KeyringText:
+    """Read a keyring's file.
+
+    Raises:
+        UsageError: it cannot be read.
+        ConfigurationError: it is no keyring.
+    """
+    try:
+        return KeyringText.read(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read ({type(error).__name__})") from None
+
+
+def write_new(path: Path, text: str, mode: int = OWNER_ONLY) -> None:
+    """Write a file that did not exist, durably.
+
+    Raises:
+        UsageError: it exists, or cannot be written.
+    """
+    try:
+        descriptor = os.open(path, NEW, OWNER_ONLY)
+    except FileExistsError:
+        raise UsageError(f"{path} exists; a keyring is never overwritten, since it opens every token") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror})") from None
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, mode)
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(descriptor)
+
+
+def replace(path: Path, text: str) -> None:
+    """Put a new text in a file's place, with its mode; whoever reads it meanwhile gets the old one or the new one.
+
+    Raises:
+        UsageError: the folder cannot be written.
+    """
+    target = path.resolve()
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    write_new(draft, text, target.stat().st_mode & 0o777)
+    try:
+        draft.rename(target)
+        _sync(target.parent)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UsageError(f"{path} cannot be replaced ({error.strerror})") from None
+
+
+def keep_aside(path: Path, key_id: int) -> Path:
+    """Write one key of a keyring into a new file beside it, and return that file.
+
+    Raises:
+        UsageError: the file exists or cannot be written.
+    """
+    aside = path.resolve().with_name(f"{path.name}.retired-{key_id}")
+    write_new(aside, json.dumps({"keys": {str(key_id): read(path).keys[key_id]}}))
+    return aside
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,82 @@
+"""Presence: a process says again and again that it is there, and looks whether it still may seal and read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from worker.errors import EvertokenError, NotReadyError, StoreUnavailableError
+from worker.preflight import Preflight
+from worker.telemetry import Fact, Hook
+
+HELLO_SECONDS: Final = 20.0
+"""Much shorter than the time after which a silent process counts as gone."""
+
+
+def end_this_process() -> None:
+    """Ask this process to end as a person would: what is under way is finished first."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Presence:
+    """Keeps a process on the list of living ones, by a thread of its own."""
+
+    def __init__(
+        self,
+        *,
+        preflight: Preflight,
+        hook: Hook,
+        on_unfit: Callable[[], None] = end_this_process,
+        seconds: float = HELLO_SECONDS,
+    ) -> None:
+        """Make one for a process.
+
+        Args:
+            preflight: says hello.
+            hook: where facts go.
+            on_unfit: called where this process could not read what others write any more: it has to end.
+            seconds: time between two hellos.
+        """
+        self._preflight = preflight
+        self._hook = hook
+        self._on_unfit = on_unfit
+        self._seconds = seconds
+        self._leaving = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Join the living processes, and keep saying so.
+
+        Raises:
+            NotReadyError, JournalError: this process may not work; see `Preflight.enter`.
+        """
+        self._preflight.enter()
+        self._thread = threading.Thread(target=self._repeat, name="presence", daemon=True)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Leave the list; a second time changes nothing.
+
+        Raises:
+            StoreUnavailableError: the database is away, so the others wait until this process was silent for long.
+        """
+        self._leaving.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+            self._preflight.goodbye()
+
+    def _repeat(self) -> None:
+        while not self._leaving.wait(self._seconds):
+            try:
+                self._preflight.hello()
+            except StoreUnavailableError:
+                continue
+            except NotReadyError as error:
+                self._hook(Fact("keys.unfit", {"reason": str(error)}, level="error"))
+                self._on_unfit()
+            except EvertokenError as error:
+                self._hook(Fact("presence.failed", {"reason": str(error)}, level="warning"))

@@ -1,0 +1,172 @@
+"""Rotating keys: stored pairs are sealed anew while everything runs, and a key is retired once nothing needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from worker.errors import NotReadyError, SealError, UsageError
+from worker.policy.sealing_key import LIVING_SECONDS
+from worker.store import Store, StoredPair, WorkerView
+from worker.telemetry import Fact, Hook
+from worker.vault import Journal, PairPlace, SealedPair, Sealer
+
+BATCH: Final = 200
+"""Pairs sealed anew in one transaction: few enough that no refresh waits long for their rows."""
+SILENT_SECONDS: Final = 7 * 86_400.0
+"""For how long a host's last word on its journal counts, where its processes fell silent without a goodbye."""
+MOST_NAMED: Final = 20
+
+
+@dataclass
+class RekeyReport:
+    """What a rotation did; right after an interruption too.
+
+    Attributes:
+        key_id: the key that the pairs are sealed with now.
+        resealed: pairs that this run sealed anew.
+        passed_over: pairs that were refreshed, re-sealed or wiped by others between being read and being replaced.
+        unreadable: how many pairs do not open with this keyring; they were left as they are.
+        unreadable_grants: the first of the grants that these belong to.
+    """
+
+    key_id: int
+    resealed: int = 0
+    passed_over: int = 0
+    unreadable: int = 0
+    unreadable_grants: list[int] = field(default_factory=list)
+
+
+class Rekeyer:
+    """Seals stored pairs anew with the active key, and takes keys out of use."""
+
+    def __init__(self, *, store: Store, sealer: Sealer, journal: Journal, hook: Hook, batch: int = BATCH) -> None:
+        """Make one.
+
+        Args:
+            store: where pairs are.
+            sealer: opens with every key and seals with the one that all processes hold.
+            journal: this host's journal.
+            hook: told of rows that do not open, and of retired keys.
+            batch: pairs sealed anew in one transaction.
+        """
+        self._store = store
+        self._sealer = sealer
+        self._journal = journal
+        self._hook = hook
+        self._batch = batch
+
+    def left(self) -> int:
+        """Return how many stored pairs are sealed with another key than the active one."""
+        active = self._sealer.keyring.active
+        return sum(pairs for key_id, pairs in self._store.key_usage().items() if key_id != active)
+
+    def rotate(self, report: RekeyReport, progress: Callable[[int], None] = lambda done: None) -> None:  # noqa: ARG005 - takes a number and does nothing
+        """Seal every stored pair anew that another key sealed; what was done stays done if this is interrupted.
+
+        Each pair is replaced only where its bytes are still those that were read, so a refresh that comes between wins.
+
+        Args:
+            report: filled as the rotation goes.
+            progress: told how many pairs were looked at since the last call.
+
+        Raises:
+            NotReadyError: not every living process holds the active key.
+            StoreUnavailableError: the database went away.
+        """
+        self._refuse_held_back()
+        after = (0, 0, 0)
+        while page := self._store.all_pairs(after, self._batch, not_sealed_with=report.key_id):
+            fresh = list(self._sealed_anew(page, report))
+            replaced = self._store.reseal(fresh)
+            report.resealed += replaced
+            report.passed_over += len(fresh) - replaced
+            after = page[-1].key
+            progress(len(page))
+
+    def needs(self, key_id: int, *, forget_silent: bool = False) -> Iterator[str]:
+        """Yield what still needs a key, in sentences for a person; nothing where it can be retired.
+
+        Args:
+            key_id: the key.
+            forget_silent: True to leave out the last words of processes that fell silent without a goodbye.
+
+        Raises:
+            StoreUnavailableError, JournalError: what needs it cannot be found out.
+        """
+        if key_id in {self._sealer.keyring.active, self._sealer.sealing_key_id}:
+            yield f"this process seals with key {key_id}; make another key active first"
+        pairs = self._store.key_usage().get(key_id, 0)
+        if pairs:
+            yield f"{pairs} stored pairs are sealed with key {key_id}; run `celery -A worker keys rotate`"
+        records = self._journal.key_usage().get(key_id, 0)
+        if records:
+            yield f"{records} records in the journal of this host are sealed with key {key_id}; workers replay them"
+        seen = self._store.workers_seen(SILENT_SECONDS)
+        living = {worker.instance_id for worker in self._store.workers_seen(LIVING_SECONDS)}
+        for worker in seen:
+            if worker.instance_id in living and worker.sealing_key_id in {None, key_id} and key_id in worker.key_ids:
+                yield f"{_told(worker)} seals with key {key_id}; give it the new keyring and restart it"
+        for worker in _last_words(worker for worker in seen if worker.instance_id in living or not forget_silent):
+            if key_id in worker.journal_key_ids:
+                yield f"{_told(worker)} said that records of key {key_id} wait in the journal of its host"
+
+    def retire(self, key_id: int, *, forget_silent: bool = False) -> None:
+        """Take a key out of use, so that processes may start without it.
+
+        Args:
+            key_id: the key.
+            forget_silent: as for `needs`.
+
+        Raises:
+            UsageError: there is no such key.
+            NotReadyError: something needs it; the text names all of it.
+        """
+        reasons = list(self.needs(key_id, forget_silent=forget_silent))
+        if not reasons and key_id not in {*self._store.sentinels(), *self._sealer.keyring.keys}:
+            raise UsageError(f"there is no key {key_id} to retire")
+        if not reasons and not self._store.retire_key(key_id):
+            reasons = [f"a pair was sealed with key {key_id} just now"]
+        if reasons:
+            raise NotReadyError(f"key {key_id} is still needed: {'; '.join(reasons)}")
+        self._hook(Fact("keys.retired", {"key_id": key_id}))
+
+    def _refuse_held_back(self) -> None:
+        active = self._sealer.keyring.active
+        if self._sealer.sealing_key_id != active:
+            lacking = [
+                _told(worker) for worker in self._store.workers_seen(LIVING_SECONDS) if active not in worker.key_ids
+            ]
+            raise NotReadyError(
+                f"key {active} is active here, but not every living process holds it: {'; '.join(lacking)}. "
+                "Give them the new keyring and restart them; nothing was re-sealed"
+            )
+
+    def _sealed_anew(self, page: Iterable[StoredPair], report: RekeyReport) -> Iterator[tuple[StoredPair, SealedPair]]:
+        for stored in page:
+            place = PairPlace(stored.creator_id, stored.consent, stored.generation)
+            try:
+                access = self._sealer.open_access(stored.sealed, place)
+                refresh = self._sealer.open_refresh(stored.sealed, place)
+            except SealError as error:
+                report.unreadable += 1
+                if stored.grant_id not in report.unreadable_grants[-1:] and len(report.unreadable_grants) < MOST_NAMED:
+                    report.unreadable_grants.append(stored.grant_id)
+                    self._hook(
+                        Fact("keys.unreadable", {"grant_id": stored.grant_id, "reason": str(error)}, level="warning")
+                    )
+                continue
+            yield stored, self._sealer.seal_pair(access, refresh, place)
+
+
+def _last_words(seen: Iterable[WorkerView]) -> list[WorkerView]:
+    """Return of each host the process that was seen last: a later one has replayed what earlier ones left."""
+    last: dict[str, WorkerView] = {}
+    for worker in sorted(seen, key=lambda worker: worker.last_seen_at):
+        last[worker.host] = worker
+    return list(last.values())
+
+
+def _told(worker: WorkerView) -> str:
+    return f"process {worker.pid} on {worker.host} (seen {worker.last_seen_at:%Y-%m-%d %H:%M:%S} UTC)"

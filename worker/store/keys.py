@@ -1,0 +1,82 @@
+"""Which sealing keys are in use: a key's sentinel is its agreement, since all processes that live hold that key."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, delete, func, select, text
+
+from worker.store.clock import milliseconds, now
+from worker.store.engine import Transactions, reads, writes
+from worker.store.models import PAIRS, SENTINELS, WORKERS
+from worker.store.saving import add_unless_known
+
+KEYS_LOCK: Final = 4_851_702_134
+"""Key of the advisory lock under which processes enter the list and keys are taken into use, one after the other."""
+
+
+class Keys(Transactions):
+    """Sentinels: a known text sealed with each key in use, so that a process can prove that it holds that key."""
+
+    @reads
+    def sentinels(self, connection: Connection) -> dict[int, bytes]:
+        """Return the sealed sentinel of each key in use."""
+        return {row.key_id: bytes(row.sealed) for row in connection.execute(select(SENTINELS))}
+
+    @writes
+    def adopt_key(
+        self, connection: Connection, key_id: int, sealed: bytes, *, living_seconds: float
+    ) -> tuple[str, ...]:
+        """Take a key into use by storing its sentinel, where every living process holds it.
+
+        It and `hello` come one after the other, so that no process can enter the list unseen meanwhile.
+
+        Args:
+            connection: given by the decorator.
+            key_id: the key.
+            sealed: its sentinel; of a key that has one, the first is kept.
+            living_seconds: for how long a process that is silent counts as living.
+
+        Returns:
+            The names of the processes that lack it; empty where it is in use.
+        """
+        keys_in_turn(connection)
+        if connection.execute(select(SENTINELS.c.key_id).where(SENTINELS.c.key_id == key_id)).first() is not None:
+            return ()
+        living = select(WORKERS.c.instance_id, WORKERS.c.key_ids).where(
+            WORKERS.c.last_seen_at > now() - milliseconds(living_seconds)
+        )
+        lacking = [row.instance_id for row in connection.execute(living) if str(key_id) not in row.key_ids.split(",")]
+        if not lacking:
+            add_unless_known(connection, SENTINELS, key_id=key_id, sealed=sealed)
+        return tuple(sorted(lacking))
+
+    @writes
+    def retire_key(self, connection: Connection, key_id: int) -> bool:
+        """Take a key out of use by deleting its sentinel, unless a stored pair needs it.
+
+        Returns:
+            False where a pair needs it.
+        """
+        keys_in_turn(connection)
+        needed = select(PAIRS.c.key_id).where(PAIRS.c.key_id == key_id, PAIRS.c.wiped_at.is_(None)).limit(1)
+        if connection.execute(needed).first() is not None:
+            return False
+        connection.execute(delete(SENTINELS).where(SENTINELS.c.key_id == key_id))
+        return True
+
+    @reads
+    def key_usage(self, connection: Connection) -> dict[int, int]:
+        """Return how many stored pairs each key has sealed; wiped ones do not count."""
+        used = (
+            select(PAIRS.c.key_id, func.count().label("pairs"))
+            .where(PAIRS.c.wiped_at.is_(None))
+            .group_by(PAIRS.c.key_id)
+        )
+        return {row.key_id: row.pairs for row in connection.execute(used)}
+
+
+def keys_in_turn(connection: Connection) -> None:
+    """Let one transaction at a time decide about keys; SQLite has one writer at a time in any case."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": KEYS_LOCK})

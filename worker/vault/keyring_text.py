@@ -1,0 +1,147 @@
+"""The keyring as it is written in a file: read, checked and changed without opening the keys that are wrapped."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import secrets
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
+
+from worker.errors import ConfigurationError, UsageError
+
+KEY_BYTES: Final = 32
+MAX_KEY_ID: Final = 2**32 - 1
+SHAPE: Final = '{"active": 1, "keys": {"1": "<32 bytes, base64>"}, "fingerprint": "<32 bytes, base64>"}'
+FROM_FILE: Final = "file:"
+FROM_SERVICE: Final = "wrapped:"
+"""A value that begins so is no key itself: it names a file that holds one, or is a blob that a service unwraps."""
+
+
+@dataclass(frozen=True)
+class KeyringText:
+    """What a keyring's JSON says, before anything is unwrapped.
+
+    Attributes:
+        active: id of the key that seals.
+        keys: each key's id and value: base64, `file:PATH` or `wrapped:BLOB`; never printed.
+        fingerprint: the value of the key of fingerprints; never printed.
+        retired: ids that were used once and are never given to another key.
+    """
+
+    active: int
+    keys: dict[int, str] = field(repr=False)
+    fingerprint: str = field(repr=False)
+    retired: tuple[int, ...] = ()
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """Read a keyring's JSON.
+
+        Raises:
+            ConfigurationError: says what is wrong; never echoes the text.
+        """
+        try:
+            raw = json.loads(text)
+        except ValueError:
+            raise ConfigurationError(f"the keyring is not JSON; it has the shape {SHAPE}") from None
+        if not isinstance(raw, dict) or not isinstance(raw.get("keys"), dict) or not raw["keys"]:
+            raise ConfigurationError(f"the keyring names no keys; it has the shape {SHAPE}")
+        keys = {_key_id(name): _value(value, f"key {_key_id(name)}") for name, value in raw["keys"].items()}
+        active, retired = _key_id(raw.get("active")), raw.get("retired", [])
+        if active not in keys:
+            raise ConfigurationError(f"the keyring's active key {active} is not among its keys {sorted(keys)}")
+        if not isinstance(retired, list) or not keys.keys().isdisjoint(gone := tuple(map(_key_id, retired))):
+            raise ConfigurationError('the keyring\'s "retired" is not a list of ids that are no longer in use')
+        fingerprint = _value(raw.get("fingerprint"), "fingerprint")
+        if len(keys) < len(raw["keys"]) or len({*keys.values(), fingerprint}) <= len(keys):
+            raise ConfigurationError("the keyring names a key id or holds a key twice; each key has one id and one use")
+        return cls(active, keys, fingerprint, gone)
+
+    def to_json(self) -> str:
+        """Return the JSON that `read` reads; it is a secret, unless all keys are wrapped."""
+        raw: dict[str, Any] = {"active": self.active, "keys": {str(number): self.keys[number] for number in self.keys}}
+        raw["fingerprint"] = self.fingerprint
+        if self.retired:
+            raw["retired"] = sorted(self.retired)
+        return json.dumps(raw)
+
+    def with_new_key(self) -> tuple[Self, int]:
+        """Return a keyring with one more fresh key, which opens and does not seal yet, and that key's id.
+
+        Raises:
+            UsageError: the keys of this keyring are wrapped; a bare one beside them would undo that.
+        """
+        if any(is_wrapped(value) for value in self.keys.values()):
+            raise UsageError(
+                "the keys of this keyring are wrapped: make the new key where they were made, and add it by hand "
+                f"under the id {self._next_id()}"
+            )
+        key_id = self._next_id()
+        value = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+        return replace(self, keys=self.keys | {key_id: value}), key_id
+
+    def with_active(self, key_id: int) -> Self:
+        """Return the keyring with another of its keys active.
+
+        Raises:
+            UsageError: it holds no such key.
+        """
+        self._refuse_unknown(key_id)
+        return replace(self, active=key_id)
+
+    def without(self, key_id: int) -> Self:
+        """Return the keyring without a key, whose id is never given again.
+
+        Raises:
+            UsageError: it holds no such key, or this one is active.
+        """
+        self._refuse_unknown(key_id)
+        if key_id == self.active:
+            raise UsageError(f"key {key_id} is active in this keyring; make another one active first")
+        kept = {number: value for number, value in self.keys.items() if number != key_id}
+        return replace(self, keys=kept, retired=(*self.retired, key_id))
+
+    def _refuse_unknown(self, key_id: int) -> None:
+        if key_id not in self.keys:
+            raise UsageError(f"the keyring holds no key {key_id}; it holds {sorted(self.keys)}")
+
+    def _next_id(self) -> int:
+        return max((*self.keys, *self.retired)) + 1
+
+
+def is_wrapped(value: str) -> bool:
+    """Tell whether a keyring's value is something that a key must first be got from."""
+    return value.startswith((FROM_FILE, FROM_SERVICE))
+
+
+def decoded(value: str, name: str) -> bytes:
+    """Return a key from its base64.
+
+    Raises:
+        ConfigurationError: it is not 32 bytes; the text does not echo it.
+    """
+    try:
+        key = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):  # ValueError for letters outside ASCII
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ConfigurationError(f"the keyring's {name} is not {KEY_BYTES} bytes in base64")
+    return key
+
+
+def _key_id(name: object) -> int:
+    try:
+        key_id = int(str(name))
+    except ValueError:
+        key_id = 0
+    if not 1 <= key_id <= MAX_KEY_ID:
+        raise ConfigurationError(f"a key id in the keyring is not a number from 1 to {MAX_KEY_ID}")
+    return key_id
+
+
+def _value(value: object, name: str) -> str:
+    if not isinstance(value, str) or not is_wrapped(value):
+        decoded(str(value), name)
+    return str(value)
