@@ -148,7 +148,8 @@ class Endings:
         """End an attempt whose stored pair does not open: one alarm, and the creator is not marked."""
         claim = climb.claim
         self._give_back(climb, AttemptOutcome.NOT_SENT, str(error))
-        self._alarm(claim, "unreadable", f"unreadable:{claim.grant_id}:{claim.generation - 1}", str(error))
+        pair = f"{claim.grant_id}:{claim.consent}.{claim.pair_generation}"
+        self._alarm(claim, "unreadable", f"unreadable:{pair}", str(error))
         return Refreshed(claim.grant_id, "failed", reason=str(error))
 
     def _misfit(self, climb: Climb, call: Called, error: MisfitError) -> Refreshed:

@@ -1,23 +1,24 @@
 """A lean worker process: the daemon's own services, without Celery, doing what a job says until it is told to end.
 
 A job is a list of steps, each a mapping with `do`: `refresh` (`ids`, `force`, `threads`, `times`), `replay`, `settle`,
-`pull` (`ids`), `hold`, `drain` (`since`), or `serve`: find what is due and refresh it, over and over, until SIGTERM or
-for `seconds`.
+`pull` (`ids`), `hold`, `limit`, `shift_clock`, `drain` (`since`), or `serve`: find what is due and refresh it, over and
+over, until SIGTERM or for `seconds`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from tests.faults.aging import end_leases, end_tokens_of_suspects, make_due
 from tests.faults.tape import Tape, TapedServices
@@ -28,6 +29,8 @@ from worker.telemetry import configure_logging
 SCAN_PAUSE_SECONDS: Final = 0.02
 UPKEEP_EVERY: Final = 5
 PATIENT_ROUNDS: Final = 3
+PATIENCE: Final = 20
+DENIED_PAUSE_SECONDS: Final = 0.1
 
 
 class Driver:
@@ -47,12 +50,12 @@ class Driver:
             for grant_id in ids * times:
                 pool.submit(self._one, grant_id, force=force)
 
-    def _one(self, grant_id: int, *, force: bool = False) -> None:
+    def _one(self, grant_id: int, *, force: bool = False) -> str:
         def refresh() -> tuple[str, str]:
             refreshed = self._services.refresher.refresh(grant_id, force=force)
             return refreshed.kind, refreshed.reason
 
-        self._try(refresh, grant_id)
+        return self._try(refresh, grant_id)
 
     def _replay(self) -> None:
         self._try(lambda: ("replayed", str(self._services.upkeep.replay())), 0)
@@ -79,11 +82,33 @@ class Driver:
             if not due:
                 return
             for grant_id in due:
-                self._one(grant_id)
+                for _ in range(PATIENCE):
+                    if self._one(grant_id) != "denied":
+                        break
+                    time.sleep(DENIED_PAUSE_SECONDS)
 
     def _hold(self, seconds: float = 60.0) -> None:
         """Stay alive and idle, as a worker without work."""
         self._services.stop.wait(seconds)
+
+    def _limit(self, *, what: str, number: int) -> None:
+        """Let this process have no more than so much of something, as `setrlimit` names it."""
+        kind = getattr(resource, what)
+        resource.setrlimit(kind, (number, resource.getrlimit(kind)[1]))
+
+    def _shift_clock(self, *, seconds: float) -> None:
+        """Let this process's wall clock be wrong."""
+        real, ahead = time.time, timedelta(seconds=seconds)
+        time.time = lambda: real() + seconds
+
+        class Wrong(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Self:
+                return super().now(tz) + ahead
+
+        for name, module in list(sys.modules.items()):
+            if name.startswith("worker.") and getattr(module, "datetime", None) is datetime:
+                module.datetime = Wrong  # type: ignore[attr-defined]  # it has one, as just seen
 
     def _serve(self, *, threads: int = 2, seconds: float = 60.0) -> None:
         ends_at, services = time.monotonic() + seconds, self._services
@@ -109,7 +134,7 @@ class Driver:
         self._services.commits.settle()
         return "kept", ""
 
-    def _try(self, work: Callable[[], tuple[str, str]], grant_id: int, *, quiet: bool = False) -> None:
+    def _try(self, work: Callable[[], tuple[str, str]], grant_id: int, *, quiet: bool = False) -> str:
         try:
             kind, reason = work()
         except EvertokenError as error:
@@ -118,6 +143,7 @@ class Driver:
             kind, reason, quiet = "crashed", type(error).__name__, False
         if not quiet:
             self._tape.write("done", grant_id=grant_id, kind=kind, reason=reason)
+        return kind
 
 
 def work(job: dict[str, Any]) -> None:

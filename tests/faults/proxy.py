@@ -47,6 +47,11 @@ class Proxy:
         """Take connections again."""
         self._down = False
 
+    def lead_to(self, url: str) -> None:
+        """Let new connections end at another server."""
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "", parts.port or 0)
+
     def __enter__(self) -> Self:
         return self
 

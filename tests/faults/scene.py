@@ -114,20 +114,21 @@ class Scene:
         self.sandbox.revoke(grant.creator_id)
         self.revoked.add(grant.creator_id)
 
-    def worker(self, *steps: Mapping[str, Any], at: str = "", **settings: str) -> Worker:
+    def worker(self, *steps: Mapping[str, Any], at: str = "", log: str = "", **settings: str) -> Worker:
         """Start a worker on a job.
 
         Args:
             *steps: see `driver`.
             at: failpoints, such as `post_recv:kill`.
+            log: where its output goes, if not to a file of its own.
             **settings: settings that differ, without their prefix.
         """
         environ = self.environ | {f"EVERTOKEN_{name}": value for name, value in settings.items()}
         if at:
             environ |= {"EVERTOKEN_TEST_RUN": "1", "EVERTOKEN_TEST_FAILPOINTS": at}
         job = {"tape": str(self.tape_path), "steps": [dict(step) for step in steps]}
-        log = self.folder / "logs" / f"worker-{len(self.workers)}.log"
-        self.workers.append(self._nursery.hatch(job, environ, log))
+        path = Path(log or self.folder / "logs" / f"worker-{len(self.workers)}.log")
+        self.workers.append(self._nursery.hatch(job, environ, path))
         return self.workers[-1]
 
     def refresh(
