@@ -91,7 +91,9 @@ class Plan:
         usable: requests a second that the limiter gives out.
         headroom: how many times the load fits into the quota; infinite without a load.
         refresh_headroom: the same for refreshes alone, which go before pulls.
-        survived: seconds of outage after which the first token ends; None without a fleet.
+        survived: seconds of outage after which the first token ends; 0 where refreshes alone do not fit, None without
+            a fleet.
+        first_missed: seconds until the first token ends where refreshes alone do not fit; None where they do.
         threads: calls that run at once when the whole quota is spent, by the latency.
     """
 
@@ -101,126 +103,35 @@ class Plan:
     headroom: float
     refresh_headroom: float
     survived: float | None
+    first_missed: float | None
     threads: int
 
     @property
-    def fits(self) -> bool:
-        """True where the quota carries refreshes and pulls."""
-        return self.headroom >= 1
-
-    @property
-    def sentence(self) -> str:
-        """What the figures mean, with numbers, for people."""
-        needed, usable = 60 * (self.refreshes + self.pulls), 60 * self.usable
-        figures = (
-            f"the fleet needs {needed:,.1f} requests a minute ({60 * self.refreshes:,.1f} refreshes and "
-            f"{60 * self.pulls:,.1f} pulls) and the quota gives {usable:,.1f}"
-        )
-        if self.refresh_headroom < 1:
-            return f"{figures}: tokens will expire, for the refreshes alone do not fit"
-        if not self.fits:
-            return f"{figures}: refreshes fit, pulls do not"
-        if self.headroom < WANTED_HEADROOM:
-            return f"{figures}: it fits, with a headroom of {self.headroom:.2f} where {WANTED_HEADROOM:g} is wanted"
-        return f"{figures}: it fits" + (f", {self.headroom:.1f} times over" if math.isfinite(self.headroom) else "")
-
-
-@dataclass(frozen=True)
-class Trade:
-    """What a renewal fraction costs and buys.
-
-    Attributes:
-        renew_at: the fraction.
-        per_day: refreshes of one creator in a day.
-        survived: seconds of outage after which the first token ends.
-        creators: how many fit into the quota.
-    """
-
-    renew_at: float
-    per_day: float
-    survived: float
-    creators: int
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How many creators fit into a level of TikTok's.
-
-    Attributes:
-        tier: its name.
-        per_minute: requests that it permits the whole app in a minute.
-        life: of an access token, in seconds.
-        pulls: True for one pull after each refresh, False for none.
-        creators: how many fit, the whole quota spent.
-        comfortable: how many fit with the headroom that is wanted.
-    """
-
-    tier: str
-    per_minute: int
-    life: float
-    pulls: bool
-    creators: int
-    comfortable: int
-
-
-def plan(load: Load, *, usable: float, latency: float = USUAL_LATENCY) -> Plan:
-    """Return whether the quota carries the load.
-
-    Args:
-        load: fleet, renewal fraction and pulls.
-        usable: requests a second that the limiter gives out, as from `quota.usable_rate`.
-        latency: seconds that one call to TikTok takes.
-    """
-    refreshes, pulls = load.refreshes, load.pulls
-    crowds = [crowd for crowd in load.crowds if crowd.creators]
-    return Plan(
-        refreshes=refreshes,
-        pulls=pulls,
-        usable=usable,
-        headroom=usable / (refreshes + pulls) if refreshes + pulls else math.inf,
-        refresh_headroom=usable / refreshes if refreshes else math.inf,
-        survived=min((load.slack(crowd) for crowd in crowds), default=None),
-        threads=max(1, math.ceil(usable * latency)),
-    )
-
-
-def trades(load: Load, *, usable: float, fractions: Iterable[float] = RENEWAL_FRACTIONS) -> list[Trade]:
-    """Return for each renewal fraction what it costs in requests and buys in hours of outage."""
-    fleet = [crowd for crowd in load.crowds if crowd.creators] or [Crowd(1, LIVES[0])]
-    found = []
-    for fraction in fractions:
-        there = Load(tuple(fleet), fraction, load.pulls_per_day)
-        found.append(
-            Trade(
-                renew_at=fraction,
-                per_day=there.refreshes * DAY / there.creators,
-                survived=min(there.slack(crowd) for crowd in fleet),
-                creators=math.floor(usable / ((there.refreshes + there.pulls) / there.creators)),
-            )
-        )
-    return found
-
-
-def most_creators(*, usable: float, life: float, renew_at: float, pulls_per_day: float | None) -> int:
-    """Return how many creators with tokens of this life fit into the quota."""
-    one = Load((Crowd(1, life),), renew_at, pulls_per_day)
-    return math.floor(usable / (one.refreshes + one.pulls))
-
-
-def fits(*, renew_at: float, lives: Sequence[float] = LIVES) -> list[Fit]:
+    def fits(*, renew_at: float, lives: Sequence[float] = LIVES) -> list[Fit]:
     """Return how many creators fit into each of TikTok's levels, with and without pulls.
 
     All endpoints of the Accounts API together have a limit of their own (official doc 1738084416214017), which is
-    below the app's in the higher levels; the lower of the two counts.
+    below the app's in the higher levels; whether calls for tokens count against it is not said, so the lower counts.
     """
-    found = []
-    for tier in quota.TIERS:
-        per_minute = min(tier.per_minute, tier.accounts_per_minute)
-        usable = quota.usable_rate(per_second=tier.per_second, per_minute=per_minute)
-        for life in lives:
-            for pulls in (False, True):
-                creators = most_creators(
-                    usable=usable, life=life, renew_at=renew_at, pulls_per_day=None if pulls else 0.0
-                )
-                found.append(Fit(tier.name, per_minute, life, pulls, creators, math.floor(creators / WANTED_HEADROOM)))
-    return found
+    return [_fit(tier, life, renew_at, pulls=pulls) for tier in quota.TIERS for life in lives for pulls in (False, True)]
+
+
+def _fit(tier: quota.Tier, life: float, renew_at: float, *, pulls: bool) -> Fit:
+    creators, without = (
+        most_creators(
+            usable=quota.usable_rate(per_second=tier.per_second, per_minute=per_minute),
+            life=life,
+            renew_at=renew_at,
+            pulls_per_day=None if pulls else 0.0,
+        )
+        for per_minute in (min(tier.per_minute, tier.accounts_per_minute), tier.per_minute)
+    )
+    return Fit(
+        tier=tier.name,
+        per_minute=min(tier.per_minute, tier.accounts_per_minute),
+        life=life,
+        pulls=pulls,
+        creators=creators,
+        comfortable=math.floor(creators / WANTED_HEADROOM),
+        without_accounts_limit=without,
+    )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from worker.policy.capacity import Crowd, Load
+from worker.policy.renewal import STRETCH
 
 HALVINGS: Final = 80
 
@@ -33,13 +34,22 @@ def after_outage(load: Load, *, usable: float, seconds: float) -> Outage:
     """Return what an outage of so many seconds costs; refreshes go before pulls, so pulls do not slow the drain."""
     crowds = [crowd for crowd in load.crowds if crowd.creators]
     first = min((load.slack(crowd) for crowd in crowds), default=math.inf)
-    missed = (load.rate(crowd) * min(max(seconds - load.slack(crowd), 0), load.period(crowd)) for crowd in crowds)
     return Outage(
         backlog=sum(_demand(load, crowd, seconds, 0) for crowd in crowds),
         drain=_drain(load, crowds, usable, seconds),
         first_missed=first if first <= seconds else None,
-        missed=sum(missed),
+        missed=sum(_missed(load, crowd, seconds) for crowd in crowds),
     )
+
+
+def _missed(load: Load, crowd: Crowd, outage: float) -> float:
+    """Return how many tokens end in an outage; the slacks of a crowd lie evenly in a band."""
+    least, band = load.slack(crowd), crowd.life * STRETCH
+    over = outage - least
+    if over <= 0:
+        return 0.0
+    mean = over - band / 2 if over >= band else over * over / (2 * band)
+    return min(load.rate(crowd) * mean, crowd.creators)
 
 
 def _demand(load: Load, crowd: Crowd, outage: float, after: float) -> float:

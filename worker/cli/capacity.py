@@ -1,0 +1,135 @@
+"""`celery -A worker capacity`: does the quota carry the fleet, with what headroom, and how long a backlog takes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from worker.cli import output
+from worker.cli.capacity_simulate import simulate
+from worker.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from worker.policy.capacity import Crowd
+    from worker.policy.forecast import Due
+    from worker.settings import Settings
+
+DAY: Final = 86_400.0
+SLICE_SECONDS: Final = 300
+"""Length of the slices in which the load of the next day is counted."""
+USUAL_QUOTA: Final = (10.0, 600.0)
+USUAL_RENEW_AT: Final = 2 / 3
+
+
+class _Both(output.Command, click.Group):
+    """A command that has commands below it; both are shown in its help."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, and the commands below them."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(cls=_Both, invoke_without_command=True)
+@click.option("--creators", type=click.IntRange(min=0), help="Fleet to plan for; otherwise the one in the database.")
+@click.option("--lifetime", type=click.FloatRange(min=60), help="Seconds that an access token lives; with --creators.")
+@click.option("--pulls-per-day", type=click.FloatRange(min=0), help="Pulls of one creator; otherwise one per refresh.")
+@click.option("--renew-at", type=click.FloatRange(0.1, 0.85), help="Part of the life after which a token is renewed.")
+@click.option("--qps", type=float, help="Requests that TikTok permits the app in a second.")
+@click.option("--qpm", type=float, help="Requests that TikTok permits the app in a minute.")
+@click.option(
+    "--latency", type=click.FloatRange(min=0.001), default=0.5, show_default=True, help="Seconds of one call."
+)
+@click.option("--plot", type=click.Path(path_type=Path), help="Picture: the load of the next day, or the trade-off.")
+@output.json_option
+@click.pass_context
+def capacity(ctx: click.Context, /, *, as_json: bool, plot: Path | None, **asked: Any) -> None:
+    """Tell whether the quota carries the fleet; exit 1 where it does not.
+
+    Without --creators the fleet is the one in the database, and --plot draws its load over the next day. With
+    --creators nothing but the figures given counts, and --plot draws what the renewal fraction trades: requests spent
+    against hours of outage survived. What is not given is taken from the settings.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from worker.cli import capacity_report  # noqa: PLC0415 - Celery loads this module on every start
+
+    if plot is not None:
+        from worker.cli import pictures  # noqa: PLC0415 - as above
+
+        pictures.check(plot)
+    settings = _settings(needed=asked["creators"] is None)
+    crowds, dues = _fleet(asked["creators"], asked["lifetime"])
+    per_second, per_minute = _quota(settings, asked["qps"], asked["qpm"])
+    renew_at = asked["renew_at"] or (settings.renew_at if settings else USUAL_RENEW_AT)
+    report = capacity_report.build(
+        crowds=crowds,
+        dues=dues,
+        renew_at=renew_at,
+        pulls_per_day=asked["pulls_per_day"],
+        limits=(per_second, per_minute),
+        latency=asked["latency"],
+        slice_seconds=SLICE_SECONDS,
+    )
+    if as_json:
+        output.print_json(capacity_report.for_programs(report))
+    else:
+        capacity_report.show(report)
+    if plot is not None:
+        pictures.draw_report(report, plot)
+        output.note(f"drew {plot}")
+    if not report.plan.fits:
+        sys.exit(output.FINDING)
+
+
+capacity.add_command(simulate)
+
+
+def _settings(*, needed: bool) -> Settings | None:
+    """Read the settings; a planned fleet can do without."""
+    try:
+        return output.settings()
+    except ConfigurationError:
+        if needed:
+            raise
+        return None
+
+
+def _fleet(creators: int | None, lifetime: float | None) -> tuple[tuple[Crowd, ...], list[Due] | None]:
+    """Return the fleet that was asked about, or the one in the database and when it is due."""
+    from worker.policy.capacity import Crowd  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.policy.forecast import Due  # noqa: PLC0415 - as above
+
+    if creators is not None:
+        return (Crowd(creators, lifetime or DAY),), None
+    if lifetime is not None:
+        raise UsageError("--lifetime goes with --creators; the lives of a stored fleet are those that TikTok gave")
+    with output.services() as services:
+        load = services.store.load(slice_seconds=SLICE_SECONDS)
+    counts: dict[float, int] = {}
+    for part in load:
+        life = float(max(part.life_seconds, 60))
+        counts[life] = counts.get(life, 0) + part.grants
+    crowds = tuple(Crowd(count, life) for life, count in sorted(counts.items()))
+    return crowds, [Due(float(max(part.life_seconds, 60)), part.slice, part.grants) for part in load]
+
+
+def _quota(settings: Settings | None, qps: float | None, qpm: float | None) -> tuple[float, float]:
+    """Return the limits a second and a minute.
+
+    Raises:
+        UsageError: limits that TikTok does not give.
+    """
+    from worker.policy.quota import quota_problem  # noqa: PLC0415 - Celery loads this module on every start
+
+    usual = (float(settings.quota_per_second), float(settings.quota_per_minute)) if settings else USUAL_QUOTA
+    per_second = usual[0] if qps is None else qps
+    per_minute = usual[1] if qpm is None else qpm
+    sandbox = settings is not None and settings.sandboxed
+    problem = quota_problem(per_second=per_second, per_minute=per_minute, sandbox=sandbox)
+    if problem is not None:
+        raise UsageError(problem)
+    return per_second, per_minute

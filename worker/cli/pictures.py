@@ -1,0 +1,137 @@
+"""Pictures of a fleet's load; the one module that knows matplotlib, which is an extra and loaded when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from worker.errors import UsageError
+
+if TYPE_CHECKING:
+    from worker.cli.capacity_report import Report
+    from worker.policy.course import Course
+    from worker.policy.scenarios import Scenario
+
+KINDS: Final = (".png", ".svg", ".pdf")
+POINTS: Final = 720
+"""Most points of a line: more would be finer than the picture."""
+HOUR: Final = 3600
+DAY: Final = 86_400
+BLUE, GREEN, GREY, RED, AMBER = "#1f5fa8", "#7fb069", "#777777", "#b3261e", "#d98e04"
+
+
+def check(path: Path) -> None:
+    """Find out before the work whether a picture can be drawn.
+
+    Raises:
+        UsageError: matplotlib is not there, or the file cannot be.
+    """
+    if path.suffix.lower() not in KINDS:
+        raise UsageError(f"{path} must end in {', '.join(KINDS)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}")
+    if find_spec("matplotlib") is None:
+        raise UsageError("pictures need matplotlib: install Evertoken with its extra `plot`")
+
+
+def draw_report(report: Report, path: Path) -> None:
+    """Draw the load of the next day, or for a planned fleet what the renewal fraction trades."""
+    if report.ahead:
+        _draw_ahead(report, path)
+    else:
+        _draw_trades(report, path)
+
+
+def draw_course(scenario: Scenario, course: Course, path: Path) -> None:
+    """Draw a simulated course: requests a minute, and below them who waits or has no token."""
+    begin = 0 if scenario.consent is None else max(0, int((scenario.consent - 35 * DAY) / 60))
+    days = [(begin + at) * 60 / DAY for at in _places(len(course.refreshed) - begin)]
+
+    def line(values: Sequence[int], pick: Callable[[Sequence[int]], float] = max) -> list[float]:
+        return _thinned(values[begin:], pick)
+
+    figure, (load, people) = _sheet(2)
+    load.fill_between(days, line(course.refreshed, _mean), color=BLUE, alpha=0.85, linewidth=0, label="refreshes")
+    load.plot(days, line(course.refreshed), color=BLUE, linewidth=0.8, label="busiest minute")
+    load.plot(days, line(course.pulled, _mean), color=GREEN, linewidth=1, label="pulls")
+    load.plot(days, line(course.permits, _mean), color=GREY, linestyle="--", linewidth=1, label="quota")
+    load.set_ylabel("requests a minute")
+    people.plot(days, line(course.waiting), color=AMBER, label="due and waiting")
+    people.plot(days, line(course.dark), color=RED, label="without a living token")
+    if scenario.consent is not None:
+        people.plot(days, line(course.asked), color=GREY, label="to authorize again")
+    people.set_ylabel("creators")
+    people.set_xlabel("days since the import")
+    load.set_title(f"{scenario.name}: {scenario.story}\n{scenario.creators:,} creators", fontsize=10)
+    _finish(figure, (load, people), path)
+
+
+def _draw_ahead(report: Report, path: Path) -> None:
+    minutes = report.slice_seconds / 60
+    hours = [number * report.slice_seconds / HOUR for number in range(len(report.ahead))]
+    figure, (load, people) = _sheet(2)
+    load.fill_between(
+        hours, [part.sent / minutes for part in report.ahead], color=BLUE, linewidth=0, label="refreshes", step="post"
+    )
+    load.axhline(60 * report.plan.usable, color=GREY, linestyle="--", linewidth=1, label="quota")
+    load.set_ylabel("refreshes a minute")
+    load.set_title(f"The next 24 hours of {report.load.creators:,} creators", fontsize=10)
+    people.plot(hours, [part.waiting for part in report.ahead], color=AMBER, label="due and waiting")
+    people.set_ylabel("creators")
+    people.set_xlabel("hours from now")
+    _finish(figure, (load, people), path)
+
+
+def _draw_trades(report: Report, path: Path) -> None:
+    figure, (plane,) = _sheet(1)
+    places = [trade.renew_at for trade in report.trades]
+    plane.plot(
+        places, [trade.survived / HOUR for trade in report.trades], color=BLUE, marker="o", label="outage survived"
+    )
+    plane.set_ylabel("hours of outage survived")
+    plane.set_xlabel("part of the life at which a token is renewed")
+    other = plane.twinx()
+    other.plot(places, [trade.per_day for trade in report.trades], color=RED, marker="s", label="refreshes")
+    other.set_ylabel("refreshes of one creator in a day")
+    other.set_ylim(bottom=0)
+    other.legend(loc="upper right", fontsize=8, frameon=False)
+    plane.set_title("What the renewal fraction trades", fontsize=10)
+    _finish(figure, (plane,), path, legend="upper center")
+
+
+def _sheet(panels: int) -> tuple[Any, Sequence[Any]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - an extra, slow to load
+    from matplotlib.figure import Figure  # noqa: PLC0415 - as above
+
+    figure = Figure(figsize=(8, 2.4 * panels + 0.8), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0].tolist()
+
+
+def _finish(figure: Any, planes: Sequence[Any], path: Path, *, legend: str = "upper left") -> None:
+    for plane in planes:
+        plane.set_ylim(bottom=0)
+        plane.margins(x=0)
+        plane.grid(visible=True, alpha=0.25)
+        plane.legend(loc=legend, fontsize=8, frameon=False)
+        plane.yaxis.set_major_formatter("{x:,.0f}")
+    figure.savefig(path)
+
+
+def _width(count: int) -> int:
+    return max(1, -(-count // POINTS))
+
+
+def _places(count: int) -> range:
+    return range(0, count, _width(count))
+
+
+def _thinned(values: Sequence[int], pick: Callable[[Sequence[int]], float]) -> list[float]:
+    width = _width(len(values))
+    return [pick(values[start : start + width]) for start in range(0, len(values), width)]
+
+
+def _mean(values: Sequence[int]) -> float:
+    return sum(values) / len(values)
