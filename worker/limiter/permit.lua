@@ -111,7 +111,7 @@ else
   local queue = 'queue:' .. lane
   local told = math.max(state[queue], opens)
   if told > opens + horizon then told = opens end
-  state[queue] = told + 0.9 * pace -- a few too many, since some will come late
+  state[queue] = told + 0.75 * pace -- closer than permits come, since some callers will come late or not at all
   if lane == 'refresh' then state.wanted = math.max(state.wanted, told + pace / 2) end
   wait = told - now
 end
