@@ -116,7 +116,7 @@ def _finish(figure: Any, planes: Sequence[Any], path: Path, *, legend: str = "up
         plane.margins(x=0)
         plane.grid(visible=True, alpha=0.25)
         plane.legend(loc=legend, fontsize=8, frameon=False)
-        plane.yaxis.set_major_formatter("{x:,.0f}")
+        plane.yaxis.set_major_formatter("{x:,g}")
     figure.savefig(path)
 
 

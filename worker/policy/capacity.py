@@ -107,16 +107,128 @@ class Plan:
     threads: int
 
     @property
-    def fits(*, renew_at: float, lives: Sequence[float] = LIVES) -> list[Fit]:
+    def fits(self) -> bool:
+        """True where the quota carries refreshes and pulls."""
+        return self.headroom >= 1
+
+    @property
+    def sentence(self) -> str:
+        """What the figures mean, with numbers, for people."""
+        needed, usable = 60 * (self.refreshes + self.pulls), 60 * self.usable
+        figures = (
+            f"the fleet needs {needed:,.1f} requests a minute ({60 * self.refreshes:,.1f} refreshes and "
+            f"{60 * self.pulls:,.1f} pulls) and the quota gives {usable:,.1f}"
+        )
+        if self.first_missed is not None:
+            hours = self.first_missed / 3600
+            return f"{figures}: refreshes alone do not fit, and the first token is missed after {hours:,.1f} hours"
+        if not self.fits:
+            return f"{figures}: refreshes fit, pulls do not"
+        if self.headroom < WANTED_HEADROOM:
+            return f"{figures}: it fits, with a headroom of {self.headroom:.2f} where {WANTED_HEADROOM:g} is wanted"
+        return f"{figures}: it fits" + (f", {self.headroom:.1f} times over" if math.isfinite(self.headroom) else "")
+
+
+@dataclass(frozen=True)
+class Trade:
+    """What a renewal fraction costs and buys.
+
+    Attributes:
+        renew_at: the fraction.
+        per_day: refreshes of one creator in a day.
+        survived: seconds of outage after which the first token ends.
+        creators: how many fit into the quota.
+    """
+
+    renew_at: float
+    per_day: float
+    survived: float
+    creators: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How many creators fit into a level of TikTok's.
+
+    Attributes:
+        tier: its name.
+        per_minute: requests to the Accounts API that it permits in a minute, or to all of TikTok where that is less.
+        life: of an access token, in seconds.
+        pulls: True for one pull after each refresh, False for none.
+        creators: how many fit, the whole quota spent.
+        comfortable: how many fit with the headroom that is wanted.
+        without_accounts_limit: how many fit where only the limits of the whole app count.
+    """
+
+    tier: str
+    per_minute: int
+    life: float
+    pulls: bool
+    creators: int
+    comfortable: int
+    without_accounts_limit: int
+
+
+def plan(load: Load, *, usable: float, latency: float = USUAL_LATENCY) -> Plan:
+    """Return whether the quota carries the load.
+
+    Args:
+        load: fleet, renewal fraction and pulls.
+        usable: requests a second that the limiter gives out, as from `quota.usable_rate`.
+        latency: seconds that one call to TikTok takes.
+    """
+    refreshes, pulls = load.refreshes, load.pulls
+    slack = min((load.slack(crowd) for crowd in load.crowds if crowd.creators), default=None)
+    overloaded = refreshes > usable
+    return Plan(
+        refreshes=refreshes,
+        pulls=pulls,
+        usable=usable,
+        headroom=usable / (refreshes + pulls) if refreshes + pulls else math.inf,
+        refresh_headroom=usable / refreshes if refreshes else math.inf,
+        survived=0.0 if overloaded else slack,
+        # The queue grows by what is too much; its head has waited a slack when its length is a slack's arrivals.
+        first_missed=slack / (1 - usable / refreshes) if overloaded and slack is not None else None,
+        threads=max(1, math.ceil(usable * latency)),
+    )
+
+
+def trades(load: Load, *, usable: float, fractions: Iterable[float] = RENEWAL_FRACTIONS) -> list[Trade]:
+    """Return for each renewal fraction what it costs in requests and buys in hours of outage."""
+    fleet = [crowd for crowd in load.crowds if crowd.creators] or [Crowd(1, LIVES[0])]
+    found = []
+    for fraction in fractions:
+        there = Load(tuple(fleet), fraction, load.pulls_per_day)
+        found.append(
+            Trade(
+                renew_at=fraction,
+                per_day=there.refreshes * DAY / there.creators,
+                survived=min(there.slack(crowd) for crowd in fleet),
+                creators=math.floor(usable / ((there.refreshes + there.pulls) / there.creators)),
+            )
+        )
+    return found
+
+
+def most_creators(*, usable: float, life: float, renew_at: float, pulls_per_day: float | None) -> int:
+    """Return how many creators with tokens of this life fit into the quota."""
+    one = Load((Crowd(1, life),), renew_at, pulls_per_day)
+    return math.floor(usable / (one.refreshes + one.pulls))
+
+
+def fits(*, renew_at: float, lives: Sequence[float] = LIVES) -> list[Fit]:
     """Return how many creators fit into each of TikTok's levels, with and without pulls.
 
     All endpoints of the Accounts API together have a limit of their own (official doc 1738084416214017), which is
     below the app's in the higher levels; whether calls for tokens count against it is not said, so the lower counts.
     """
-    return [_fit(tier, life, renew_at, pulls=pulls) for tier in quota.TIERS for life in lives for pulls in (False, True)]
+    return [
+        _fit(tier, life, renew_at, pulls=pulls) for tier in quota.TIERS for life in lives for pulls in (False, True)
+    ]
 
 
 def _fit(tier: quota.Tier, life: float, renew_at: float, *, pulls: bool) -> Fit:
+    lower = min(tier.per_minute, tier.accounts_per_minute)
     creators, without = (
         most_creators(
             usable=quota.usable_rate(per_second=tier.per_second, per_minute=per_minute),
@@ -124,14 +236,6 @@ def _fit(tier: quota.Tier, life: float, renew_at: float, *, pulls: bool) -> Fit:
             renew_at=renew_at,
             pulls_per_day=None if pulls else 0.0,
         )
-        for per_minute in (min(tier.per_minute, tier.accounts_per_minute), tier.per_minute)
+        for per_minute in (lower, tier.per_minute)
     )
-    return Fit(
-        tier=tier.name,
-        per_minute=min(tier.per_minute, tier.accounts_per_minute),
-        life=life,
-        pulls=pulls,
-        creators=creators,
-        comfortable=math.floor(creators / WANTED_HEADROOM),
-        without_accounts_limit=without,
-    )
+    return Fit(tier.name, lower, life, pulls, creators, math.floor(creators / WANTED_HEADROOM), without)
