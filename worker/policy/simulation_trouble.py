@@ -31,7 +31,7 @@ class Tally:
         refreshed: attempts that brought a pair.
         failed: attempts that did not.
         troubled: of those, attempts that speak against TikTok.
-        refused: of those, attempts that speak against the grant.
+        refused: of those, refusals that nobody foresaw.
         darkened: access tokens that ended.
         authorized: new consents.
     """
@@ -119,7 +119,8 @@ class Trouble:
             ),
         )
         self.tally.failed += 1
-        self.tally.refused += verdict.outcome == "refused"
+        foreseen = consent_end is not None and consent_end <= now
+        self.tally.refused += verdict.outcome == "refused" and not foreseen
         self.tally.troubled += verdict.outcome in {"not_sent", "in_doubt"}
         self.braked = self.braked or brake_reason(self._evidence(), error) is not None
         if verdict.action is Action.ASK:

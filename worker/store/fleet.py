@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, and_, case, func, select, text, true
+from sqlalchemy import Connection, Select, and_, case, false, func, select, text, true
 
 from worker.policy.verdicts import FleetEvidence
 from worker.store.clock import milliseconds, now
@@ -44,10 +44,15 @@ class Fleet(Transactions):
 
     @reads
     def evidence(self, connection: Connection, *, window_seconds: float) -> FleetEvidence:
-        """Return how the attempts ended that finished in the last seconds, over all grants."""
+        """Return how the attempts ended that finished in the last seconds, over all grants.
+
+        That TikTok refuses a consent whose end has passed was foreseen and speaks against nobody: creators who agreed
+        in one campaign are refused together a year later, and the others must be refreshed all the same.
+        """
         outcome = ATTEMPTS.c.outcome
         troubled = (AttemptOutcome.NOT_SENT.value, AttemptOutcome.IN_DOUBT.value)
-        refused_grant = case((outcome == AttemptOutcome.REFUSED.value, ATTEMPTS.c.grant_id))
+        foreseen = func.coalesce(GRANTS.c.refresh_expires_at <= ATTEMPTS.c.finished_at, false())
+        refused_grant = case((and_(outcome == AttemptOutcome.REFUSED.value, ~foreseen), ATTEMPTS.c.grant_id))
         row = connection.execute(
             select(
                 func.count().filter(outcome == AttemptOutcome.REFRESHED.value).label("refreshed"),
@@ -55,7 +60,9 @@ class Fleet(Transactions):
                 func.count().filter(outcome == AttemptOutcome.STOPPED.value).label("stopped"),
                 func.count().filter(outcome.in_(troubled)).label("troubled"),
             )
+            .select_from(ATTEMPTS)
             .with_hint(ATTEMPTS, "INDEXED BY ix_attempts_finished", "sqlite")
+            .join(GRANTS, GRANTS.c.id == ATTEMPTS.c.grant_id)
             .where(text(FINISHED), ATTEMPTS.c.finished_at > now() - milliseconds(window_seconds))
         ).one()
         return FleetEvidence(refreshed=row.refreshed, refused=row.refused, stopped=row.stopped, troubled=row.troubled)
