@@ -10,7 +10,9 @@ PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_SCRIPT_LOCATION=1 .venv/bin/py
 READY = .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs lock clean
+.PHONY: help demo test check format docs lock clean chaos
+SCHEDULES ?= 20
+SEED ?= 1
 
 help: ## list what can be made
 	@echo "make TARGET, where TARGET is one of"
@@ -22,6 +24,9 @@ demo: $(READY) ## run the whole system on this machine for a minute, against a s
 
 test: $(READY) ## run the tests; real Redis and PostgreSQL servers start as child processes
 	@.venv/bin/pytest -n $(WORKERS) $(ARGS)
+
+chaos: $(READY) ## play random schedules of three faults and judge them: make chaos SCHEDULES=1000 SEED=7
+	@.venv/bin/python -m tests.faults.chaos --schedules $(SCHEDULES) --seed $(SEED)
 
 check: $(READY) ## check style, types, the house's rules and that generated pages are up to date
 	@echo "ruff: style" && .venv/bin/ruff check --quiet

@@ -130,6 +130,7 @@ def _valkey_binary() -> str:
 
 
 def start_redis(*options: str) -> ServerProcess:
+    """Start a real Redis-protocol server on a free port; options go to the server."""
     folder, port = Path(tempfile.mkdtemp(prefix="evertoken-redis-")), _free_port()
     arguments = [_valkey_binary(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
     server = _start(
