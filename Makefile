@@ -5,14 +5,14 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.1
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; done; echo python3)
 UV ?= $(shell command -v uv || echo build/uv/bin/uv)
 WORKERS ?= 2
+SCHEDULES ?= 20
+SEED ?= 1
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_SCRIPT_LOCATION=1 .venv/bin/python -m pip --quiet
 READY = .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs lock clean chaos
-SCHEDULES ?= 20
-SEED ?= 1
+.PHONY: help demo test chaos check format docs lock clean
 
 help: ## list what can be made
 	@echo "make TARGET, where TARGET is one of"
