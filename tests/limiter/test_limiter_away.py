@@ -40,20 +40,22 @@ def test_without_redis_a_worker_keeps_to_its_share(free_port: int, new_limiter: 
     assert not limiter.status().shared
 
 
-def test_without_redis_the_share_is_that_of_one_among_the_known(restartable: Restartable) -> None:
+def test_without_redis_the_share_is_that_of_one_among_the_known(
+    restartable: Restartable, wait_until: Callable[..., None]
+) -> None:
     """Four workers that know of each other give out 70 % of the quota together."""
     limits: dict[str, int] = {"per_second": 100, "per_minute": 6000, "per_account_minute": 40}
     limiters = [Limiter(restartable.url, **limits) for _ in range(4)]  # type: ignore[arg-type]  # mypy fits a dict's values to every argument
-    for limiter in [*limiters, *limiters]:
-        limiter._hello_at = 0.0
+    for limiter in limiters:
         take(limiter)
+    wait_until(lambda: [limiter.status().workers for limiter in limiters] == [4, 4, 4, 4])
     restartable.kill()
     began, given = time.monotonic(), [0, 0, 0, 0]
     while time.monotonic() - began < 3:
         for number, limiter in enumerate(limiters):
             given[number] += take(limiter) == 0
-    # The first second is left to what Redis gave out before.
-    assert all(0.5 * 35 < count <= 37 for count in given)
+    # A quarter of 70 a second, after at most a second that is left to what Redis gave out before.
+    assert all(0.5 * 35 < count <= 54 for count in given)
     for limiter in limiters:
         limiter.close()
 

@@ -41,7 +41,7 @@ class Alone:
 
     def leave(self) -> None:
         """Redis answers again."""
-        self._not_before = math.inf
+        self._not_before, self.gave = math.inf, False
 
     def take(
         self, *, now: float, wall: float, lane: str, key: str, workers: int, place: int, ramp_share: float

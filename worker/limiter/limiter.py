@@ -13,12 +13,11 @@ from typing import Final, Literal
 
 from worker.errors import QuotaScope
 from worker.limiter.alone import Alone
-from worker.limiter.shared import Answer, Asker, Shared, Windows
+from worker.limiter.shared import Answer, Shared, Windows
 from worker.policy import quota
 
-RETRY_SECONDS: Final = 1.0
-"""How often a Redis that is away is asked again, by one thread of a process."""
 HELLO_SECONDS: Final = 1.0
+"""How often a process tells Redis that it is there; one that is away is found again by that."""
 RESERVE_SECONDS: Final = 10.0
 LONGEST_PAUSE: Final = 86_400.0
 RAMP_SECONDS: Final = 60.0
@@ -84,9 +83,11 @@ class Limiter:
         self._ramp_seconds = ramp_seconds
         self._monotonic, self._wall = monotonic, wall
         self._lock, self._last = threading.Lock(), threading.local()
-        self._identity, self._pid, self._epoch = "", 0, ""
+        self._closed = threading.Event()
+        self._greeter: threading.Thread | None = None
+        self._worker, self._pid, self._epoch = "", 0, ""
         self._workers, self._place = 1, 0
-        self._heard_at = self._hello_at = self._retry_at = -math.inf
+        self._heard_at, self._was_alone = -math.inf, False
         self._pause_end, self._ramp, self._untold = -math.inf, 0.0, False
 
     def take(self, *, lane: Lane, call: str, account: str) -> float:
@@ -103,17 +104,17 @@ class Limiter:
         with self._lock:
             if now < self._pause_end:
                 return self._pause_end - now
-            if now < self._retry_at:
-                return self._take_alone(now, lane, call, account)
+            self._begin()
             if self._alone.entered:
-                self._retry_at = now + RETRY_SECONDS  # this thread asks; the others do not wait for it
-            asker = self._asker(now)
-        answer = self._shared.permit(asker, lane=lane, call=call, account=account)
+                return self._take_alone(now, lane, call, account)
+            epoch, was_alone = self._epoch, self._was_alone
+        answer = self._shared.permit(lane=lane, call=call, account=account, epoch=epoch, was_alone=was_alone)
         with self._lock:
             after = self._monotonic()
             if answer is None:
                 self._lose(after)
                 return self._take_alone(after, lane, call, account)
+            self._was_alone = self._was_alone and not was_alone
             tell = self._read(answer, after)
         if tell:
             self._tell_pause(widen=False)
@@ -141,7 +142,7 @@ class Limiter:
     def expect(self, refreshes: int) -> None:
         """Tell how many refreshes are due: so much of the quota of the next seconds is kept from pulls."""
         with self._lock:
-            away = self._monotonic() < self._retry_at
+            away = self._alone.entered
         if not away:
             self._shared.expect(refreshes)
 
@@ -175,39 +176,46 @@ class Limiter:
 
     def close(self) -> None:
         """Give this process's share back and close the connections."""
-        with self._lock:
-            leaves = self._pid == os.getpid() and not self._alone.entered
-        if leaves:
-            self._shared.leave(self._identity)
+        self._closed.set()
+        if self._greeter is not None and self._pid == os.getpid():
+            self._greeter.join()
+            if not self._alone.entered:
+                self._shared.leave(self._worker)
         self._shared.close()
 
-    def _asker(self, now: float) -> Asker:
+    def _begin(self) -> None:
+        """Begin to say hello, once in a process: a fork takes no threads along."""
         if self._pid != os.getpid():
-            self._identity, self._pid, self._hello_at = secrets.token_hex(8), os.getpid(), -math.inf
-        alone = self._alone.entered
-        hello = alone or now - self._hello_at >= HELLO_SECONDS
-        if hello:
-            self._hello_at = now
-        return Asker(self._identity, self._epoch, was_alone=alone and self._alone.gave, hello=hello)
+            self._worker, self._pid = secrets.token_hex(8), os.getpid()
+            self._greeter = threading.Thread(target=self._greet, args=(self._worker,), name="limiter", daemon=True)
+            self._greeter.start()
+
+    def _greet(self, worker: str) -> None:
+        """Tell Redis every second that this process is there; a Redis that was away is used again from then on."""
+        while True:
+            roster = self._shared.hello(worker)
+            with self._lock:
+                if roster is not None:
+                    self._workers, self._place = roster.workers, roster.place
+                    self._was_alone = self._was_alone or self._alone.gave
+                    self._alone.leave()
+            if self._closed.wait(HELLO_SECONDS):
+                return
 
     def _read(self, answer: Answer, now: float) -> bool:
         """Take in what Redis said; return whether it must be told of a pause that it does not know."""
         forgotten = self._epoch not in {"", answer.epoch}
-        self._epoch, self._heard_at, self._retry_at = answer.epoch, now, -math.inf
-        self._alone.leave()
-        if answer.workers:
-            self._workers, self._place = answer.workers, answer.place
+        self._epoch, self._heard_at = answer.epoch, now
         if answer.pause > 0:
             self._pause(answer.pause, self._ramp_seconds)
         return (forgotten or self._untold) and now < self._pause_end + self._ramp
 
     def _lose(self, now: float) -> None:
-        self._retry_at = now + RETRY_SECONDS
         if not self._alone.entered:
             # What Redis permitted just now must have left TikTok's second before we add anything of our own; and who
             # has never heard from Redis asks once more, since it does not know how many there are.
             clear = self._heard_at + self._windows.second * (1 + quota.SECOND_GUARD)
-            self._alone.enter(not_before=max(now, clear if self._epoch else now + 1.5 * RETRY_SECONDS))
+            self._alone.enter(not_before=max(now, clear if self._epoch else now + 1.5 * HELLO_SECONDS))
 
     def _take_alone(self, now: float, lane: Lane, call: str, account: str) -> float:
         since = now - self._pause_end

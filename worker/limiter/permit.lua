@@ -6,34 +6,31 @@
 -- Whoever is denied is told a place in a queue that binds nobody: the callers come back one by one, not in a crowd.
 --
 -- KEYS: 1 state (hash), 2 permits of the last second (list), 3 permits of this account on this call (list),
---       4 refreshes expected (number), 5 workers (sorted set, by when they were last heard)
--- Returns: wait, epoch, pause left, workers and place of the asker among them (both 0 unless it said hello), and the
--- permit: the time it was given
+--       4 refreshes expected (number)
+-- Returns: wait, epoch, pause left, and the permit: the time it was given
 
-local lane, worker, known_epoch, was_alone, hello = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1', ARGV[5] == '1'
-local interval, slack = tonumber(ARGV[6]), tonumber(ARGV[7])
-local second_limit, second_window = tonumber(ARGV[8]), tonumber(ARGV[9])
-local account_limit, account_window = tonumber(ARGV[10]), tonumber(ARGV[11])
-local quiet, horizon, reserve = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
-local silent_after, forget_after, alone_share = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
-local least_share, guard_life, keep = tonumber(ARGV[18]), tonumber(ARGV[19]), tonumber(ARGV[20])
+local lane, known_epoch, was_alone = ARGV[1], ARGV[2], ARGV[3] == '1'
+local interval, slack = tonumber(ARGV[4]), tonumber(ARGV[5])
+local second_limit, second_window = tonumber(ARGV[6]), tonumber(ARGV[7])
+local account_limit, account_window = tonumber(ARGV[8]), tonumber(ARGV[9])
+local quiet, horizon, reserve = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local least_share, guard_life, keep = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local names = {'tat', 'last', 'opens', 'quieted', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'ramp',
-  'guard', 'guarded', 'share', 'hasty'}
-local read = redis.call('HMGET', KEYS[1], 'epoch', unpack(names))
-local epoch, state = read[1], {}
+  'guard', 'guarded', 'hasty'}
+local read = redis.call('HMGET', KEYS[1], 'epoch', 'share', unpack(names))
+local epoch, share, state = read[1], tonumber(read[2] or 1), {}
 for i, name in ipairs(names) do
-  state[name] = tonumber(read[i + 1] or 0)
+  state[name] = tonumber(read[i + 2] or 0)
 end
 
 -- A state that is gone (restart, FLUSHALL), or a worker that was on its own meanwhile: give nothing until those permits
 -- are out of the second, and until the others have found back as well.
-local lost = not epoch
-if lost then
+if not epoch then
   epoch = string.format('%.0f', now)
-  state.tat, state.share = now, 1
+  state.tat = now
 end
 if (was_alone or (known_epoch ~= '' and known_epoch ~= epoch)) and now - state.quieted > 10 * quiet then
   state.quieted, state.opens = now, now + quiet
@@ -45,27 +42,10 @@ if state.last > now then
   for _, name in ipairs({'tat', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'guarded', 'quieted', 'hasty'}) do
     state[name] = math.max(state[name] - back, 0)
   end
-  redis.call('DEL', KEYS[2], KEYS[3], KEYS[5])
+  redis.call('DEL', KEYS[2], KEYS[3])
   state.opens = now + second_window
 end
 
-local workers, place = 0, 0
-if hello then
-  redis.call('ZADD', KEYS[5], now, worker)
-  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', now - forget_after)
-  redis.call('PEXPIRE', KEYS[5], math.ceil(forget_after / 1000))
-  local heard = redis.call('ZRANGE', KEYS[5], 0, -1, 'WITHSCORES')
-  local silent = 0
-  workers = #heard / 2
-  for i = 1, #heard, 2 do
-    if heard[i] < worker then place = place + 1 end
-    if tonumber(heard[i + 1]) < now - silent_after then silent = silent + 1 end
-  end
-  -- A worker that is not heard may be one that cannot reach Redis and spends its own share.
-  state.share = 1 - alone_share * silent / workers
-end
-
-local share = state.share
 if now < state.pause + state.ramp then
   share = share * math.max(least_share, math.min(1, (now - state.pause) / state.ramp))
 end
@@ -119,8 +99,8 @@ end
 local write = {'epoch', epoch}
 for _, name in ipairs(names) do
   write[#write + 1] = name
-  write[#write + 1] = name == 'share' and tostring(state[name]) or string.format('%.0f', state[name])
+  write[#write + 1] = string.format('%.0f', state[name])
 end
 redis.call('HSET', KEYS[1], unpack(write))
 redis.call('PEXPIRE', KEYS[1], keep)
-return {math.ceil(wait), epoch, math.ceil(math.max(0, state.pause - now)), workers, place, string.format('%.0f', now)}
+return {math.ceil(wait), epoch, math.ceil(math.max(0, state.pause - now)), string.format('%.0f', now)}

@@ -53,41 +53,33 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Asker:
-    """Who asks for a permit.
-
-    Attributes:
-        worker: name of this process.
-        epoch: which life of Redis's memory the process last spoke to; empty where none.
-        was_alone: True where it could not ask before and gave permits of its own.
-        hello: True where it wants to be counted, and to know how many there are.
-    """
-
-    worker: str
-    epoch: str
-    was_alone: bool
-    hello: bool
-
-
-@dataclass(frozen=True)
 class Answer:
-    """What Redis said.
+    """What Redis said to who asked for a permit.
 
     Attributes:
         wait: 0 for a permit, or seconds.
         epoch: which life of Redis's memory answered.
         pause: seconds for which nobody is permitted anything; 0 for not.
-        workers: processes that share the quota; 0 where the asker said no hello.
-        place: the asker's place among them, from 0.
         permit: names the permit, where there is one.
     """
 
     wait: float
     epoch: str
     pause: float
+    permit: str
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who shares the quota.
+
+    Attributes:
+        workers: how many processes.
+        place: one's own among them, from 0.
+    """
+
     workers: int
     place: int
-    permit: str
 
 
 class Shared:
@@ -109,41 +101,48 @@ class Shared:
         )
         self._second_limit = max(1, int(windows.per_second))
         self._second_window = _micro(windows.second * (1 + quota.SECOND_GUARD))
-        self._figures = [
+        self._figures: list[str | int | float] = [
             *(_micro(seconds) for seconds in (pace.interval, pace.slack)),
             self._second_limit,
             self._second_window,
             windows.per_account_minute,
             _micro(windows.minute * (1 + quota.MINUTE_GUARD)),
             *(_micro(seconds) for seconds in (QUIET_SECONDS, HORIZON_SECONDS, reserve_seconds)),
-            *(_micro(seconds) for seconds in (SILENT_SECONDS, FORGET_SECONDS)),
-            quota.ALONE_SHARE,
             quota.LEAST_RAMP_SHARE,
             _micro(GUARD_LIFE_SECONDS),
             round(KEEP_SECONDS * 1000),
         ]
         self._client = connect(url)
-        self._permit, self._punish, self._depart = (
+        self._permit, self._punish, self._depart, self._hello = (
             self._client.register_script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
-            for name in ("permit.lua", "punish.lua", "depart.lua")
+            for name in ("permit.lua", "punish.lua", "depart.lua", "hello.lua")
         )
 
-    def permit(self, asker: Asker, *, lane: str, call: str, account: str) -> Answer | None:
-        """Ask for one permit; one round trip."""
-        keys = [STATE, SECOND, f"{PREFIX}account:{call}:{account}", EXPECTED, WORKERS]
-        asked: list[str | int | float] = [
-            lane,
-            asker.worker,
-            asker.epoch,
-            int(asker.was_alone),
-            int(asker.hello),
-            *self._figures,
-        ]
+    def permit(self, *, lane: str, call: str, account: str, epoch: str, was_alone: bool) -> Answer | None:
+        """Ask for one permit; one round trip.
+
+        Args:
+            lane: `refresh` or `pull`.
+            call: path of the call.
+            account: whose call it is.
+            epoch: which life of Redis's memory this process last spoke to; empty where none.
+            was_alone: True where it gave permits of its own since.
+        """
+        keys = [STATE, SECOND, f"{PREFIX}account:{call}:{account}", EXPECTED]
         try:
-            wait, epoch, pause, workers, place, permit = self._permit(keys, asked)
+            wait, answered, pause, permit = self._permit(keys, [lane, epoch, int(was_alone), *self._figures])
         except (redis.RedisError, OSError):
             return None
-        return Answer(int(wait) / 1e6, str(epoch), int(pause) / 1e6, int(workers), int(place), str(permit))
+        return Answer(int(wait) / 1e6, str(answered), int(pause) / 1e6, str(permit))
+
+    def hello(self, worker: str) -> Roster | None:
+        """Say that a worker is there."""
+        figures = [_micro(SILENT_SECONDS), _micro(FORGET_SECONDS), quota.ALONE_SHARE, round(KEEP_SECONDS * 1000)]
+        try:
+            workers, place = self._hello([STATE, WORKERS], [worker, *figures])
+        except (redis.RedisError, OSError):
+            return None
+        return Roster(int(workers), int(place))
 
     def depart(self, permit: str) -> float | None:
         """Let a permit count from now on; return 0, or the seconds to wait before it is used."""

@@ -1,0 +1,26 @@
+-- A worker says that it is there, and hears how many there are and its place among them.
+--
+-- One that has not been heard for a while may be one that cannot reach Redis and spends its own share of the quota, so
+-- that share is taken off the pace until it is heard again, or forgotten.
+--
+-- KEYS: 1 state (hash), 2 workers (sorted set, by when they were last heard)
+-- ARGV: 1 the worker, 2 silent after, 3 forgotten after (microseconds), 4 the part of the quota that is spent by workers
+--       without Redis, 5 milliseconds to keep the state
+
+local worker, forget_after = ARGV[1], tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+redis.call('ZADD', KEYS[2], string.format('%.0f', now), worker)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - forget_after)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], now + forget_after, '+inf') -- Redis's clock was set back
+redis.call('PEXPIRE', KEYS[2], math.ceil(forget_after / 1000))
+
+local heard = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+local workers, place, silent = #heard / 2, 0, 0
+for i = 1, #heard, 2 do
+  if heard[i] < worker then place = place + 1 end
+  if tonumber(heard[i + 1]) < now - tonumber(ARGV[2]) then silent = silent + 1 end
+end
+redis.call('HSET', KEYS[1], 'share', tostring(1 - tonumber(ARGV[4]) * silent / workers))
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+return {workers, place}
