@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -152,7 +153,8 @@ def work(job: dict[str, Any]) -> None:
     tape = Tape(Path(job["tape"]))
     tape.write("born")
     services = TapedServices(load_settings(os.environ, dotenv=None), tape)
-    signal.signal(signal.SIGTERM, lambda *_: services.stop.set())
+    # Set by a thread: the handler interrupts the main thread, which may hold the event's own lock.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=services.stop.set).start())
     try:
         Driver(services, tape).run(job["steps"])
     finally:
