@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 KINDS: Final = (".png", ".svg", ".pdf")
 POINTS: Final = 720
 """Most points of a line: more would be finer than the picture."""
+LEGEND_ROOM: Final = 1.2
+"""How much higher than its highest line a picture is, so that the legend hides nothing."""
 HOUR: Final = 3600
 DAY: Final = 86_400
 BLUE, GREEN, GREY, RED, AMBER = "#1f5fa8", "#7fb069", "#777777", "#b3261e", "#d98e04"
@@ -112,12 +114,20 @@ def _sheet(panels: int) -> tuple[Any, Sequence[Any]]:
 
 def _finish(figure: Any, planes: Sequence[Any], path: Path, *, legend: str = "upper left") -> None:
     for plane in planes:
-        plane.set_ylim(bottom=0)
+        highest = plane.get_ylim()[1] if plane.dataLim.ymax > 0 else 1.0
+        plane.set_ylim(bottom=0, top=LEGEND_ROOM * highest)
         plane.margins(x=0)
         plane.grid(visible=True, alpha=0.25)
-        plane.legend(loc=legend, fontsize=8, frameon=False)
-        plane.yaxis.set_major_formatter("{x:,g}")
+        plane.legend(loc=legend, fontsize=8, frameon=False, ncols=4)
+        plane.yaxis.set_major_locator(_whole_numbers())
+        plane.yaxis.set_major_formatter("{x:,.0f}")
     figure.savefig(path)
+
+
+def _whole_numbers() -> Any:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415 - an extra, slow to load
+
+    return MaxNLocator(nbins=6, integer=True)
 
 
 def _width(count: int) -> int:
