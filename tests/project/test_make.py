@@ -46,10 +46,10 @@ def test_an_old_python_is_refused_in_one_line(root: Path, tmp_path: Path) -> Non
     assert not (tmp_path / ".venv").exists()
 
 
-def test_the_pipeline_calls_check_and_test(root: Path) -> None:
-    """.ci/run is strict about errors and runs at least these two."""
+def test_the_pipeline_calls_check_test_and_chaos(root: Path) -> None:
+    """.ci/run is strict about errors and runs from the quickest to the slowest."""
     text = (root / ".ci/run").read_text(encoding="utf-8")
 
     assert "set -euo pipefail" in text
-    assert re.findall(r"^run (\w+)$", text, re.MULTILINE) == ["check", "test"]
+    assert re.findall(r"^run (\w+)$", text, re.MULTILINE) == ["check", "test", "chaos"]
     assert (root / ".ci/run").stat().st_mode & 0o111
