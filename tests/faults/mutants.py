@@ -1,0 +1,350 @@
+"""Deliberate bugs, each with the tests that must turn red; `python -m tests.faults.mutants` plants them one by one.
+
+Each is planted into a copy of the tree and only its own tests are run there, two copies at a time. A bug that no test
+notices survives: then the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from tests.faults.workers import REPOSITORY
+
+SEATS: Final = 2
+TESTS_FAILED: Final = 1
+LONGEST_SECONDS: Final = 240
+KILL_POINTS: Final = "tests/faults/test_kill_points.py::test_a_kill_ends_as_the_page_says_and_loses_no_journaled_pair"
+RACES: Final = "tests/faults/test_fault_races.py"
+DATABASE: Final = "tests/faults/test_fault_database.py"
+REFRESH: Final = "tests/worker/test_refresh.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One deliberate bug.
+
+    Attributes:
+        name: what is wrong with it, in a few words.
+        path: the module it is planted into.
+        edits: texts that stand once in the module, and what takes their places.
+        tests: ids of the tests that must turn red.
+    """
+
+    name: str
+    path: str
+    edits: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...]
+
+
+MUTANTS: Final = (
+    Mutant(
+        "no journal",
+        "worker/calling.py",
+        (("return self._journal.append(entry), True", "return None, True"),),
+        (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
+    ),
+    Mutant(
+        "commit before journal",
+        "worker/calling.py",
+        (
+            (
+                "return self._journal.append(entry), True",
+                "threading.Timer(1.0, self._journal.append, (entry,)).start(); return None, True",
+            ),
+            ("import time\n", "import threading\nimport time\n"),
+        ),
+        (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
+    ),
+    Mutant(
+        "journal record released before the commit",
+        "worker/calling.py",
+        (
+            (
+                "        answer, error = self._read(raw)\n",
+                "        answer, error = self._read(raw)\n        if record: self._journal.release(record)\n",
+            ),
+        ),
+        (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
+    ),
+    Mutant(
+        "journal not synced before the answer is read",
+        "worker/vault/journal_writer.py",
+        (("            segment.sync(number)\n", "            pass\n"),),
+        ("tests/vault/test_journal.py::test_a_failed_sync_moves_the_answer_to_a_new_file",),
+    ),
+    Mutant(
+        "strict fencing: a pair of an older attempt is refused",
+        "worker/store/saving.py",
+        (("        if grant is None:\n", "        if grant is None or grant.generation != generation:\n"),),
+        (f"{RACES}::test_a_worker_that_stood_still_after_sending_still_stores_its_pair[sqlite-strict]",),
+    ),
+    Mutant(
+        "last writer wins: the pointer may move back",
+        "worker/store/saving.py",
+        (
+            ("grant.consent == consent and grant.pair_generation < generation and", "grant.consent == consent and"),
+            (
+                ".where(GRANTS.c.id == grant_id, GRANTS.c.pair_generation < generation)",
+                ".where(GRANTS.c.id == grant_id)",
+            ),
+        ),
+        (
+            "tests/store/test_store_saving.py::test_an_older_pair_is_kept_and_never_takes_the_place_of_a_newer_one[sqlite]",
+        ),
+    ),
+    Mutant(
+        "an attempt in doubt is retried twice",
+        "worker/ladder.py",
+        (
+            (
+                "            climb.calls.append(self._caller.call(climb.claim, climb.won_at, token))\n",
+                (
+                    "            for _ in range(2):\n"
+                    "                climb.calls.append(self._caller.call(climb.claim, climb.won_at, token))\n"
+                ),
+            ),
+        ),
+        (f"{REFRESH}::test_a_lost_answer_under_strict_rotation_keeps_the_old_access_token_in_service[sqlite]",),
+    ),
+    Mutant(
+        "a lease shorter than the deadline is taken",
+        "worker/settings.py",
+        (("    if settings.lease_seconds < needed:\n", "    if settings.lease_seconds < 0 * needed:\n"),),
+        ("tests/worker/test_settings.py::test_contradictions_and_bad_values_are_refused",),
+    ),
+    Mutant(
+        "the lease is not looked at before sending",
+        "worker/calling.py",
+        (
+            (
+                "        if claim.lease_until - claim.claimed_at <",
+                "        if False and claim.lease_until - claim.claimed_at <",
+            ),
+        ),
+        (f"{RACES}::test_a_worker_that_stood_still_before_sending_sends_nothing[sqlite]",),
+    ),
+    Mutant(
+        "a held lease is not respected",
+        "worker/store/rows.py",
+        (
+            (
+                "    return or_(GRANTS.c.lease_until.is_(None), GRANTS.c.lease_until <= now())",
+                "    return or_(GRANTS.c.lease_until.is_(None), GRANTS.c.lease_until.is_not(None))",
+            ),
+        ),
+        ("tests/store/test_store_claims.py::test_a_held_lease_is_respected_even_by_force[sqlite]",),
+    ),
+    Mutant(
+        "5xx counts as not sent",
+        "worker/tiktok/envelope.py",
+        (
+            (
+                "    if status is None or status >= FIRST_TROUBLE or not raw.complete:\n",
+                (
+                    "    if status is not None and status >= FIRST_TROUBLE:\n"
+                    "        from worker.errors import NotSentError\n"
+                    '        raise NotSentError("not sent", call=raw.call)\n'
+                    "    if status is None or status >= FIRST_TROUBLE or not raw.complete:\n"
+                ),
+            ),
+        ),
+        (f"{REFRESH}::test_an_unusable_answer_is_in_doubt_and_never_a_verdict_on_the_creator[sqlite-502]",),
+    ),
+    Mutant(
+        "a wrong app secret marks the creator",
+        "worker/policy/verdicts.py",
+        (
+            (
+                '        return Verdict(Action.RETRY, "stopped", retry, failed=False, reason=word)',
+                '        return Verdict(Action.ASK, "refused", retry, failed=True, reason=word)',
+            ),
+        ),
+        (
+            f"{REFRESH}::test_a_wrong_app_secret_stops_the_app_and_marks_nobody[sqlite]",
+            "tests/policy/test_verdicts.py",
+        ),
+    ),
+    Mutant(
+        "a mass refusal does not stop the app",
+        "worker/policy/verdicts.py",
+        (("    if evidence.refused >= FEWEST_REFUSALS and", "    if evidence.refused < 0 and"),),
+        (
+            "tests/faults/test_fault_fleet.py::test_many_creators_gone_at_once_stop_the_app_before_anybody_is_asked[sqlite]",
+        ),
+    ),
+    Mutant(
+        "a creator is asked at the first refusal",
+        "worker/policy/verdicts.py",
+        (("    if not standing.suspect:\n", "    if False and not standing.suspect:\n"),),
+        (f"{REFRESH}::test_a_revoked_creator_is_asked_exactly_once_and_after_a_second_look[sqlite]",),
+    ),
+    Mutant(
+        "no consent check: pairs of an older consent are tried",
+        "worker/store/claims.py",
+        (("PAIRS.c.consent == won.consent, ", ""),),
+        ("tests/store/test_store_claims.py::test_a_claim_brings_every_kept_pair_of_its_consent_newest_first[sqlite]",),
+    ),
+    Mutant(
+        "a verdict on an older state is carried out",
+        "worker/store/verdicts.py",
+        (
+            (
+                "    return and_(GRANTS.c.pair_generation == claim.pair_generation, ~other)",
+                "    return or_(GRANTS.c.id > 0, other)",
+            ),
+        ),
+        ("tests/store/test_store_verdicts.py::test_a_verdict_is_void_when_a_late_pair_came_during_the_attempt",),
+    ),
+    Mutant(
+        "another creator's pair is stored",
+        "worker/settlement.py",
+        (("        if answer.creator_id != attempt.creator_id:\n", "        if not answer.creator_id:\n"),),
+        (f"{REFRESH}::test_a_pair_of_another_creator_is_never_stored[sqlite]",),
+    ),
+    Mutant(
+        "redirects are followed",
+        "worker/tiktok/transport.py",
+        (
+            ("allow_redirects=False", "allow_redirects=True"),
+            (
+                "    def get_redirect_target(self, _resp: requests.Response) -> None:\n",
+                "    def _not_used(self, _resp: requests.Response) -> None:\n",
+            ),
+        ),
+        ("tests/tiktok/test_tiktok_transport.py::test_redirect_is_not_followed_and_marks_no_creator",),
+    ),
+    Mutant(
+        "the body is logged",
+        "worker/calling.py",
+        (
+            (
+                "        answer, error = self._read(raw)\n",
+                "        answer, error = self._read(raw)\n        print(raw.body)\n",
+            ),
+        ),
+        (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
+    ),
+    Mutant(
+        "refreshes are not spread",
+        "worker/policy/renewal.py",
+        (("    return (number * GOLDEN_RATIO_FRACTION) % 1.0", "    return 0.5"),),
+        ("tests/policy/test_renewal.py",),
+    ),
+    Mutant(
+        "an answer in a living worker's journal is asked for again",
+        "worker/vault/journal.py",
+        (("        return not wanted.isdisjoint(", "        return False and not wanted.isdisjoint("),),
+        (f"{DATABASE}::test_an_answer_that_a_living_worker_holds_is_not_asked_for_again[sqlite]",),
+    ),
+    Mutant(
+        "one refused row ends the replay",
+        "worker/upkeep.py",
+        (("                self._store.ping()\n", "                raise\n"),),
+        (f"{DATABASE}::test_a_refused_row_does_not_hold_up_the_journals_of_the_dead[sqlite]",),
+    ),
+    Mutant(
+        "nothing ends the attempts of the dead",
+        "worker/upkeep.py",
+        (("        stale = self._store.stale_attempts(BATCH)\n", "        stale = self._store.stale_attempts(0)\n"),),
+        (f"{KILL_POINTS}[sqlite-post_claim-strict]",),
+    ),
+)
+
+
+def planted(mutant: Mutant, text: str) -> str:
+    """Return a module's text with the bug in it.
+
+    Raises:
+        ValueError: one of its texts does not stand exactly once in the module, which has changed.
+    """
+    for old, new in mutant.edits:
+        if text.count(old) != 1:
+            raise ValueError(f"{mutant.name}: {old.strip()!r} stands {text.count(old)} times in {mutant.path}")
+        text = text.replace(old, new)
+    return text
+
+
+def is_killed(mutant: Mutant, folder: Path) -> tuple[bool, str]:
+    """Plant a mutant into a fresh copy of the tree and run its tests there; return whether they turned red."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    for name in filter(None, tracked.stdout.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    target = folder / mutant.path
+    target.write_text(planted(mutant, target.read_text(encoding="utf-8")), encoding="utf-8")
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-m",
+            "",
+            "-p",
+            "no:cacheprovider",
+            "--timeout",
+            "100",
+            *mutant.tests,
+        ],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=LONGEST_SECONDS,
+        check=False,
+    )
+    red = run.returncode == TESTS_FAILED and "FAILED" in run.stdout
+    return red, "" if red else run.stdout[-1500:] + run.stderr[-500:]
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", help="parts of names; all mutants by default")
+    chosen = parser.parse_args().names
+    mutants = [each for each in MUTANTS if not chosen or any(part in each.name for part in chosen)]
+    table = Table("bug", "planted in", "tests", "verdict")
+    console, began, survivors = Console(), time.monotonic(), []
+    with Progress(console=console) as progress, tempfile.TemporaryDirectory(prefix="evertoken-mutants-") as folder:
+        task = progress.add_task("mutants", total=len(mutants))
+
+        def judge(number: int) -> tuple[bool, str]:
+            seat = Path(folder, str(number))
+            seat.mkdir()
+            verdict = is_killed(mutants[number], seat)
+            shutil.rmtree(seat)
+            progress.advance(task)
+            return verdict
+
+        with ThreadPoolExecutor(SEATS) as pool:
+            verdicts = list(pool.map(judge, range(len(mutants))))
+    for mutant, (killed, said) in zip(mutants, verdicts, strict=True):
+        tests = "\n".join(test.rsplit("/", 1)[-1].split("::", 1)[0] for test in mutant.tests)
+        table.add_row(mutant.name, mutant.path, tests, "killed" if killed else "[red]SURVIVED[/]")
+        if not killed:
+            survivors.append(said)
+    console.print(table)
+    console.print(f"{len(mutants)} bugs, {len(survivors)} survived, {time.monotonic() - began:.0f} s")
+    for said in survivors:
+        console.print(said, highlight=False, markup=False)
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
