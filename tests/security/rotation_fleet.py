@@ -12,6 +12,7 @@ from tests.support.world import World
 from worker.errors import NotFoundError, SealError, StoreUnavailableError
 from worker.presence import Presence
 from worker.services import Services
+from worker.store import GrantView
 from worker.telemetry import Fact
 from worker.vault.keyring_text import KeyringText
 
@@ -42,6 +43,11 @@ class Worker:
         self._presence.leave()
         self.services.close()
 
+    def refresh(self, grant: GrantView) -> None:
+        """Refresh a grant now, and store its pair with this worker's keys."""
+        outcome = self.services.refresher.refresh(grant.grant_id, force=True)
+        assert outcome.kind == "refreshed", outcome
+
     def _work(self) -> None:
         services = self.services
         while not self._ending.wait(LOOK_SECONDS):
@@ -49,11 +55,12 @@ class Worker:
                 services.refresher.refresh_all([grant.grant_id for grant in services.store.due(BATCH)])
                 grants = services.store.grants(limit=100)
                 for grant in random.sample(grants, min(len(grants), READ_AT_ONCE)):
-                    self._read(grant.creator_id)
+                    self.read(grant.creator_id)
             except StoreUnavailableError:
                 continue  # as a task's next scan does
 
-    def _read(self, creator_id: str) -> None:
+    def read(self, creator_id: str) -> None:
+        """Open the access token of a creator, and count it."""
         try:
             self.services.tokens.access_token(creator_id)
         except SealError as error:
@@ -82,13 +89,20 @@ class Fleet:
         path.write_text(keyring)
         self._workers = [self._new() for _ in range(size)]
 
-    def deploy(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """Give every worker the keyring as it is in the file, one after the other, with time between."""
+    def deploy(self, extra: GrantView | None = None) -> None:
+        """Give every worker the keyring as it is in the file, one after the other.
+
+        Args:
+            extra: a grant that each new worker refreshes and all workers then read, while some have the old keyring.
+        """
         for number, worker in enumerate(self._workers):
             worker.end()
             self.ended.append(worker)
             self._workers[number] = self._new()
-            meanwhile()
+            if extra is not None:
+                self._workers[number].refresh(extra)
+                for each in self._workers:
+                    each.read(extra.creator_id)
 
     def change(self, change: Callable[[KeyringText], KeyringText]) -> KeyringText:
         """Change the keyring's file."""
