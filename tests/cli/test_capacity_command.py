@@ -12,8 +12,9 @@ from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
-from worker.cli import capacity_simulate, pictures
+from worker.cli import capacity_simulate, output, pictures
 from worker.cli.capacity import capacity
+from worker.cli.capacity_fleet import headroom
 from worker.errors import UsageError
 from worker.policy.scenarios import SCENARIOS
 from worker.store import NewConsent, Store
@@ -166,6 +167,21 @@ def test_the_fleet_in_the_database_is_counted_with_its_own_lives(fleet: Store, b
     assert all(hour["waiting"] == 0 for hour in ahead)
     assert (bare / "load.png").read_bytes().startswith(PNG)
     assert "Refreshes of the next 24 hours" in run().stdout
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("count", "state"), [(10, "ok"), (40, "warn"), (100, "fail")])
+def test_the_doctor_tells_the_headroom(fleet: Store, monkeypatch: pytest.MonkeyPatch, count: int, state: str) -> None:
+    """Below a headroom of two it warns, and it fails, with numbers, where the fleet does not fit."""
+    monkeypatch.setenv("EVERTOKEN_QUOTA_PER_MINUTE", "1")
+    monkeypatch.setenv("EVERTOKEN_RENEW_AT", "0.5")
+    keep(fleet, count, life=timedelta(hours=4), within=timedelta(hours=1))
+
+    with output.services() as services:
+        found = headroom(services)
+
+    assert (found.check, found.state) == ("capacity", state)
+    assert "requests a minute" in found.detail
 
 
 @pytest.mark.usefixtures("fleet")

@@ -444,6 +444,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str) -> None:
         "journal": states["journal"],  # a warning where tests run on a file system in memory
         "brake": "ok",
         "grants": "ok",
+        "capacity": "ok",
         "notices": "ok",
         "redis": "ok",
         "workers": "fail",

@@ -101,20 +101,15 @@ def _settings(*, needed: bool) -> Settings | None:
 def _fleet(creators: int | None, lifetime: float | None) -> tuple[tuple[Crowd, ...], list[Due] | None]:
     """Return the fleet that was asked about, or the one in the database and when it is due."""
     from worker.policy.capacity import Crowd  # noqa: PLC0415 - Celery loads this module on every start
-    from worker.policy.forecast import Due  # noqa: PLC0415 - as above
 
     if creators is not None:
         return (Crowd(creators, lifetime or DAY),), None
     if lifetime is not None:
         raise UsageError("--lifetime goes with --creators; the lives of a stored fleet are those that TikTok gave")
+    from worker.cli.capacity_fleet import stored_fleet  # noqa: PLC0415 - as above
+
     with output.services() as services:
-        load = services.store.load(slice_seconds=SLICE_SECONDS)
-    counts: dict[float, int] = {}
-    for part in load:
-        life = float(max(part.life_seconds, 60))
-        counts[life] = counts.get(life, 0) + part.grants
-    crowds = tuple(Crowd(count, life) for life, count in sorted(counts.items()))
-    return crowds, [Due(float(max(part.life_seconds, 60)), part.slice, part.grants) for part in load]
+        return stored_fleet(services, slice_seconds=SLICE_SECONDS)
 
 
 def _quota(settings: Settings | None, qps: float | None, qpm: float | None) -> tuple[float, float]:

@@ -41,12 +41,15 @@ def guarded(check: str, look: Callable[[], Finding]) -> Finding:
 
 def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """Yield name and function of each check; nothing has run yet."""
+    from worker.cli.capacity_fleet import headroom  # noqa: PLC0415 - Celery loads the doctor on every start
+
     yield "database", lambda: database(services)
     yield "clock", lambda: clock(services)
     yield "keyring", lambda: keyring(services)
     yield "journal", lambda: journal(services)
     yield "brake", lambda: brake(services)
     yield "grants", lambda: grants(services)
+    yield "capacity", lambda: headroom(services)
     yield "notices", lambda: notices(services)
 
 

@@ -75,7 +75,7 @@ SCENARIOS: Final = {
         ),
         Scenario(
             "outage-12h",
-            "TikTok is down for twelve hours, two days after the import",
+            "TikTok is down for twelve hours, after two days",
             creators=MILLION,
             seconds=6 * DAY,
             looked_at=2 * DAY,
@@ -83,7 +83,7 @@ SCENARIOS: Final = {
         ),
         Scenario(
             "lifetimes-cut",
-            "TikTok gives two hours in place of twenty-four, from the second day on",
+            "tokens live two hours in place of twenty-four, after two days",
             creators=100_000,
             seconds=4 * DAY,
             looked_at=2 * DAY,
@@ -91,7 +91,7 @@ SCENARIOS: Final = {
         ),
         Scenario(
             "quota-halved",
-            "the app loses half of its quota on the second day",
+            "the app loses half of its quota after two days",
             creators=MILLION,
             seconds=4 * DAY,
             looked_at=2 * DAY,
@@ -99,7 +99,7 @@ SCENARIOS: Final = {
         ),
         Scenario(
             "one-year-cliff",
-            "a fleet that was authorized within one day comes to the end of its consents, a year later",
+            "consents that were all given within one day end, a year later",
             creators=MILLION,
             seconds=YEAR + 5 * DAY,
             looked_at=DAY,
