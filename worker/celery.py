@@ -7,18 +7,22 @@ first, and what is wrong is said in one line.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 from celery import Celery, Task, bootsteps, signals
 from celery.beat import Scheduler
+from celery.exceptions import CeleryError
 from kombu.exceptions import OperationalError
 
 import celeryconfig
 from worker.errors import ConfigurationError, EvertokenError
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
+from worker.silence import dump_stacks_on_signal, install_last_words, keep_memory_private, refuse_debug_switches
 from worker.telemetry import Fact, configure_logging, log_fact, serve_metrics
 
 WRONG_USE: Final = 2
@@ -26,12 +30,31 @@ NOT_READY: Final = 1
 POOLS: Final = {"thread": "threads", "solo": "solo", "prefork": "prefork"}
 """Modules of the pools that are offered; gevent and eventlet patch what the database drivers stand on."""
 TOUCH_SECONDS: Final = 1.0
+LOGLEVEL: Final = re.compile(r"--loglevel\b|-l[A-Za-z]")
+
+
+class TaskCrashError(EvertokenError):
+    """A task ended in an exception that nobody foresaw; Flower and events get its kind, and the log its traceback."""
 
 
 class EvertokenTask(Task):  # type: ignore[misc]  # celery ships no types
-    """A task whose foreseen failures are one line in the log: the next scan finds its rows again."""
+    """A task whose foreseen failures are one line in the log: the next scan finds its rows again.
+
+    What was not foreseen is told here, redacted, since the text of a foreign exception may hold anything.
+    """
 
     throws = (EvertokenError,)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the task."""
+        try:
+            return self.run(*args, **kwargs)
+        except (EvertokenError, CeleryError):
+            raise
+        except Exception as error:
+            logging.getLogger("evertoken").exception("task.crashed")
+            crash = TaskCrashError(f"{self.name} ended in {type(error).__name__}; the worker's log tells more")
+        raise crash
 
 
 app = Celery("evertoken", task_cls=EvertokenTask)
@@ -58,16 +81,27 @@ def refuse(problem: EvertokenError | str) -> None:
 
 @signals.setup_logging.connect
 def set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
-    """Send all log lines through our own formatter; Celery then leaves logging alone."""
-    level = "DEBUG" if loglevel in {"DEBUG", logging.DEBUG} else celeryconfig.settings.log_level
-    configure_logging(log_format=celeryconfig.settings.log_format, level=level)
+    """Send all log lines through our own formatter; Celery then leaves logging alone.
+
+    Args:
+        loglevel: Celery's level; it counts only where it was given, since Celery's default is not ours.
+    """
+    given = any(argument == "-l" or LOGLEVEL.match(argument) for argument in sys.argv[1:])
+    level = loglevel if given and loglevel is not None else celeryconfig.settings.log_level
+    configure_logging(
+        log_format=celeryconfig.settings.log_format,
+        level=logging.getLevelName(level) if isinstance(level, int) else level.upper(),
+    )
 
 
 @signals.celeryd_init.connect
 def refuse_bad_settings(**_: Any) -> None:
-    """Refuse to start a worker without settings that make sense."""
+    """Refuse to start a worker without settings that make sense, or with debug switches beside real tokens."""
+    keep_memory_private()
+    install_last_words()
     try:
-        load_settings()
+        if not load_settings().sandboxed:
+            refuse_debug_switches(os.environ)
     except ConfigurationError as error:
         refuse(error)
 
@@ -75,6 +109,8 @@ def refuse_bad_settings(**_: Any) -> None:
 @signals.beat_init.connect
 def refuse_bad_settings_of_beat(**_: Any) -> None:
     """Refuse to start beat likewise."""
+    keep_memory_private()
+    install_last_words()
     if celeryconfig.settings_problem is not None:
         refuse(celeryconfig.settings_problem)
 
@@ -139,7 +175,8 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
         self.timer: Any = None
 
     def start(self, parent: Any) -> None:
-        """Begin to touch."""
+        """Begin to touch, and answer SIGUSR1 in Celery's place, which has set its own answer up by now."""
+        dump_stacks_on_signal()
         self.timer = parent.timer.call_repeatedly(TOUCH_SECONDS, touch, (self.name,), priority=10)
 
     def stop(self, parent: Any) -> None:

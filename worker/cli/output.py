@@ -6,6 +6,7 @@ Exit status 0: done. 1: a finding, such as something unhealthy or not there. 2: 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -102,10 +103,19 @@ def services(*, changes_pairs: bool = False) -> Iterator[Services]:
         NotReadyError, JournalError: what a command that changes pairs stands on is not as needed.
     """
     from worker.services import build_services  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.silence import (  # noqa: PLC0415 - as above
+        install_last_words,
+        keep_memory_private,
+        refuse_debug_switches,
+    )
     from worker.telemetry import configure_logging  # noqa: PLC0415 - as above
 
     read = settings()
     configure_logging(log_format="console", level="WARNING")
+    keep_memory_private()
+    install_last_words()
+    if changes_pairs and not read.sandboxed:
+        refuse_debug_switches(os.environ)
     built = build_services(read)
     try:
         if changes_pairs:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
 
 from worker.telemetry.facts import Fact
 from worker.vault.redaction import redact_event
+
+LINE_LIMIT: Final = 16_384
+"""Letters of a line; each text in it has a limit of its own already."""
+KEPT: Final = ("event", "level", "logger", "timestamp")
 
 
 def configure_logging(*, log_format: Literal["json", "console"], level: str) -> None:
@@ -31,13 +35,15 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str) -> 
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(default=str)
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _Bounded(renderer)],
         )
     )
     root = logging.getLogger()
@@ -46,6 +52,8 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str) -> 
     # These speak of connections and headers at DEBUG, and of every task at INFO; our facts tell more in fewer lines.
     for name in ("urllib3", "requests", "amqp", "kombu", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
+    # At INFO it echoes every statement, at DEBUG every row, sealed bytes included.
+    logging.getLogger("sqlalchemy").setLevel(max(logging.WARNING, logging.getLevelName(level)))
     if level != "DEBUG":
         for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
@@ -55,6 +63,20 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str) -> 
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+class _Bounded:
+    """Renders an event; one that would become a long line is told without its fields."""
+
+    def __init__(self, renderer: structlog.typing.Processor) -> None:
+        self._render = renderer
+
+    def __call__(self, logger: Any, name: str, event: MutableMapping[str, Any]) -> Any:
+        line = self._render(logger, name, dict(event))
+        if len(line) <= LINE_LIMIT:
+            return line
+        kept = {key: event[key] for key in KEPT if key in event}
+        return self._render(logger, name, kept | {"left_out": f"{len(event) - len(kept)} fields, {len(line)} letters"})
 
 
 def log_fact(fact: Fact) -> None:

@@ -1,0 +1,123 @@
+"""Log lines: one line an event, redacted, bounded, without control characters, whatever a library logs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+START = """
+import logging, sys
+from worker.telemetry import Fact, configure_logging, log_fact
+configure_logging(log_format=sys.argv[1], level=sys.argv[2])
+log = logging.getLogger("some.library")
+"""
+
+
+def logged(script: str, *, form: str = "json", level: str = "INFO") -> str:
+    """Run a script after the start of logging and return what it wrote on standard error."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", START + script, form, level],
+        cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == ""
+    return ended.stderr
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    """Return JSON lines."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_fact_and_a_librarys_line_look_alike() -> None:
+    """Ours and theirs are JSON objects with a level, a logger and a time."""
+    ours, theirs = events(logged('log_fact(Fact("a.fact", {"grant_id": 3})); log.warning("said %s", "this")'))
+
+    assert (ours["event"], ours["grant_id"], ours["level"], ours["logger"]) == ("a.fact", 3, "info", "evertoken")
+    assert (theirs["event"], theirs["level"], theirs["logger"]) == ("said this", "warning", "some.library")
+    assert ours["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        'log.warning("act.CANARY%s rft.%s", "secret123456", "CANARYsecret")',
+        'log_fact(Fact("x", {"access_token": "CANARY", "reason": "client_secret=CANARY&x=1"}))',
+        'log.warning("%r", {"refresh_token": "CANARY", "nested": [{"auth_code": "CANARY"}]})',
+    ],
+)
+def test_what_looks_like_a_secret_is_hidden(form: str, call: str) -> None:
+    """The second line of defence holds for both forms, our facts and foreign lines."""
+    text = logged(call, form=form)
+
+    assert "CANARY" not in text
+    assert text.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_text_forges_a_line(form: str) -> None:
+    """Line ends and terminal escapes in what others send become spaces or nothing."""
+    forged = '{"event": "refresh.saved"}'
+    text = logged(
+        f"log.warning('one\\r\\n{forged}\\x1b[2J\\x00\\u2028two\\x85three'); "
+        f"log_fact(Fact('x', {{'reason': 'a\\n{forged}\\x07b'}}))",
+        form=form,
+    )
+
+    assert len(text.splitlines()) == 2
+    assert not any(ord(letter) < 32 and letter != "\n" for letter in text)
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_is_bounded(form: str) -> None:
+    """A text of a megabyte is cut, and so is an event of very many fields, which is told without them."""
+    text = logged(
+        "log.warning('y' * 1_000_000); log_fact(Fact('many.fields', {f'f{n}': 'z' * 100 for n in range(5000)}))",
+        form=form,
+    )
+    first, second = text.splitlines()
+
+    assert len(first) < 3_000
+    assert "more characters" in first
+    assert len(second) < 1_000
+    assert "many.fields" in second
+    assert "5004 fields" in second or "fields, " in second
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_an_exception_is_told_without_values(form: str) -> None:
+    """A traceback has places and kinds, and neither the variables of frames nor the secrets of texts."""
+    text = logged(
+        "def deep(value):\n"
+        "    hidden = 'CAN' + 'ARY in a variable'\n"
+        "    raise ValueError('password=' + value)\n"
+        "try:\n"
+        "    deep('CAN' + 'ARY')\n"
+        "except ValueError:\n"
+        "    log.exception('it broke')\n",
+        form=form,
+    )
+
+    assert "CANARY" not in text
+    assert "in deep" in text
+    assert "ValueError" in text
+
+
+def test_no_statement_is_echoed_at_debug_level() -> None:
+    """SQLAlchemy would log each statement, and at DEBUG each row with its sealed bytes."""
+    text = logged(
+        "from sqlalchemy import create_engine, text\n"
+        "with create_engine('sqlite://').connect() as connection:\n"
+        "    connection.execute(text('SELECT 12345678'))\n",
+        level="DEBUG",
+    )
+
+    assert "12345678" not in text
+    assert "SELECT" not in text
