@@ -1,16 +1,20 @@
-"""No answer, however malformed, gets an exception outside the error tree out of the reader, or a secret into a text.
+"""No answer, however malformed, gets an exception outside the error tree out of the client, or a secret into a text.
 
-300 examples each; 10,000 with EVERTOKEN_TEST_EXAMPLES=thorough.
+300 examples each; in the slower suite 10,000 each, and everywhere with EVERTOKEN_TEST_EXAMPLES=thorough.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import traceback
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hypothesis import example, given
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from worker.errors import TikTokError
@@ -27,6 +31,9 @@ from worker.tiktok.codes import CODES
 from worker.tiktok.envelope import open_envelope
 from worker.tiktok.reads import read_account_data, read_token_info
 from worker.vault import Token
+
+if TYPE_CHECKING:
+    from tests.tiktok.conftest import Client, Servers
 
 SENT = ("CANARYsecret5f6e7d8c", "rft.CANARYold1a2b3c")
 BROUGHT = ("act.CANARYnew9z8y", "rft.CANARYnew7x6w")
@@ -77,6 +84,18 @@ BODIES = st.one_of(
     st.binary(max_size=200),
     st.binary(max_size=100).map(lambda rest: b"\x1f\x8b\x08" + rest),
 )
+HEADERS = (
+    b"Location: http://localhost:1/",
+    b"Content-Encoding: gzip",
+    b"Transfer-Encoding: chunked",
+    b"Set-Cookie: rft=" + SENT[1].encode(),
+    b"Retry-After: " + SENT[0].encode(),
+    b'{"access_token": "' + BROUGHT[0].encode() + b'"}',
+)
+EXAMPLES = [
+    pytest.param(300, id="300"),
+    pytest.param(10_000, id="10000", marks=[pytest.mark.slow_suite, pytest.mark.timeout(900)]),
+]
 CALLS = st.sampled_from([EXCHANGE_CALL, REFRESH_CALL, ACCOUNT_CALL, TOKEN_INFO_CALL])
 STATUSES = st.one_of(st.none(), st.just(200), st.integers(100, 999))
 NOW = st.one_of(st.none(), st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - Hypothesis wants them naive
@@ -103,7 +122,48 @@ def _answers(draw: st.DrawFn) -> RawAnswer:
     )
 
 
-def _shown(raw: RawAnswer, now: datetime | None) -> str:
+@st.composite
+def _bytes_on_the_wire(draw: st.DrawFn) -> bytes:
+    """Draw what a server sends: a body in any frame, with anything in its head, possibly cut or with bytes changed."""
+    body = draw(BODIES)
+    status = draw(st.sampled_from(["200 OK", "204 No Content", "307 Elsewhere", "429 Slow", "502 Bad", "twohundred"]))
+    header = draw(st.one_of(st.just(b""), st.binary(max_size=60), st.sampled_from(HEADERS)))
+    length = draw(st.one_of(st.just(len(body)), st.integers(-1, 300)))
+    whole = b"HTTP/1.1 %s\r\nContent-Length: %d\r\n%s\r\n\r\n%s" % (status.encode(), length, header, body)
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(whole)))
+        whole = whole[:at] + draw(st.binary(max_size=3)) + whole[at + draw(st.integers(0, 3)) :]
+    return draw(st.one_of(st.just(whole), st.just(whole[: draw(st.integers(0, len(whole)))]), st.binary(max_size=300)))
+
+
+class _Log:
+    """Everything that is logged, at every level, as a formatter without redaction would write it."""
+
+    def __init__(self) -> None:
+        self._text = io.StringIO()
+        self.handler = logging.StreamHandler(self._text)
+
+    def taken(self) -> str:
+        """Return what was logged since the last call."""
+        text = self._text.getvalue()
+        self._text.seek(0)
+        self._text.truncate()
+        return text
+
+
+@pytest.fixture
+def log() -> Iterator[_Log]:
+    """Listen to every logger."""
+    listening, root = _Log(), logging.getLogger()
+    level = root.level
+    root.addHandler(listening.handler)
+    root.setLevel(logging.DEBUG)
+    yield listening
+    root.setLevel(level)
+    root.removeHandler(listening.handler)
+
+
+def _shown(raw: RawAnswer, now: datetime | None, log: _Log) -> str:
     """Read an answer in every way, and return every text that came of it."""
     shown = [repr(raw), repr(salvage(raw))]
     try:
@@ -120,20 +180,49 @@ def _shown(raw: RawAnswer, now: datetime | None) -> str:
         read_account_data(envelope, "c1", call=raw.call)
     except TikTokError as error:
         shown += _told(error)
-    return "\n".join(shown)
+    return "\n".join([*shown, log.taken()])
 
 
 def _told(error: TikTokError) -> list[Any]:
     assert error.__context__ is None
-    return [str(error), repr(error), str(error.request_id), "".join(traceback.format_exception(error))]
+    logging.getLogger("fuzz").error("failed: %s", error, exc_info=error)
+    return [str(error), repr(error), repr(vars(error)), "".join(traceback.format_exception(error))]
 
 
-@given(raw=_answers(), now=NOW)
-@example(raw=RawAnswer(REFRESH_CALL, 200, b"[" * 65536, complete=True), now=None)
-@example(raw=RawAnswer(REFRESH_CALL, 200, b'{"code":' + b"9" * 5000 + b"}", complete=True), now=None)
-def test_reader_holds_against_any_answer(raw: RawAnswer, now: datetime | None) -> None:
+def _try(examples: int, holds: Callable[[], None], tried: list[object]) -> None:
+    """Run a property on at least so many examples."""
+    settings(max_examples=max(examples, settings().max_examples))(holds)()
+    assert len(tried) >= examples
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_reader_holds_against_any_answer(examples: int, log: _Log) -> None:
     """Only errors of the tree come out, nothing is chained to them, and no text holds a secret."""
-    assert "CANARY" not in _shown(raw, now)
+    tried: list[object] = []
+
+    @given(raw=_answers(), now=NOW)
+    @example(raw=RawAnswer(REFRESH_CALL, 200, b"[" * 65536, complete=True), now=None)
+    @example(raw=RawAnswer(REFRESH_CALL, 200, b'{"code":' + b"9" * 5000 + b"}", complete=True), now=None)
+    def holds(raw: RawAnswer, now: datetime | None) -> None:
+        tried.append(None)
+        assert "CANARY" not in _shown(raw, now, log)
+
+    _try(examples, holds, tried)
+
+
+@pytest.mark.parametrize("examples", EXAMPLES)
+def test_client_holds_against_any_bytes(examples: int, log: _Log, servers: Servers, client: Client) -> None:
+    """Whatever a server sends, the call returns what came, and reading it goes as above."""
+    server, tried = servers(), list[object]()
+    tiktok = client(server.url)
+
+    @given(sent=_bytes_on_the_wire())
+    def holds(sent: bytes) -> None:
+        tried.append(None)
+        server.answer(sent)
+        assert "CANARY" not in _shown(tiktok.send_refresh(Token(SENT[1])), None, log)
+
+    _try(examples, holds, tried)
 
 
 @given(

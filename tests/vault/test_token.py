@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import json
 import logging
+import marshal
 import pickle
 import pprint
 import traceback
@@ -15,9 +17,13 @@ from typing import NoReturn
 import pydantic
 import pytest
 import structlog
+from celery.utils.saferepr import saferepr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kombu.utils import json as kombu_json
+from rich.console import Console
 from rich.pretty import pretty_repr
+from rich.traceback import Traceback
 
 from worker.vault import Token, use_fingerprint_key
 
@@ -39,6 +45,7 @@ class Model(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
     token: Token
+    number: int = 1
 
 
 def fail(error: Exception) -> NoReturn:
@@ -46,14 +53,41 @@ def fail(error: Exception) -> NoReturn:
     raise error
 
 
-def traced(token: Token) -> str:
-    """Return a traceback with the locals of every frame."""
+def caught(token: Token) -> RuntimeError:
+    """Return an error whose frames hold a token in several variables."""
     held = Holder(token)
     try:
         fail(RuntimeError(f"failed with {token} in {held}"))
     except RuntimeError as error:
-        shown = traceback.TracebackException.from_exception(error, capture_locals=True)
-        return "".join(shown.format())
+        return error
+
+
+def traced(token: Token) -> str:
+    """Return the standard library's traceback with the locals of every frame."""
+    return "".join(traceback.TracebackException.from_exception(caught(token), capture_locals=True).format())
+
+
+def traced_by_rich(token: Token) -> str:
+    """Return rich's traceback with the locals of every frame."""
+    error, told = caught(token), io.StringIO()
+    trace = Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True)
+    Console(file=told, width=300).print(trace)
+    assert "held" in told.getvalue()
+    return told.getvalue()
+
+
+def traced_by_pytest(token: Token) -> str:
+    """Return what pytest prints of a failure with `--showlocals`."""
+    told = str(pytest.ExceptionInfo.from_exception(caught(token)).getrepr(style="long", showlocals=True))
+    assert "held" in told
+    return told
+
+
+def refused_by_pydantic(token: Token) -> str:
+    """Return what pydantic tells of a wrong input that holds a token."""
+    with pytest.raises(pydantic.ValidationError) as refused:
+        Model.model_validate({"token": token, "number": {"wrong": token}})
+    return f"{refused.value} {refused.value!r} {refused.value.errors()}"
 
 
 SHOWN: dict[str, Callable[[Token], str]] = {
@@ -68,10 +102,14 @@ SHOWN: dict[str, Callable[[Token], str]] = {
     "in containers": lambda token: repr([(token,), {token: {token}}]),
     "in an exception": lambda token: repr(ValueError(token)) + str(ValueError(token)),
     "traceback with locals": traced,
+    "rich traceback with locals": traced_by_rich,
+    "pytest with locals": traced_by_pytest,
+    "celery": lambda token: str(saferepr((1, {"token": token}))),
     "pprint": lambda token: pprint.pformat({"token": token}),
     "rich": lambda token: pretty_repr({"token": token, "held": Holder(token)}),
     "json with default": lambda token: json.dumps({"token": token}, default=str),
     "pydantic repr": lambda token: repr(Model(token=token)) + str(Model(token=token).model_dump()),
+    "pydantic error": refused_by_pydantic,
     "structlog": lambda token: str(structlog.processors.JSONRenderer(default=str)(None, "info", {"token": token})),
     "structlog console": lambda token: structlog.dev.ConsoleRenderer(colors=False)(
         None, "info", {"event": "x", "token": token}
@@ -97,7 +135,10 @@ REFUSED: dict[str, Callable[[Token], object]] = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
     "asdict": lambda token: dataclasses.asdict(Holder(token)),
+    "vars": vars,
+    "marshal": marshal.dumps,  # type: ignore[dict-item] # what a mistake would try
     "json": json.dumps,
+    "kombu": kombu_json.dumps,
     "pydantic json": lambda token: Model(token=token).model_dump_json(),
     "len": len,
     "iter": list,
