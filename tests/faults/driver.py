@@ -7,6 +7,7 @@ over, until SIGTERM or for `seconds`.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import resource
@@ -150,6 +151,7 @@ class Driver:
 def work(job: dict[str, Any]) -> None:
     """Be a worker process for a job, in an environment that is already this process's own."""
     configure_logging(log_format="json", level="DEBUG")
+    faulthandler.register(signal.SIGUSR2)
     tape = Tape(Path(job["tape"]))
     tape.write("born")
     services = TapedServices(load_settings(os.environ, dotenv=None), tape)

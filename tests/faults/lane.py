@@ -76,6 +76,11 @@ class Tally:
         if findings:
             self.findings.append((schedule, findings))
 
+    def fail(self, schedule: Schedule, why: str) -> None:
+        """Add one schedule that did not come to its end: whoever waits for those workers is stuck."""
+        self.schedules += 1
+        self.findings.append((schedule, {"V4 stuck": [why]}))
+
     def add(self, other: Tally) -> None:
         """Add another tally."""
         for name, value in vars(other).items():
@@ -115,12 +120,16 @@ class Lane:
             scene = Scene(sandbox, self._nursery, environ, folder)
             stack.callback(scene.close)
             scene.creators(schedule.creators)
-            Play(scene, schedule, redis, url).run()
-            if redis.process.poll() is not None:
-                redis = self._redis_server()
-                scene.environ["EVERTOKEN_REDIS_URL"] = redis.url
-            scene.drain()
-            tally.take(schedule, scene, scene.evidence())
+            try:
+                Play(scene, schedule, redis, url).run()
+                if redis.process.poll() is not None:
+                    redis = self._redis_server()
+                    scene.environ["EVERTOKEN_REDIS_URL"] = redis.url
+                scene.drain()
+            except AssertionError as error:  # a worker that does not end, or a drain that does not come to its end
+                tally.fail(schedule, str(error))
+            else:
+                tally.take(schedule, scene, scene.evidence())
         if not tally.findings:
             shutil.rmtree(folder)
         return tally

@@ -80,18 +80,16 @@ def double_refreshes(evidence: Evidence) -> list[str]:
     found = []
     sends = _sends(evidence)
     used_up: dict[str, LedgerEntry] = {}
-    under_way: dict[str | None, LedgerEntry] = {}
     for entry in evidence.entries:
         if entry.call != REFRESH_CALL or entry.fp_old_refresh is None:
             continue
         before, sent = used_up.get(entry.fp_old_refresh), sends.get(entry.seq)
-        if entry.under_way and not _given_up(evidence, under_way.get(entry.creator), entry, sends):
+        if entry.under_way and (sent is None or _overlapped(evidence, entry)):
             found.append(f"{entry.creator}: line {entry.seq} came while another refresh was under way")
         elif before is not None and (sent is None or sent.nth <= 1) and _in_good_hands(evidence, before, sent):
             found.append(f"{entry.creator}: line {entry.seq} sent a token again whose answer a living worker had")
         if entry.fp_new_refresh is not None and not entry.again and entry.fp_new_refresh != entry.fp_old_refresh:
             used_up.setdefault(entry.fp_old_refresh, entry)
-        under_way[entry.creator] = entry
     return found
 
 
@@ -219,19 +217,31 @@ def _sends(evidence: Evidence) -> dict[int, Note]:
     return sends
 
 
-def _given_up(evidence: Evidence, first: LedgerEntry | None, second: LedgerEntry, sends: Mapping[int, Note]) -> bool:
-    """Tell whether the sender of the first refresh was away, or waited no more when the second was sent."""
-    sent, again = None if first is None else sends.get(first.seq), sends.get(second.seq)
-    if sent is None or again is None:
-        return False
-    return sent.pid in evidence.away or any(
-        note.what == "over" and note.pid == sent.pid and note.old == sent.fp and sent.at <= note.at <= again.at
-        for note in evidence.notes
-    )
+def _overlapped(evidence: Evidence, entry: LedgerEntry) -> bool:
+    """Tell whether a worker sent a refresh of this creator while one that was never away still waited for another.
+
+    Which of the calls stand in which line does not matter: TikTok writes a line when it gets to a call, not when the
+    call arrives.
+    """
+    used = {each.fp_old_refresh for each in evidence.entries if each.creator == entry.creator}
+    waiting: dict[int, int] = {}
+    for note in sorted(evidence.notes, key=lambda each: each.at):
+        if note.what == "sent" and note.fp in used:
+            if any(count and pid not in evidence.away for pid, count in waiting.items()):
+                return True
+            waiting[note.pid] = waiting.get(note.pid, 0) + 1
+        elif note.what == "over" and note.old in used:
+            waiting[note.pid] = waiting.get(note.pid, 0) - 1
+    return False
 
 
 def _in_good_hands(evidence: Evidence, entry: LedgerEntry, again: Note | None) -> bool:
-    """Tell whether a worker that was neither killed nor stopped had received the answer of this line by then."""
+    """Tell whether a worker that was neither killed nor stopped had received the answer of this line by then.
+
+    A pair under another creator's name is in nobody's good hands: it is set aside and may not be used.
+    """
+    if "wrong_creator" in entry.faults:
+        return False
     if again is None:
         return entry.answer == WHOLE
     return any(

@@ -163,6 +163,26 @@ def test_an_overlap_is_excused_where_the_first_sender_waited_no_more() -> None:
 
     assert judge(replace(late, notes=[*SOUND.notes, *calls("first", "third", OTHER, 2.0, nth=2)])) == {}
     assert judge(replace(late, notes=[SOUND.notes[0], *calls("first", "third", OTHER, 2.0, nth=2)]))
+    assert judge(replace(late, notes=[SOUND.notes[0], *calls("first", "third", OTHER, 2.0)], away={WORKER})) == {}
+
+
+def test_an_overlap_is_judged_whichever_call_tiktok_got_to_first() -> None:
+    """The line of a call that TikTok holds back stands behind the line of the one that was sent after it."""
+    lines = [granted(), line(2, "first", "second", under_way=True), replace(REUSED, reused_after="sent")]
+    first_over = [replace(SOUND.notes[0]), Note("over", WORKER, 1.5, old="first")]
+    retried = [*first_over, *calls("first", "second", WORKER, 1.6, nth=2)]
+
+    assert judge(replace(SOUND, entries=lines, notes=retried)) == {}
+    both = [SOUND.notes[0], *calls("first", "second", OTHER, 1.6), Note("over", WORKER, 2.0, old="first")]
+    assert judge(replace(SOUND, entries=lines, notes=both))["V2 refreshed twice"]
+
+
+def test_a_pair_that_names_another_creator_is_in_nobodys_hands() -> None:
+    """It may not be used, so the token that brought it is sent again at the next look."""
+    alien = replace(line(2, "first", "second"), answer="altered", faults=("wrong_creator",))
+    again = replace(SOUND, entries=[granted(), alien, REUSED], notes=[*SOUND.notes, *calls("first", "", WORKER, 2.0)])
+
+    assert judge(again) == {}
 
 
 def test_a_creator_who_removed_the_app_is_no_false_alarm() -> None:

@@ -70,7 +70,9 @@ class Worker:
         """Wait for its end, and return its exit code or the negative number of a signal."""
         with self._news:
             if not self._news.wait_for(lambda: self.status is not None, seconds):
-                raise AssertionError(f"worker {self.pid} did not end within {seconds:g} s: {self.said()[-1500:]}")
+                os.kill(self.pid, signal.SIGUSR2)  # where it stands, it tells; what that means is in its log
+                self._news.wait_for(lambda: self.status is not None, 1.0)
+                raise AssertionError(f"worker {self.pid} did not end within {seconds:g} s: {self.said()[-6000:]}")
             assert self.status is not None
             return self.status
 
