@@ -75,6 +75,14 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert redact(text) == text
 
 
+@pytest.mark.parametrize(
+    "text", ["a\x1b[31;1mred\x1b[0m", "a\x1b]0;title\x07red", "a\x1b]8;;http://x\x1b\\red", "a\x1bMred", "a\x9bred\x00"]
+)
+def test_terminal_escapes_vanish_whole(text: str) -> None:
+    """Nothing is left of a colour, a window's title or a link, so that no log changes the terminal that shows it."""
+    assert redact(text) == redact(text, keep_lines=True) == "ared"
+
+
 @UNHURRIED
 @given(
     before=st.text(max_size=40),
