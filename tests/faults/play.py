@@ -98,12 +98,10 @@ class Play:
         self._workers[event.worker].kill()
 
     def _stop(self, event: Event) -> None:
-        if self._workers[event.worker].status is None:
-            os.kill(self._workers[event.worker].pid, signal.SIGSTOP)
+        self._workers[event.worker].signal(signal.SIGSTOP)
 
     def _end(self, event: Event) -> None:
-        if self._workers[event.worker].status is None:
-            os.kill(self._workers[event.worker].pid, signal.SIGTERM)
+        self._workers[event.worker].signal(signal.SIGTERM)
 
     def _consent(self, event: Event) -> None:
         self._persist(event.at, self._scene.consent_again(self._scene.grants[self._creator(event)]))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -48,29 +49,29 @@ class Worker:
 
     def kill(self) -> None:
         """Kill it, and wait until it is gone."""
-        self._signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self.ended()
 
     def stop(self) -> None:
         """Suspend it, as a debugger or a frozen machine does, and wait until it stands still."""
-        self._signal(signal.SIGSTOP)
+        self.signal(signal.SIGSTOP)
         self.stopped()
 
     def resume(self) -> None:
         """Let it go on."""
         self._stopped = False
-        self._signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
 
     def finish(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Ask it to end (SIGTERM) and return its exit code."""
-        self._signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         return self.ended(seconds)
 
     def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for its end, and return its exit code or the negative number of a signal."""
         with self._news:
             if not self._news.wait_for(lambda: self.status is not None, seconds):
-                os.kill(self.pid, signal.SIGUSR2)  # where it stands, it tells; what that means is in its log
+                self.signal(signal.SIGUSR2)  # where it stands, it tells; what that means is in its log
                 self._news.wait_for(lambda: self.status is not None, 1.0)
                 raise AssertionError(f"worker {self.pid} did not end within {seconds:g} s: {self.said()[-6000:]}")
             assert self.status is not None
@@ -86,10 +87,12 @@ class Worker:
         """Return its log."""
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
+        """Send it a signal, where it is still there."""
         with self._news:
             if self.status is None:
-                os.kill(self.pid, number)
+                with suppress(ProcessLookupError):  # it is gone, and the news of it are on their way
+                    os.kill(self.pid, number)
 
     def _hear(self, news: str, status: int | None) -> None:
         with self._news:
