@@ -12,7 +12,7 @@ PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_SCRIPT_LOCATION=1 .venv/bin/py
 READY = .venv/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format docs lock clean
+.PHONY: help demo test faults browser chaos mutants check audit format docs lock clean
 
 help: ## list what can be made
 	@echo "make TARGET, where TARGET is one of"
@@ -25,8 +25,17 @@ demo: $(READY) ## run the whole system on this machine for a minute, against a s
 test: $(READY) ## run the tests; real Redis and PostgreSQL servers start as child processes
 	@.venv/bin/pytest -n $(WORKERS) $(ARGS)
 
+faults: $(READY) ## run the tests that take long: faults on real processes, long looks, whole stacks
+	@.venv/bin/pytest -n $(WORKERS) -m 'slow_suite and not browser' $(ARGS)
+
+browser: $(READY) ## run the tests that look at Flower through Chromium, which must be installed
+	@.venv/bin/pytest -m browser $(ARGS)
+
 chaos: $(READY) ## play random schedules of three faults and judge them: make chaos SCHEDULES=1000 SEED=7
 	@.venv/bin/python -m tests.faults.chaos --schedules $(SCHEDULES) --seed $(SEED)
+
+mutants: $(READY) ## plant deliberate bugs one by one; each must turn its tests red
+	@.venv/bin/python -m tests.faults.mutants $(ARGS)
 
 check: $(READY) ## check style, types, the house's rules and that generated pages are up to date
 	@echo "ruff: style" && .venv/bin/ruff check --quiet
@@ -34,6 +43,9 @@ check: $(READY) ## check style, types, the house's rules and that generated page
 	@echo "mypy: types" && .venv/bin/mypy --no-error-summary
 	@echo "import-linter: the house" && { report=$$(.venv/bin/lint-imports 2>&1) || { echo "$$report"; exit 1; }; }
 	@echo "docs: generated pages" && .venv/bin/python docs/write_settings.py --check
+
+audit: $(READY) ## look for known vulnerabilities of the pinned versions; exit 3 where no source of them can be asked
+	@.venv/bin/python deploy/audit.py $(ARGS)
 
 format: $(READY) ## put the code into the project's format
 	@.venv/bin/ruff check --quiet --fix-only && .venv/bin/ruff format --quiet
