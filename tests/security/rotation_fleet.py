@@ -124,9 +124,10 @@ class Fleet:
         """Return how many tokens were read."""
         return sum(worker.reads for worker in self.ended + self._workers)
 
-    def refreshed(self) -> list[Fact]:
-        """Return a fact for each refresh that was stored."""
-        return [fact for fact in self.facts if fact.name == "refresh.saved"]
+    def refreshed(self) -> set[int]:
+        """Return the grants whose refresh was stored."""
+        saved = [fact.fields["grant_id"] for fact in self.facts if fact.name == "refresh.saved"]
+        return {grant_id for grant_id in saved if isinstance(grant_id, int)}
 
     def failed_opens(self) -> list[str]:
         """Return every token that could not be opened, and every row that a refresh could not read."""

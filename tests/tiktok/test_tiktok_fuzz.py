@@ -218,6 +218,9 @@ def test_client_holds_against_any_bytes(examples: int, log: _Log, servers: Serve
     tiktok = client(server.url)
 
     @given(sent=_bytes_on_the_wire())
+    @example(sent=b'{"code": 0, "data": {"access_token": "%s"}}' % BROUGHT[0].encode())
+    @example(sent=b"HTTP/1.1 %s\r\n\r\n" % SENT[0].encode())
+    @example(sent=b"HTTP/1.1 200 OK\r\nContent-Length: %s, 5\r\n\r\nhello" % SENT[0].encode())
     def holds(sent: bytes) -> None:
         tried.append(None)
         server.answer(sent)
