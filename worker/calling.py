@@ -55,6 +55,7 @@ class RefreshCaller:
         hook: Hook,
         next_secret: Token | None,
         call_seconds: float,
+        depart: Callable[[], float],
         failpoint: Callable[[str], None],
     ) -> None:
         """Make one for a process.
@@ -65,6 +66,8 @@ class RefreshCaller:
             hook: where facts go.
             next_secret: the app's second secret while TikTok's is rotated.
             call_seconds: the longest that a call and the writing of its result may take.
+            depart: told right before sending, since the claim took its time after the permit; it returns the seconds to
+                wait where others have taken the place meanwhile, and nearly always 0.
             failpoint: called with the name of each step; does nothing outside the fault tests.
         """
         self._tiktok = tiktok
@@ -72,6 +75,7 @@ class RefreshCaller:
         self._hook = hook
         self._secrets: list[Token | None] = [None] if next_secret is None else [None, next_secret]
         self._call_seconds = call_seconds
+        self._depart = depart
         self._failpoint = failpoint
 
     def call(self, claim: Claim, won_at: float, refresh_token: Token) -> Called:
@@ -97,6 +101,7 @@ class RefreshCaller:
 
     def _call_once(self, claim: Claim, won_at: float, refresh_token: Token, secret: Token | None) -> Called:
         self._failpoint("pre_send")
+        time.sleep(self._depart())
         elapsed = elapsed_clock() - won_at
         if claim.lease_until - claim.claimed_at < timedelta(seconds=elapsed + self._call_seconds):
             raise LeaseTooShortError("the lease ends too soon for another call")

@@ -140,7 +140,7 @@ def begin_work(**_: Any) -> None:
         services.presence.begin()
         services.upkeep.replay()
         if services.settings.metrics_port is not None:
-            serve_metrics(services.settings.metrics_port)
+            serve_metrics(services.settings.metrics_port, headroom=services.headroom.factor)
     except EvertokenError as error:
         refuse(error)
 

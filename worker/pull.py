@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -119,6 +120,7 @@ class Puller:
             return self._fetch(token, pair.creator_id, fields_for_scope(BASIC_SCOPE))
 
     def _fetch(self, token: Token, creator_id: str, fields: tuple[str, ...]) -> AccountData:
+        time.sleep(self._limiter.depart())
         return self._tiktok.account_data(token, creator_id, fields=fields)
 
     def _put_off(self, claim: PullClaim, error: TikTokError) -> Pulled:

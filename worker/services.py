@@ -13,6 +13,7 @@ from worker.calling import RefreshCaller
 from worker.endings import Endings
 from worker.exchanges import Exchanges
 from worker.foundation import Foundation
+from worker.headroom import Headroom
 from worker.ladder import Ladder
 from worker.notify import Notifier
 from worker.preflight import Preflight
@@ -54,6 +55,7 @@ class Services(Foundation):
             hook=self.hook,
             next_secret=settings.tiktok_app_secret_next,
             call_seconds=settings.deadline_seconds + settings.store_seconds,
+            depart=self.limiter.depart,
             failpoint=self.failpoint,
         )
         return Ladder(
@@ -172,6 +174,17 @@ class Services(Foundation):
             per_second=settings.quota_per_second,
             per_minute=settings.quota_per_minute,
             scan_seconds=settings.scan_seconds,
+        )
+
+    @cached_property
+    def headroom(self) -> Headroom:
+        """Tells how many times the fleet fits into the quota."""
+        settings = self.settings
+        return Headroom(
+            store=self.store,
+            renew_at=settings.renew_at,
+            per_second=settings.quota_per_second,
+            per_minute=settings.quota_per_minute,
         )
 
     @cached_property

@@ -1,10 +1,11 @@
-"""Metrics: counters of this process's facts, with the prefix `evertoken_`, served for Prometheus."""
+"""Metrics: counters of this process's facts, and the quota's headroom; prefix `evertoken_`, served for Prometheus."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import Counter, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from worker.errors import ConfigurationError
 from worker.telemetry.facts import Fact
@@ -16,6 +17,10 @@ SECONDS: Final = Histogram(
     ["call"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 45),
 )
+HEADROOM: Final = Gauge(
+    "evertoken_quota_headroom",
+    "How many times the stored fleet's refreshes and pulls fit into the quota; NaN while that cannot be known.",
+)
 
 
 def count_fact(fact: Fact) -> None:
@@ -26,15 +31,17 @@ def count_fact(fact: Fact) -> None:
         SECONDS.labels(call=call).observe(seconds)
 
 
-def serve_metrics(port: int) -> None:
+def serve_metrics(port: int, *, headroom: Callable[[], float]) -> None:
     """Serve the metrics on all addresses of this host.
 
     Args:
         port: TCP port.
+        headroom: asked for the quota's headroom whenever the metrics are.
 
     Raises:
         ConfigurationError: where the port cannot be had.
     """
+    HEADROOM.set_function(headroom)
     try:
         start_http_server(port)
     except OSError as error:

@@ -1,0 +1,84 @@
+"""The quota's headroom as a figure: counted from the stored fleet, and served with the metrics."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from urllib.request import urlopen
+
+import pytest
+
+from worker.headroom import LOOK_SECONDS, Headroom
+from worker.store import NewConsent, Store, open_store
+from worker.telemetry import serve_metrics
+from worker.vault import SealedPair
+
+LIFE = timedelta(hours=4)
+HALF = LIFE.total_seconds() / 2
+
+
+def keep(store: Store, count: int) -> None:
+    """Store so many more grants."""
+    now, known = store.ping(), store.fleet_status().total
+    items = [
+        NewConsent(
+            creator_id=f"creator {known + number}",
+            scope="user.info.basic",
+            issued_at=now,
+            access_expires_at=now + LIFE,
+            refresh_expires_at=now + timedelta(days=365),
+            next_refresh_at=now + LIFE / 2,
+            jitter=0.5,
+        )
+        for number in range(count)
+    ]
+    store.save_consents(items, lambda *_: SealedPair(b"access", b"refresh", 1), replace=False)
+
+
+def headroom_of(store: Store, clock: list[float]) -> Headroom:
+    """Return the headroom of a quota of one request a minute, on a clock that the test sets."""
+    return Headroom(store=store, renew_at=0.5, per_second=1, per_minute=1, monotonic=lambda: clock[0])
+
+
+def test_the_headroom_is_the_quota_over_refreshes_and_pulls(store: Store) -> None:
+    """Ten creators who are refreshed and pulled each two hours need a sixth of a request a minute."""
+    headroom = headroom_of(store, [0.0])
+    assert headroom.factor() == math.inf
+
+    keep(store, 10)
+
+    assert headroom.plan().headroom == pytest.approx(0.97 / 60 / (2 * 10 / HALF))
+
+
+def test_the_figure_is_counted_anew_after_some_minutes(store: Store) -> None:
+    """Counting reads the whole fleet, so whoever asks often is told what was counted before."""
+    clock = [0.0]
+    headroom = headroom_of(store, clock)
+    keep(store, 10)
+    first = headroom.factor()
+    keep(store, 10)
+
+    clock[0] += LOOK_SECONDS - 1
+    assert headroom.factor() == first
+    clock[0] += 2
+    assert headroom.factor() == pytest.approx(first / 2)
+
+
+def test_the_headroom_of_a_database_that_is_away_is_not_known(free_port: int) -> None:
+    """The metrics are served all the same."""
+    away = open_store(f"postgresql://nobody@127.0.0.1:{free_port}/nothing")
+    assert math.isnan(headroom_of(away, [0.0]).factor())
+    away.close()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_the_headroom_is_served_as_a_metric(store: Store, free_port: int) -> None:
+    """Prometheus reads it from each worker."""
+    keep(store, 20)
+    told = headroom_of(store, [0.0])
+    serve_metrics(free_port, headroom=told.factor)
+
+    with urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+
+    assert f"evertoken_quota_headroom {told.factor()}" in lines

@@ -1,0 +1,92 @@
+"""The quota's headroom: what the stored fleet needs, against what the limiter gives out."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from worker.errors import StoreUnavailableError
+from worker.policy import quota
+from worker.policy.capacity import Crowd, Load, Plan, plan
+from worker.policy.forecast import Due
+from worker.store import Store
+
+LOOK_SECONDS: Final = 300.0
+"""How long a figure is told again before the fleet is counted anew, which reads every grant once."""
+SLICE_SECONDS: Final = 3600
+SHORTEST_LIFE: Final = 60.0
+"""Seconds; a life that is shorter than a minute is counted as one."""
+
+
+class Headroom:
+    """Tells how many times the fleet's refreshes, and one pull after each, fit into the quota."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        renew_at: float,
+        per_second: float,
+        per_minute: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make one.
+
+        Args:
+            store: where the fleet is.
+            renew_at: fraction of the life at which the renewal window begins.
+            per_second: the quota of a second.
+            per_minute: the quota of a minute.
+            monotonic: clock of this process, in seconds.
+        """
+        self._store = store
+        self._renew_at = renew_at
+        self._usable = quota.usable_rate(per_second=per_second, per_minute=per_minute)
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._factor, self._looked_at = math.nan, -math.inf
+
+    def plan(self) -> Plan:
+        """Count the fleet and plan for it.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        crowds = crowds_of(stored_dues(self._store, slice_seconds=SLICE_SECONDS))
+        return plan(Load(crowds, self._renew_at), usable=self._usable)
+
+    def factor(self) -> float:
+        """Return the headroom, some minutes old at most: infinite without a fleet, NaN where it cannot be known."""
+        with self._lock:
+            now = self._monotonic()
+            if now >= self._looked_at + LOOK_SECONDS:
+                self._looked_at = now
+                try:
+                    self._factor = self.plan().headroom
+                except StoreUnavailableError:
+                    self._factor = math.nan
+            return self._factor
+
+
+def stored_dues(store: Store, *, slice_seconds: int) -> list[Due]:
+    """Return when the stored fleet is due, by its tokens' lives.
+
+    Args:
+        store: where the fleet is.
+        slice_seconds: length of the slices in which due times are counted.
+    """
+    return [
+        Due(max(float(part.life_seconds), SHORTEST_LIFE), part.slice, part.grants)
+        for part in store.load(slice_seconds=slice_seconds)
+    ]
+
+
+def crowds_of(dues: Iterable[Due]) -> tuple[Crowd, ...]:
+    """Return the fleet by its tokens' lives, shortest first."""
+    counts: dict[float, int] = {}
+    for due in dues:
+        counts[due.life] = counts.get(due.life, 0) + due.grants
+    return tuple(Crowd(count, life) for life, count in sorted(counts.items()))
