@@ -63,6 +63,8 @@ class MessengerSettings(BaseModel):
     def _refuse_other_brokers(self) -> Self:
         if not self.redis_url.startswith(("redis://", "rediss://", "redis+socket://")):
             raise ValueError(f"{PREFIX}REDIS_URL must begin with redis://, rediss:// or redis+socket://")
+        if problem := _bad_server(f"{PREFIX}REDIS_URL", self.redis_url):
+            raise ValueError(problem)
         return self
 
 
@@ -232,6 +234,25 @@ def _bad_addresses(settings: Settings) -> Iterator[str]:
             yield from _bad_url(PREFIX + field.upper(), url)
     if not settings.database_url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
         yield f"{PREFIX}DATABASE_URL must begin with sqlite:/// or postgresql://"
+    elif problem := _bad_server(f"{PREFIX}DATABASE_URL", settings.database_url):
+        yield problem
+
+
+def _bad_server(name: str, url: str) -> str | None:
+    """Return what is wrong with a server's address; libraries that meet it later would show a part of the password."""
+    if url.startswith(("sqlite:", "redis+socket:")):
+        return None
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        parts = None
+    if parts is None or parts.fragment or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query:
+        return (
+            f"{name} cannot be read: it is scheme://user:password@host:port/name, and in user and password each of "
+            "/ ? # @ : % [ ] is written as % and two digits (%2F %3F %23 %40 %3A %25 %5B %5D)"
+        )
+    return None
 
 
 def _bad_url(name: str, url: str) -> Iterator[str]:

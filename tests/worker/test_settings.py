@@ -87,6 +87,35 @@ def test_contradictions_and_bad_values_are_refused(changes: dict[str, str], told
     assert told in refusal(**changes)
 
 
+@pytest.mark.parametrize("name", ["REDIS_URL", "DATABASE_URL"])
+@pytest.mark.parametrize(
+    "password", ["canary/x", "x/canary", "1/canary", "1?canary", "1#canary", "1@canary", "[canary"]
+)
+def test_a_password_with_signs_that_are_not_quoted_is_refused_and_not_shown(name: str, password: str) -> None:
+    """What a library would take for a port or a host, and then show in its error, never reaches one."""
+    scheme = "redis" if name == "REDIS_URL" else "postgresql"
+
+    assert f"EVERTOKEN_{name} cannot be read" in refusal(**{name: f"{scheme}://user:{password}@127.0.0.1:6379/0"})
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("REDIS_URL", "rediss://:pass%2Fword%40@cache.example:6380/2?ssl_cert_reqs=required"),
+        ("REDIS_URL", "redis+socket:///run/a@b/redis.sock?virtual_host=1"),
+        ("REDIS_URL", "redis://[::1]:6379/0"),
+        ("DATABASE_URL", "postgresql://u:a%23%40b@/name?host=/run/postgresql"),
+        ("DATABASE_URL", "postgresql+psycopg://u:p@db/name?sslmode=require"),
+        ("DATABASE_URL", "sqlite:////home/a@b#c/evertoken.db"),
+    ],
+)
+def test_an_address_whose_signs_are_quoted_is_taken(name: str, url: str) -> None:
+    """Sockets, IPv6, options of the address and paths with odd names are as good as ever."""
+    settings = load_settings(GOOD | {f"EVERTOKEN_{name}": url}, dotenv=None)
+
+    assert getattr(settings, name.lower()) == url
+
+
 def test_plain_http_and_any_quota_are_taken_on_loopback() -> None:
     """The sandbox is reached without TLS and may be given any quota."""
     settings = load_settings(
