@@ -16,6 +16,7 @@ from worker.policy.renewal import UNKNOWN_LIFE
 from worker.vault import Token
 
 LONGEST_TOKEN: Final = 8_192
+TOKEN_STARTS: Final = ("act.", "rft.")
 LONGEST_CREATOR_ID: Final = 128
 LONGEST_ACCESS_LIFE: Final = timedelta(days=366)
 LONGEST_REFRESH_LIFE: Final = timedelta(days=3_660)
@@ -83,11 +84,14 @@ def read_pair(fields: Mapping[str, Any], now: datetime) -> ImportedPair:
         refresh_expires_at = issued_at + refresh_life
     if refresh_expires_at is not None and refresh_expires_at <= now:
         raise BadLineError("the refresh token has ended; the creator must authorize again")
+    creator_id, scope = _creator_id(fields), _scope(fields.get("scope"))
+    access_token, refresh_token = _token(fields, "access_token"), _token(fields, "refresh_token")
+    _refuse_tokens_elsewhere(creator_id, scope, access_token, refresh_token)
     return ImportedPair(
-        creator_id=_creator_id(fields),
-        access_token=_token(fields, "access_token"),
-        refresh_token=_token(fields, "refresh_token"),
-        scope=_scope(fields.get("scope")),
+        creator_id=creator_id,
+        access_token=access_token,
+        refresh_token=refresh_token,
+        scope=scope,
         issued_at=issued_at,
         access_expires_at=expires_at,
         refresh_expires_at=refresh_expires_at,
@@ -129,6 +133,14 @@ def _token(fields: Mapping[str, Any], name: str) -> Token:
     if not text or len(text) > LONGEST_TOKEN or not _is_plain(text):
         raise BadLineError(f"{name} is not 1 to {LONGEST_TOKEN} plain characters")
     return Token(text)
+
+
+def _refuse_tokens_elsewhere(creator_id: str, scope: str, *tokens: Token) -> None:
+    """Refuse a line with a token where a creator or a scope is wanted: those are stored and shown as they are."""
+    for name, text in (("the creator's id", creator_id), ("scope", scope)):
+        parts = text.split(",")
+        if any(part.startswith(TOKEN_STARTS) or Token(part) in tokens for part in parts if part):
+            raise BadLineError(f"{name} looks like a token; two columns may have changed places")
 
 
 def _is_there(value: object) -> bool:

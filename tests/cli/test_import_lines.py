@@ -132,6 +132,11 @@ def test_a_token_that_has_ended_is_taken() -> None:
         ({"issued_at": "2025-01-01"}, "refresh token has ended"),
         ({"scope": {"a": 1}}, "scope is neither"),
         ({"scope": ["a", 1]}, "scope is neither"),
+        ({"open_id": CANARY, "access_token": "c1"}, "creator's id looks like a token"),
+        ({"open_id": "rft.2"}, "creator's id looks like a token"),
+        ({"open_id": "plain-CANARY", "refresh_token": "plain-CANARY"}, "creator's id looks like a token"),
+        ({"scope": f"a,{CANARY}"}, "scope looks like a token"),
+        ({"scope": "a plain-CANARY", "access_token": "plain-CANARY"}, "scope looks like a token"),
     ],
 )
 def test_a_bad_line_is_told_by_its_field(change: dict[str, Any], reason: str | None) -> None:
@@ -142,7 +147,7 @@ def test_a_bad_line_is_told_by_its_field(change: dict[str, Any], reason: str | N
     with pytest.raises(BadLineError, match=reason) as caught:
         read(NEW | change)
 
-    assert CANARY not in str(caught.value)
+    assert "CANARY" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
