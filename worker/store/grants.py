@@ -13,6 +13,7 @@ from worker.store.models import ATTEMPTS, GRANTS, PAIRS
 from worker.store.rows import CURRENT_PAIR, AnyRow, attempt_view, current_pair, grant_view, is_current_pair
 from worker.store.saving import withdraw_reauth
 from worker.store.values import AttemptView, CurrentPair, GrantStatus, GrantView
+from worker.vault.redaction import redact
 
 
 class Grants(Transactions):
@@ -31,7 +32,7 @@ class Grants(Transactions):
             .where(GRANTS.c.creator_id == creator_id, PAIRS.c.wiped_at.is_(None))
         ).first()
         if row is None:
-            raise NotFoundError(f"there is no pair of creator {creator_id}")
+            raise NotFoundError(f"there is no pair of creator {redact(creator_id)}")
         return current_pair(row)
 
     @reads
@@ -155,7 +156,7 @@ def _found(connection: Connection, creator_id: str, *, lock: bool = False) -> An
     query = select(GRANTS).where(GRANTS.c.creator_id == creator_id)
     row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
     if row is None:
-        raise NotFoundError(f"there is no grant of creator {creator_id}")
+        raise NotFoundError(f"there is no grant of creator {redact(creator_id)}")
     return row
 
 
@@ -167,5 +168,5 @@ def _wish(connection: Connection, creator_id: str, **values: Any) -> int:
         .returning(GRANTS.c.id)
     ).first()
     if wished is None:
-        raise NotFoundError(f"there is no grant of creator {creator_id}")
+        raise NotFoundError(f"there is no grant of creator {redact(creator_id)}")
     return int(wished.id)
