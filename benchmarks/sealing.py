@@ -13,7 +13,8 @@ from rich.table import Table
 from worker.vault import Keyring, PairPlace, Sealer, Token
 
 TOKEN_BYTES = 192
-TURNS = 20
+TURNS = 400
+"""Many short turns: on a busy machine some of them are left in peace."""
 PLACE = PairPlace(creator_id="creator-0123456789", consent=1, generation=12)
 
 

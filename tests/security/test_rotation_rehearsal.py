@@ -37,7 +37,7 @@ PATIENCE_SECONDS = 30
 
 @pytest.fixture
 def sandbox() -> Iterator[RunningSandbox]:
-    """A TikTok whose access tokens live for seconds and whose used refresh tokens are dead at once."""
+    """A TikTok whose access tokens live for minutes and whose used refresh tokens are dead at once."""
     with start_sandbox(SandboxOptions(rotation="strict", expires_in=LIFE_SECONDS)) as running:
         yield running
 

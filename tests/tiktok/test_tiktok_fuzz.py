@@ -35,7 +35,9 @@ from worker.vault import Token
 if TYPE_CHECKING:
     from tests.tiktok.conftest import Client, Servers
 
-SENT = ("CANARYsecret5f6e7d8c", "rft.CANARYold1a2b3c")
+PLAIN = "canaryword"
+"""A secret that looks like none: only who knows that it was sent can find it in an answer."""
+SENT = ("CANARYsecret5f6e7d8c", "rft.CANARYold1a2b3c", PLAIN)
 BROUGHT = ("act.CANARYnew9z8y", "rft.CANARYnew7x6w")
 TEXTS = st.one_of(st.text(max_size=20), st.sampled_from([*SENT, *BROUGHT, "c1", "a,b", "0", "86400", "OK", ""]))
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS, st.sampled_from(sorted(CODES)))
@@ -206,7 +208,9 @@ def test_reader_holds_against_any_answer(examples: int, log: _Log) -> None:
     @example(raw=RawAnswer(REFRESH_CALL, 200, b'{"code":' + b"9" * 5000 + b"}", complete=True), now=None)
     def holds(raw: RawAnswer, now: datetime | None) -> None:
         tried.append(None)
-        assert "CANARY" not in _shown(raw, now, log)
+        shown = _shown(raw, now, log)
+        assert "CANARY" not in shown
+        assert raw.sent is None or PLAIN not in shown
 
     _try(examples, holds, tried)
 
