@@ -22,6 +22,11 @@ BATCH: Final = 5
 READ_AT_ONCE: Final = 5
 
 
+def presence_of(services: Services, facts: list[Fact], *, on_unfit: Callable[[], None]) -> Presence:
+    """Return what keeps services on the list; one that may not work any more is told, and ends no process here."""
+    return Presence(preflight=services.preflight, hook=facts.append, on_unfit=on_unfit, seconds=HELLO_SECONDS)
+
+
 class Worker:
     """One worker: refreshes what is due and reads tokens, until it is told to end."""
 
@@ -31,7 +36,7 @@ class Worker:
         self.failed_opens: list[str] = []
         self._ending = threading.Event()
         services.hook = facts.append
-        self._presence = Presence(preflight=services.preflight, hook=facts.append, seconds=HELLO_SECONDS)
+        self._presence = presence_of(services, facts, on_unfit=self._ending.set)
         self._presence.begin()
         self._thread = threading.Thread(target=self._work)
         self._thread.start()

@@ -9,16 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.security.rotation_fleet import HELLO_SECONDS, Fleet
+from tests.security.rotation_fleet import Fleet, presence_of
 from tests.support.daemon import daemon_settings
 from tests.support.world import World
-from worker.presence import Presence
 from worker.rekey import RekeyReport
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.sandbox.verdict import REFRESH_CALL, judge
 from worker.store import GrantView
-from worker.telemetry import silent
 from worker.vault import Keyring
 from worker.vault.keyring_text import KeyringText
 
@@ -109,7 +107,7 @@ def rotate(
     new = fleet.change(lambda keyring: keyring.with_active(max(keyring.keys))).active
     fleet.deploy(extra)
     operator = fleet.operator()
-    presence = Presence(preflight=operator.preflight, hook=silent, seconds=HELLO_SECONDS)
+    presence = presence_of(operator, fleet.facts, on_unfit=lambda: None)
     presence.begin()
     wait_until(lambda: operator.sealer.sealing_key_id == new, PATIENCE_SECONDS)
     report = RekeyReport(new)
