@@ -39,8 +39,8 @@ def new(out: Path | None, add_to: Path | None, *, as_json: bool) -> None:
         keyring_file.replace(add_to, changed.to_json())
         _tell(
             f"added key {key_id} to {add_to}: it opens, and key {changed.active} goes on sealing",
-            f"give this keyring to every process and restart them; then `celery -A worker keys activate {key_id} "
-            f"--in {add_to}`, and once more",
+            f"give this keyring to every process and restart them, applications that read tokens first; then "
+            f"`celery -A worker keys activate {key_id} --in {add_to}`, and once more",
             {"file": str(add_to), "added": key_id, "active": changed.active},
             as_json=as_json,
         )
