@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -108,7 +108,8 @@ class Rekeyer:
         for worker in seen:
             if worker.instance_id in living and worker.sealing_key_id in {None, key_id} and key_id in worker.key_ids:
                 yield f"{_told(worker)} seals with key {key_id}; give it the new keyring and restart it"
-        for worker in _last_words(worker for worker in seen if worker.instance_id in living or not forget_silent):
+        heard = [worker for worker in seen if worker.instance_id in living or not forget_silent]
+        for worker in _last_words(heard, living):
             if key_id in worker.journal_key_ids:
                 yield f"{_told(worker)} said that records of key {key_id} wait in the journal of its host"
 
@@ -160,12 +161,15 @@ class Rekeyer:
             yield stored, self._sealer.seal_pair(access, refresh, place)
 
 
-def _last_words(seen: Iterable[WorkerView]) -> list[WorkerView]:
-    """Return of each host the process that was seen last: a later one has replayed what earlier ones left."""
+def _last_words(seen: Sequence[WorkerView], living: Container[str]) -> list[WorkerView]:
+    """Return the living processes, and of each host the one that was seen last: it has replayed what others left.
+
+    Each living one speaks for itself, since two on a host may have journals in different folders.
+    """
     last: dict[str, WorkerView] = {}
     for worker in sorted(seen, key=lambda worker: worker.last_seen_at):
         last[worker.host] = worker
-    return list(last.values())
+    return [worker for worker in seen if worker.instance_id in living or last[worker.host] is worker]
 
 
 def _told(worker: WorkerView) -> str:

@@ -13,7 +13,7 @@ from worker.preflight import SENTINEL, SENTINEL_PLACE, Preflight
 from worker.rekey import Rekeyer
 from worker.services import Services
 from worker.telemetry import silent
-from worker.vault import Journal, Keyring, Sealer
+from worker.vault import Journal, JournalEntry, Keyring, Sealer
 
 NewWorld = Callable[..., World]
 
@@ -117,3 +117,24 @@ def test_a_journal_that_cannot_be_read_keeps_every_key(new_world: NewWorld, keyr
 
     with pytest.raises(NotReadyError, match="records of key 1 wait in the journal of its host"):
         services.rekeyer.retire(1)
+
+
+def test_a_second_journal_on_a_host_is_not_forgotten(new_world: NewWorld, keyring: Keyring, tmp_path: Path) -> None:
+    """A command that runs beside a worker, with a journal folder of its own, does not speak for the worker's."""
+    world = new_world(KEYRING=with_keys(keyring, 1, 2, active=2).to_json())
+    world.services.sealer.seal_with(1)
+    now = world.services.store.ping()
+    entry = JournalEntry(
+        kind="exchange", grant_id=None, creator_id=None, consent=None, generation=None, call="c", http_status=200,
+        body=b"{}", complete=True, fault=None, retry_after=None, sent_at=now, received_at=now,
+    )  # fmt: skip
+    record = world.services.journal.append(entry)
+    world.services.preflight.enter()
+    command = world.another(JOURNAL_DIR=str(tmp_path / "other"))
+    command.preflight.enter()
+
+    with pytest.raises(NotReadyError, match="records of key 1 wait in the journal of its host"):
+        command.rekeyer.retire(1)
+    world.services.journal.release(record)
+    world.services.preflight.hello()
+    assert list(command.rekeyer.needs(1)) == []
