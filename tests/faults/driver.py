@@ -48,6 +48,10 @@ class Driver:
             getattr(self, f"_{step.pop('do')}")(**step)
 
     def _refresh(self, ids: list[int], *, force: bool = False, threads: int = 1, times: int = 1) -> None:
+        if not threads:  # in this thread, where another could not be started
+            for grant_id in ids * times:
+                self._one(grant_id, force=force)
+            return
         with ThreadPoolExecutor(threads) as pool:
             for grant_id in ids * times:
                 pool.submit(self._one, grant_id, force=force)
