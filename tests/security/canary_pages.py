@@ -29,6 +29,8 @@ def browser_program() -> str | None:
 class Browser:
     """A headless Chromium with a fresh profile for each page."""
 
+    runs_scripts = True
+
     def __init__(self, program: str, user: str, password: str) -> None:
         """Make one.
 
@@ -63,6 +65,8 @@ class Browser:
 
 class PlainClient:
     """Fetches what a browser would be sent, without running any script."""
+
+    runs_scripts = False
 
     def __init__(self, user: str, password: str) -> None:
         self._login = (user, password)

@@ -30,7 +30,7 @@ from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.store import open_store
 from worker.vault import Journal, Keyring, PairPlace, Sealer
 
-LIFE_SECONDS: Final = 8
+LIFE_SECONDS: Final = 15
 DEADLINE_SECONDS: Final = 1.5
 HEALTHY: Final = 12
 STRIKE_SECONDS: Final = 120.0
@@ -40,6 +40,27 @@ SECRET_SETTINGS: Final = (
 )  # fmt: skip
 TAIL_OF_TOKENS: Final = "!4821.va"
 """How every token and code of the sandbox ends, so that half a token is found as well."""
+
+
+def _bad_lines(secret: str) -> str:
+    """Return lines for an import that cannot be taken, each with a secret in another place."""
+    pair = {"creator_id": "someone", "access_token": f"act.{secret}", "refresh_token": f"rft.{secret}"}
+    changes: list[dict[str, Any]] = [
+        {"creator_id": secret + " x"}, {"creator_id": f"act.{secret}"}, {"access_token": [secret]},
+        {"refresh_token": {"a": secret}}, {"refresh_token": f"{secret}\u00e9"}, {"expires_in": secret},
+        {"issued_at": secret}, {"expires_at": f"2026-{secret}"}, {"scope": {"a": secret}}, {"scope": f"rft.{secret}"},
+    ]  # fmt: skip
+    lines = [json.dumps(pair | change) for change in changes]
+    return "\n".join([*lines, json.dumps(pair)[:-8], f'["{secret}"]', f"act.{secret}"])
+
+
+def _foreign_lines(secret: str) -> str:
+    """Return lines of creators whose tokens have no known beginning, and which TikTok does not know."""
+    pairs = [(f"foreign-{number}", f"{secret}A{number}", f"{secret}R{number}") for number in range(4)]
+    return "\n".join(
+        json.dumps({"open_id": creator, "access_token": access, "refresh_token": refresh, "expires_in": LIFE_SECONDS})
+        for creator, access, refresh in pairs
+    )
 
 
 def marker(name: str) -> str:
@@ -206,6 +227,7 @@ class Rehearsal:
             NOTICE_URL=self.notices.url,
             NOTICE_SECRET=known.notice,
             LOG_LEVEL="DEBUG",
+            SCAN_SECONDS="1",
             UPKEEP_SECONDS="1",
             CONNECT_SECONDS="1",
             DEADLINE_SECONDS=str(DEADLINE_SECONDS),
@@ -245,13 +267,26 @@ class Rehearsal:
 
     def command(self, *arguments: str, text: str | None = None, exits: int | None = None, **settings: str) -> str:
         """Run a command; what it prints is scanned. Returns its standard output."""
-        plain = {name.removesuffix("_FILE"): "" for name in settings if name.endswith("_FILE")}
-        done = self.daemon.run(*arguments, text=text, **(plain | settings))
+        done = self.daemon.run(*arguments, text=text, **settings)
         name = f"what `{' '.join(arguments[:2])}` printed, run {len(self._printed)}"
         self._printed.append((name, (done.stdout + done.stderr).encode("utf-8", "surrogatepass")))
         if exits is not None:
             assert done.returncode == exits, f"{name}: status {done.returncode}"
         return done.stdout
+
+    def mistake(self) -> None:
+        """Make every mistake of an operator with secrets: in settings, in files, and in a command's wrong place."""
+        typed, port = self.secrets.typed, urlsplit(self.redis_url).port
+        self.command("doctor", "--offline", REDIS_URL=f"redis://:{typed}@127.0.0.1:{port}/0", exits=1)
+        self.command("db", "check", DATABASE_URL=f"postgresql://u:{typed}@127.0.0.1:1/x", exits=1)
+        wrong = {"REDIS_URL": f"redis://:{typed}/x@127.0.0.1:{port}/0", "LEASE_SECONDS": typed}
+        self.command("worker", **wrong, exits=2)
+        self.command("keys", "status", KEYRING=f'{{"active": 1, "keys": {{"1": "{typed}"}}}}', exits=2)
+        self.command("grants", "show", f"act.{typed}", exits=1)
+        landed = f"https://localhost/callback/?code={typed}&state={typed}"
+        self.command("authorize", "exchange", "-", text=landed, exits=2)
+        self.command("grants", "import", "-", text=f"act.{typed},rft.{typed},someone\n", exits=2)
+        self.command("grants", "import", "-", "--json", text=_bad_lines(typed), exits=1)
 
     def import_creators(self, names: list[str]) -> None:
         """Let creators consent, and import their tokens as an operator does."""
@@ -272,9 +307,13 @@ class Rehearsal:
             [f"healthy-{number}" for number in range(HEALTHY)]
             + [name for call in ("refresh", "account", "revoke") for name in creators[call]]
         )
+        self.command("grants", "import", "-", text=_foreign_lines(self.secrets.imported), exits=0)
         landing = self.landing()
         for creator in creators["token"]:
             self.command("authorize", "exchange", "-", "--json", text=landing(creator))
+        spent = landing("spender")
+        self.command("authorize", "exchange", "-", text=spent, exits=0)
+        self.command("authorize", "exchange", "-", text=spent, exits=1)
         for creator in creators["revoke"]:
             self.command("grants", "revoke", creator, "--yes", exits=1)
             self.command("grants", "revoke", creator, "--yes", exits=0)
@@ -339,6 +378,24 @@ class Rehearsal:
 
     def _logged(self, text: bytes) -> bool:
         return any(text in path.read_bytes() for path in (self.home / "logs").iterdir())
+
+    def worker_names(self) -> list[str]:
+        """Return the names of the workers that run, as Flower knows them."""
+        return [f"{child.name}@test" for child in (self.refresher, self.puller)]
+
+    def end(self) -> None:
+        """End the daemon in good order."""
+        self.daemon.stop(self.beat, self.refresher, self.puller, self.flower)
+
+    def look_around(self) -> None:
+        """Have every command that tells something tell it, those of Celery included."""
+        for command in (
+            ("grants", "list", "--json"), ("grants", "show", "healthy-1"), ("doctor",), ("inspect", "conf"),
+            ("grants", "explain", "struck-0-refresh-lost"), ("grants", "explain", "foreign-0", "--json"), ("report",),
+        ):  # fmt: skip
+            assert self.command(*command), f"{command} told nothing"
+        token = self.daemon.run("grants", "token", "healthy-1").stdout
+        assert self.secrets.issued in token, "the one command that is to print a token did not"
 
     def opened_pairs(self) -> list[str]:
         """Return every stored token, opened with the keyring."""

@@ -1,0 +1,76 @@
+"""Flower as a person or a program sees it: every page, every answer of its API, and what each must show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+from urllib.parse import quote
+
+from tests.security.canary_pages import PlainClient
+from tests.security.canary_places import Place
+
+
+class Client(Protocol):
+    """Fetches a page: a browser, or a plain client.
+
+    Attributes:
+        runs_scripts: whether the page is given as its scripts have left it.
+    """
+
+    runs_scripts: bool
+
+    def get(self, url: str) -> bytes:
+        """Return the page."""
+
+
+def pages(
+    client: Client, plain: PlainClient, url: str, workers: Sequence[str], tasks: Sequence[str]
+) -> Iterator[Place]:
+    """Yield every page of Flower's and every answer of its API.
+
+    Args:
+        client: fetches them.
+        plain: fetches what the tasks' page asks for, which is no page.
+        url: Flower's address.
+        workers: names of workers.
+        tasks: ids of tasks, each with pages of its own.
+    """
+    for path, shown in expected(workers, tasks, runs_scripts=client.runs_scripts).items():
+        page = client.get(url + path)
+        assert shown.encode() in page, f"{path} does not show {shown}: {page[:300]!r}"
+        yield f"Flower's {path}", page
+    rows = "draw=1&start=0&length=1000&search[value]=&order[0][column]=0&order[0][dir]=asc&columns[0][data]=name"
+    yield "the rows of Flower's tasks", plain.get(f"{url}/tasks/datatable?{rows}")
+
+
+def expected(workers: Sequence[str], tasks: Sequence[str], *, runs_scripts: bool) -> dict[str, str]:
+    """Return every path with a text that is on its page and on no page of an error."""
+    paths = {
+        "/": workers[0],
+        "/workers": workers[0],
+        "/tasks": "tasks.refresh." if runs_scripts else "Task history",
+        "/broker": "redis://",
+        "/metrics": "flower_events_total",
+        "/healthcheck": "OK",
+        "/api/workers?refresh=1": "broker_transport_options",
+        "/api/tasks?limit=10000": "task",
+        "/api/queues/length": "active_queues",
+        "/api/task/types": "tasks.refresh.refresh_grants",
+        "/nowhere": "page not found",
+    }
+    for worker in workers:
+        paths[f"/worker/{quote(worker)}"] = "broker_url"
+        paths[f"/api/workers?workername={quote(worker)}"] = worker
+    for task in tasks:
+        paths[f"/task/{task}"] = task
+        paths[f"/api/task/info/{task}"] = task
+        paths[f"/api/task/result/{task}"] = ""  # there are no results, and Flower says so by its status alone
+    return paths
+
+
+def one_task_of_each_kind(plain: PlainClient, url: str) -> list[str]:
+    """Return ids of tasks: of each name one in each state."""
+    told = json.loads(plain.get(f"{url}/api/tasks?limit=10000"))
+    chosen = {(task["name"], task["state"]): uuid for uuid, task in told.items()}
+    return [uuid for (name, _), uuid in sorted(chosen.items(), key=str) if name is not None]
