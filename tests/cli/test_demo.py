@@ -190,3 +190,23 @@ def test_impossible_figures_are_refused(options: list[str]) -> None:
     app = SimpleNamespace(app=SimpleNamespace(main="evertoken"))
 
     assert CliRunner().invoke(demo, options, obj=app).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--dir", "FILE/inside"], "cannot be made: Not a directory"),
+        (["--redis-url", "localhost"], "--redis-url must look like redis://"),
+        (["--redis-url", "http://localhost"], "--redis-url must look like redis://"),
+        (["--redis-url", "redis://:hidden@localhost:99999"], "--redis-url must look like redis://"),
+    ],
+)
+def test_an_impossible_place_is_told_in_a_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:
+    """A folder or an address that cannot be is wrong use, and what was typed into an address is not repeated."""
+    file = tmp_path / "file"
+    file.touch()
+    app = SimpleNamespace(app=SimpleNamespace(main="evertoken"))
+    given = [option.replace("FILE", str(file)) for option in options]
+    result = CliRunner().invoke(demo, given, obj=app)
+
+    assert (result.exit_code, sentence in result.output, "hidden" in result.output) == (2, True, False)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import click
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from worker.cli.board import Board
     from worker.cli.demo_plan import DemoPlan
     from worker.sandbox.stack import Stack
+
+REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "redis+socket"})
 
 
 @click.command(cls=output.Command)
@@ -50,6 +53,7 @@ def demo(
     from worker.cli.demo_run import DemoRun  # noqa: PLC0415 - as above
     from worker.cli.demo_verdict import show_verdict  # noqa: PLC0415 - as above
 
+    _check_redis_url(redis_url)
     plan, console = DemoPlan(creators, seconds), _console(to_stderr=as_json)
     stop = threading.Event()
     place = _place(folder)
@@ -90,8 +94,22 @@ def _place(folder: Path | None) -> Path:
         return Path(tempfile.mkdtemp(prefix="evertoken-demo-"))
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} holds files already; name a new folder")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} cannot be made: {error.strerror}") from None
     return folder.resolve()
+
+
+def _check_redis_url(url: str | None) -> None:
+    """Refuse an address that no Redis client can read, before anything is started."""
+    try:
+        parts = urlsplit(url or "redis://")
+        readable = parts.scheme in REDIS_SCHEMES and parts.port != 0
+    except ValueError:
+        readable = False
+    if not readable:
+        raise UsageError("--redis-url must look like redis://HOST:PORT/NUMBER, rediss://... or redis+socket://PATH")
 
 
 def _leave(place: Path, *, keep: bool) -> None:
