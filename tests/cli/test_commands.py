@@ -236,6 +236,8 @@ def test_a_whole_life_by_commands(cli: Cli, creator: str, store: Store) -> None:
     assert cli.json(grants, "revoke", creator, "--yes")["status"] == "revoked"
     assert store.grant(creator).status is GrantStatus.REVOKED
     assert cli(grants, "token", creator).exit_code == 1
+    ended = cli(grants, "explain", creator).stdout
+    assert ("next refresh: the grant was revoked here" in ended, "access token ends in" in ended) == (True, False)
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

@@ -114,6 +114,7 @@ def status(*, as_json: bool) -> None:
 def explain(creator: str, *, as_json: bool) -> None:
     """Print the timeline of decisions about one grant: what was done, why, and what comes next."""
     from worker.cli import timeline  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.store import GrantStatus  # noqa: PLC0415 - as above
 
     with output.services() as services:
         now = services.store.ping()
@@ -132,9 +133,10 @@ def explain(creator: str, *, as_json: bool) -> None:
         [(event.at, event.kind, event.text) for event in events],
         title=f"creator {grant.creator_id}, {grant.status.value}, consent {grant.consent}",
     )
-    click.echo(f"access token ends in {output.span(grant.access_expires_at - now)}")
-    click.echo(f"next refresh: {output.moment(following.refresh_at)} - {following.refresh_why}")
-    click.echo(f"next pull: {output.moment(following.pull_at)} - {following.pull_why}")
+    if grant.status is not GrantStatus.REVOKED:
+        click.echo(f"access token ends in {output.span(grant.access_expires_at - now)}")
+    click.echo(f"next refresh: {_planned(following.refresh_at)}{following.refresh_why}")
+    click.echo(f"next pull: {_planned(following.pull_at)}{following.pull_why}")
 
 
 @grants.command(cls=output.Command)
@@ -145,6 +147,10 @@ def token(creator: str, *, min_validity: float) -> None:
     with output.services() as services:
         found = services.tokens.access_token(creator, min_validity=min_validity)
     click.echo(found.reveal())
+
+
+def _planned(at: datetime | None) -> str:
+    return "" if at is None else f"{output.moment(at)} - "
 
 
 def _short(value: object) -> object:
