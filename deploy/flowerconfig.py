@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from logging import INFO, getLogger
 from pathlib import Path
 
 
@@ -30,9 +31,13 @@ def _credentials() -> list[str]:
 if os.environ.get("FLOWER_UNAUTHENTICATED_API"):
     raise SystemExit("FLOWER_UNAUTHENTICATED_API opens Flower's API to everyone; unset it")
 
-# Flower reads the names below as its options.
+# At DEBUG this logger prints Flower's settings, the key of its cookies and a secret of OAuth among them.
+getLogger("flower.command").setLevel(INFO)
+
+# Flower reads the names below as its options; they go before FLOWER_ variables of the environment.
 basic_auth = _credentials()
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
+debug = False  # a page of an error shows no trace and no configuration
 read_only = True  # tasks are called and workers stopped from the command line, by people who may
 purge_offline_workers = 600  # seconds; containers come back under new names
 max_tasks = 10_000  # in memory

@@ -81,6 +81,7 @@ class Secrets:
     redis: str = field(default_factory=lambda: marker("redis"), repr=False)
     database: str = field(default_factory=lambda: marker("database"), repr=False)
     flower: str = field(default_factory=lambda: marker("flower"), repr=False)
+    cookies: str = field(default_factory=lambda: marker("cookies"), repr=False)
     notice: str = field(default_factory=lambda: marker("notice"), repr=False)
     keyring: Keyring = field(default_factory=Keyring.new, repr=False)
 
@@ -97,6 +98,7 @@ class Secrets:
             "Redis's password": self.redis,
             "the database's password": self.database,
             "Flower's password": self.flower,
+            "the key of Flower's cookies": self.cookies,
             "the key of notices": self.notice,
         }
         keys = {f"sealing key {number}": key for number, key in self.keyring.keys.items()}
@@ -211,6 +213,7 @@ class Rehearsal:
         self.sandbox: RunningSandbox = self._stack.enter_context(start_sandbox(options))
         self.daemon = self._stack.enter_context(Daemon(self.home, self._settings()))
         self.daemon.environ["FLOWER_BASIC_AUTH_FILE"] = self._secret_file("flower", f"{FLOWER_USER}:{known.flower}")
+        self.daemon.environ["FLOWER_COOKIE_SECRET"] = known.cookies
         self.metrics_url = f"http://127.0.0.1:{self._ports()}"
         self.flower_url = f"http://127.0.0.1:{self._ports()}"
 
