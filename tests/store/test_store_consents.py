@@ -62,7 +62,7 @@ def test_an_older_pair_never_takes_the_place_of_a_newer_one_where_only_newer_one
 
 
 def test_a_replaced_grant_gets_the_next_numbers_and_starts_afresh(fleet: Fleet) -> None:
-    """Lease, failures, suspicion and the old reason are gone; the jitter stays the grant's own."""
+    """Failures, suspicion and the old reason are gone; the jitter stays the grant's own."""
     grant = fleet.add(jitter=0.1)
     claim = fleet.claim(grant.grant_id)
     fleet.store.suspect(claim, next_refresh_at=fleet.soon(), reason="refused")
@@ -72,9 +72,11 @@ def test_a_replaced_grant_gets_the_next_numbers_and_starts_afresh(fleet: Fleet) 
 
     after = fleet.store.grant("ada")
     assert (after.consent, after.generation, after.pair_generation) == (2, 4, 4)
-    assert (after.status, after.failures, after.last_reason, after.lease_until) == (GrantStatus.ACTIVE, 0, None, None)
+    assert (after.status, after.failures, after.last_reason) == (GrantStatus.ACTIVE, 0, None)
     assert (after.scope, after.jitter) == ("new", 0.1)
     assert fleet.current() == b"access ada/2/4"
+    assert fleet.store.claim(grant.grant_id, owner="b", lease_seconds=60, force=True) is None, "an attempt is under way"
+    fleet.sql("UPDATE grants SET lease_until = 0")
     assert fleet.claim(grant.grant_id).unresolved == ()
 
 

@@ -35,8 +35,9 @@ class Consents(Transactions):
     ) -> list[ConsentResult]:
         """Store consents in one transaction; a few hundred at a time are fast and hold no lock for long.
 
-        A replaced grant gets the next consent and generation, is active, and loses its lease: what an attempt of the
-        older consent still brings is kept, and never becomes current.
+        A replaced grant gets the next consent and generation and is active. What an attempt of the older consent still
+        brings is kept, and never becomes current; its lease runs out by itself, so that the new pair is not refreshed
+        while that attempt is under way.
 
         Args:
             connection: given by the decorator.
@@ -159,8 +160,6 @@ _NEXT_CONSENT: Final = (
         next_refresh_at=bindparam("due_at"),
         failures=0,
         last_reason=None,
-        lease_owner=None,
-        lease_until=None,
         pull_failures=0,
         next_pull_at=_now_if_wanted(),
         updated_at=now(),
