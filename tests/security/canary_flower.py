@@ -56,7 +56,7 @@ def expected(workers: Sequence[str], tasks: Sequence[str], *, runs_scripts: bool
         "/api/workers?refresh=1": "broker_transport_options",
         "/api/tasks?limit=10000": "task",
         "/api/queues/length": "active_queues",
-        "/api/task/types": "tasks.refresh.refresh_grants",
+        "/api/task/types": "tasks.refresh.scan_due",
         "/nowhere": "page not found",
     }
     for worker in workers:
@@ -70,7 +70,8 @@ def expected(workers: Sequence[str], tasks: Sequence[str], *, runs_scripts: bool
 
 
 def one_task_of_each_kind(plain: PlainClient, url: str) -> list[str]:
-    """Return ids of tasks: of each name one in each state."""
+    """Return ids of tasks: of each name in each state the one with the longest arguments."""
     told = json.loads(plain.get(f"{url}/api/tasks?limit=10000"))
-    chosen = {(task["name"], task["state"]): uuid for uuid, task in told.items()}
-    return [uuid for (name, _), uuid in sorted(chosen.items(), key=str) if name is not None]
+    longest_last = sorted(told.values(), key=lambda task: len(task["args"] or ""))
+    chosen = {(task["name"], task["state"]): str(task["uuid"]) for task in longest_last if task["name"] is not None}
+    return list(chosen.values())

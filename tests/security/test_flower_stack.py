@@ -19,7 +19,8 @@ from tests.conftest import _free_port, _wait_until, start_redis
 from tests.security.canary import Scan
 from tests.security.canary_flower import expected, one_task_of_each_kind, pages
 from tests.security.canary_pages import PlainClient
-from tests.security.canary_run import FLOWER_USER, Secrets
+from tests.security.canary_secrets import Secrets
+from tests.security.canary_stack import FLOWER_USER
 from tests.support.daemon import PROJECT, Daemon, daemon_settings
 from worker.sandbox.children import Child
 from worker.sandbox.options import SandboxOptions
