@@ -124,7 +124,7 @@ def _judge_refusal(error: AskCreatorError, standing: Standing) -> Verdict:
 
 
 def _word(error: TikTokError) -> str:
-    """Return a short reason: the kind of the error and TikTok's code."""
+    """Return a short reason: the kind of the error and TikTok's code, or what happened where no code came."""
     kinds = {
         AskCreatorError: "refused",
         BackOffError: "tiktok_trouble",
@@ -134,7 +134,9 @@ def _word(error: TikTokError) -> str:
         WaitError: "quota_spent",
     }
     kind = next((name for kind, name in kinds.items() if isinstance(error, kind)), "failed")
-    return kind if error.code is None else f"{kind} {error.code}"
+    if error.code is not None:
+        return f"{kind} {error.code}"
+    return f"{kind}: {error}" if isinstance(error, NotSentError | InDoubtError) else kind
 
 
 @dataclass(frozen=True)
