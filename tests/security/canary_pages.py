@@ -19,6 +19,7 @@ FLAGS: Final = (
 PATIENCE_MILLISECONDS: Final = 10_000
 """Of the page's own time: its scripts fetch their tables in it."""
 PAGE_SECONDS: Final = 60.0
+TRIES: Final = 3
 
 
 def browser_program() -> str | None:
@@ -43,9 +44,13 @@ class Browser:
         self._login = f"{quote(user, safe='')}:{quote(password, safe='')}"
 
     def get(self, url: str) -> bytes:
-        """Return a page as it stands after its scripts have run."""
-        with tempfile.TemporaryDirectory(prefix="evertoken-browser-", ignore_cleanup_errors=True) as profile:
-            return self._run(url, f"--user-data-dir={profile}", "--dump-dom").stdout
+        """Return a page as it stands after its scripts have run; one that comes too late is asked for again."""
+        for _ in range(TRIES):
+            with tempfile.TemporaryDirectory(prefix="evertoken-browser-", ignore_cleanup_errors=True) as profile:
+                page = self._run(url, f"--user-data-dir={profile}", "--dump-dom").stdout
+            if page:
+                return page
+        return b""
 
     def picture(self, url: str, path: Path) -> None:
         """Put a picture of a page into a file."""
