@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import os
 import signal
 import sqlite3
 import time
@@ -124,9 +123,9 @@ class Play:
         self._scene.flush_redis()
 
     def _redis_stop(self, event: Event) -> None:
-        os.kill(self._redis.pid, signal.SIGSTOP)
-        self._lasting.callback(os.kill, self._redis.pid, signal.SIGCONT)
-        self._plan(event.at + event.how["seconds"], lambda: os.kill(self._redis.pid, signal.SIGCONT))
+        self._redis.process.send_signal(signal.SIGSTOP)
+        self._lasting.callback(self._redis.process.send_signal, signal.SIGCONT)
+        self._plan(event.at + event.how["seconds"], lambda: self._redis.process.send_signal(signal.SIGCONT))
 
     def _redis_gone(self, _: Event) -> None:
         self._redis.process.kill()
