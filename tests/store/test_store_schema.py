@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -49,9 +50,24 @@ def test_models_and_migrations_are_one_schema(store_url: str) -> None:
     store.close()
 
 
+def test_nobody_makes_an_empty_database_by_looking_for_one(tmp_path: Path) -> None:
+    """A wrong address, or a wrong folder, is told; only an upgrade makes the file."""
+    path = tmp_path / "elsewhere" / "evertoken.db"
+    store = open_store(f"sqlite:///{path}")
+
+    assert not store.schema_state().current
+    with pytest.raises(StoreUnavailableError, match=r"there is no file .*evertoken\.db.* db upgrade"):
+        store.ping()
+    assert not path.parent.exists()
+    assert store.upgrade().current
+    assert store.ping()
+    store.close()
+
+
 def test_checks_and_partial_indexes_are_those_of_the_models(store_url: str, empty_database_url: str) -> None:
     """What Alembic does not compare is compared by name and text: a schema made from the models is the same."""
     migrated, modelled = open_store(store_url), open_store(empty_database_url)
+    modelled.make_file()
     modelled.transact(METADATA.create_all, writes=True)
 
     def read(connection: Connection) -> dict[str, list[str]]:

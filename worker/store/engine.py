@@ -63,6 +63,20 @@ class Transactions:
         """`sqlite` or `postgresql`."""
         return self._url.get_backend_name()
 
+    @property
+    def is_missing(self) -> bool:
+        """True where SQLite's file is not there: only an upgrade makes one, and nobody looks into an empty one."""
+        return self.kind == "sqlite" and not Path(self._url.database or "").exists()
+
+    def make_file(self) -> None:
+        """Make SQLite's file, where it is not there yet.
+
+        Raises:
+            StoreUnavailableError: it cannot be made.
+        """
+        if self.is_missing:
+            _make_private(Path(self._url.database or ""))
+
     def close(self) -> None:
         """Close this process's connections; the store opens again by itself when it is used."""
         engine = self._engines.pop(os.getpid(), None)
@@ -124,8 +138,11 @@ class Transactions:
 
     def _new_engine(self) -> Engine:
         sqlite = self.kind == "sqlite"
-        if sqlite and self._url.database is not None:
-            _make_private(Path(self._url.database))
+        if self.is_missing:
+            raise StoreUnavailableError(
+                f"the database is not available: there is no file {self._url.database}; look at "
+                "EVERTOKEN_DATABASE_URL, or let `celery -A worker db upgrade` make it"
+            )
         engine = create_engine(
             self._url,
             hide_parameters=True,
@@ -196,8 +213,6 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _make_private(path: Path) -> None:
     """Create the database file for its owner alone; SQLite gives its side files the same mode."""
-    if path.exists():
-        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))

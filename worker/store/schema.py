@@ -34,16 +34,25 @@ class Schema(Transactions):
 
     now = ping
 
-    @reads
-    def schema_state(self, connection: Connection) -> SchemaState:
+    def schema_state(self) -> SchemaState:
         """Return which migration the database is at and which one this code wants."""
-        at = MigrationContext.configure(connection).get_current_revision()
         wanted = ScriptDirectory.from_config(_config()).get_current_head()
-        return SchemaState(at=at, wanted=wanted or "")
+        return SchemaState(at=None if self.is_missing else self._revision(), wanted=wanted or "")
+
+    def upgrade(self) -> SchemaState:
+        """Bring the schema to what this code wants, in one transaction; a second process waits and finds it done.
+
+        It makes SQLite's file, where there is none.
+        """
+        self.make_file()
+        return self._upgrade()
+
+    @reads
+    def _revision(self, connection: Connection) -> str | None:
+        return MigrationContext.configure(connection).get_current_revision()
 
     @writes
-    def upgrade(self, connection: Connection) -> SchemaState:
-        """Bring the schema to what this code wants, in one transaction; a second process waits and finds it done."""
+    def _upgrade(self, connection: Connection) -> SchemaState:
         if self.kind == "postgresql":
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL lock_timeout = 0"))
