@@ -55,7 +55,8 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str) -> 
     # At INFO it echoes every statement, at DEBUG every row, sealed bytes included.
     logging.getLogger("sqlalchemy").setLevel(max(logging.WARNING, logging.getLevelName(level)))
     if level != "DEBUG":
-        for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
+        # The request's own would call each expired message a revoked task, which here is said of consents.
+        for name in ("celery.worker.strategy", "celery.worker.request", "celery.app.trace", "celery.beat"):
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
