@@ -119,7 +119,7 @@ def closest(times: Sequence[float], count: int) -> float:
 
 def _drive(sandbox: RunningSandbox, folder: Path, limits: dict[str, int], seconds: float, *, restart: bool) -> float:
     """Let the workers run; return for how long Redis was away."""
-    server = _Server(folder)
+    server = Server(folder)
     tokens = sandbox.grants(CREATORS)
     until, away = time.time() + seconds, 0.0
     jobs = [
@@ -140,7 +140,7 @@ def _drive(sandbox: RunningSandbox, folder: Path, limits: dict[str, int], second
     return away
 
 
-class _Server:
+class Server:
     """A Redis-protocol server that can be killed and started again, empty, at the same address."""
 
     def __init__(self, folder: Path) -> None:
@@ -207,6 +207,8 @@ def _thread(job: Job, client: TikTok, limiter: Limiter, turns: Iterator[dict[str
             if time.time() + wait > job.until:
                 return
             time.sleep(min(wait, LONGEST_NAP))
+        while wait := limiter.depart():
+            time.sleep(wait)
         try:
             if pulls:
                 client.account_data(

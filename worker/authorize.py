@@ -123,9 +123,11 @@ class Authorizer:
         while self._limiter is not None:
             wait = self._limiter.take(lane="refresh", call=call, account="authorize")
             if wait <= 0:
-                return
+                break
             if time.monotonic() + wait > end:
                 raise NotReadyError(f"the quota is spent; nothing was sent, try again in {wait:.0f} s")
+            time.sleep(wait)
+        while self._limiter is not None and (wait := self._limiter.depart()):
             time.sleep(wait)
 
     def _keep(self, raw: RawAnswer, sent_at: datetime) -> RecordId | None:

@@ -66,8 +66,7 @@ class RefreshCaller:
             hook: where facts go.
             next_secret: the app's second secret while TikTok's is rotated.
             call_seconds: the longest that a call and the writing of its result may take.
-            depart: told right before sending, since the claim took its time after the permit; it returns the seconds to
-                wait where others have taken the place meanwhile, and nearly always 0.
+            depart: asked right before sending, until it returns 0, for the seconds until the permit's moment.
             failpoint: called with the name of each step; does nothing outside the fault tests.
         """
         self._tiktok = tiktok
@@ -101,7 +100,8 @@ class RefreshCaller:
 
     def _call_once(self, claim: Claim, won_at: float, refresh_token: Token, secret: Token | None) -> Called:
         self._failpoint("pre_send")
-        time.sleep(self._depart())
+        while wait := self._depart():
+            time.sleep(wait)
         elapsed = elapsed_clock() - won_at
         if claim.lease_until - claim.claimed_at < timedelta(seconds=elapsed + self._call_seconds):
             raise LeaseTooShortError("the lease ends too soon for another call")

@@ -120,7 +120,8 @@ class Puller:
             return self._fetch(token, pair.creator_id, fields_for_scope(BASIC_SCOPE))
 
     def _fetch(self, token: Token, creator_id: str, fields: tuple[str, ...]) -> AccountData:
-        time.sleep(self._limiter.depart())
+        while wait := self._limiter.depart():
+            time.sleep(wait)
         return self._tiktok.account_data(token, creator_id, fields=fields)
 
     def _put_off(self, claim: PullClaim, error: TikTokError) -> Pulled:

@@ -95,7 +95,7 @@ def _take_all(crowd: Crowd) -> None:
         if wait == 0:
             # Redis's own time of the permit, where it gave it; the reply may have been held up on its way.
             permit = limiter._last.__dict__.pop("permit", "")
-            print(int(permit) / 1e6 if permit else time.time(), flush=True)  # noqa: T201 - this is its output
+            print(int(permit.partition(":")[0]) / 1e6 if permit else time.time(), flush=True)  # noqa: T201 - this is its output
         else:
             time.sleep(min(wait, max(0.0, until - time.time())))
     limiter.close()

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from worker.errors import QuotaScope
 from worker.limiter.alone import Alone
-from worker.limiter.shared import Answer, Shared, Windows
+from worker.limiter.shared import LEAD_SECONDS, Answer, Shared, Windows
 from worker.policy import quota
 
 HELLO_SECONDS: Final = 1.0
@@ -24,7 +24,7 @@ RAMP_SECONDS: Final = 60.0
 SECOND_RAMP_SHARE: Final = 0.05
 """Length of the ramp after a broken second, as a part of that after a broken minute."""
 PUNCTUAL_SECONDS: Final = 0.01
-"""A request that leaves later than so much after its permit was asked for is told to Redis."""
+"""A request that leaves later than so much after its moment is told to Redis."""
 
 Lane = Literal["refresh", "pull"]
 
@@ -91,9 +91,10 @@ class Limiter:
         self._pause_end, self._ramp, self._untold = -math.inf, 0.0, False
 
     def take(self, *, lane: Lane, call: str, account: str) -> float:
-        """Return 0 for a permit to send one request now, or the seconds to wait before asking again.
+        """Return 0 for a permit to send one request, or the seconds to wait before asking again.
 
-        It does not sleep, and never raises for Redis's sake.
+        The permit is for a moment, now or a fraction of a second ahead: `depart` tells it right before sending. Asking
+        does not sleep, and never raises for Redis's sake.
 
         Args:
             lane: refreshes go before pulls.
@@ -120,22 +121,25 @@ class Limiter:
             self._tell_pause(widen=False)
         if answer.wait > 0:
             return answer.wait
-        self._last.permit, self._last.asked_at = answer.permit, now
-        return self.depart()
+        self._last.permit, self._last.moment, self._last.leaves = answer.permit, now + answer.lead, after + answer.lead
+        return 0.0
 
     def depart(self) -> float:
-        """Tell that the request for which this thread took a permit leaves now; it may be told more than once.
+        """Tell that the request for which this thread took a permit is ready; call it until it returns 0, then send.
 
-        Between permit and request a process may be held up, and requests that were permitted in different seconds would
-        arrive in one. A late one is noted in Redis, so that those after it keep their distance; a punctual one costs
-        nothing.
+        What is done between permit and request, such as a claim, takes its time from the wait. A process may be held
+        up all the same, and requests that were permitted in different seconds would arrive in one. A late one is noted
+        in Redis, so that those after it keep their distance; a punctual one costs nothing.
 
         Returns:
-            Seconds to wait before sending, about one at most and nearly always 0; no other permit is needed.
+            Seconds to wait before sending: a fraction of one, and for a late one about one at most; no other permit is
+            needed.
         """
-        permit, asked_at = getattr(self._last, "permit", ""), getattr(self._last, "asked_at", 0.0)
-        if not permit or self._monotonic() - asked_at <= PUNCTUAL_SECONDS:
+        permit, now = getattr(self._last, "permit", ""), self._monotonic()
+        if not permit:
             return 0.0
+        if now <= self._last.moment + PUNCTUAL_SECONDS:
+            return float(max(0.0, self._last.leaves - now))
         self._last.permit = ""
         return self._shared.depart(permit) or 0.0
 
@@ -214,11 +218,11 @@ class Limiter:
         if not self._alone.entered:
             # What Redis permitted just now must have left TikTok's second before we add anything of our own; and who
             # has never heard from Redis asks once more, since it does not know how many there are.
-            clear = self._heard_at + self._windows.second * (1 + quota.SECOND_GUARD)
+            clear = self._heard_at + self._windows.second * (1 + quota.SECOND_GUARD + LEAD_SECONDS)
             self._alone.enter(not_before=max(now, clear if self._epoch else now + 1.5 * HELLO_SECONDS))
 
     def _take_alone(self, now: float, lane: Lane, call: str, account: str) -> float:
-        since = now - self._pause_end
+        since, self._last.permit = now - self._pause_end, ""
         return self._alone.take(
             now=now,
             wall=self._wall(),

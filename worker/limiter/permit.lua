@@ -3,11 +3,14 @@
 -- Sustained pace: GCRA, `tat` being when the next permit is due by the pace; being late is caught up within `slack`.
 -- Second, and one account on one call in a minute: the last `limit` permits are kept, and the oldest must have left the
 -- window, which is longer than TikTok's by what requests overtake each other on their way.
--- Whoever is denied is told a place in a queue that binds nobody: the callers come back one by one, not in a crowd.
+-- A permit is for a moment at most `lead` ahead: who comes a little early gets it at once and holds the request until
+-- then, so that no moment passes unused because nobody happened to ask at that very time.
+-- Whoever is denied is told a place in a queue that binds nobody: the callers come back one by one, not in a crowd, and
+-- half of the lead before their moment.
 --
--- KEYS: 1 state (hash), 2 permits of the last second (list), 3 permits of this account on this call (list),
---       4 refreshes expected (number)
--- Returns: wait, epoch, pause left, and the permit: the time it was given
+-- KEYS: 1 state (hash), 2 permits of the last second (sorted set, by their moments), 3 permits of this account on this
+--       call (list), 4 refreshes expected (number)
+-- Returns: wait, epoch, pause left, the permit's name, and how far ahead its moment is
 
 local lane, known_epoch, was_alone = ARGV[1], ARGV[2], ARGV[3] == '1'
 local interval, slack = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -15,6 +18,7 @@ local second_limit, second_window = tonumber(ARGV[6]), tonumber(ARGV[7])
 local account_limit, account_window = tonumber(ARGV[8]), tonumber(ARGV[9])
 local quiet, horizon, reserve = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local least_share, guard_life, keep = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
+local lead = tonumber(ARGV[16])
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -53,47 +57,52 @@ local pace = interval / share
 local guard = state.guard * math.max(0, 1 - (now - state.guarded) / guard_life)
 
 local opens = math.max(state.opens, state.pause, state.tat - slack)
-local oldest = redis.call('LINDEX', KEYS[2], second_limit - 1)
+local oldest = redis.call('ZREVRANGE', KEYS[2], second_limit - 1, second_limit - 1, 'WITHSCORES')[2]
 if oldest then opens = math.max(opens, tonumber(oldest) + second_window + guard) end
 
-local pull_pace = 0
+local pull_pace, ahead = 0, lead
 if lane == 'pull' then
+  if state.wanted > now then ahead = 0 end -- a refresh is on its way back: its place is not taken early
   local left = 1 - tonumber(redis.call('GET', KEYS[4]) or 0) * pace / reserve
   opens = math.max(opens, state.pull, state.wanted)
-  if left > 0.01 then pull_pace = pace / left else opens = math.max(opens, now + reserve / 4) end
+  if left > 0.01 then pull_pace = pace / left else opens, ahead = math.max(opens, now + reserve / 4), 0 end
 end
 
 local account_opens = 0
 local first = redis.call('LINDEX', KEYS[3], account_limit - 1)
 if first then account_opens = math.min(tonumber(first), now) + account_window end
 
-local wait = 0
-if math.max(opens, account_opens) <= now then
-  state.tat, state.last = math.max(state.tat, now) + pace, now
-  local stamp = string.format('%.0f', now)
-  redis.call('LPUSH', KEYS[2], stamp)
-  redis.call('LTRIM', KEYS[2], 0, second_limit - 1)
-  redis.call('PEXPIRE', KEYS[2], math.ceil((second_window + guard) / 1000) + 1000)
+local wait, moment, permit = 0, math.max(now, opens), ''
+if opens <= now + ahead and account_opens <= now then
+  local stamp = string.format('%.0f', moment)
+  permit = stamp .. ':' .. string.format('%.0f', now)
+  state.tat, state.last = math.max(state.tat, moment) + pace, now
+  redis.call('ZADD', KEYS[2], stamp, permit)
+  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -second_limit - 1)
+  redis.call('PEXPIRE', KEYS[2], math.ceil((second_window + guard + lead) / 1000) + 1000)
   redis.call('LPUSH', KEYS[3], stamp)
   redis.call('LTRIM', KEYS[3], 0, account_limit - 1)
-  redis.call('PEXPIRE', KEYS[3], math.ceil(account_window / 1000))
+  redis.call('PEXPIRE', KEYS[3], math.ceil((account_window + lead) / 1000))
   if lane == 'pull' then
-    state.pull = math.max(state.pull, now) + pull_pace
-  elseif tonumber(redis.call('GET', KEYS[4]) or 0) > 0 then
-    redis.call('DECR', KEYS[4])
+    state.pull = math.max(state.pull, moment - slack) + pull_pace -- lateness is caught up here as well
+  else
+    if state.wanted < moment + pace then state.wanted = 0 end
+    if tonumber(redis.call('GET', KEYS[4]) or 0) > 0 then redis.call('DECR', KEYS[4]) end
   end
 elseif account_opens > opens then
   wait = account_opens - now
-elseif opens - now < 0.9 * pace and math.abs(opens - state.hasty) > pace / 2 then
-  wait, state.hasty = opens - now, opens -- a little too early, and the first to be, so not to the end of the queue
-  if lane == 'refresh' then state.wanted = math.max(state.wanted, opens + pace / 2) end
 else
-  local queue = 'queue:' .. lane
-  local told = math.max(state[queue], opens)
-  if told > opens + horizon then told = opens end
-  state[queue] = told + 0.75 * pace -- closer than permits come, since some callers will come late or not at all
+  local told = opens
+  if opens - now < 0.9 * pace and math.abs(opens - state.hasty) > pace / 2 then
+    state.hasty = opens -- a little too early, and the first to be, so not to the end of the queue
+  else
+    local queue = 'queue:' .. lane
+    told = math.max(state[queue], opens)
+    if told > opens + horizon then told = opens end
+    state[queue] = told + 0.75 * pace -- closer than permits come, since some callers will come late or not at all
+  end
   if lane == 'refresh' then state.wanted = math.max(state.wanted, told + pace / 2) end
-  wait = told - now
+  wait = math.max(told - ahead / 2, opens - ahead) - now
 end
 
 local write = {'epoch', epoch}
@@ -103,4 +112,4 @@ for _, name in ipairs(names) do
 end
 redis.call('HSET', KEYS[1], unpack(write))
 redis.call('PEXPIRE', KEYS[1], keep)
-return {math.ceil(wait), epoch, math.ceil(math.max(0, state.pause - now)), string.format('%.0f', now)}
+return {math.ceil(wait), epoch, math.ceil(math.max(0, state.pause - now)), permit, math.ceil(moment - now)}

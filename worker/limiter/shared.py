@@ -22,6 +22,8 @@ SILENT_SECONDS: Final = 3.0
 FORGET_SECONDS: Final = 60.0
 QUIET_SECONDS: Final = 2.0
 """No permits after Redis came back: longer than a second of TikTok's, and than any worker takes to find back."""
+LEAD_SECONDS: Final = 0.4
+"""How far ahead the moment of a permit may be."""
 HORIZON_SECONDS: Final = 5.0
 """How far ahead the denied are told places in the queue."""
 EXPECTATION_SECONDS: Final = 30.0
@@ -61,12 +63,14 @@ class Answer:
         epoch: which life of Redis's memory answered.
         pause: seconds for which nobody is permitted anything; 0 for not.
         permit: names the permit, where there is one.
+        lead: seconds until the moment that the permit is for.
     """
 
     wait: float
     epoch: str
     pause: float
     permit: str
+    lead: float
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Shared:
             quota.LEAST_RAMP_SHARE,
             _micro(GUARD_LIFE_SECONDS),
             round(KEEP_SECONDS * 1000),
+            _micro(LEAD_SECONDS * windows.second),
         ]
         self._client = connect(url)
         self._permit, self._punish, self._depart, self._hello = (
@@ -130,10 +135,10 @@ class Shared:
         """
         keys = [STATE, SECOND, f"{PREFIX}account:{call}:{account}", EXPECTED]
         try:
-            wait, answered, pause, permit = self._permit(keys, [lane, epoch, int(was_alone), *self._figures])
+            wait, answered, pause, permit, lead = self._permit(keys, [lane, epoch, int(was_alone), *self._figures])
         except (redis.RedisError, OSError):
             return None
-        return Answer(int(wait) / 1e6, str(answered), int(pause) / 1e6, str(permit))
+        return Answer(int(wait) / 1e6, str(answered), int(pause) / 1e6, str(permit), int(lead) / 1e6)
 
     def hello(self, worker: str) -> Roster | None:
         """Say that a worker is there."""
