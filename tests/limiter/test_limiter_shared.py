@@ -66,6 +66,18 @@ def test_the_denied_are_told_places_one_after_the_other(redis_url: str, new_limi
     assert all(0.5 < later - earlier < 1.5 for earlier, later in pairwise(told))
 
 
+@pytest.mark.parametrize(("lane", "most"), [("refresh", 6), ("pull", 25)])
+def test_a_full_queue_sends_pulls_back_to_their_rows(
+    redis_url: str, new_limiter: NewLimiter, lane: str, most: float
+) -> None:
+    """Beyond some seconds ahead a pull is told a time so late that the scan finds it first; a refresh is not."""
+    limiter = new_limiter(redis_url, per_second=10, per_minute=600)
+    spend(limiter)
+    told = [take(limiter, lane, account=str(number)) for number in range(100)]
+    assert max(told) <= most
+    assert (max(told) > 10) == (lane == "pull")
+
+
 def test_whoever_comes_at_the_time_told_is_let_through(
     redis_url: str, new_limiter: NewLimiter, wait_until: Callable[..., None]
 ) -> None:

@@ -98,8 +98,13 @@ else
   else
     local queue = 'queue:' .. lane
     told = math.max(state[queue], opens)
-    if told > opens + horizon then told = opens end
-    state[queue] = told + 0.75 * pace -- closer than permits come, since some callers will come late or not at all
+    if told > opens + horizon then
+      -- The queue is full. Refreshes begin it anew; a pull is told to stay away, since asking again costs as well.
+      told = lane == 'refresh' and opens or told + 2 * horizon
+    end
+    if told <= opens + horizon then
+      state[queue] = told + 0.75 * pace -- closer than permits come, since some callers will come late or not at all
+    end
   end
   if lane == 'refresh' then state.wanted = math.max(state.wanted, told + pace / 2) end
   wait = math.max(told - ahead / 2, opens - ahead) - now
