@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
 
 from worker.settings import PREFIX, Settings
 
 PAGE: Final = Path(__file__).with_name("settings.md")
+WORDS: Final = {"ge": "at least", "gt": "above", "le": "at most"}
 HEAD: Final = """\
 # Settings
 
@@ -35,9 +38,21 @@ def settings_page() -> str:
 def settings_table() -> list[tuple[str, str, str]]:
     """Return name, default and description of every setting, in the order of the class."""
     return [
-        (PREFIX + field.upper(), _shown_default(info.default, required=info.is_required()), info.description or "")
+        (PREFIX + field.upper(), _shown_default(info.default, required=info.is_required()), _described(info))
         for field, info in Settings.model_fields.items()
     ]
+
+
+def _described(info: FieldInfo) -> str:
+    """Return what a setting is and which values it takes."""
+    text = info.description or ""
+    if get_origin(info.annotation) is Literal:
+        text += " One of " + ", ".join(f"`{choice}`" for choice in get_args(info.annotation)) + "."
+    bounds = {name: getattr(each, name) for each in info.metadata for name in WORDS if hasattr(each, name)}
+    if bounds:
+        limits = " and ".join(f"{word} {bounds[name]:g}" for name, word in WORDS.items() if name in bounds)
+        text += f" {limits[0].upper()}{limits[1:]}."
+    return text
 
 
 def _shown_default(default: Any, *, required: bool) -> str:

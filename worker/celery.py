@@ -30,6 +30,8 @@ NOT_READY: Final = 1
 POOLS: Final = {"thread": "threads", "solo": "solo", "prefork": "prefork"}
 """Modules of the pools that are offered; gevent and eventlet patch what the database drivers stand on."""
 TOUCH_SECONDS: Final = 1.0
+STOCK_COMMANDS: Final = frozenset({"flower", "inspect", "control", "call", "events", "purge", "shell", "multi"})
+"""Celery's own commands that would go to Celery's default broker where our settings cannot be read."""
 LOGLEVEL: Final = re.compile(r"--loglevel\b|-l[A-Za-z]")
 
 
@@ -77,6 +79,10 @@ def refuse(problem: EvertokenError | str) -> None:
     wrong_use = isinstance(problem, ConfigurationError | str)
     print(f"evertoken: {problem}", file=sys.stderr)  # noqa: T201 - before logging is set up, and for a person
     sys.exit(WRONG_USE if wrong_use else NOT_READY)
+
+
+if celeryconfig.settings_problem is not None and STOCK_COMMANDS.intersection(sys.argv[1:]):
+    refuse(ConfigurationError(celeryconfig.settings_problem))
 
 
 @signals.setup_logging.connect

@@ -11,11 +11,11 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeVar
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from worker.addresses import bad_server, bad_url, on_loopback
 from worker.errors import ConfigurationError
 from worker.vault.token import Token
 
@@ -63,7 +63,7 @@ class MessengerSettings(BaseModel):
     def _refuse_other_brokers(self) -> Self:
         if not self.redis_url.startswith(("redis://", "rediss://", "redis+socket://")):
             raise ValueError(f"{PREFIX}REDIS_URL must begin with redis://, rediss:// or redis+socket://")
-        if problem := _bad_server(f"{PREFIX}REDIS_URL", self.redis_url):
+        if problem := bad_server(f"{PREFIX}REDIS_URL", self.redis_url):
             raise ValueError(problem)
         return self
 
@@ -138,7 +138,7 @@ class Settings(MessengerSettings):
     @property
     def sandboxed(self) -> bool:
         """True where the API's base is on loopback: a stand-in, whose quota may be any."""
-        return _on_loopback(self.tiktok_base_url)
+        return on_loopback(self.tiktok_base_url)
 
 
 def load_settings(environ: Mapping[str, str] | None = None, *, dotenv: Path | None = Path(".env")) -> Settings:
@@ -171,6 +171,9 @@ def load(kind: type[T], environ: Mapping[str, str] | None = None, *, dotenv: Pat
                 values[field] = Path(given[f"{name}_FILE"]).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 problems.append(f"{name}_FILE: the file cannot be read ({type(error).__name__})")
+            else:
+                if not values[field]:
+                    problems.append(f"{name}_FILE: the file is empty")
     if not problems:
         try:
             return kind.model_validate(values)
@@ -228,41 +231,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
 def _bad_addresses(settings: Settings) -> Iterator[str]:
     if settings.notice_url and settings.notice_secret is None:
         yield f"{PREFIX}NOTICE_URL is set and {PREFIX}NOTICE_SECRET is missing: notices are signed"
-    for field in ("tiktok_base_url", "tiktok_authorize_url", "notice_url"):
+    for field in ("tiktok_base_url", "tiktok_authorize_url", "tiktok_redirect_uri", "notice_url"):
         url = getattr(settings, field)
         if url:
-            yield from _bad_url(PREFIX + field.upper(), url)
+            yield from bad_url(PREFIX + field.upper(), url)
     if not settings.database_url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
         yield f"{PREFIX}DATABASE_URL must begin with sqlite:/// or postgresql://"
-    elif problem := _bad_server(f"{PREFIX}DATABASE_URL", settings.database_url):
+    elif problem := bad_server(f"{PREFIX}DATABASE_URL", settings.database_url):
         yield problem
-
-
-def _bad_server(name: str, url: str) -> str | None:
-    """Return what is wrong with a server's address; libraries that meet it later would show a part of the password."""
-    if url.startswith(("sqlite:", "redis+socket:")):
-        return None
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        parts = None
-    if parts is None or parts.fragment or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query:
-        return (
-            f"{name} cannot be read: it is scheme://user:password@host:port/name, and in user and password each of "
-            "/ ? # @ : % [ ] is written as % and two digits (%2F %3F %23 %40 %3A %25 %5B %5D)"
-        )
-    return None
-
-
-def _bad_url(name: str, url: str) -> Iterator[str]:
-    parts = urlsplit(url)
-    if parts.username or parts.password or not parts.hostname:
-        yield f"{name} must be a plain address with a host and no password"
-    elif parts.scheme != "https" and not (parts.scheme == "http" and _on_loopback(url)):
-        yield f"{name} must begin with https:// (plain http is taken only on loopback)"
-
-
-def _on_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in {"localhost", "::1"} or host.startswith("127.")

@@ -49,6 +49,18 @@ def test_beat_refuses_a_wrong_setting_of_its_own(new_daemon: NewDaemon, sandbox:
     assert (status, "EVERTOKEN_SCAN_SECONDS" in said) == (2, True)
 
 
+@pytest.mark.parametrize(
+    "command", [("flower",), ("inspect", "ping"), ("call", "tasks.refresh.scan_due")], ids=" ".join
+)
+def test_stock_commands_do_not_turn_to_another_broker(
+    command: tuple[str, ...], new_daemon: NewDaemon, sandbox: RunningSandbox
+) -> None:
+    """Where the broker's address cannot be read, Celery's default in its place would show an empty, quiet system."""
+    status, said = refused(new_daemon(), sandbox, *command, REDIS_URL="redis://127.0.0.1:port/0")
+
+    assert (status, "EVERTOKEN_REDIS_URL cannot be read" in said) == (2, True)
+
+
 def test_a_worker_does_not_start_on_a_database_that_is_not_migrated(
     new_daemon: NewDaemon, sandbox: RunningSandbox, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ STATUS_NAMES = {
     "due",
     "overdue",
     "expired",
+    "retrying",
     "in_doubt",
     "needs_reauth",
     "least_seconds_left",
@@ -261,6 +262,7 @@ def test_a_token_is_printed_alone(cli: Cli, creator: str) -> None:
     assert result.stdout.startswith("act.")
     assert result.stdout.count("\n") == 1
     assert result.stderr == ""
+    assert cli.json(grants, "token", creator) == {"creator_id": creator, "access_token": result.stdout.strip()}
 
 
 def test_a_token_that_ends_too_soon_is_not_printed(cli: Cli, creator: str) -> None:
@@ -363,6 +365,14 @@ def test_an_import_reads_standard_input(cli: Cli, store: Store) -> None:
     assert store.fleet_status().total == 0
     assert cli(grants, "import", "-", stdin=lines(2)).exit_code == 0
     assert store.fleet_status().total == 2
+
+
+def test_a_file_of_another_kind_is_told_in_one_sentence(cli: Cli) -> None:
+    """Where nothing can be read at all, nobody is told to run the same command again."""
+    result = cli(grants, "import", "-", stdin="name,age\nx,1\n")
+
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -473,6 +483,20 @@ def test_the_doctor_names_what_is_wrong(
 
     failed = {check["check"] for check in told["checks"] if check["state"] == "fail"}
     assert failed == {"keyring", "journal", "brake", "redis", "workers", "tiktok"}
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_the_doctor_asks_a_database_that_is_away_once(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    """Each look at an unreachable host takes its timeout, so what needs the database is skipped after the first."""
+    monkeypatch.setenv("EVERTOKEN_DATABASE_URL", f"postgresql://u:p@127.0.0.1:{free_port}/name")
+
+    states = {check["check"]: check["state"] for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
+
+    assert states["database"] == "fail"
+    skipped = {check for check, state in states.items() if state == "skip"}
+    assert skipped == {"clock", "keyring", "brake", "grants", "capacity", "notices", "tiktok"}
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

@@ -120,6 +120,7 @@ def test_the_fleet_is_counted_by_what_people_ask(fleet: Fleet) -> None:
     assert status.by_status == {"active": 7, "suspect": 1, "needs_reauth": 1, "revoked": 1}
     assert (status.fresh, status.due, status.overdue, status.expired) == (5, 2, 1, 1)
     assert status.in_doubt == 3
+    assert status.retrying == 2  # the lost one and the suspect one; who must authorize again is not tried
     assert status.least_seconds_left is not None
     assert -3700 < status.least_seconds_left < -3500
     assert 7100 < status.oldest_due_seconds < 7300

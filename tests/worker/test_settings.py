@@ -70,7 +70,12 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one() -> None:
         ({"LEASE_SECONDS": "49", "IN_DOUBT_RETRY": "never"}, "must be at least 50"),
         ({"CONNECT_SECONDS": "50"}, "EVERTOKEN_CONNECT_SECONDS is longer"),
         ({"TIKTOK_BASE_URL": "http://business-api.tiktok.com"}, "https://"),
+        ({"TIKTOK_BASE_URL": "http://127.0.0.1.canary.example"}, "https://"),
+        ({"TIKTOK_BASE_URL": "https://[canary"}, "EVERTOKEN_TIKTOK_BASE_URL cannot be read"),
         ({"TIKTOK_BASE_URL": "https://u:canary@tiktok.com"}, "no password"),
+        ({"TIKTOK_BASE_URL": "business-api.tiktok.com/open_api"}, "such as https://host/path"),
+        ({"TIKTOK_BASE_URL": "https://business-api.tiktok.com:canary"}, "EVERTOKEN_TIKTOK_BASE_URL cannot be read"),
+        ({"TIKTOK_REDIRECT_URI": "canary"}, "EVERTOKEN_TIKTOK_REDIRECT_URI must be a plain address"),
         ({"QUOTA_PER_SECOND": "51"}, "highest tier of 50"),
         ({"QUOTA_PER_MINUTE": "0"}, "EVERTOKEN_QUOTA_PER_MINUTE"),
         ({"RENEW_AT": "0.99"}, "EVERTOKEN_RENEW_AT"),
@@ -106,7 +111,7 @@ def test_a_password_with_signs_that_are_not_quoted_is_refused_and_not_shown(name
         ("REDIS_URL", "redis://[::1]:6379/0"),
         ("DATABASE_URL", "postgresql://u:a%23%40b@/name?host=/run/postgresql"),
         ("DATABASE_URL", "postgresql+psycopg://u:p@db/name?sslmode=require"),
-        ("DATABASE_URL", "sqlite:////home/a@b#c/evertoken.db"),
+        ("DATABASE_URL", "sqlite:////srv/a@b#c/evertoken.db"),
     ],
 )
 def test_an_address_whose_signs_are_quoted_is_taken(name: str, url: str) -> None:
@@ -140,6 +145,16 @@ def test_a_file_holds_a_secret(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_named() -> None:
     """A wrong path of a secret's file stops the start, by the setting's name."""
     assert "EVERTOKEN_TIKTOK_APP_SECRET_FILE" in refusal(TIKTOK_APP_SECRET=None, TIKTOK_APP_SECRET_FILE="/nowhere")
+
+
+def test_an_empty_file_is_named(tmp_path: Path) -> None:
+    """A secret's file that nobody has filled yet stops the start, by the setting's name."""
+    path = tmp_path / "secret"
+    path.write_text("\n")
+
+    told = refusal(TIKTOK_APP_SECRET=None, TIKTOK_APP_SECRET_FILE=str(path))
+
+    assert told == "EVERTOKEN_TIKTOK_APP_SECRET_FILE: the file is empty"
 
 
 def test_the_environment_goes_before_dotenv(tmp_path: Path) -> None:

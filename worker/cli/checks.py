@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 State = Literal["ok", "warn", "fail", "skip"]
 CLOCK_WARN_SECONDS: Final = 2.0
 CLOCK_FAIL_SECONDS: Final = 60.0
+NEED_DATABASE: Final = frozenset({"clock", "keyring", "brake", "grants", "capacity", "notices"})
 SPACE_WARN_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -85,7 +86,8 @@ def keyring(services: Services) -> Finding:
         told = "; ".join(f"key {row.key_id}: {row.remark}, {row.pairs} pairs" for row in closed)
         return Finding("keyring", "fail", told)
     sealed = sum(row.pairs for row in rows)
-    return Finding("keyring", "ok", f"active key {services.keyring.active}; opens all {len(rows)} keys, {sealed} pairs")
+    many = f"{output.counted(len(rows), 'key')}, {output.counted(sealed, 'pair')}"
+    return Finding("keyring", "ok", f"active key {services.keyring.active}; opens all of {many}")
 
 
 def journal(services: Services) -> Finding:
@@ -114,12 +116,14 @@ def grants(services: Services) -> Finding:
     """Look for grants that are in trouble."""
     fleet = services.store.fleet_status()
     text = (
-        f"{fleet.total} grants: {fleet.fresh} fresh, {fleet.due} due, {fleet.overdue} overdue, "
-        f"{fleet.expired} expired, {fleet.in_doubt} in doubt, {fleet.needs_reauth} to authorize again"
+        f"{output.counted(fleet.total, 'grant')}: {fleet.fresh} fresh, {fleet.due} due, {fleet.overdue} overdue, "
+        f"{fleet.expired} expired, {fleet.retrying} tried in vain, {fleet.in_doubt} in doubt, "
+        f"{fleet.needs_reauth} to authorize again"
     )
     if fleet.expired:
         return Finding("grants", "fail", text)
-    return Finding("grants", "warn" if fleet.overdue or fleet.in_doubt or fleet.needs_reauth else "ok", text)
+    troubled = fleet.overdue or fleet.retrying or fleet.in_doubt or fleet.needs_reauth
+    return Finding("grants", "warn" if troubled else "ok", text)
 
 
 def notices(services: Services) -> Finding:

@@ -42,14 +42,20 @@ def doctor(ctx: click.Context, *, offline: bool, as_json: bool) -> None:
 
 def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
     """Run the checks one after the other; without settings there is nothing else to look at."""
-    from worker.cli.checks import Finding, guarded, inner_checks  # noqa: PLC0415 - Celery loads this on every start
+    from worker.cli.checks import NEED_DATABASE, Finding, guarded, inner_checks  # noqa: PLC0415 - Celery loads this on every start
     from worker.cli.checks_outside import outer_checks  # noqa: PLC0415 - as above
 
     try:
         with output.services() as services:
             yield Finding("settings", "ok", "complete, and do not contradict each other")
+            answers = True
             for name, look in inner_checks(services):
-                yield guarded(name, look)
+                if not answers and name in NEED_DATABASE:
+                    yield Finding(name, "skip", "needs the database")
+                    continue
+                found = guarded(name, look)
+                answers = answers and (name != "database" or found.state != "fail")
+                yield found
             for name, look in outer_checks(app, services.settings, offline=offline):
                 yield guarded(name, look)
     except ConfigurationError as error:

@@ -55,7 +55,8 @@ def import_file(file: BinaryIO, *, form: Any, replace: bool, dry_run: bool, as_j
                 file, report=report, on_bad=bad, form=form, replace=replace, dry_run=dry_run, progress=progress
             )
         except BaseException:
-            output.note(f"stopped: {_counts(report)}; run the same command again, known creators are skipped")
+            if report.lines:
+                output.note(f"stopped: {_counts(report)}; run the same command again, known creators are skipped")
             raise
     if as_json:
         output.print_json(asdict(report) | {"dry_run": dry_run, "bad_lines": bad.listed})
@@ -152,7 +153,7 @@ def _size(file: IO[bytes]) -> int | None:
 
 
 def _counts(report: ImportReport) -> str:
-    text = f"{report.lines} lines: {report.created} new, {report.replaced} replaced, "
+    text = f"{output.counted(report.lines, 'line')}: {report.created} new, {report.replaced} replaced, "
     text += f"{report.skipped} skipped, {report.bad} bad"
     return text + (f"; {report.unknown_age} of unknown age, refreshed soon" if report.unknown_age else "")
 

@@ -98,6 +98,7 @@ def status(*, as_json: bool) -> None:
             ("due", fleet.due),
             ("overdue (last tenth of the life)", fleet.overdue),
             ("expired", fleet.expired),
+            ("last attempt failed, another follows", fleet.retrying),
             ("in doubt", fleet.in_doubt),
             ("creator must authorize again", fleet.needs_reauth),
             ("next access token ends in", output.span(fleet.least_seconds_left)),
@@ -142,11 +143,15 @@ def explain(creator: str, *, as_json: bool) -> None:
 @grants.command(cls=output.Command)
 @click.argument("creator")
 @click.option("--min-validity", type=click.FloatRange(0), default=0.0, help="Seconds for which it must be valid still.")
-def token(creator: str, *, min_validity: float) -> None:
+@output.json_option
+def token(creator: str, *, min_validity: float, as_json: bool) -> None:
     """Print a valid access token and nothing else; exit 1 where none is valid for so long."""
     with output.services() as services:
         found = services.tokens.access_token(creator, min_validity=min_validity)
-    click.echo(found.reveal())
+    if as_json:
+        output.print_json({"creator_id": creator, "access_token": found.reveal()})
+    else:
+        click.echo(found.reveal())
 
 
 def _planned(at: datetime | None) -> str:

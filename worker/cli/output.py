@@ -191,6 +191,11 @@ def span(value: timedelta | float | None) -> str:
     return sign + " ".join(parts[:2])
 
 
+def counted(count: int, thing: str) -> str:
+    """Return a number of things for people; the thing is named in the singular and takes an s."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
+
+
 def _cell(value: object) -> str:
     if value is None or value == "":
         return "-"

@@ -36,6 +36,7 @@ class Fleet(Transactions):
             due=row.due,
             overdue=row.overdue,
             expired=row.expired,
+            retrying=row.retrying,
             in_doubt=row.suspect + _in_doubt(connection),
             needs_reauth=row.needs_reauth,
             least_seconds_left=None if row.first_end is None else (row.first_end - at).total_seconds(),
@@ -82,6 +83,7 @@ def _counts(at: datetime) -> Select[*tuple[Any, ...]]:
         "due": due,
         "overdue": and_(due, ends_soon),
         "expired": and_(serving, grant.access_expires_at <= at),
+        "retrying": and_(serving, grant.failures > 0),
     }
     return select(
         *(func.count(case((counted, 1))).label(name) for name, counted in counts.items()),

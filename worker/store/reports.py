@@ -20,6 +20,7 @@ class FleetStatus:
         due: serving, the window has begun, the access token still lives (a held lease counts as due).
         overdue: of the due ones, those in the last tenth of the token's life.
         expired: serving, and the access token has ended.
+        retrying: serving grants whose last attempt failed, so that they wait for another.
         in_doubt: serving grants whose newest attempt was sent and has no complete answer, or are suspect.
         least_seconds_left: seconds until the next access token of a serving grant ends; None in an empty fleet.
         oldest_due_seconds: for how long the oldest due grant has been due; 0 where none is.
@@ -31,6 +32,7 @@ class FleetStatus:
     due: int
     overdue: int
     expired: int
+    retrying: int
     in_doubt: int
     needs_reauth: int
     least_seconds_left: float | None

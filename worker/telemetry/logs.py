@@ -49,6 +49,16 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str) -> 
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    _hush_libraries(level)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _hush_libraries(level: str) -> None:
     # These speak of connections and headers at DEBUG, and of every task at INFO; our facts tell more in fewer lines.
     for name in ("urllib3", "requests", "amqp", "kombu", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
@@ -58,12 +68,6 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str) -> 
         # The request's own would call each expired message a revoked task, which here is said of consents.
         for name in ("celery.worker.strategy", "celery.worker.request", "celery.app.trace", "celery.beat"):
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
-    )
 
 
 class _Bounded:
