@@ -19,7 +19,7 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -70,13 +70,14 @@ def main() -> int:
         server = Server(folder)
         stack.callback(server.stop)
         sandbox = stack.enter_context(start_sandbox(options))
-        database = _database(arguments.database, folder, stack)
-        environ = plain_environ() | _settings(sandbox, folder, server.url, database)
+        database = database_of(arguments.database, folder, stack)
+        environ = plain_environ() | settings_of(sandbox, folder, server.url, database)
         services = build_services(load_settings(environ, dotenv=None))
         stack.callback(services.close)
         services.store.upgrade()
         creators = math.ceil((arguments.minutes + SPARE_MINUTES) * arguments.qpm)
-        _fill(sandbox, services, creators, refreshes_a_minute=arguments.refreshes)
+        fill(sandbox, services, creators, refreshes_a_minute=arguments.refreshes)
+        change(services, "UPDATE grants SET next_pull_at = next_refresh_at - 86400000")
         began, away = _drive(stack, sandbox, server, environ=environ, folder=folder, arguments=arguments)
         entries = [entry for entry in sandbox.entries() if entry.time >= began and "control" not in entry.call]
         asked = _asked(server)
@@ -127,13 +128,14 @@ def _report(
     return int(bool(refusals) or (used < LEAST_USED and not away))
 
 
-def _database(kind: str, folder: Path, stack: ExitStack) -> str:
+def database_of(kind: str, folder: Path, stack: ExitStack) -> str:
+    """Return the address of an empty database, which goes with the stack."""
     if kind == "sqlite":
         return f"sqlite:///{folder / 'fleet.db'}"
     return str(stack.enter_context(start_postgres("max_connections=250")).url)
 
 
-def _settings(sandbox: RunningSandbox, folder: Path, redis_url: str, database: str) -> dict[str, str]:
+def settings_of(sandbox: RunningSandbox, folder: Path, redis_url: str, database: str) -> dict[str, str]:
     """Return what every daemon must be told; all else is left at its default."""
     options = sandbox.options
     values = {
@@ -153,17 +155,21 @@ def _settings(sandbox: RunningSandbox, folder: Path, redis_url: str, database: s
     return {f"EVERTOKEN_{name}": value for name, value in values.items()}
 
 
-def _fill(sandbox: RunningSandbox, services: Services, creators: int, *, refreshes_a_minute: float) -> None:
-    """Import a fleet in which every creator wants a pull and refreshes come due at an even rate from now on."""
+def fill(sandbox: RunningSandbox, services: Services, creators: int, *, refreshes_a_minute: float) -> None:
+    """Import a fleet whose refreshes come due at an even rate from now on."""
     importer = Importer(store=services.store, sealer=services.sealer, renew_at=services.settings.renew_at)
     for first in range(1, creators + 1, CONSENTS_AT_ONCE):
         given = sandbox.grants(min(CONSENTS_AT_ONCE, creators + 1 - first), first=first)
         lines = "\n".join(json.dumps(token) for token in given)
         importer.run(io.BytesIO(lines.encode()), report=ImportReport(), on_bad=_refuse)
     now = int(services.store.ping().timestamp() * 1000)
-    dues = "UPDATE grants SET next_refresh_at = :now + CAST(id * :each AS bigint), next_pull_at = :now - 86400000 + id"
-    values = {"now": now, "each": 60_000 / refreshes_a_minute}
-    services.store.transact(lambda connection: connection.execute(text(dues), values).close(), writes=True)
+    change(services, "UPDATE grants SET next_refresh_at = :now + CAST(id * :each AS bigint)",
+           now=now, each=60_000 / refreshes_a_minute)  # fmt: skip
+
+
+def change(services: Services, statement: str, **values: float) -> None:
+    """Run a statement of our own on the store."""
+    services.store.transact(lambda connection: connection.execute(text(statement), values).close(), writes=True)
 
 
 def _asked(server: Server) -> int:
@@ -189,13 +195,13 @@ def _drive(
     """Run the daemon for as long as was asked; return when it began, and for how long Redis was away."""
     children = Children(folder / "logs")
     stack.callback(children.close, seconds=STOP_SECONDS)
-    stack.callback(_keep_logs, folder / "logs", arguments.logs)
+    stack.callback(keep_logs, folder / "logs", arguments.logs)
     names = [f"worker-{number}" for number in range(1, WORKERS + 1)]
-    workers = [_start(children, name, environ, folder, "worker", "-n", f"{name}@fleet") for name in names]
-    _wait(lambda: all(b" ready." in worker.log.read_bytes() for worker in workers), READY_SECONDS, children)
+    workers = [start(children, name, environ, folder, "worker", "-n", f"{name}@fleet") for name in names]
+    wait_for(lambda: all(b" ready." in worker.log.read_bytes() for worker in workers), READY_SECONDS, children)
     began, lines = time.time(), sandbox.stats()["ledger_lines"]
-    _start(children, "beat", environ, folder, "beat")
-    _wait(lambda: sandbox.stats()["ledger_lines"] > lines, FIRST_SECONDS, children)
+    start(children, "beat", environ, folder, "beat")
+    wait_for(lambda: sandbox.stats()["ledger_lines"] > lines, FIRST_SECONDS, children)
     seconds, away = arguments.minutes * 60 + SETTLE_SECONDS + 1, 0.0
     until = time.time() + seconds
     if arguments.restart_redis:
@@ -207,13 +213,14 @@ def _drive(
     return began, away
 
 
-def _start(children: Children, name: str, environ: Mapping[str, str], folder: Path, *arguments: str) -> Child:
+def start(children: Children, name: str, environ: Mapping[str, str], folder: Path, *arguments: str) -> Child:
+    """Start `celery -A worker ...` as a child."""
     command = [sys.executable, "-m", "celery", "-A", "worker", *arguments]
     return children.start(name, command, environ=environ, folder=folder)
 
 
-def _wait(ready: object, seconds: float, children: Children) -> None:
-    assert callable(ready)
+def wait_for(ready: Callable[[], bool], seconds: float, children: Children) -> None:
+    """Wait until something is so, while all children live."""
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, "the daemon did not come up"
@@ -221,7 +228,8 @@ def _wait(ready: object, seconds: float, children: Children) -> None:
         time.sleep(LOOK_SECONDS)
 
 
-def _keep_logs(logs: Path, wanted: Path | None) -> None:
+def keep_logs(logs: Path, wanted: Path | None) -> None:
+    """Copy the logs where they are wanted."""
     if wanted is not None:
         wanted.mkdir(parents=True, exist_ok=True)
         for log in logs.iterdir():
