@@ -50,6 +50,7 @@ worker_cancel_long_running_tasks_on_connection_loss = False
 worker_prefetch_multiplier = 1
 worker_disable_prefetch = True  # a worker fetches when a thread is free, so other workers find the rest
 
+worker_consumer = "worker.celery:LastingConsumer"  # the stock one ends when Redis goes away at the wrong moment
 worker_pool = "threads"  # bounded calls over the network; nothing kills a thread between answer and commit
 worker_concurrency = 16
 worker_send_task_events = True  # Flower

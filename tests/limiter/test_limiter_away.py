@@ -13,8 +13,8 @@ import pytest
 import redis
 
 from tests.conftest import ServerProcess
-from tests.limiter.conftest import Restartable
 from tests.support.crowd import Crowd, gather, most_within
+from tests.support.restartable import Restartable
 from worker.limiter import Limiter
 from worker.limiter.address import connect
 from worker.limiter.alone import Alone
