@@ -25,6 +25,7 @@ UPKEEP_SECONDS: Final = settings.upkeep_seconds
 broker_url = settings.redis_url
 broker_connection_retry_on_startup = True  # a worker that comes up before Redis waits for it
 broker_connection_max_retries = None  # and goes on waiting; the default gives up after 100 tries
+broker_channel_error_retry = True  # a Redis that answers with errors, full or in a failover, is no end of the worker
 broker_transport_options = {
     # Without a socket timeout a half-open connection stops worker and beat for ever. Nobody may remove this line.
     "socket_timeout": 10,

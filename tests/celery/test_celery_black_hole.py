@@ -15,6 +15,7 @@ from worker.sandbox.process import RunningSandbox
 RECOVERY_SECONDS = 60.0
 
 
+@pytest.mark.slow_suite
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_worker_and_beat_go_on_after_their_connections_fell_silent(
     new_daemon: Callable[..., Daemon],

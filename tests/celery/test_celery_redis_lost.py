@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -66,6 +68,66 @@ def test_a_worker_with_delayed_messages_outlives_the_loss_of_redis(
 
     assert worker.status == 0
     assert b"Traceback" not in worker.log.read_bytes()
+
+
+def full(url: str) -> Callable[[], None]:
+    """Let the server refuse every write that takes memory; return what ends that."""
+    with connect(url) as client:
+        client.config_set("maxmemory", "1")
+
+    def relieve() -> None:
+        with connect(url) as client:
+            client.config_set("maxmemory", "0")
+
+    return relieve
+
+
+def replica(url: str) -> Callable[[], None]:
+    """Make the server the read-only replica of one that is not there, as in a failover; return what ends that."""
+    with connect(url) as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+
+    def promote() -> None:
+        with connect(url) as client:
+            client.execute_command("REPLICAOF", "NO", "ONE")
+
+    return promote
+
+
+@pytest.mark.slow_suite
+@pytest.mark.parametrize("trouble", [full, replica], ids=lambda trouble: trouble.__name__)
+def test_a_worker_outlives_a_redis_that_refuses_its_commands(  # noqa: PLR0917 - fixtures
+    trouble: Callable[[str], Callable[[], None]],
+    new_daemon: Callable[..., Daemon],
+    sandbox: RunningSandbox,
+    restartable: Restartable,
+    wait_until: Callable[..., None],
+    database_kind: str,
+) -> None:
+    """A Redis that answers with errors is as good as one that is away; when it is well again the worker goes on."""
+    daemon = new_daemon(REDIS_URL=restartable.url)
+    worker = daemon.worker()
+    hold_delayed_messages(daemon, worker, restartable.url, wait_until)
+    os.kill(worker.pid, signal.SIGSTOP)
+    assert daemon.run("call", "tasks.refresh.scan_due").returncode == 0
+    recover = trouble(restartable.url)
+    before = len(worker.log.read_bytes())
+    os.kill(worker.pid, signal.SIGCONT)
+    wait_until(lambda: len(worker.log.read_bytes()) > before or worker.status is not None, READY_SECONDS)
+    recover()
+    world = World(sandbox, daemon.environ)
+    try:
+        grant = world.creator()
+
+        def refreshed() -> bool:
+            assert worker.status is None, worker.tail()
+            assert daemon.run("call", "tasks.refresh.scan_due").returncode == 0
+            return world.look(grant).pair_generation > 1
+
+        wait_until(refreshed, READY_SECONDS)
+    finally:
+        world.close()
+    daemon.stop(worker)
 
 
 def test_a_worker_with_delayed_messages_ends_while_redis_is_away(
