@@ -60,15 +60,26 @@ class EvertokenTask(Task):  # type: ignore[misc]  # celery ships no types
         raise crash
 
 
+_unwritten: Final[set[str]] = set()  # heartbeat files that could not be written the last time
 app = Celery("evertoken", task_cls=EvertokenTask)
 app.config_from_object(celeryconfig)
 
 
 def touch(name: str) -> None:
-    """Show that this process lives, by the modification time of a file in the run folder."""
+    """Show that this process lives, by the modification time of a file in the run folder.
+
+    Celery would take an error for a lost connection, or end beat, so it is told once; the file's age tells the rest.
+    """
     path = Path(celeryconfig.settings.run_dir, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        if name not in _unwritten:
+            log_fact(Fact("heartbeat.unwritten", {"file": str(path), "reason": error.strerror or ""}, level="error"))
+        _unwritten.add(name)
+    else:
+        _unwritten.discard(name)
 
 
 def refuse(problem: EvertokenError | str) -> None:
