@@ -10,6 +10,7 @@ from typing import Final
 
 from kombu.entity import Queue
 
+from worker.addresses import redis_tls
 from worker.errors import ConfigurationError
 from worker.settings import MessengerSettings, load
 
@@ -23,6 +24,7 @@ SCAN_SECONDS: Final = settings.scan_seconds
 UPKEEP_SECONDS: Final = settings.upkeep_seconds
 
 broker_url = settings.redis_url
+broker_use_ssl = redis_tls(settings.redis_url) or None  # `rediss://` alone would check no certificate
 broker_connection_retry_on_startup = True  # a worker that comes up before Redis waits for it
 broker_connection_max_retries = None  # and goes on waiting; the default gives up after 100 tries
 broker_channel_error_retry = True  # a Redis that answers with errors, full or in a failover, is no end of the worker

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+TLS_SCHEME: Final = "rediss"
+CERTIFICATE_CHECKS: Final = {
+    word: check
+    for short, check in (("none", ssl.CERT_NONE), ("optional", ssl.CERT_OPTIONAL), ("required", ssl.CERT_REQUIRED))
+    for word in (short, f"CERT_{short.upper()}")
+}
+"""What `ssl_cert_reqs` may say in Redis's address: the words of the client and those of Celery."""
 
 
 def bad_server(name: str, url: str) -> str | None:
@@ -28,7 +38,27 @@ def bad_server(name: str, url: str) -> str | None:
             f"{name} cannot be read: it is scheme://user:password@host:port/name, and in user and password each of "
             "/ ? # @ : % [ ] is written as % and two digits (%2F %3F %23 %40 %3A %25 %5B %5D)"
         )
+    if dict(parse_qsl(parts.query)).get("ssl_cert_reqs", "required") not in CERTIFICATE_CHECKS:
+        return f"{name} holds an ssl_cert_reqs that is none of required, optional and none"
     return None
+
+
+def redis_tls(url: str) -> dict[str, Any]:
+    """Return how a Redis client speaks TLS to an address; empty where it is not `rediss://`.
+
+    Celery's transport checks no certificate unless told to, so it is told: only the address itself can ask for less.
+
+    Args:
+        url: such as `rediss://host/0?ssl_ca_certs=FILE`; every `ssl_` option of the client is taken.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != TLS_SCHEME:
+        return {}
+    told: dict[str, Any] = {name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")}
+    told["ssl_cert_reqs"] = CERTIFICATE_CHECKS[told.get("ssl_cert_reqs", "required")]
+    if "ssl_check_hostname" in told:
+        told["ssl_check_hostname"] = told["ssl_check_hostname"].lower() != "false"
+    return told
 
 
 def bad_url(name: str, url: str) -> Iterator[str]:

@@ -51,7 +51,10 @@ class MessengerSettings(BaseModel):
     redis_url: str = Field(
         repr=False,
         default="redis://127.0.0.1:6379/0",
-        description="Broker and limiter: `redis://`, `rediss://` or `redis+socket://PATH`.",
+        description=(
+            "Broker and limiter: `redis://`, `rediss://` (TLS; `?ssl_ca_certs=FILE` for an authority of your own) or "
+            "`redis+socket://PATH`."
+        ),
     )
     run_dir: Path = Field(default=Path("var/run"), description="Folder of the heartbeat files of worker and beat.")
     scan_seconds: float = Field(default=10, gt=0, le=300, description="Time between two scans for due grants.")

@@ -103,6 +103,13 @@ def test_a_password_with_signs_that_are_not_quoted_is_refused_and_not_shown(name
     assert f"EVERTOKEN_{name} cannot be read" in refusal(**{name: f"{scheme}://user:{password}@127.0.0.1:6379/0"})
 
 
+def test_a_way_to_check_certificates_that_does_not_exist_is_refused() -> None:
+    """A mistyped word is named before a library that does not know it ends in a traceback."""
+    told = refusal(REDIS_URL="rediss://:password@cache.example:6380/2?ssl_cert_reqs=canary")
+
+    assert "EVERTOKEN_REDIS_URL holds an ssl_cert_reqs that is none of required, optional and none" in told
+
+
 @pytest.mark.parametrize(
     ("name", "url"),
     [

@@ -1,0 +1,105 @@
+"""Redis over TLS: nothing, its password least of all, is said to a server that has not proved who it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.conftest import ServerProcess
+from tests.support.certificates import Authority, new_authority, server_context
+from tests.support.daemon import Daemon
+from tests.support.tls_front import TlsFront
+from worker.limiter.address import connect
+
+CALL_SECONDS = 60
+ASKED = [
+    pytest.param("", id="as-it-is"),
+    pytest.param("?ssl_cert_reqs=required", id="in-the-clients-word"),
+    pytest.param("?ssl_cert_reqs=CERT_REQUIRED", id="in-celerys-word"),
+]
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Make an authority that nobody trusts who is not told to."""
+    return new_authority(tmp_path)
+
+
+@pytest.fixture
+def front(redis_server: ServerProcess, authority: Authority, tmp_path: Path) -> Iterator[TlsFront]:
+    """Put TLS in front of Redis, with the authority's certificate for localhost."""
+    with TlsFront(redis_server.port, server_context(tmp_path, authority)) as running:
+        yield running
+
+
+def _call(daemon: Daemon) -> subprocess.CompletedProcess[str]:
+    """Send a message as people do."""
+    command = [sys.executable, "-m", "celery", "-A", "worker", "call", "tasks.refresh.scan_due"]
+    return subprocess.run(
+        command,
+        env=daemon.environ,
+        cwd=daemon.folder,
+        capture_output=True,
+        text=True,
+        timeout=CALL_SECONDS,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("query", ASKED)
+def test_a_broker_with_an_unknown_certificate_hears_nothing(
+    query: str, front: TlsFront, new_daemon: Callable[..., Daemon], database_kind: str
+) -> None:
+    """`rediss://` checks the certificate without being asked to, and the password stays here."""
+    daemon = new_daemon(REDIS_URL=f"rediss://:password@localhost:{front.port}/0{query}")
+
+    assert _call(daemon).returncode != 0
+    assert front.refused > 0
+    assert not front.heard
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_broker_with_a_trusted_certificate_is_spoken_to(
+    front: TlsFront, authority: Authority, new_daemon: Callable[..., Daemon], database_kind: str
+) -> None:
+    """An authority that the address names is enough; the broker takes the message."""
+    daemon = new_daemon(REDIS_URL=f"rediss://localhost:{front.port}/0?ssl_ca_certs={authority.file}")
+
+    done = _call(daemon)
+
+    assert done.returncode == 0, done.stderr
+    assert b"tasks.refresh.scan_due" in front.heard
+
+
+@pytest.mark.parametrize("query", ASKED)
+def test_the_limiter_says_nothing_to_an_unknown_certificate(query: str, front: TlsFront) -> None:
+    """The limiter's own client is as strict, whichever word asks for it."""
+    with (
+        connect(f"rediss://:password@localhost:{front.port}/0{query}") as client,
+        pytest.raises(redis.ConnectionError, match=r"(?i)certificate"),
+    ):
+        client.ping()
+
+    assert not front.heard
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param("ssl_ca_certs={file}", id="trusted"),
+        pytest.param("ssl_ca_certs={file}&ssl_cert_reqs=CERT_REQUIRED&ssl_check_hostname=true", id="trusted-in-words"),
+        pytest.param("ssl_cert_reqs=none", id="unchecked-as-asked"),
+    ],
+)
+def test_the_limiter_speaks_to_a_certificate_that_it_may_trust(
+    query: str, front: TlsFront, authority: Authority
+) -> None:
+    """What the address says about TLS reaches the limiter's client."""
+    with connect(f"rediss://localhost:{front.port}/0?{query.format(file=authority.file)}") as client:
+        assert client.ping()

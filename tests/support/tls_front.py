@@ -1,0 +1,75 @@
+"""A TLS end in front of a server on loopback, which keeps what clients say to it."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+import threading
+from typing import Final, Self
+
+LOOK_SECONDS: Final = 0.05
+CHUNK: Final = 65_536
+
+
+class TlsFront:
+    """Takes TLS connections and forwards what is inside to a loopback port.
+
+    Attributes:
+        port: where it listens.
+        heard: all bytes that clients sent inside TLS.
+        refused: handshakes that failed.
+    """
+
+    def __init__(self, target_port: int, context: ssl.SSLContext) -> None:
+        self._target = ("127.0.0.1", target_port)
+        self._context = context
+        self._closing = threading.Event()
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self._door.settimeout(LOOK_SECONDS)
+        self.port: int = self._door.getsockname()[1]
+        self.heard = bytearray()
+        self.refused = 0
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        for thread in self._threads:
+            thread.join()
+        self._door.close()
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            try:
+                near, _ = self._door.accept()
+            except TimeoutError:
+                continue
+            thread = threading.Thread(target=self._take, args=(near,))
+            thread.start()
+            self._threads.append(thread)
+
+    def _take(self, near: socket.socket) -> None:
+        near.settimeout(5)
+        try:
+            with self._context.wrap_socket(near, server_side=True) as inside:
+                self._forward(inside)
+        except OSError:  # ssl.SSLError is one
+            self.refused += 1
+
+    def _forward(self, near: ssl.SSLSocket) -> None:
+        with socket.create_connection(self._target) as far:
+            while not self._closing.is_set():
+                ready: list[socket.socket] = (
+                    [near] if near.pending() else select.select([near, far], [], [], LOOK_SECONDS)[0]
+                )
+                for source in ready:
+                    data = source.recv(CHUNK)
+                    if not data:
+                        return
+                    if source is near:
+                        self.heard += data
+                    (far if source is near else near).sendall(data)
