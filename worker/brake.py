@@ -29,13 +29,23 @@ class Brake:
         self._window = window
         self._seen_on = False
 
+    @property
     def lets_through(self) -> bool:
-        """Return True where a refresh may go ahead: the brake is off, or this one has won the next probe."""
+        """True where nothing is stopped; where it is, a refresh needs to win the next probe."""
         self._seen_on = self._store.brake().stopped
-        return not self._seen_on or self._store.may_refresh(probe_seconds=self._probe_seconds)
+        return not self._seen_on
 
-    def considers(self, error: TikTokError) -> str | None:
+    def wins_probe(self) -> bool:
+        """Return True where this refresh is the next probe, or the brake has been let go meanwhile."""
+        return self._store.may_refresh(probe_seconds=self._probe_seconds)
+
+    def considers(self, error: TikTokError, *, grant_id: int, failures: int) -> str | None:
         """Weigh an error together with the app's last minutes, and pull the brake where they call for it.
+
+        Args:
+            error: what an attempt met.
+            grant_id: the grant of the attempt.
+            failures: its failed attempts in a row before this one.
 
         Returns:
             Why the brake is on, or None where it is off.
@@ -44,7 +54,8 @@ class Brake:
         if state.stopped:
             self._seen_on = True
             return state.reason
-        reason = brake_reason(self._store.evidence(window_seconds=self._window.total_seconds()), error)
+        evidence = self._store.evidence(window_seconds=self._window.total_seconds(), without=grant_id)
+        reason = brake_reason(evidence, error, failures=failures)
         if reason and self._store.pull_brake(reason, probe_seconds=self._probe_seconds):
             self._hook(Fact("app.stopped", {"reason": reason, "code": error.code}, level="error"))
         return reason

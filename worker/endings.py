@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypedDict
+from typing import Final, Literal, TypedDict
 
 from worker.brake import Brake
 from worker.calling import Called
 from worker.commits import PatientCommits
-from worker.errors import SealError, StoreUnavailableError, TikTokError, WaitError
+from worker.errors import SealError, StopEveryoneError, StoreUnavailableError, TikTokError, WaitError
 from worker.ladder import Climb
 from worker.limiter import Limiter
 from worker.policy import backoff
@@ -38,6 +38,10 @@ class Refreshed:
     kind: Kind
     wait_seconds: float = 0.0
     reason: str = ""
+
+
+STUCK_FAILURES: Final = 3
+"""After so many failures in a row, of which the last speaks of our app or request, an alarm tells of the one grant."""
 
 
 class _Told(TypedDict):
@@ -115,7 +119,7 @@ class Endings:
         claim = climb.claim
         if isinstance(error, WaitError):
             self._limiter.punish(error.scope, error.seconds)
-        stopped = self._weigh(error)
+        stopped = self._weigh(error, claim)
         verdict = self._judge(climb, error)
         if stopped and verdict.action is Action.ASK:
             verdict = replace(verdict, action=Action.SUSPECT, at=climb.now + SECOND_LOOK)
@@ -142,6 +146,9 @@ class Endings:
                 level="warning",
             )
         )
+        if isinstance(error, StopEveryoneError) and not stopped and claim.failures + 1 >= STUCK_FAILURES:
+            pair = f"{claim.grant_id}:{claim.consent}.{claim.pair_generation}"
+            self._alarm(claim, "stuck", f"stuck:{pair}", f"TikTok refuses this grant's requests: {verdict.reason}")
         return Refreshed(claim.grant_id, "failed", reason=verdict.reason)
 
     def unreadable(self, climb: Climb, error: SealError) -> Refreshed:
@@ -174,9 +181,9 @@ class Endings:
         self._hook(Fact("refresh.left_over", {"grant_id": claim.grant_id, "reason": reason}, level="error"))
         return Refreshed(claim.grant_id, "left_over", reason=reason)
 
-    def _weigh(self, error: TikTokError) -> str | None:
+    def _weigh(self, error: TikTokError, claim: Claim) -> str | None:
         try:
-            return self._brake.considers(error)
+            return self._brake.considers(error, grant_id=claim.grant_id, failures=claim.failures)
         except StoreUnavailableError:
             return "the database is away, so nothing is known of the other grants"
 

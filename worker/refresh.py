@@ -144,10 +144,14 @@ class Refresher:
             return Refreshed(grant_id, "not_ready", reason=str(error))
         if not force and not self._store.is_due(grant_id):
             return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
-        if not self._brake.lets_through():
-            return Refreshed(grant_id, "braked", reason="refreshing is stopped for the whole app")
+        stopped = not self._brake.lets_through
         wait = self._limiter.take(lane=LANE, call=REFRESH_CALL, account=str(grant_id))
-        return Refreshed(grant_id, "denied", wait_seconds=wait, reason="no permit of the quota") if wait > 0 else None
+        if wait > 0:
+            return Refreshed(grant_id, "denied", wait_seconds=wait, reason="no permit of the quota")
+        # The permit comes first: one that is denied must not cost the probe, of which there is one in half a minute.
+        if stopped and not self._brake.wins_probe():
+            return Refreshed(grant_id, "braked", reason="refreshing is stopped for the whole app")
+        return None
 
     def _settled_elsewhere(self, claim: Claim) -> str | None:
         """Say why nothing is sent for attempts without an outcome: their answer is stored now, or on its way.

@@ -169,7 +169,7 @@ MUTANTS: Final = (
         "worker/policy/verdicts.py",
         (
             (
-                '        return Verdict(Action.RETRY, "stopped", retry, failed=False, reason=word)',
+                '        return Verdict(Action.RETRY, "stopped", retry, failed=True, reason=word)',
                 '        return Verdict(Action.ASK, "refused", retry, failed=True, reason=word)',
             ),
         ),
@@ -177,6 +177,12 @@ MUTANTS: Final = (
             f"{REFRESH}::test_a_wrong_app_secret_stops_the_app_and_marks_nobody[sqlite]",
             "tests/policy/test_verdicts.py",
         ),
+    ),
+    Mutant(
+        "one grant that TikTok takes for another app's stops ours",
+        "worker/policy/verdicts.py",
+        (("WRONG_APP_CODES and (evidence.stopped or alone):", "WRONG_APP_CODES:"),),
+        ("tests/worker/test_poison_grant.py::test_one_poison_grant_does_not_stop_the_others[sqlite-40113]",),
     ),
     Mutant(
         "a mass refusal does not stop the app",

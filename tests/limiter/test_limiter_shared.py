@@ -186,9 +186,9 @@ def test_an_accounts_own_limit_pauses_nobody_else(redis_url: str, new_limiter: N
     assert take(limiter) == 0
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(1e12, 86_400), (math.inf, 86_400), (math.nan, 86_400), (-5, 0)])
+@pytest.mark.parametrize(("seconds", "most"), [(1e12, 3600), (math.inf, 3600), (math.nan, 3600), (-5, 0)])
 def test_absurd_punishments_are_clamped(redis_url: str, new_limiter: NewLimiter, seconds: float, most: float) -> None:
-    """A day is the longest that TikTok's limits reach."""
+    """After an hour TikTok is asked again, whatever it said."""
     limiter = new_limiter(redis_url)
     limiter.punish("day", seconds)
     assert limiter.status().paused_seconds <= most

@@ -29,7 +29,18 @@ STANDING = Standing(
     draw=0.5,
 )
 REFUSED = AskCreatorError("gone", at_once=True, call="refresh", code=40107)
-HEALTHY = FleetEvidence(refreshed=100, refused=1, stopped=0, troubled=2)
+BUSY = BackOffError("busy", call="refresh", code=50000)
+SECRET = StopEveryoneError("secret", call="refresh", code=40101)
+BLOCKED = StopEveryoneError("blocked", call="refresh", code=40113)
+PARAMETER = StopEveryoneError("parameter", call="refresh", code=40002)
+
+
+def seen(refreshed: int = 0, refused: int = 0, stopped: int = 0, troubled: int = 0, grants: int = 9) -> FleetEvidence:
+    """Return what other grants met."""
+    return FleetEvidence(refreshed, refused, stopped, troubled, troubled_grants=min(grants, troubled))
+
+
+HEALTHY = seen(refreshed=100, refused=1, troubled=2)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +49,7 @@ HEALTHY = FleetEvidence(refreshed=100, refused=1, stopped=0, troubled=2)
         (NotSentError("dns", call="refresh"), "not_sent", True),
         (InDoubtError("cut", call="refresh"), "in_doubt", True),
         (BackOffError("busy", call="refresh", code=50000), "in_doubt", True),
-        (StopEveryoneError("secret", call="refresh", code=40101), "stopped", False),
+        (StopEveryoneError("secret", call="refresh", code=40101), "stopped", True),
         (WaitError("quota", call="refresh", code=40100, seconds=300, scope="minute"), "backed_off", False),
     ],
     ids=lambda value: getattr(value, "args", [value])[0] if isinstance(value, TikTokError) else str(value),
@@ -58,6 +69,14 @@ def test_a_spent_quota_waits_for_as_long_as_tiktok_says() -> None:
     verdict = judge(WaitError("quota", call="refresh", code=40100, seconds=300, scope="minute"), STANDING)
 
     assert verdict.at == NOW + timedelta(seconds=300)
+
+
+def test_a_spent_quota_never_costs_more_than_a_part_of_the_tokens_time() -> None:
+    """Where the access token ends sooner than a quota recovers, the grant is looked at again before that."""
+    spent = WaitError("quota", call="refresh", code=40100, seconds=3600, scope="day")
+
+    assert judge(spent, replace(STANDING, access_expires_at=NOW + timedelta(hours=1))).at == NOW + timedelta(minutes=15)
+    assert judge(spent, replace(STANDING, access_expires_at=NOW)).at == NOW + timedelta(minutes=1)
 
 
 def test_a_first_refusal_is_looked_at_twice() -> None:
@@ -97,23 +116,27 @@ def test_a_second_look_comes_before_the_access_token_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("evidence", "error", "stops"),
+    ("evidence", "error", "failures", "stops"),
     [
-        (HEALTHY, None, False),
-        (HEALTHY, REFUSED, False),
-        (HEALTHY, StopEveryoneError("secret", call="refresh", code=40101), True),
-        (HEALTHY, StopEveryoneError("blocked", call="refresh", code=40113), True),
-        (HEALTHY, StopEveryoneError("parameter", call="refresh", code=40002), False),
-        (FleetEvidence(refreshed=0, refused=0, stopped=3, troubled=0), None, True),
-        (FleetEvidence(refreshed=20, refused=6, stopped=0, troubled=0), None, True),
-        (FleetEvidence(refreshed=0, refused=4, stopped=0, troubled=0), None, False),
-        (FleetEvidence(refreshed=100, refused=6, stopped=0, troubled=0), None, False),
-        (FleetEvidence(refreshed=1, refused=0, stopped=0, troubled=10), None, True),
-        (FleetEvidence(refreshed=5, refused=0, stopped=0, troubled=10), None, False),
+        pytest.param(HEALTHY, BUSY, 0, False, id="busy-once"),
+        pytest.param(HEALTHY, REFUSED, 0, False, id="refused-once"),
+        pytest.param(seen(), SECRET, 0, True, id="wrong-secret-at-first"),
+        pytest.param(seen(), BLOCKED, 0, True, id="blocked-at-first"),
+        pytest.param(HEALTHY, SECRET, 0, False, id="wrong-secret-for-one-of-many"),
+        pytest.param(seen(), BLOCKED, 1, False, id="blocked-for-one-that-failed-before"),
+        pytest.param(seen(refreshed=100, stopped=1), SECRET, 0, True, id="wrong-secret-for-a-second"),
+        pytest.param(HEALTHY, PARAMETER, 0, False, id="parameter-once"),
+        pytest.param(seen(stopped=2), PARAMETER, 5, True, id="parameter-for-three"),
+        pytest.param(seen(refreshed=20, refused=6), BUSY, 0, True, id="refused-a-fifth"),
+        pytest.param(seen(refused=4), BUSY, 0, False, id="refused-few"),
+        pytest.param(seen(refreshed=100, refused=6), BUSY, 0, False, id="refused-among-many"),
+        pytest.param(seen(refreshed=1, troubled=10), BUSY, 0, True, id="troubled-most"),
+        pytest.param(seen(refreshed=5, troubled=10), BUSY, 0, False, id="troubled-many"),
+        pytest.param(seen(troubled=12, grants=2), BUSY, 0, False, id="troubled-two-of-them"),
     ],
 )
 def test_the_app_stops_for_its_own_trouble_and_not_for_one_grants(
-    evidence: FleetEvidence, error: TikTokError | None, stops: bool
+    evidence: FleetEvidence, error: TikTokError, failures: int, stops: bool
 ) -> None:
     """A wrong secret stops the app at once; refusals and trouble do so when their share is beyond belief."""
-    assert (brake_reason(evidence, error) is not None) is stops
+    assert (brake_reason(evidence, error, failures=failures) is not None) is stops

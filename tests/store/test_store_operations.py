@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from worker.policy.verdicts import FleetEvidence
 from worker.store import AttemptOutcome, BrakeState
 
 if TYPE_CHECKING:
@@ -134,24 +135,26 @@ def test_an_empty_fleet_has_nothing_to_say(fleet: Fleet) -> None:
 
 
 def test_evidence_counts_the_attempts_that_ended_lately(fleet: Fleet) -> None:
-    """Refusals count grants, so one that is tried again and again is one; older ends do not count."""
+    """Refusals and stops count grants, so one that is tried again and again is one; older ends do not count."""
     fleet.save(fleet.claim(fleet.add("refreshed").grant_id), "new")
     refused = fleet.add("refused")
     for _ in range(3):
         fleet.store.suspect(fleet.claim(refused.grant_id), next_refresh_at=fleet.soon(), reason="refused")
-    for outcome in (
-        AttemptOutcome.NOT_SENT,
-        AttemptOutcome.IN_DOUBT,
-        AttemptOutcome.STOPPED,
-        AttemptOutcome.BACKED_OFF,
+    for outcome, times in (
+        (AttemptOutcome.NOT_SENT, 2),
+        (AttemptOutcome.IN_DOUBT, 1),
+        (AttemptOutcome.STOPPED, 3),
+        (AttemptOutcome.BACKED_OFF, 1),
     ):
-        claim = fleet.claim(fleet.add(outcome.value).grant_id)
-        fleet.store.release(claim, outcome=outcome, next_refresh_at=fleet.soon(), reason="r", failed=True)
+        grant = fleet.add(outcome.value)
+        for _ in range(times):
+            claim = fleet.claim(grant.grant_id)
+            fleet.store.release(claim, outcome=outcome, next_refresh_at=fleet.soon(), reason="r", failed=True)
     fleet.claim(fleet.add("under way").grant_id)
 
     evidence = fleet.store.evidence(window_seconds=300)
 
-    assert (evidence.refreshed, evidence.refused, evidence.stopped, evidence.troubled) == (1, 1, 1, 2)
+    assert evidence == FleetEvidence(refreshed=1, refused=1, stopped=1, troubled=3, troubled_grants=2)
+    assert fleet.store.evidence(window_seconds=300, without=refused.grant_id).refused == 0
     fleet.sql("UPDATE attempts SET finished_at = finished_at - 400000")
-    nothing = fleet.store.evidence(window_seconds=300)
-    assert (nothing.refreshed, nothing.refused, nothing.stopped, nothing.troubled) == (0, 0, 0, 0)
+    assert fleet.store.evidence(window_seconds=300) == FleetEvidence(0, 0, 0, 0, 0)

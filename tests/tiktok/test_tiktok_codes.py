@@ -94,8 +94,8 @@ def test_only_what_is_proven_disconnects_a_creator_on_refresh() -> None:
         ("Too many requests: the QPS limit was reached", "second", 1),
         ("Too many requests. QPM limit reached", "minute", 300),
         ("your app is temporarily restricted", "minute", 300),
-        ("QPD limit reached", "day", 5.5 * 3600),
-        ("daily quota used up", "day", 5.5 * 3600),
+        ("QPD limit reached", "day", 3600),
+        ("daily quota used up", "day", 3600),
         ("slow down", "minute", 300),
         (None, "minute", 300),
     ],
@@ -108,6 +108,19 @@ def test_40100_waits_as_long_as_the_named_limit_takes(
         read_token_answer(raw({"code": 40100, "message": message}), now=NOW)
 
     assert (caught.value.scope, caught.value.seconds) == (scope, seconds)
+
+
+@pytest.mark.parametrize(
+    ("clock", "seconds"),
+    [("23:59:50", 40), ("23:30:00", 1830), ("00:00:00", 3600), ("00:00:05", 3600), ("12:00:00", 3600)],
+)
+def test_a_spent_day_is_asked_about_every_hour_until_it_is_over(clock: str, seconds: float, raw: Raw) -> None:
+    """An answer that still counts to the day before, right after midnight, does not cost the next day."""
+    now = datetime.fromisoformat(f"2026-11-22T{clock}+00:00")
+    with pytest.raises(WaitError) as caught:
+        read_token_answer(raw({"code": 40100, "message": "QPD limit reached"}), now=now)
+
+    assert (caught.value.scope, caught.value.seconds) == ("day", seconds)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from worker.policy import quota
 HELLO_SECONDS: Final = 1.0
 """How often a process tells Redis that it is there; one that is away is found again by that."""
 RESERVE_SECONDS: Final = 10.0
-LONGEST_PAUSE: Final = 86_400.0
+LONGEST_PAUSE: Final = 3_600.0
+"""After it TikTok is asked again, whatever it said: what it counts on may be another clock than ours."""
 RAMP_SECONDS: Final = 60.0
 SECOND_RAMP_SHARE: Final = 0.05
 """Length of the ramp after a broken second, as a part of that after a broken minute."""
@@ -155,7 +156,7 @@ class Limiter:
 
         Args:
             scope: which limit; `account` pauses nothing, since the other creators have limits of their own.
-            seconds: how long to pause; clamped to a day.
+            seconds: how long to pause; clamped to an hour.
         """
         if scope == "account":
             return

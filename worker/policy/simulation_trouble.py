@@ -122,7 +122,7 @@ class Trouble:
         foreseen = consent_end is not None and consent_end <= now
         self.tally.refused += verdict.outcome == "refused" and not foreseen
         self.tally.troubled += verdict.outcome in {"not_sent", "in_doubt"}
-        self.braked = self.braked or brake_reason(self._evidence(), error) is not None
+        self.braked = self.braked or brake_reason(self._evidence(), error, failures=state.failures) is not None
         if verdict.action is Action.ASK:
             if not self.braked:
                 return True
@@ -139,9 +139,11 @@ class Trouble:
 
     def _evidence(self) -> FleetEvidence:
         recent = self._recent
+        troubled = sum(step.troubled for step in recent)
         return FleetEvidence(
             refreshed=sum(step.refreshed for step in recent),
             refused=sum(step.refused for step in recent),
             stopped=0,
-            troubled=sum(step.troubled for step in recent),
+            troubled=troubled,
+            troubled_grants=troubled,
         )

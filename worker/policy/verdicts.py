@@ -29,10 +29,14 @@ SECOND_LOOK_FLOOR: Final = timedelta(seconds=2)
 WRONG_APP_CODES: Final = frozenset({40101, 40113})
 """The codes that speak of the app or its secret alone (TikTok's error appendix)."""
 BRAKE_WINDOW: Final = timedelta(minutes=5)
+QUOTA_WAIT_FLOOR: Final = timedelta(minutes=1)
+QUOTA_WAIT_SHARE: Final = 4
+"""A spent quota puts a grant off for no more than this part of its token's time; the limiter holds the app back."""
 FEWEST_REFUSALS: Final = 5
 REFUSED_SHARE: Final = 0.2
 FEWEST_STOPS: Final = 3
 FEWEST_TROUBLES: Final = 10
+FEWEST_TROUBLED_GRANTS: Final = 3
 TROUBLED_SHARE: Final = 0.8
 
 
@@ -95,11 +99,12 @@ def judge(error: TikTokError, standing: Standing) -> Verdict:
     ).at
     word = _word(error)
     if isinstance(error, WaitError):
-        return Verdict(
-            Action.RETRY, "backed_off", standing.now + timedelta(seconds=error.seconds), failed=False, reason=word
-        )
+        affordable = max((standing.access_expires_at - standing.now) / QUOTA_WAIT_SHARE, QUOTA_WAIT_FLOOR)
+        wait = min(timedelta(seconds=error.seconds), affordable)
+        return Verdict(Action.RETRY, "backed_off", standing.now + wait, failed=False, reason=word)
     if isinstance(error, StopEveryoneError):
-        return Verdict(Action.RETRY, "stopped", retry, failed=False, reason=word)
+        # It counts as the grant's own failure too: where TikTok says it of one grant alone, the others go first.
+        return Verdict(Action.RETRY, "stopped", retry, failed=True, reason=word)
     if isinstance(error, NotSentError):
         return Verdict(Action.RETRY, "not_sent", retry, failed=True, reason=word)
     # A system error of TikTok's may come after it has rotated the pair, so it is recorded as doubt.
@@ -141,35 +146,46 @@ def _word(error: TikTokError) -> str:
 
 @dataclass(frozen=True)
 class FleetEvidence:
-    """How the attempts of the last few minutes ended, over all grants.
+    """How the attempts of the last few minutes ended, over all grants but the one that is judged.
 
     Attributes:
         refreshed: attempts that brought a pair.
         refused: grants that TikTok called gone.
         stopped: grants whose attempt met an error about our app or request.
         troubled: attempts that were not sent, are in doubt, or met TikTok's own trouble.
+        troubled_grants: grants that these were for.
     """
 
     refreshed: int
     refused: int
     stopped: int
     troubled: int
+    troubled_grants: int
 
 
-def brake_reason(evidence: FleetEvidence, error: TikTokError | None = None) -> str | None:
+def brake_reason(evidence: FleetEvidence, error: TikTokError, *, failures: int) -> str | None:
     """Return why the whole app must stop refreshing, or None.
 
+    One grant is no evidence while others fare well: TikTok may say of a single one, which another app was given, that
+    the app is unknown. So the app's own codes stop it when a second grant meets them; or at once where no grant was
+    refreshed lately and this one has not failed before.
+
     Args:
-        evidence: the last `BRAKE_WINDOW`, this attempt included.
+        evidence: the last `BRAKE_WINDOW`, without the grant that met the error.
         error: the error just met.
+        failures: failed attempts in a row of the grant that met it, before this one.
     """
-    if isinstance(error, StopEveryoneError) and error.code in WRONG_APP_CODES:
+    stops = isinstance(error, StopEveryoneError)
+    stopped = evidence.stopped + stops
+    alone = evidence.refreshed == 0 and failures == 0
+    if stops and error.code in WRONG_APP_CODES and (evidence.stopped or alone):
         return f"TikTok refuses the app or its secret (code {error.code})"
-    total = evidence.refreshed + evidence.refused + evidence.stopped + evidence.troubled
-    if evidence.stopped >= FEWEST_STOPS and evidence.stopped > evidence.refreshed:
-        return f"TikTok refuses our requests: {evidence.stopped} of {total}"
+    total = evidence.refreshed + evidence.refused + stopped + evidence.troubled
+    if stopped >= FEWEST_STOPS and stopped > evidence.refreshed:
+        return f"TikTok refuses our requests: {stopped} of {total}"
     if evidence.refused >= FEWEST_REFUSALS and evidence.refused > REFUSED_SHARE * total:
         return f"TikTok calls an unlikely share of grants gone: {evidence.refused} of {total}"
-    if evidence.troubled >= FEWEST_TROUBLES and evidence.troubled > TROUBLED_SHARE * total:
+    spread = evidence.troubled_grants >= FEWEST_TROUBLED_GRANTS
+    if spread and evidence.troubled >= FEWEST_TROUBLES and evidence.troubled > TROUBLED_SHARE * total:
         return f"TikTok does not answer as it should: {evidence.troubled} of {total}"
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, and_, case, false, func, select, text, true
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, false, func, select, text, true
 
 from worker.policy.verdicts import FleetEvidence
 from worker.store.clock import milliseconds, now
@@ -44,8 +44,8 @@ class Fleet(Transactions):
         )
 
     @reads
-    def evidence(self, connection: Connection, *, window_seconds: float) -> FleetEvidence:
-        """Return how the attempts ended that finished in the last seconds, over all grants.
+    def evidence(self, connection: Connection, *, window_seconds: float, without: int | None = None) -> FleetEvidence:
+        """Return how the attempts ended that finished in the last seconds, over all grants but the one left out.
 
         That TikTok refuses a consent whose end has passed was foreseen and speaks against nobody: creators who agreed
         in one campaign are refused together a year later, and the others must be refreshed all the same.
@@ -53,20 +53,34 @@ class Fleet(Transactions):
         outcome = ATTEMPTS.c.outcome
         troubled = (AttemptOutcome.NOT_SENT.value, AttemptOutcome.IN_DOUBT.value)
         foreseen = func.coalesce(GRANTS.c.refresh_expires_at <= ATTEMPTS.c.finished_at, false())
-        refused_grant = case((and_(outcome == AttemptOutcome.REFUSED.value, ~foreseen), ATTEMPTS.c.grant_id))
+        ended = ATTEMPTS.c.finished_at > now() - milliseconds(window_seconds)
+        if without is not None:
+            ended = ended & (ATTEMPTS.c.grant_id != without)
         row = connection.execute(
             select(
                 func.count().filter(outcome == AttemptOutcome.REFRESHED.value).label("refreshed"),
-                func.count(refused_grant.distinct()).label("refused"),
-                func.count().filter(outcome == AttemptOutcome.STOPPED.value).label("stopped"),
+                _grants((outcome == AttemptOutcome.REFUSED.value) & ~foreseen).label("refused"),
+                _grants(outcome == AttemptOutcome.STOPPED.value).label("stopped"),
                 func.count().filter(outcome.in_(troubled)).label("troubled"),
+                _grants(outcome.in_(troubled)).label("troubled_grants"),
             )
             .select_from(ATTEMPTS)
             .with_hint(ATTEMPTS, "INDEXED BY ix_attempts_finished", "sqlite")
             .join(GRANTS, GRANTS.c.id == ATTEMPTS.c.grant_id)
-            .where(text(FINISHED), ATTEMPTS.c.finished_at > now() - milliseconds(window_seconds))
+            .where(text(FINISHED), ended)
         ).one()
-        return FleetEvidence(refreshed=row.refreshed, refused=row.refused, stopped=row.stopped, troubled=row.troubled)
+        return FleetEvidence(
+            refreshed=row.refreshed,
+            refused=row.refused,
+            stopped=row.stopped,
+            troubled=row.troubled,
+            troubled_grants=row.troubled_grants,
+        )
+
+
+def _grants(which: ColumnElement[bool]) -> ColumnElement[int]:
+    """Count the grants of the attempts that are meant: one that is tried again and again is one."""
+    return func.count(case((which, ATTEMPTS.c.grant_id)).distinct())
 
 
 def _counts(at: datetime) -> Select[*tuple[Any, ...]]:

@@ -2,7 +2,8 @@
 
 TikTok recovers from its limit per second in the next second, from the one per minute after a suspension of five
 minutes, and from the one per day at 00:00 UTC (official doc 1740029171730433). It documents no Retry-After header;
-where one comes it is honoured within bounds.
+where one comes it is honoured within bounds. A spent day is asked about every hour until it is over: an answer that
+was counted to the day before, or a clock that is wrong, must not cost a whole day.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ ACCOUNT_WAIT: Final = 60.0
 BUSY_WAIT: Final = 60.0
 """For HTTP 429 without a word on the limit and without a Retry-After that can be read."""
 
-DAY_WAIT_WITHOUT_CLOCK: Final = 3600.0
+DAY_MARGIN: Final = 30.0
+"""Seconds after midnight: TikTok's clock and ours differ a little."""
 LEAST_WAIT: Final = 1.0
 MOST_WAIT: Final = 3600.0
 ACCOUNT_CODES: Final = frozenset({40132, 40133})
@@ -39,7 +41,7 @@ def quota_wait(*, code: int, message: str, retry_after: str | None, now: datetim
         code: TikTok's code, such as 40100.
         message: TikTok's message; the limit that it names first counts, and without one the limit per minute.
         retry_after: the Retry-After header; a longer wait than ours is honoured up to an hour.
-        now: aware UTC; without it a daily quota waits an hour and then is asked again.
+        now: aware UTC; without it a daily quota waits an hour.
 
     Returns:
         The broken limit and the seconds to wait.
@@ -94,8 +96,9 @@ def _named(message: str) -> QuotaScope | None:
 
 
 def _until_midnight(now: datetime | None) -> float:
+    """Return the seconds until the day is surely over, an hour at most."""
     if now is None:
-        return DAY_WAIT_WITHOUT_CLOCK
+        return MOST_WAIT
     today = now.astimezone(UTC)
     midnight = today.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    return max((midnight - today).total_seconds(), LEAST_WAIT)
+    return min((midnight - today).total_seconds() + DAY_MARGIN, MOST_WAIT)
