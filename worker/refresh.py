@@ -16,7 +16,7 @@ from worker.ladder import Climb, Ladder
 from worker.leases import LeaseKeeper
 from worker.limiter import Limiter
 from worker.store import Claim, Store
-from worker.telemetry import Fact, Hook
+from worker.telemetry import Fact, FactValue, Hook
 from worker.tiktok import REFRESH_CALL
 from worker.vault import Journal, PairPlace, Sealer, Token
 
@@ -168,16 +168,31 @@ class Refresher:
 
     def _attempt(self, claim: Claim, won_at: float) -> Refreshed:
         try:
-            tokens = [
-                self._sealer.open_refresh(
-                    version.sealed, PairPlace(claim.creator_id, version.consent, version.generation)
-                )
-                for version in claim.versions
-            ]
+            tokens = self._open(claim)
         except SealError as error:
             return self._endings.unreadable(Climb(claim, won_at), error)
         with self._leases.hold(claim):
             return self._send(claim, won_at, tokens)
+
+    def _open(self, claim: Claim) -> list[Token]:
+        """Return the refresh tokens of the stored versions, the current one first.
+
+        An older version that does not open is told and left out: it must not keep a healthy grant from its refresh.
+
+        Raises:
+            SealError: the current pair does not open.
+        """
+        tokens = []
+        for version in claim.versions:
+            place = PairPlace(claim.creator_id, version.consent, version.generation)
+            try:
+                tokens.append(self._sealer.open_refresh(version.sealed, place))
+            except SealError as error:
+                if version.generation == claim.pair_generation:
+                    raise
+                ids: dict[str, FactValue] = {"grant_id": claim.grant_id, "generation": version.generation}
+                self._hook(Fact("pair.unreadable", ids | {"reason": str(error)}, level="warning"))
+        return tokens
 
     def _send(self, claim: Claim, won_at: float, tokens: Sequence[Token]) -> Refreshed:
         climb = self._ladder.climb(claim, won_at, tokens)

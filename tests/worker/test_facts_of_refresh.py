@@ -57,6 +57,24 @@ def test_a_pair_that_does_not_open_is_one_event(new_world: NewWorld) -> None:
     assert [(fact.name, fact.fields["grant_id"]) for fact in facts] == [("refresh.unreadable", grant.grant_id)]
 
 
+def test_an_older_pair_that_does_not_open_is_told_and_passed_over(new_world: NewWorld) -> None:
+    """Damaged bytes of a pair that was replaced keep nobody from a refresh: they are told, and the rest is tried."""
+    world = new_world()
+    facts = listening(world)
+    grant = world.creator()
+    world.services.refresher.refresh(grant.grant_id)
+    world.sql("UPDATE pairs SET sealed_refresh = sealed_access WHERE generation = 1")
+
+    assert world.services.refresher.refresh(grant.grant_id, force=True).kind == "refreshed"
+
+    told = [fact for fact in facts if fact.name.endswith("unreadable")]
+    assert [(fact.name, fact.fields["grant_id"], fact.fields["generation"]) for fact in told] == [
+        ("pair.unreadable", grant.grant_id, 1)
+    ]
+    assert world.look(grant).failures == 0
+    assert world.services.store.undelivered_notices() == []
+
+
 def test_what_was_not_sent_is_one_event(new_world: NewWorld, free_port: int) -> None:
     """TikTok cannot be reached at all."""
     world = new_world(TIKTOK_BASE_URL=f"http://127.0.0.1:{free_port}/open_api")
