@@ -129,8 +129,9 @@ class Puller:
         if isinstance(error, WaitError):
             self._limiter.punish(error.scope, error.seconds)
             self._store.defer_pull(claim, next_pull_at=self._after(claim, error.seconds), failed=False)
-        elif isinstance(error, RefreshFirstError):
-            # Saving the refreshed pair wants a pull again; a pair that is newer than this one needs no refresh.
+        elif isinstance(error, RefreshFirstError) and not claim.pull_failures:
+            # Saving the refreshed pair wants a pull again; a pair that is newer than this one needs no refresh. Where
+            # that pull fails as well, another refresh would help no more, and the two would go in circles.
             self._store.defer_pull(claim, next_pull_at=None, failed=True)
             self._store.request_refresh_of(claim.pair)
             kind = "refresh_first"

@@ -53,6 +53,29 @@ def test_a_revoked_access_token_is_refreshed_first(new_world: NewWorld) -> None:
     assert world.services.puller.pull(grant.grant_id).kind == "pulled"
 
 
+def test_reads_that_refuse_every_token_are_backed_off(new_world: NewWorld) -> None:
+    """A refresh that did not help is not repeated for a read: the read waits longer each time, and ends well."""
+    world = new_world()
+    grant = world.creator()
+    world.services.refresher.refresh(grant.grant_id)
+    world.sandbox.fault("code", creator=grant.creator_id, call="account", times=3, code=40105, message="revoked")
+    assert world.services.puller.pull(grant.grant_id).kind == "refresh_first"
+    assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
+
+    for failures in (2, 3):
+        assert world.services.puller.pull(grant.grant_id).kind == "failed"
+        after = world.look(grant)
+        assert after.pull_failures == failures
+        assert after.next_pull_at is not None
+        assert after.next_pull_at > world.services.store.ping() + timedelta(seconds=1)
+        assert not world.services.store.is_due(grant.grant_id)
+        world.services.store.request_pull(grant.creator_id)
+
+    assert world.services.puller.pull(grant.grant_id).kind == "pulled"
+    assert world.look(grant).pull_failures == 0
+    assert len(world.refreshes(grant)) == 2
+
+
 def test_an_ended_access_token_is_not_sent(new_world: NewWorld) -> None:
     """A creator whose token has ended is left to the refresh; TikTok sees nothing."""
     world = new_world()
