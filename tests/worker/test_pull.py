@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
+
+import pytest
 
 from tests.support.world import World
+from worker.store import GrantStatus
 
 NewWorld = Callable[..., World]
 
@@ -74,6 +78,32 @@ def test_reads_that_refuse_every_token_are_backed_off(new_world: NewWorld) -> No
     assert world.services.puller.pull(grant.grant_id).kind == "pulled"
     assert world.look(grant).pull_failures == 0
     assert len(world.refreshes(grant)) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "status"),
+    [
+        pytest.param("code", {"code": 40107}, GrantStatus.SUSPECT, id="refused"),
+        pytest.param("status", {"status": 502}, GrantStatus.ACTIVE, id="in-doubt"),
+    ],
+)
+def test_a_read_does_not_bring_a_second_look_forward(
+    new_world: NewWorld, kind: str, how: dict[str, Any], status: GrantStatus
+) -> None:
+    """A grant whose refresh failed keeps the time of its next look, whatever a read is told of its old token."""
+    world = new_world(IN_DOUBT_RETRY="never")
+    grant = world.creator()
+    world.services.store.request_pull(grant.creator_id)
+    world.sandbox.fault(kind, creator=grant.creator_id, call="refresh", times=1, **how)
+    world.sandbox.fault("code", creator=grant.creator_id, call="account", times=1, code=40105, message="revoked")
+    world.services.refresher.refresh(grant.grant_id)
+    before = world.look(grant)
+
+    assert world.services.puller.pull(grant.grant_id).kind == "refresh_first"
+
+    after = world.look(grant)
+    assert (after.status, after.next_refresh_at) == (status, before.next_refresh_at)
+    assert after.next_refresh_at > world.services.store.ping()
 
 
 def test_an_ended_access_token_is_not_sent(new_world: NewWorld) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select, text, update
 
 from worker.errors import NotFoundError
 from worker.store.clock import now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS
+from worker.store.predicates import HEALTHY
 from worker.store.rows import CURRENT_PAIR, AnyRow, attempt_view, current_pair, grant_view, is_current_pair
 from worker.store.saving import withdraw_reauth
 from worker.store.values import AttemptView, CurrentPair, GrantStatus, GrantView
@@ -95,10 +96,11 @@ class Grants(Transactions):
 
     @writes
     def request_refresh_of(self, connection: Connection, pair: CurrentPair) -> bool:
-        """Make a grant due now if this pair is still its current one.
+        """Make a healthy grant due now if this pair is still its current one.
 
         Returns:
-            False where a newer pair has come, which needs no refresh.
+            False where a newer pair has come, which needs no refresh, or where refreshes fail: the time of the next
+            look at such a grant is part of its verdict, and a read does not shorten it.
         """
         wished = connection.execute(
             update(GRANTS)
@@ -107,6 +109,7 @@ class Grants(Transactions):
                 GRANTS.c.consent == pair.consent,
                 GRANTS.c.pair_generation == pair.generation,
                 GRANTS.c.next_refresh_at > now(),
+                text(HEALTHY),
             )
             .values(next_refresh_at=now(), updated_at=now())
         )
