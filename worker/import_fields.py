@@ -43,6 +43,7 @@ class ImportedPair:
 
     Attributes:
         age_known: False where the line told neither when the pair was issued nor when it ends.
+        dated: True where the line told when the pair was issued: an issue time, or an end and a life.
     """
 
     creator_id: str
@@ -53,6 +54,7 @@ class ImportedPair:
     access_expires_at: datetime
     refresh_expires_at: datetime | None
     age_known: bool
+    dated: bool
 
 
 def read_pair(fields: Mapping[str, Any], now: datetime) -> ImportedPair:
@@ -70,6 +72,7 @@ def read_pair(fields: Mapping[str, Any], now: datetime) -> ImportedPair:
     if issued_at is not None and issued_at > now + CLOCK_TOLERANCE:
         raise BadLineError("the issue time lies in the future")
     age_known = issued_at is not None or expires_at is not None
+    dated = issued_at is not None or (expires_at is not None and life is not None)
     if issued_at is None:
         issued_at = now if expires_at is None else min(now, expires_at - (life or UNKNOWN_LIFE))
     if expires_at is None:
@@ -96,6 +99,7 @@ def read_pair(fields: Mapping[str, Any], now: datetime) -> ImportedPair:
         access_expires_at=expires_at,
         refresh_expires_at=refresh_expires_at,
         age_known=age_known,
+        dated=dated,
     )
 
 

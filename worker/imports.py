@@ -20,12 +20,22 @@ from worker.store import ConsentResult, NewConsent, Store
 from worker.vault import PairPlace, SealedPair, Sealer
 
 BATCH: Final = 500
+NOT_REPLACED: Final = {
+    ConsentResult.UNDATED: "the creator is known and the line does not tell when its pair was issued; add issued_at",
+    ConsentResult.BUSY: "the creator is known and a refresh that may bring a newer pair is under way or in doubt; "
+    "import this line again later",
+}
+"""Why a line with a known creator was refused although replacing was asked for."""
 UNKNOWN_AGE_SHARE: Final = 1 / 8
 """Part of the life over which the first refreshes of tokens of unknown age are spread.
 
 Such a token may end at any moment, so it is refreshed soon and not near the end that its file promises. An eighth of
 24 hours is three hours: 100,000 grants then come at 9.3 a second, which TikTok's lowest tier of 10 carries.
 """
+
+
+_Batch = dict[str, tuple[int, ImportedPair]]
+"""Lines to be stored together: their numbers and pairs, by creator."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,8 @@ class Importer:
             report: filled as the import goes, so that it is right after an interruption too.
             on_bad: told of each bad line at once.
             form: how to read the stream; None finds out from its first line.
-            replace: True to replace the tokens of known creators, where the file's are newer than the stored ones.
+            replace: True to replace the tokens of known creators, where the file's are surely newer than the stored
+                ones. A line of a known creator is bad where that cannot be told.
             dry_run: True to check every line and store nothing; known creators are not looked up.
             progress: told the bytes read since the last call.
 
@@ -103,7 +114,7 @@ class Importer:
         now = self._store.ping()
         reader = LineReader(form=form, now=now)
         numbers = itertools.count(secrets.randbits(20))
-        batch: dict[str, ImportedPair] = {}
+        batch: _Batch = {}
         for number, size, line in numbered_lines(stream):
             if progress is not None:
                 progress(size)
@@ -118,44 +129,47 @@ class Importer:
                 continue
             if pair is not None:
                 report.lines += 1
-                self._put(batch, pair, report, replace=replace)
-            if len(batch) >= self._batch:
-                self._save(batch, numbers, now, report, replace=replace, dry_run=dry_run)
+                self._put(batch, number, pair, report, replace=replace)
+            if len(batch) >= self._batch and not dry_run:
+                self._save(batch, numbers, now, report, on_bad, replace=replace)
                 batch = {}
-        self._save(batch, numbers, now, report, replace=replace, dry_run=dry_run)
+        if batch and not dry_run:
+            self._save(batch, numbers, now, report, on_bad, replace=replace)
 
-    def _put(self, batch: dict[str, ImportedPair], pair: ImportedPair, report: ImportReport, *, replace: bool) -> None:
+    def _put(self, batch: _Batch, number: int, pair: ImportedPair, report: ImportReport, *, replace: bool) -> None:
         """Add a pair to the batch; of one creator's lines the first counts, or with `replace` the last."""
         report.unknown_age += not pair.age_known
         if pair.creator_id in batch:
             report.skipped += 1
             if not replace:
                 return
-        batch[pair.creator_id] = pair
+        batch[pair.creator_id] = (number, pair)
 
     def _save(
         self,
-        batch: dict[str, ImportedPair],
+        batch: _Batch,
         numbers: Iterator[int],
         now: datetime,
         report: ImportReport,
+        on_bad: Callable[[BadLine], None],
         *,
         replace: bool,
-        dry_run: bool,
     ) -> None:
-        if dry_run or not batch:
-            return
-        consents = [self._consent(pair, next(numbers), now) for pair in batch.values()]
+        consents = [self._consent(pair, next(numbers), now) for _, pair in batch.values()]
 
         def seal(item: NewConsent, consent: int, generation: int) -> SealedPair:
-            pair = batch[item.creator_id]
+            _, pair = batch[item.creator_id]
             place = PairPlace(item.creator_id, consent, generation)
             return self._sealer.seal_pair(pair.access_token, pair.refresh_token, place)
 
-        for result in self._store.save_consents(consents, seal, replace=replace, newer_only=True):
+        results = self._store.save_consents(consents, seal, replace=replace, newer_only=True)
+        for (line, _), result in zip(batch.values(), results, strict=True):
             report.created += result is ConsentResult.CREATED
             report.replaced += result is ConsentResult.REPLACED
             report.skipped += result is ConsentResult.SKIPPED
+            if result in NOT_REPLACED:
+                report.bad += 1
+                on_bad(BadLine(line, NOT_REPLACED[result]))
 
     def _consent(self, pair: ImportedPair, number: int, now: datetime) -> NewConsent:
         jitter = draw_jitter(number)
@@ -177,4 +191,5 @@ class Importer:
             refresh_expires_at=pair.refresh_expires_at,
             next_refresh_at=planned,
             jitter=jitter,
+            dated=pair.dated,
         )

@@ -13,8 +13,8 @@ import pytest
 from worker.errors import UsageError
 from worker.import_fields import LONGEST_CREATOR_ID
 from worker.import_lines import LONGEST_LINE
-from worker.imports import BATCH, UNKNOWN_AGE_SHARE, BadLine, Importer, ImportReport
-from worker.store import GrantStatus, Store
+from worker.imports import BATCH, NOT_REPLACED, UNKNOWN_AGE_SHARE, BadLine, Importer, ImportReport
+from worker.store import AttemptOutcome, ConsentResult, GrantStatus, Store
 from worker.vault import PairPlace, Sealer
 
 LIFE = timedelta(days=1)
@@ -64,6 +64,11 @@ def access_token(store: Store, sealer: Sealer, creator_id: str) -> str:
     return sealer.open_access(pair.sealed, PairPlace(creator_id, pair.consent, pair.generation)).reveal()
 
 
+def ago(store: Store, **span: float) -> str:
+    """Return an instant of the past as a file has it."""
+    return (store.ping() - timedelta(**span)).isoformat()
+
+
 def test_good_lines_are_stored_and_bad_ones_told(store: Store, sealer: Sealer, run: Run) -> None:
     """Bad lines are told by their number in the file, and every other line becomes a grant."""
     lines = [line(1), "", line(2, refresh_token=None), "nonsense", line(3), "x" * (LONGEST_LINE + 5), line(4), line(5)]
@@ -93,13 +98,60 @@ def test_known_creators_are_skipped(store: Store, sealer: Sealer, run: Run) -> N
 
 def test_known_creators_are_replaced_on_request(store: Store, sealer: Sealer, run: Run) -> None:
     """With `replace` a known creator gets the file's pair as a new consent."""
-    run(line(1))
+    run(line(1, issued_at=ago(store, hours=2)))
 
-    report = run(line(1, access_token="act.other"), replace=True)
+    report = run(line(1, access_token="act.other", issued_at=ago(store, hours=1)), replace=True)
 
     assert (report.created, report.skipped, report.replaced) == (0, 0, 1)
     assert access_token(store, sealer, "c1") == "act.other"
     assert store.grant("c1").consent == 2
+
+
+def test_the_same_file_replaces_nothing(store: Store, run: Run) -> None:
+    """A file that is imported again with `replace` leaves every pair where it is."""
+    file = line(1, issued_at=ago(store, hours=20))
+    run(file)
+
+    report = run(file, replace=True)
+
+    assert (report.skipped, report.replaced, run.bad) == (1, 0, [])
+    assert store.grant("c1").consent == 1
+
+
+@pytest.mark.parametrize("undated", ["nothing", "expires_at"])
+def test_a_line_without_an_issue_time_replaces_nothing(store: Store, sealer: Sealer, run: Run, undated: str) -> None:
+    """Of two pairs of one creator the newer is not known then: the line is refused with a reason, new ones are not."""
+    run(line(1, issued_at=ago(store, hours=20)))
+    changes: dict[str, Any] = {"access_token": "act.other"}
+    if undated == "expires_at":
+        changes |= {"expires_at": (store.ping() + timedelta(hours=4)).isoformat(), "expires_in": None}
+
+    report = run(line(2, **changes) + "\n" + line(1, **changes), replace=True)
+
+    assert (report.created, report.replaced, report.bad) == (1, 0, 1)
+    assert run.bad == [BadLine(2, NOT_REPLACED[ConsentResult.UNDATED])]
+    assert access_token(store, sealer, "c1") == "act.1"
+
+
+@pytest.mark.parametrize("outcome", ["under way", "in doubt"])
+def test_a_pair_that_a_refresh_may_have_outdated_replaces_nothing(
+    store: Store, sealer: Sealer, run: Run, outcome: str
+) -> None:
+    """What a refresh brings after the file was written stays current; a pair that was issued after it is taken."""
+    run(line(1, issued_at=ago(store, hours=20)))
+    claim = store.claim(store.grant("c1").grant_id, owner="a worker", lease_seconds=60, force=True)
+    assert claim is not None
+    if outcome == "in doubt":
+        soon = store.ping() + timedelta(minutes=1)
+        in_doubt = AttemptOutcome.IN_DOUBT
+        store.release(claim, outcome=in_doubt, next_refresh_at=soon, reason="no answer", failed=True)
+
+    report = run(line(1, access_token="act.other", issued_at=ago(store, hours=1)), replace=True)
+
+    assert (report.replaced, run.bad) == (0, [BadLine(1, NOT_REPLACED[ConsentResult.BUSY])])
+    assert access_token(store, sealer, "c1") == "act.1"
+    if outcome == "in doubt":
+        assert run(line(1, issued_at=ago(store, seconds=-1)), replace=True).replaced == 1
 
 
 @pytest.mark.parametrize(
@@ -110,8 +162,9 @@ def test_of_a_creators_lines_one_counts(
     store: Store, sealer: Sealer, run: Run, *, replace: bool, served: str, between: int
 ) -> None:
     """Of several lines of one creator the first counts, or with `replace` the last; near together or far apart."""
-    others = [line(100 + n) for n in range(between)]
-    run("\n".join([line(1, access_token="act.first"), *others, line(1, access_token="act.last")]), replace=replace)
+    first = line(1, access_token="act.first", issued_at=ago(store, hours=2))
+    last = line(1, access_token="act.last", issued_at=ago(store, hours=1))
+    run("\n".join([first, *(line(100 + n) for n in range(between)), last]), replace=replace)
 
     assert access_token(store, sealer, "c1") == served
 

@@ -41,8 +41,9 @@ def import_file(file: BinaryIO, *, form: Any, replace: bool, dry_run: bool, as_j
     created_at, obtained_at) or expires_at, as ISO 8601 or seconds since 1970, UTC unless it says otherwise. A token
     without a time may be of any age, so it is refreshed within an eighth of its life.
 
-    With --replace a pair takes the place of the stored one only where its issue time is later; a pair without an
-    issue time counts as issued now.
+    With --replace a pair takes the place of the stored one only where its issue time is later. A known creator's line
+    is refused where its issue time is not told (expires_at needs expires_in beside it), and while a refresh that may
+    have brought a newer pair is under way or in doubt.
     Exit status 1 tells that at least one line was not imported.
     """
     from worker.imports import Importer, ImportReport  # noqa: PLC0415 - Celery loads this module on every start

@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Boolean, ColumnElement, Connection, bindparam, case, delete, insert, null, select, update
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    null,
+    select,
+    text,
+    update,
+)
 
 from worker.store.clock import now
 from worker.store.engine import Transactions, writes
-from worker.store.models import GRANTS, NOTICES, PAIRS
-from worker.store.rows import AnyRow
+from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS
+from worker.store.predicates import UNRESOLVED
+from worker.store.rows import AnyRow, lease_is_free
 from worker.store.saving import insert_unless_known, reauth_key
 from worker.store.values import ConsentResult, GrantStatus, NewConsent
 from worker.vault.sealing import SealedPair
@@ -44,8 +58,10 @@ class Consents(Transactions):
             items: what to store. Of several with the same creator the first counts; with `replace` the last.
             seal: seals an item's pair; it may be called again where the transaction is tried again.
             replace: True to replace the consent of creators who are known.
-            newer_only: True to leave a grant alone whose current pair was issued after the item, so that an old file
-                never takes the place of a living pair.
+            newer_only: True to replace only what is surely older than the item, so that an old file never takes the
+                place of a living pair: not a pair issued at the same time or later, nothing by an item without a
+                sure date, and no grant with a refresh under way or with one in doubt that was sent after the item
+                was issued.
 
         Returns:
             One result for each item, in the same order.
@@ -64,24 +80,53 @@ class Consents(Transactions):
             # A creator who came from somewhere else between the look and the insert is known now.
             known |= _lock_known(connection, [item.creator_id for item in fresh if item.creator_id not in created])
             found = [(items[chosen[creator_id]], row) for creator_id, row in known.items()]
-            if newer_only:
-                found = [(item, row) for item, row in found if item.issued_at >= row.issued_at]
-            _replace(connection, found, seal)
-            for item, _ in found:
-                results[chosen[item.creator_id]] = ConsentResult.REPLACED
+            verdicts = [_may_replace(item, row) if newer_only else ConsentResult.REPLACED for item, row in found]
+            taken = [pair for pair, verdict in zip(found, verdicts, strict=True) if verdict is ConsentResult.REPLACED]
+            _replace(connection, taken, seal)
+            for (item, _), verdict in zip(found, verdicts, strict=True):
+                results[chosen[item.creator_id]] = verdict
         return results
 
 
 def _lock_known(connection: Connection, creator_ids: list[str]) -> dict[str, AnyRow]:
     if not creator_ids:
         return {}
+    in_doubt_since = (
+        select(func.max(ATTEMPTS.c.claimed_at))
+        .where(
+            ATTEMPTS.c.grant_id == GRANTS.c.id,
+            ATTEMPTS.c.consent == GRANTS.c.consent,
+            ATTEMPTS.c.generation > GRANTS.c.pair_generation,
+            text(UNRESOLVED),
+        )
+        .scalar_subquery()
+    )
     rows = connection.execute(
-        select(GRANTS.c.id, GRANTS.c.creator_id, GRANTS.c.consent, GRANTS.c.generation, GRANTS.c.issued_at)
+        select(
+            GRANTS.c.id,
+            GRANTS.c.creator_id,
+            GRANTS.c.consent,
+            GRANTS.c.generation,
+            GRANTS.c.issued_at,
+            lease_is_free().label("free"),
+            in_doubt_since.label("in_doubt_since"),
+        )
         .where(GRANTS.c.creator_id.in_(creator_ids))
         .order_by(GRANTS.c.id)
         .with_for_update(key_share=True)
     )
     return {row.creator_id: row for row in rows}
+
+
+def _may_replace(item: NewConsent, row: AnyRow) -> ConsentResult:
+    """Return REPLACED where the item is surely newer than all that is stored or under way, else why not."""
+    if not item.dated:
+        return ConsentResult.UNDATED
+    if item.issued_at <= row.issued_at:
+        return ConsentResult.SKIPPED
+    if not row.free or (row.in_doubt_since is not None and item.issued_at <= row.in_doubt_since):
+        return ConsentResult.BUSY
+    return ConsentResult.REPLACED
 
 
 def _create(connection: Connection, items: list[NewConsent], seal: Seal) -> set[str]:

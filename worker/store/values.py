@@ -212,6 +212,7 @@ class NewConsent:
     Attributes:
         creator_id: the creator whose id the answer or the import line bears.
         pull: True to want an account-data pull at once.
+        dated: False where `issued_at` is a guess: such a pair never takes the place of one that is stored.
     """
 
     creator_id: str
@@ -222,6 +223,7 @@ class NewConsent:
     next_refresh_at: datetime
     jitter: float
     pull: bool = True
+    dated: bool = True
 
 
 class ConsentResult(StrEnum):
@@ -229,4 +231,6 @@ class ConsentResult(StrEnum):
 
     CREATED = "created"
     REPLACED = "replaced"
-    SKIPPED = "skipped"  # the creator is known and replacing was not asked for
+    SKIPPED = "skipped"  # the creator is known; replacing was not asked for, or the stored pair is as new
+    UNDATED = "undated"  # the creator is known, and it cannot be told which pair is newer
+    BUSY = "busy"  # a refresh is under way, or one that may have brought a newer pair has no outcome yet
