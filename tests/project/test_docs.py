@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from celery.bin.celery import celery as celery_cli
 
 from worker.settings import PREFIX, Settings
+from worker.store.values import AttemptOutcome
 
 COMPOSED: Final = ("docker-compose.yml", "Dockerfile", "deploy/", "docs/", "README.md", ".ci/")
 
@@ -174,3 +176,38 @@ def test_every_kind_of_notice_has_a_section(texts: dict[str, str]) -> None:
 
     assert len(kinds) >= 4
     assert sorted(kinds - set(told)) == []
+
+
+def loud_facts(code: str) -> Iterator[str]:
+    """Yield the names of the facts that a module may tell at a level above `info`; `refresh.` where it makes one up."""
+    for call in ast.walk(ast.parse(code)):
+        if not isinstance(call, ast.Call) or not call.args:
+            continue
+        called = getattr(call.func, "id", getattr(call.func, "attr", ""))
+        loud = len(call.args) > 2 or any(keyword.arg == "level" for keyword in call.keywords)
+        if called in {"Fact", "_tell"} and loud:
+            for part in ast.walk(call.args[0 if called == "Fact" else 1]):
+                if isinstance(part, ast.Constant) and re.fullmatch(r"[a-z]+\.[a-z_]*", str(part.value)):
+                    yield str(part.value)
+
+
+def test_every_warning_and_error_of_the_log_is_explained(texts: dict[str, str]) -> None:
+    """docs/operations.md has a row for each fact above `info`, and none for a fact that no code tells."""
+    code = {name: text for name, text in texts.items() if re.match(r"worker/(?!sandbox).*\.py$", name)}
+    made_up = set(re.findall(r"_alarm\(\w+, \"(\w+)\"", "\n".join(code.values()))) | set(AttemptOutcome)
+    loud = {fact for text in code.values() for fact in loud_facts(text)}
+    assert "refresh." in loud
+    loud |= {f"refresh.{end}" for end in made_up - {AttemptOutcome.REFRESHED}}
+    table = texts["docs/operations.md"].partition("## What the log says")[2]
+    told = set(re.findall(r"`([a-z]+\.[a-z_]+)`", table))
+
+    assert sorted(loud - {"refresh."} - told) == []
+    assert sorted(told - loud) == []
+
+
+def test_every_metric_is_explained(texts: dict[str, str]) -> None:
+    """docs/operations.md names each metric that a worker serves."""
+    metrics = re.findall(r'(?:Counter|Gauge|Histogram)\(\s*"(\w+)"', texts["worker/telemetry/metrics.py"])
+
+    assert len(metrics) >= 3
+    assert [metric for metric in metrics if metric not in texts["docs/operations.md"]] == []
