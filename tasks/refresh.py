@@ -20,8 +20,10 @@ def scan_due() -> None:
 @app.task(name="tasks.refresh.refresh_grants")
 def refresh_grants(ids: Sequence[int]) -> None:
     """Refresh grants by id; what was refreshed is pulled, and what the quota denied comes again in a moment."""
-    batch = shared_services().refresher.refresh_all(ids)
-    for grant_id in batch.refreshed:
-        publish(pull_account, grant_id)
+    services = shared_services()
+    batch = services.refresher.refresh_all(ids)
+    for message in services.scanner.pulls_of(batch.refreshed):
+        for grant_id in message.ids:
+            publish(pull_account, grant_id, expires=services.scanner.expires(message))
     if batch.denied and batch.soon:
         publish(refresh_grants, batch.denied, countdown=batch.wait_seconds)

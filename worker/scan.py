@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
+from worker.errors import StoreUnavailableError
 from worker.limiter import Limiter
 from worker.policy.pacing import Message, batch_size, pace
 from worker.store import Store
 
 PROBES: Final = 3
 """Ids published while the brake is on; the first that wins the probe is sent."""
+SCANS_BEHIND: Final = 3
+"""Pulls that have waited for so many scans are behind: a scan's own are worked off within two."""
 
 
 class Scanner:
@@ -52,6 +56,19 @@ class Scanner:
         """
         limit = batch_size(per_second=self._rate, scan_seconds=self._scan_seconds)
         return pace(self._store.due_pulls(limit), per_second=self._rate)
+
+    def pulls_of(self, ids: Sequence[int]) -> list[Message]:
+        """Return the pulls to publish at once for grants that were refreshed just now.
+
+        Nothing where pulls have waited for several scans, or the database does not answer: the scan of pulls hands these
+        out too. It runs where pulls are worked off, so that nothing heaps up in Redis while those workers are away.
+        """
+        try:
+            if not ids or self._store.pulls_wait(SCANS_BEHIND * self._scan_seconds):
+                return []
+        except StoreUnavailableError:
+            return []
+        return [Message(tuple(ids), 0.0)]
 
     def expires(self, message: Message) -> float:
         """Return after how many seconds a message is stale: by then another scan has found its rows again."""

@@ -31,6 +31,17 @@ class Pulls(Transactions):
         return list(connection.execute(wanted).scalars())
 
     @reads
+    def pulls_wait(self, connection: Connection, seconds: float) -> bool:
+        """Return True where a pull has been due for so many seconds and nobody has it under way."""
+        waiting = (
+            select(GRANTS.c.id)
+            .with_hint(GRANTS, "INDEXED BY ix_grants_pull_wanted", "sqlite")
+            .where(*_pull_is_due(), GRANTS.c.next_pull_at <= now() - milliseconds(seconds))
+            .limit(1)
+        )
+        return connection.execute(waiting).first() is not None
+
+    @reads
     def is_pull_due(self, connection: Connection, grant_id: int) -> bool:
         """Return True where a claim on this pull would be won now."""
         wanted = select(GRANTS.c.id).where(GRANTS.c.id == grant_id, *_pull_is_due())
