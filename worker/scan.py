@@ -60,8 +60,8 @@ class Scanner:
     def pulls_of(self, ids: Sequence[int]) -> list[Message]:
         """Return the pulls to publish at once for grants that were refreshed just now.
 
-        Nothing where pulls have waited for several scans, or the database does not answer: the scan of pulls hands these
-        out too. It runs where pulls are worked off, so that nothing heaps up in Redis while those workers are away.
+        Nothing where pulls have waited for several scans, or the database does not answer: the scan of pulls hands
+        these out too. It runs where pulls are worked off, so nothing heaps up in Redis while those workers are away.
         """
         try:
             if not ids or self._store.pulls_wait(SCANS_BEHIND * self._scan_seconds):
