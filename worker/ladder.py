@@ -79,7 +79,12 @@ class Ladder:
 
         The current token goes first. A call in doubt is repeated once, at once: servers with a grace window keep it
         open for seconds only, and servers without one may take a late replay for theft (RFC 9700, section 4.14.2).
-        A refused token is followed by the older kept ones, newest first.
+        A refused token is followed by the older ones, newest first.
+
+        Args:
+            claim: the claim.
+            won_at: `elapsed_clock()` when the claim was asked for.
+            tokens: refresh tokens to send, each once, the current one first.
         """
         climb = Climb(claim, won_at)
         try:

@@ -21,6 +21,11 @@ from worker.tiktok import REFRESH_CALL
 from worker.vault import Journal, PairPlace, Sealer, Token
 
 LANE: Final = "refresh"
+MOST_TOKENS: Final = 4
+"""Different refresh tokens that one attempt sends at most: the current one, and the newest of those it followed.
+
+Each costs a permit, and a server without a grace window may take a late replay for theft (RFC 9700, section 4.14.2).
+"""
 SOON_SECONDS: Final = 10.0
 """Up to so long a denied id waits in a delayed message; a longer wait is left to the scan."""
 
@@ -175,23 +180,28 @@ class Refresher:
             return self._send(claim, won_at, tokens)
 
     def _open(self, claim: Claim) -> list[Token]:
-        """Return the refresh tokens of the stored versions, the current one first.
+        """Return the refresh tokens of the newest stored versions, each once, the current one first.
 
         An older version that does not open is told and left out: it must not keep a healthy grant from its refresh.
 
         Raises:
             SealError: the current pair does not open.
         """
-        tokens = []
+        tokens: list[Token] = []
         for version in claim.versions:
+            if len(tokens) == MOST_TOKENS:
+                break
             place = PairPlace(claim.creator_id, version.consent, version.generation)
             try:
-                tokens.append(self._sealer.open_refresh(version.sealed, place))
+                token = self._sealer.open_refresh(version.sealed, place)
             except SealError as error:
                 if version.generation == claim.pair_generation:
                     raise
                 ids: dict[str, FactValue] = {"grant_id": claim.grant_id, "generation": version.generation}
                 self._hook(Fact("pair.unreadable", ids | {"reason": str(error)}, level="warning"))
+                continue
+            if token not in tokens:
+                tokens.append(token)
         return tokens
 
     def _send(self, claim: Claim, won_at: float, tokens: Sequence[Token]) -> Refreshed:

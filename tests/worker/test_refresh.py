@@ -239,6 +239,24 @@ def test_an_older_kept_pair_is_tried_before_anybody_is_asked(new_world: NewWorld
     assert world.look(grant).status is GrantStatus.ACTIVE
 
 
+@pytest.mark.parametrize(
+    ("rotation", "requests"), [pytest.param("same", 1, id="same"), pytest.param("strict", 4, id="strict")]
+)
+def test_a_refusal_costs_few_requests(new_world: NewWorld, rotation: str, requests: int) -> None:
+    """After many refreshes a refused token is followed by few older ones, and none is sent twice."""
+    world = new_world(rotation)
+    grant = world.creator()
+    for _ in range(6):
+        assert world.services.refresher.refresh(grant.grant_id, force=True).kind == "refreshed"
+    world.sandbox.revoke(grant.creator_id)
+    before = len(world.refreshes(grant))
+
+    assert world.services.refresher.refresh(grant.grant_id, force=True).kind == "failed"
+
+    assert len(world.refreshes(grant)) - before == requests
+    assert world.look(grant).status is GrantStatus.SUSPECT
+
+
 def test_a_spent_quota_pauses_the_app_and_counts_against_no_creator(new_world: NewWorld) -> None:
     """After 40100 the next refresh gets no permit, and no grant has a failure."""
     world = new_world()
