@@ -5,17 +5,18 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from worker.errors import JournalError, NotReadyError, StoreUnavailableError, TikTokError, UsageError
+from worker.errors import JournalError, NotReadyError, StoreUnavailableError, TikTokError, UsageError, WaitError
 from worker.exchanges import Exchanges
 from worker.limiter import Limiter
 from worker.policy import consent_state
 from worker.policy.redirect import read_redirect
 from worker.store import GrantView, Store
 from worker.telemetry import Fact, Hook, silent
-from worker.tiktok import EXCHANGE_CALL, REVOKE_CALL, RawAnswer, TikTok
+from worker.tiktok import EXCHANGE_CALL, REVOKE_CALL, RawAnswer, TikTok, bears_refresh_token
 from worker.vault import Journal, JournalEntry, Keyring, PairPlace, RecordId, Sealer, Token
 
 LONGEST_WAIT_SECONDS: Final = 5.0
@@ -97,8 +98,9 @@ class Authorizer:
         except StoreUnavailableError:
             kept = "is kept in the journal, and a worker will store it" if record else "could not be kept anywhere"
             raise NotReadyError(f"the pair came, but the database did not take it; it {kept}") from None
-        except TikTokError:
-            self._let_go(record)
+        except TikTokError as error:
+            self._heed(error)
+            self._let_go(record, unread=bears_refresh_token(raw))
             raise
         self._let_go(record)
         return grant
@@ -112,10 +114,28 @@ class Authorizer:
         """
         pair = self._store.current_pair(creator_id)
         access = self._sealer.open_access(pair.sealed, PairPlace(creator_id, pair.consent, pair.generation))
-        self._permit(REVOKE_CALL)
-        self._tiktok.revoke(access)
+        self.end(access)
         self._store.mark_revoked(creator_id)
         self._hook(Fact("grant.revoked", {"grant_id": pair.grant_id, "creator_id": creator_id}))
+
+    def end(self, access: Token) -> None:
+        """End the consent behind an access token at TikTok.
+
+        Raises:
+            NotReadyError: the quota is spent; nothing was sent.
+            TikTokError: TikTok did not confirm. A token that TikTok calls dead counts as ended.
+        """
+        self._permit(REVOKE_CALL)
+        try:
+            self._tiktok.revoke(access)
+        except TikTokError as error:
+            self._heed(error)
+            raise
+
+    def _heed(self, error: TikTokError) -> None:
+        """Let the whole app wait where TikTok says that a quota is spent."""
+        if self._limiter is not None and isinstance(error, WaitError):
+            self._limiter.punish(error.scope, error.seconds)
 
     def _permit(self, call: str) -> None:
         """Take a permit of the quota, waiting a little for it; a person sits before the terminal."""
@@ -155,9 +175,16 @@ class Authorizer:
             self._hook(Fact("journal.append_failed", {"owner": self._owner}, level="error"))
             return None
 
-    def _let_go(self, record: RecordId | None) -> None:
-        if record is not None:
+    def _let_go(self, record: RecordId | None, *, unread: bool = False) -> None:
+        """Let a record go; one that holds a refresh token of which nothing came is kept aside for a person."""
+        if record is None:
+            return
+        if not unread:
             self._journal.release(record)
+            return
+        with suppress(JournalError):  # then it waits in the journal, and its replay tries again
+            self._journal.set_aside(record)
+        self._hook(Fact("authorize.unread", {"owner": self._owner}, level="error"))
 
 
 def state_key_of(keyring: Keyring) -> bytes:

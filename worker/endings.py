@@ -10,7 +10,15 @@ from typing import Final, Literal, TypedDict
 from worker.brake import Brake
 from worker.calling import Called
 from worker.commits import PatientCommits
-from worker.errors import SealError, StopEveryoneError, StoreUnavailableError, TikTokError, WaitError
+from worker.errors import (
+    JournalError,
+    NotReadyError,
+    SealError,
+    StopEveryoneError,
+    StoreUnavailableError,
+    TikTokError,
+    WaitError,
+)
 from worker.ladder import Climb
 from worker.limiter import Limiter
 from worker.policy import backoff
@@ -18,7 +26,7 @@ from worker.policy.verdicts import SECOND_LOOK, Action, Standing, Verdict, judge
 from worker.settlement import Attempt, MisfitError, Settlement
 from worker.store import AttemptOutcome, Claim, GrantStatus, Saved, Store
 from worker.telemetry import Fact, FactValue, Hook
-from worker.vault import Journal, Token
+from worker.vault import Journal, RecordId, Token
 
 Kind = Literal["refreshed", "superseded", "skipped", "denied", "braked", "not_ready", "failed", "left_over"]
 """`skipped`: nothing to do; `denied`: no permit now; `superseded`: somebody else's newer pair is current;
@@ -40,6 +48,7 @@ class Refreshed:
     reason: str = ""
 
 
+UNREAD: Final = "TikTok's answer held a refresh token and could not be stored; it is kept aside in the journal"
 STUCK_FAILURES: Final = 3
 """After so many failures in a row, of which the last speaks of our app or request, an alarm tells of the one grant."""
 
@@ -110,9 +119,9 @@ class Endings:
         """Revoke a pair that came after its grant had been revoked here: nobody will use it."""
         try:
             self._revoke(access)
-        except TikTokError as error:
-            fields: dict[str, FactValue] = {"grant_id": claim.grant_id, "code": error.code}
-            self._hook(Fact("grant.revoke_failed", fields, level="warning"))
+        except (TikTokError, NotReadyError) as error:
+            code = error.code if isinstance(error, TikTokError) else None
+            self._hook(Fact("grant.revoke_failed", {"grant_id": claim.grant_id, "code": code}, level="warning"))
 
     def fail(self, climb: Climb, error: TikTokError) -> Refreshed:
         """Judge a failed attempt and write the verdict; nothing is marked while the whole app is in trouble."""
@@ -131,6 +140,8 @@ class Endings:
 
         if not self._commits.run(write):
             return self._left_over(claim)
+        if any(call.unread for call in climb.calls):
+            self._alarm(claim, "misfit", f"misfit:{claim.grant_id}:{claim.generation}", UNREAD)
         self._hook(
             Fact(
                 f"refresh.{outcome}" if verdict.action is not Action.ASK else "refresh.reauth_asked",
@@ -163,7 +174,7 @@ class Endings:
         claim = climb.claim
         self._give_back(climb, AttemptOutcome.MISFIT, str(error))
         if call.record is not None:
-            self._journal.set_aside(call.record)
+            self._set_aside(call.record)
         self._release(climb)
         self._alarm(claim, "misfit", f"misfit:{claim.grant_id}:{claim.generation}", str(error))
         return Refreshed(claim.grant_id, "failed", reason=str(error))
@@ -221,5 +232,15 @@ class Endings:
 
     def _release(self, climb: Climb) -> None:
         for call in climb.calls:
-            if call.record is not None:
+            if call.record is not None and call.unread:
+                self._set_aside(call.record)
+            elif call.record is not None:
                 self._journal.release(call.record)
+            if call.earlier is not None:
+                self._journal.release(call.earlier)
+
+    def _set_aside(self, record: RecordId) -> None:
+        try:
+            self._journal.set_aside(record)
+        except JournalError as error:
+            self._hook(Fact("journal.failed", {"reason": str(error)}, level="error"))

@@ -27,6 +27,7 @@ Kind = Literal["pulled", "skipped", "denied", "refresh_first", "failed"]
 SCOPE_NOT_GRANTED: Final = 40130
 BASIC_SCOPE: Final = ("user.info.basic",)
 SOON_SECONDS: Final = 10.0
+LONGEST_WAIT_SECONDS: Final = 5.0
 NEXT_TRY_UNREADABLE: Final = timedelta(minutes=15)
 
 
@@ -84,11 +85,27 @@ class Puller:
         nothing = Pulled(grant_id, "skipped", reason="no pull is wanted, or another worker has it")
         if not self._store.is_pull_due(grant_id):
             return nothing
-        wait = self._limiter.take(lane="pull", call=ACCOUNT_CALL, account=str(grant_id))
+        wait = self._permit(grant_id)
         if wait > 0:
             return Pulled(grant_id, "denied", wait_seconds=wait, reason="no permit of the quota")
         claim = self._store.claim_pull(grant_id, owner=self._owner, lease_seconds=self._lease_seconds)
         return nothing if claim is None else self._pull_claimed(claim)
+
+    def _permit(self, grant_id: int) -> float:
+        return self._limiter.take(lane="pull", call=ACCOUNT_CALL, account=str(grant_id))
+
+    def _wait_for_permit(self, grant_id: int) -> None:
+        """Wait a little for the permit of a second call; giving up at once would waste the first each time.
+
+        Raises:
+            WaitError: none will come soon; no other account is held up.
+        """
+        end = time.monotonic() + LONGEST_WAIT_SECONDS
+        while (wait := self._permit(grant_id)) > 0:
+            if time.monotonic() + wait > end:
+                text = "no permit to ask for fewer fields"
+                raise WaitError(text, call=ACCOUNT_CALL, scope="account", seconds=wait)
+            time.sleep(wait)
 
     def _pull_claimed(self, claim: PullClaim) -> Pulled:
         if claim.pair.access_expires_at <= claim.pair.now:
@@ -117,6 +134,7 @@ class Puller:
             if error.code != SCOPE_NOT_GRANTED:
                 raise
             self._tell(claim, "pull.scope_missing", level="warning")
+            self._wait_for_permit(claim.grant_id)
             return self._fetch(token, pair.creator_id, fields_for_scope(BASIC_SCOPE))
 
     def _fetch(self, token: Token, creator_id: str, fields: tuple[str, ...]) -> AccountData:

@@ -55,6 +55,7 @@ class Services(Foundation):
             hook=self.hook,
             next_secret=settings.tiktok_app_secret_next,
             call_seconds=settings.deadline_seconds + settings.store_seconds,
+            permit=self._refresh_permit,
             depart=self.limiter.depart,
             failpoint=self.failpoint,
         )
@@ -78,7 +79,7 @@ class Services(Foundation):
             settlement=self.settlement,
             commits=self.commits,
             hook=self.hook,
-            revoke=self.tiktok.revoke,
+            revoke=self.authorizer.end,
             failpoint=self.failpoint,
         )
 

@@ -10,7 +10,7 @@ from worker.exchanges import Exchanges
 from worker.settlement import Attempt, MisfitError, Settlement
 from worker.store import AttemptOutcome, Store
 from worker.telemetry import Fact, Hook
-from worker.tiktok import RawAnswer, TokenAnswer, read_token_answer, salvage
+from worker.tiktok import RawAnswer, TokenAnswer, bears_refresh_token, read_token_answer, salvage
 from worker.vault import Journal, JournalEntry, Orphan, PairPlace, Sealer, Token
 
 WIPE_AFTER_SECONDS: Final = 2 * 86400
@@ -115,6 +115,9 @@ class Upkeep:
         except TikTokError as error:
             # An exchange that brought nothing: the person was told, and the same bytes will never bring more.
             self._hook(Fact("journal.no_pair", {"call": entry.call, "code": error.code}))
+            if bears_refresh_token(_raw(entry)):
+                orphan.set_aside()
+                return False
         orphan.release()
         return True
 
@@ -133,6 +136,8 @@ class Upkeep:
                 code=None if error is None else error.code,
                 http_status=entry.http_status,
             )
+            if bears_refresh_token(raw):
+                raise MisfitError("an answer held a refresh token and could not be stored")
             return
         grant = self._store.grant_by_id(grant_id)
         attempt = Attempt(grant_id, creator_id, consent, generation, entry.sent_at, grant.jitter, grant.scope)

@@ -82,6 +82,18 @@ def test_a_damaged_record_is_set_aside_and_the_others_are_replayed(scene: Scene)
     assert len(found["V1 lost"]) == 1
 
 
+def test_a_nameless_pair_in_a_dead_workers_journal_is_kept_aside(scene: Scene) -> None:
+    """Its worker died before it could ask; the replay stores nothing under a guess and lets nothing go."""
+    grant = scene.creator()
+    scene.sandbox.fault("extra", creator=grant.creator_id, call="refresh", times=1, fields={"open_id": None})
+    scene.refresh(grant, at="post_fsync:kill").ended()
+
+    scene.worker({"do": "replay"}).ended()
+
+    assert scene.look(grant).pair_generation == 1
+    assert len(list((scene.journal_dir / "set-aside").iterdir())) == 1
+
+
 def test_a_dead_hosts_journal_that_comes_back_late_revives_its_grants(scene: Scene, tmp_path: Path) -> None:
     """Until then the grant is suspect and its old access token is served; nobody has been asked."""
     grant = scene.creator()

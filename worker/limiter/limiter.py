@@ -140,7 +140,9 @@ class Limiter:
         if not permit:
             return 0.0
         if now <= self._last.moment + PUNCTUAL_SECONDS:
-            return float(max(0.0, self._last.leaves - now))
+            wait = float(max(0.0, self._last.leaves - now))
+            self._last.permit = permit if wait else ""
+            return wait
         self._last.permit = ""
         return self._shared.depart(permit) or 0.0
 

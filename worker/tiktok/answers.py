@@ -61,11 +61,13 @@ def read_token_answer(raw: RawAnswer, *, now: datetime | None = None) -> TokenAn
     return answer
 
 
-def salvage(raw: RawAnswer) -> TokenAnswer | None:
+def salvage(raw: RawAnswer, *, named: bool = True) -> TokenAnswer | None:
     """Find a pair in an answer that could not be read as a whole: cut off, too long, or under an error's status.
 
     Args:
         raw: the answer as received.
+        named: False to find a pair whose creator's id did not come; its `creator_id` is then empty, and nothing may be
+            stored before TikTok has told whose it is.
 
     Returns:
         The pair where both token strings and the creator's id are there in full and no code speaks against them;
@@ -78,29 +80,43 @@ def salvage(raw: RawAnswer) -> TokenAnswer | None:
     if code is not None and code not in SUCCESS_CODES:
         return None
     request_id = clean_request_id(document.members.get("request_id"), secrets_of(raw, document.members))
-    answer = _token_object(document, request_id, remarks=("salvaged from an answer that was not complete",))
+    remarks = ("salvaged from an answer that was not complete",)
+    answer = _token_object(document, request_id, remarks=remarks, named=named)
     if isinstance(answer, str) or answer.refresh_token is None:
         return None
     return answer
 
 
-def _token_object(document: Document, request_id: str | None, remarks: tuple[str, ...] = ()) -> TokenAnswer | str:
+def bears_refresh_token(raw: RawAnswer) -> bool:
+    """Tell whether an answer holds a refresh token in full, whatever else is wrong with it: then it is not let go."""
+    document = read_prefix(raw.body)
+    return document is not None and is_text(_tokens_in(document).get("refresh_token"))
+
+
+def _tokens_in(document: Document) -> dict[str, Any]:
+    data = document.members.get("data")
+    return data if isinstance(data, dict) and {"access_token", "refresh_token"} & data.keys() else document.members
+
+
+def _token_object(
+    document: Document, request_id: str | None, remarks: tuple[str, ...] = (), *, named: bool = True
+) -> TokenAnswer | str:
     """Return the token answer in a document, or in a few words what is missing."""
     if DECISIVE_KEYS & document.repeated:
         return "a decisive key stands there twice"
-    data = document.members.get("data")
-    found = data if isinstance(data, dict) and "access_token" in data else document.members
+    found = _tokens_in(document)
     access = found.get("access_token")
     if not is_text(access):
         return "no access token"
-    creator = read_creator(found)
+    anonymous = not named and all(found.get(name) is None for name in CREATOR_NAMES)
+    creator = "" if anonymous else read_creator(found)
     if creator is None:
         return "no creator, or two of them"
     noted = list(remarks)
     refresh = found.get("refresh_token")
     if refresh not in (None, "") and not is_text(refresh):
         noted.append("refresh token is not a text: the old one is kept")
-    if found is data and read_code(document.members.get("code")) != 0:
+    if found is not document.members and read_code(document.members.get("code")) != 0:
         noted.append("the envelope's code is not 0")
     return TokenAnswer(
         creator_id=creator,
