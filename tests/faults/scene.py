@@ -183,7 +183,7 @@ class Scene:
         grants = [self.look(grant) for grant in self.grants]
         names = {grant.creator_id for grant in grants}
         asked = Counter(
-            (notice.grant_id or 0, int(notice.dedupe_key.rsplit(":", 1)[-1]))
+            (notice.grant_id or 0, int(notice.dedupe_key.rsplit(":", 1)[-1].partition(".")[0]))
             for notice in self.store.undelivered_notices()
             if notice.kind == REAUTH
         )

@@ -307,7 +307,7 @@ class Daemon(RuleBasedStateMachine):
         keys = [notice.dedupe_key for notice in self.store.undelivered_notices()]
         assert len(keys) == len(set(keys))
         for grant in self.store.grants():
-            asked = f"reauth:{grant.grant_id}:{grant.consent}" in keys
+            asked = f"reauth:{grant.grant_id}:{grant.consent}.{grant.pair_generation}" in keys
             assert asked == (grant.status is GrantStatus.NEEDS_REAUTH)
             if asked:
                 assert self.tiktok.live(grant.creator_id) not in self.stored(grant.creator_id), "a false alarm"

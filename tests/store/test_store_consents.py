@@ -89,7 +89,7 @@ def test_a_new_consent_withdraws_the_request_for_it(fleet: Fleet) -> None:
 
     assert fleet.store.undelivered_count() == 0
     assert fleet.store.ask_reauth(fleet.claim(grant.grant_id), reason="gone again")
-    assert [notice.dedupe_key for notice in fleet.store.undelivered_notices()] == [f"reauth:{grant.grant_id}:2"]
+    assert [notice.dedupe_key for notice in fleet.store.undelivered_notices()] == [f"reauth:{grant.grant_id}:2.3"]
 
 
 def test_a_creator_twice_in_one_batch_counts_once(fleet: Fleet) -> None:

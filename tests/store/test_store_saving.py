@@ -139,20 +139,6 @@ def test_a_pair_revives_a_grant_that_needed_authorization_and_withdraws_the_noti
     assert fleet.store.undelivered_count() == 0
 
 
-def test_a_notice_that_was_delivered_is_not_forgotten_when_a_grant_revives(fleet: Fleet) -> None:
-    """So the creator is asked once for each consent, whatever happens later."""
-    grant = fleet.add()
-    late = fleet.claim(grant.grant_id, seconds=0)
-    fleet.store.ask_reauth(fleet.claim(grant.grant_id), reason="gone")
-    fleet.store.notice_delivered(fleet.store.pending_notices(1)[0].notice_id)
-    fleet.save(late, "late")
-
-    assert fleet.store.ask_reauth(fleet.claim(grant.grant_id), reason="gone again")
-
-    assert fleet.store.undelivered_count() == 0
-    assert fleet.sql("SELECT count(*) FROM notices")[0][0] == 1
-
-
 def test_a_pair_for_an_unknown_grant_is_an_error(fleet: Fleet) -> None:
     """A record of another deployment's journal is not swallowed."""
     with pytest.raises(NotFoundError, match="no grant 404"):

@@ -85,9 +85,25 @@ def test_asking_the_creator_writes_one_notice(fleet: Fleet) -> None:
     assert fleet.store.grant("ada").status is GrantStatus.NEEDS_REAUTH
     notices = fleet.store.undelivered_notices()
     assert [(notice.dedupe_key, notice.creator_id, notice.kind) for notice in notices] == [
-        (f"reauth:{claim.grant_id}:1", "ada", "reauth_needed")
+        (f"reauth:{claim.grant_id}:1.1", "ada", "reauth_needed")
     ]
     assert fleet.store.claim(claim.grant_id, owner="a", lease_seconds=60, force=True) is None
+
+
+@pytest.mark.parametrize("delivered", [False, True])
+def test_a_creator_is_asked_again_for_a_grant_that_had_come_back_to_life(fleet: Fleet, delivered: bool) -> None:
+    """A late pair revives the grant; the request for what is lost after that is another one, delivered or not."""
+    grant = fleet.add()
+    late, heir = fleet.claim(grant.grant_id, seconds=0), fleet.claim(grant.grant_id)
+    assert _end(fleet, "ask_reauth", heir)
+    if delivered:
+        fleet.store.notice_delivered(fleet.store.undelivered_notices()[0].notice_id)
+    assert fleet.save(late, "late")
+    assert fleet.store.undelivered_count() == 0
+
+    assert _end(fleet, "ask_reauth", fleet.claim(grant.grant_id))
+
+    assert [notice.kind for notice in fleet.store.undelivered_notices()] == ["reauth_needed"]
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)

@@ -107,6 +107,7 @@ def _lock_known(connection: Connection, creator_ids: list[str]) -> dict[str, Any
             GRANTS.c.creator_id,
             GRANTS.c.consent,
             GRANTS.c.generation,
+            GRANTS.c.pair_generation,
             GRANTS.c.issued_at,
             lease_is_free().label("free"),
             in_doubt_since.label("in_doubt_since"),
@@ -182,7 +183,7 @@ def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], sea
         ],
     )
     _add_pairs(connection, ((row.id, item, row.consent + 1, row.generation + 1) for item, row in found), seal)
-    keys = [reauth_key(row.id, row.consent) for _, row in found]
+    keys = [reauth_key(row.id, row.consent, row.pair_generation) for _, row in found]
     connection.execute(delete(NOTICES).where(NOTICES.c.dedupe_key.in_(keys), NOTICES.c.delivered_at.is_(None)))
 
 

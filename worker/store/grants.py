@@ -152,7 +152,7 @@ class Grants(Transactions):
             .where(PAIRS.c.grant_id == grant.id, PAIRS.c.wiped_at.is_(None))
             .values(sealed_access=None, sealed_refresh=None, wiped_at=now())
         )
-        withdraw_reauth(connection, grant.id, grant.consent)
+        withdraw_reauth(connection, grant.id, grant.consent, grant.pair_generation)
 
 
 def _found(connection: Connection, creator_id: str, *, lock: bool = False) -> AnyRow:

@@ -84,7 +84,7 @@ class NoticeView:
     """A notice: what to tell, and how often telling it has failed.
 
     Attributes:
-        dedupe_key: what makes it one of a kind, such as `reauth:12:3`.
+        dedupe_key: what makes it one of a kind, such as `reauth:12:3.7`.
         creator_id: the creator it is about; None for one that concerns the whole app.
         detail: safe text.
     """

@@ -67,7 +67,7 @@ class Saving(Transactions):
         if moves:
             _supersede(connection, grant_id, consent, generation)
             _move_pointer(connection, grant_id, generation, pair, want_pull=want_pull)
-            withdraw_reauth(connection, grant_id, consent)
+            withdraw_reauth(connection, grant_id, consent, grant.pair_generation)
         _free_lease(connection, grant_id, generation)
         _finish_attempt(connection, is_attempt(grant_id, consent, generation), outcome, request_id)
         return Saved(
@@ -78,16 +78,18 @@ class Saving(Transactions):
         )
 
 
-def withdraw_reauth(connection: Connection, grant_id: int, consent: int) -> None:
+def withdraw_reauth(connection: Connection, grant_id: int, consent: int, pair_generation: int) -> None:
     """Delete the notice that asks a creator to authorize, unless it was delivered already."""
-    connection.execute(
-        delete(NOTICES).where(NOTICES.c.dedupe_key == reauth_key(grant_id, consent), NOTICES.c.delivered_at.is_(None))
-    )
+    key = reauth_key(grant_id, consent, pair_generation)
+    connection.execute(delete(NOTICES).where(NOTICES.c.dedupe_key == key, NOTICES.c.delivered_at.is_(None)))
 
 
-def reauth_key(grant_id: int, consent: int) -> str:
-    """Return the key that makes the request for a new authorization one of a kind."""
-    return f"reauth:{grant_id}:{consent}"
+def reauth_key(grant_id: int, consent: int, pair_generation: int) -> str:
+    """Return the key that makes the request for a new authorization one of a kind.
+
+    The pair that was current belongs to it: a grant that came back to life and is lost again needs its creator again.
+    """
+    return f"reauth:{grant_id}:{consent}.{pair_generation}"
 
 
 def insert_unless_known(connection: Connection, table: Table) -> Any:

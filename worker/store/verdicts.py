@@ -117,7 +117,7 @@ class Verdicts(Transactions):
         values = {"last_reason": reason, "status": GrantStatus.NEEDS_REAUTH.value}
         asked = _end(connection, claim, answer, values, failed=True)
         if asked:
-            key = reauth_key(claim.grant_id, claim.consent)
+            key = reauth_key(claim.grant_id, claim.consent, claim.pair_generation)
             insert_notice(connection, key, REAUTH_NEEDED, reason, grant_id=claim.grant_id)
         return asked
 
