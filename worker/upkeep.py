@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
@@ -16,6 +18,8 @@ from worker.vault import Journal, JournalEntry, Orphan, PairPlace, Sealer, Token
 WIPE_AFTER_SECONDS: Final = 2 * 86400
 KEEP_HISTORY_SECONDS: Final = 90 * 86400
 BATCH: Final = 500
+BATCHES_SECONDS: Final = 10.0
+"""A fleet at the highest quota replaces a thousand pairs a minute, so one batch a round would fall behind for ever."""
 
 
 class Upkeep:
@@ -88,12 +92,16 @@ class Upkeep:
         return len(stale)
 
     def wipe_superseded(self) -> int:
-        """Wipe pairs that newer ones replaced long ago; return how many."""
-        return self._store.wipe_superseded(WIPE_AFTER_SECONDS, BATCH)
+        """Wipe pairs that newer ones replaced long ago, for some seconds at most; return how many."""
+        return _in_batches(lambda: self._store.wipe_superseded(WIPE_AFTER_SECONDS, BATCH))
 
     def prune(self) -> int:
-        """Let go of history that ended long ago; return how many rows."""
-        return self._store.prune(KEEP_HISTORY_SECONDS, BATCH)
+        """Let go of history that ended long ago, for some seconds of each kind at most; return how many rows."""
+        return (
+            _in_batches(lambda: self._store.prune_attempts(KEEP_HISTORY_SECONDS, BATCH))
+            + _in_batches(lambda: self._store.prune_pairs(KEEP_HISTORY_SECONDS, BATCH))
+            + self._store.prune_told(KEEP_HISTORY_SECONDS)
+        )
 
     def _replay_one(self, orphan: Orphan) -> bool:
         entry = orphan.entry
@@ -158,6 +166,16 @@ class Upkeep:
             raise NotFoundError(f"no earlier pair of grant {grant_id} is kept")
         place = PairPlace(kept[-1].creator_id, consent, kept[-1].generation)
         return self._sealer.open_refresh(kept[-1].sealed, place)
+
+
+def _in_batches(step: Callable[[], int]) -> int:
+    """Repeat a step of at most `BATCH` rows, each a transaction of its own, until little is left or time is up."""
+    end, total = time.monotonic() + BATCHES_SECONDS, 0
+    while True:
+        done = step()
+        total += done
+        if done < BATCH or time.monotonic() >= end:
+            return total
 
 
 def _raw(entry: JournalEntry) -> RawAnswer:

@@ -156,7 +156,7 @@ def _plans(fleet: Fleet, act: Any) -> list[str]:
     plans = []
     with engine.connect() as connection:
         for statement, parameters in seen:
-            if statement.startswith(("SELECT", "UPDATE", "WITH")):
+            if statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
                 rows = connection.exec_driver_sql(explain + statement, parameters)
                 plans.append("\n".join(str(row[-1]) for row in rows))
         connection.rollback()
@@ -187,3 +187,28 @@ def test_the_scan_and_the_claim_go_by_the_partial_indexes(fleet: Fleet, way: str
         walks = [plan for plan in scan if "healthy_order" in plan]
         assert not [plan for plan in walks if "Sort" in plan or "TEMP B-TREE" in plan]
     assert "ix_grants_pull_wanted" in "\n".join(pulls)
+
+
+def test_old_rows_are_found_by_index(fleet: Fleet) -> None:
+    """Upkeep of a great fleet reads about as much as it wipes and deletes."""
+    _grow(fleet, 20_000, window_seconds=100)
+    fleet.sql(
+        "INSERT INTO pairs (grant_id, consent, generation, sealed_access, sealed_refresh, key_id, issued_at,"
+        " access_expires_at, stored_at, superseded_at, wiped_at)"
+        " SELECT id, 1, 0, NULL, NULL, 1, issued_at, access_expires_at, issued_at, issued_at, issued_at FROM grants"
+        " WHERE id % 2 = 0"
+    )
+    fleet.sql("ANALYZE")
+
+    plans = _plans(
+        fleet,
+        lambda: (
+            fleet.store.wipe_superseded(3600, 50),
+            fleet.store.prune_attempts(3600, 50),
+            fleet.store.prune_pairs(3600, 50),
+        ),
+    )
+
+    assert not [plan for plan in plans if _reads_whole_table(plan)]
+    for index in ("ix_pairs_superseded", "ix_attempts_finished", "ix_pairs_wiped"):
+        assert index in "\n".join(plans)

@@ -105,8 +105,12 @@ def test_history_is_pruned_and_what_is_current_stays(fleet: Fleet) -> None:
     fleet.store.notice_delivered(fleet.store.undelivered_notices()[0].notice_id)
     fleet.store.hello("gone", host="h", pid=1, key_ids=[1])
 
-    assert fleet.store.prune(3600, 10) == 0
-    assert fleet.store.prune(0, 10) == 1 + 2 + 1 + 1
+    def prune(seconds: float) -> tuple[int, int, int]:
+        store = fleet.store
+        return store.prune_attempts(seconds, 10), store.prune_pairs(seconds, 10), store.prune_told(seconds)
+
+    assert prune(3600) == (0, 0, 0)
+    assert prune(0) == (1, 2, 2)
 
     assert [attempt.generation for attempt in fleet.store.attempts(grant.grant_id)] == [3]
     assert fleet.current() == b"access three"

@@ -28,8 +28,8 @@ from sqlalchemy import (
 )
 from sqlmodel import Field, SQLModel
 
+from worker.store import predicates
 from worker.store.clock import Instant
-from worker.store.predicates import FAILING, FINISHED, HEALTHY, OPEN, PULL_WANTED, SUPERSEDED, UNDELIVERED, UNRESOLVED
 from worker.store.values import AttemptOutcome, GrantStatus
 
 METADATA: Final = MetaData(
@@ -92,11 +92,11 @@ class Grant(Row, table=True):
         _one_of("status", GrantStatus),
         CheckConstraint("pair_generation <= generation", name="pointer_behind_attempts"),
         CheckConstraint("status <> 'suspect' OR failures > 0", name="suspect_has_failed"),
-        _partial("ix_grants_healthy_due", "next_refresh_at", where=HEALTHY),
-        _partial("ix_grants_healthy_order", "access_expires_at", "next_refresh_at", where=HEALTHY),
-        _partial("ix_grants_failing_due", "next_refresh_at", where=FAILING),
-        _partial("ix_grants_failing_order", "access_expires_at", "next_refresh_at", where=FAILING),
-        _partial("ix_grants_pull_wanted", "next_pull_at", where=PULL_WANTED),
+        _partial("ix_grants_healthy_due", "next_refresh_at", where=predicates.HEALTHY),
+        _partial("ix_grants_healthy_order", "access_expires_at", "next_refresh_at", where=predicates.HEALTHY),
+        _partial("ix_grants_failing_due", "next_refresh_at", where=predicates.FAILING),
+        _partial("ix_grants_failing_order", "access_expires_at", "next_refresh_at", where=predicates.FAILING),
+        _partial("ix_grants_pull_wanted", "next_pull_at", where=predicates.PULL_WANTED),
         Index("ix_grants_status_id", "status", "id"),
     )
 
@@ -130,10 +130,9 @@ class Pair(Row, table=True):
 
     __tablename__ = "pairs"
     __table_args__ = (
-        CheckConstraint(
-            "wiped_at IS NOT NULL OR (sealed_access IS NOT NULL AND sealed_refresh IS NOT NULL)", name="sealed_or_wiped"
-        ),
-        _partial("ix_pairs_superseded", "superseded_at", where=SUPERSEDED),
+        CheckConstraint(predicates.SEALED_OR_WIPED, name="sealed_or_wiped"),
+        _partial("ix_pairs_superseded", "superseded_at", where=predicates.SUPERSEDED),
+        _partial("ix_pairs_wiped", "wiped_at", where=predicates.WIPED),
     )
 
     grant_id: int = _grant_id(primary=True)
@@ -156,9 +155,9 @@ class Attempt(Row, table=True):
     __tablename__ = "attempts"
     __table_args__ = (
         _one_of("outcome", AttemptOutcome),
-        _partial("ix_attempts_unresolved", "grant_id", "generation", where=UNRESOLVED),
-        _partial("ix_attempts_open", "claimed_at", where=OPEN),
-        _partial("ix_attempts_finished", "finished_at", where=FINISHED),
+        _partial("ix_attempts_unresolved", "grant_id", "generation", where=predicates.UNRESOLVED),
+        _partial("ix_attempts_open", "claimed_at", where=predicates.OPEN),
+        _partial("ix_attempts_finished", "finished_at", where=predicates.FINISHED),
     )
 
     grant_id: int = _grant_id(primary=True)
@@ -190,7 +189,7 @@ class Notice(Row, table=True):
     """A message to people or systems, kept until it was delivered; the key makes it one of a kind."""
 
     __tablename__ = "notices"
-    __table_args__ = (_partial("ix_notices_undelivered", "next_try_at", where=UNDELIVERED),)
+    __table_args__ = (_partial("ix_notices_undelivered", "next_try_at", where=predicates.UNDELIVERED),)
 
     id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
     dedupe_key: str = Field(sa_column=Column(String(255), nullable=False, unique=True))

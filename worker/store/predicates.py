@@ -1,4 +1,4 @@
-"""Predicates of the partial indexes, as SQL text that models and queries share.
+"""Predicates of the partial indexes, and of a constraint, as SQL text that models and queries share.
 
 Queries repeat them word for word: SQLite uses a partial index only where it finds the index's own words again.
 """
@@ -13,4 +13,6 @@ OPEN: Final = "outcome IS NULL"
 FINISHED: Final = "finished_at IS NOT NULL"
 UNRESOLVED: Final = "(outcome IS NULL OR outcome = 'in_doubt')"
 SUPERSEDED: Final = "superseded_at IS NOT NULL AND wiped_at IS NULL"
+SEALED_OR_WIPED: Final = "wiped_at IS NOT NULL OR (sealed_access IS NOT NULL AND sealed_refresh IS NOT NULL)"
+WIPED: Final = "wiped_at IS NOT NULL"
 UNDELIVERED: Final = "delivered_at IS NULL"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, or_, select, text, tuple_, update
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS, WORKERS
-from worker.store.predicates import FINISHED, OPEN, SUPERSEDED
+from worker.store.predicates import FINISHED, OPEN, SUPERSEDED, WIPED
 from worker.store.reports import StaleAttempt, StoredPair
 from worker.store.rows import PAIR_BYTES, is_current_pair, sealed_pair
 from worker.store.values import GrantStatus
@@ -130,7 +131,7 @@ class Upkeep(Transactions):
         old = (
             select(*key)
             .join_from(PAIRS, GRANTS, GRANTS.c.id == PAIRS.c.grant_id)
-            .where(text(SUPERSEDED), PAIRS.c.superseded_at <= now() - milliseconds(older_than_seconds), safe)
+            .where(text(SUPERSEDED), PAIRS.c.superseded_at <= _before(older_than_seconds), safe)
             .order_by(PAIRS.c.superseded_at)
             .limit(limit)
         )
@@ -140,32 +141,42 @@ class Upkeep(Transactions):
         return wiped.rowcount
 
     @writes
-    def prune(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
-        """Delete history: ended attempts, wiped pairs, delivered notices, and processes that are long gone.
-
-        A grant's newest attempt and its current pair stay, however old they are.
-
-        Returns:
-            How many rows were deleted; `limit` bounds each kind.
-        """
-        before = now() - milliseconds(older_than_seconds)
+    def prune_attempts(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
+        """Delete attempts that ended long ago, but for each grant's newest; return how many."""
         newest = select(GRANTS.c.generation).where(GRANTS.c.id == ATTEMPTS.c.grant_id).scalar_subquery()
-        attempt_key = (ATTEMPTS.c.grant_id, ATTEMPTS.c.consent, ATTEMPTS.c.generation)
-        pair_key = (PAIRS.c.grant_id, PAIRS.c.consent, PAIRS.c.generation)
-        ended = and_(text(FINISHED), ATTEMPTS.c.finished_at <= before, ATTEMPTS.c.generation < newest)
-        deletions = (
-            delete(ATTEMPTS).where(tuple_(*attempt_key).in_(select(*attempt_key).where(ended).limit(limit))),
-            delete(PAIRS).where(
-                tuple_(*pair_key).in_(
-                    select(*pair_key).where(PAIRS.c.wiped_at <= before, _not_pointed_to()).limit(limit)
-                )
-            ),
-            delete(NOTICES).where(
-                NOTICES.c.id.in_(select(NOTICES.c.id).where(NOTICES.c.delivered_at <= before).limit(limit))
-            ),
-            delete(WORKERS).where(WORKERS.c.last_seen_at <= before),
+        key = (ATTEMPTS.c.grant_id, ATTEMPTS.c.consent, ATTEMPTS.c.generation)
+        old = (
+            select(*key)
+            .where(
+                text(FINISHED), ATTEMPTS.c.finished_at <= _before(older_than_seconds), ATTEMPTS.c.generation < newest
+            )
+            .order_by(ATTEMPTS.c.finished_at)
+            .limit(limit)
         )
-        return sum(connection.execute(deletion).rowcount for deletion in deletions)
+        return connection.execute(delete(ATTEMPTS).where(tuple_(*key).in_(old))).rowcount
+
+    @writes
+    def prune_pairs(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
+        """Delete pairs that were wiped long ago, but for current ones; return how many."""
+        key = (PAIRS.c.grant_id, PAIRS.c.consent, PAIRS.c.generation)
+        old = (
+            select(*key)
+            .where(text(WIPED), PAIRS.c.wiped_at <= _before(older_than_seconds), _not_pointed_to())
+            .order_by(PAIRS.c.wiped_at)
+            .limit(limit)
+        )
+        return connection.execute(delete(PAIRS).where(tuple_(*key).in_(old))).rowcount
+
+    @writes
+    def prune_told(self, connection: Connection, older_than_seconds: float) -> int:
+        """Delete notices that were delivered long ago, and processes that are long gone; return how many."""
+        before = _before(older_than_seconds)
+        notices = connection.execute(delete(NOTICES).where(NOTICES.c.delivered_at <= before))
+        return notices.rowcount + connection.execute(delete(WORKERS).where(WORKERS.c.last_seen_at <= before)).rowcount
+
+
+def _before(seconds: float) -> ColumnElement[Any]:
+    return now() - milliseconds(seconds)
 
 
 def _not_pointed_to() -> ColumnElement[bool]:

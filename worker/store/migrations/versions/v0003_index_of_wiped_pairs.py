@@ -1,0 +1,13 @@
+"""An index by which wiped pairs that are old enough are found without reading all pairs."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    """Add the index; the version before runs with it as well."""
+    wiped = sa.text("wiped_at IS NOT NULL")
+    op.create_index("ix_pairs_wiped", "pairs", ["wiped_at"], sqlite_where=wiped, postgresql_where=wiped)
