@@ -74,8 +74,11 @@ MUTANTS: Final = (
         "worker/calling.py",
         (
             (
-                "        answer, error = self._read(raw)\n",
-                "        answer, error = self._read(raw)\n        if record: self._journal.release(record)\n",
+                "        answer, error = self._read(raw, claim, won_at)\n",
+                (
+                    "        answer, error = self._read(raw, claim, won_at)\n"
+                    "        if record: self._journal.release(record)\n"
+                ),
             ),
         ),
         (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
@@ -131,8 +134,8 @@ MUTANTS: Final = (
         "worker/calling.py",
         (
             (
-                "        if claim.lease_until - claim.claimed_at <",
-                "        if False and claim.lease_until - claim.claimed_at <",
+                "        if not self._lasts(claim, elapsed):",
+                "        if False and not self._lasts(claim, elapsed):",
             ),
         ),
         (f"{RACES}::test_a_worker_that_stood_still_before_sending_sends_nothing[sqlite]",),
@@ -181,8 +184,14 @@ MUTANTS: Final = (
     Mutant(
         "one grant that TikTok takes for another app's stops ours",
         "worker/policy/verdicts.py",
-        (("WRONG_APP_CODES and (evidence.stopped or alone):", "WRONG_APP_CODES:"),),
+        (("WRONG_APP_CODES and (evidence.app_refused or alone):", "WRONG_APP_CODES:"),),
         ("tests/worker/test_poison_grant.py::test_one_poison_grant_does_not_stop_the_others[sqlite-40113]",),
+    ),
+    Mutant(
+        "a received refresh token that nothing came of is let go",
+        "worker/endings.py",
+        (("            if call.record is not None and call.unread:\n", "            if False:\n"),),
+        ("tests/worker/test_unread_answers.py::test_a_pair_with_an_id_that_is_none_is_kept_aside[sqlite]",),
     ),
     Mutant(
         "a mass refusal does not stop the app",
@@ -238,8 +247,8 @@ MUTANTS: Final = (
         "worker/calling.py",
         (
             (
-                "        answer, error = self._read(raw)\n",
-                "        answer, error = self._read(raw)\n        print(raw.body)\n",
+                "        answer, error = self._read(raw, claim, won_at)\n",
+                "        answer, error = self._read(raw, claim, won_at)\n        print(raw.body)\n",
             ),
         ),
         (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),

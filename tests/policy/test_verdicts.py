@@ -35,9 +35,10 @@ BLOCKED = StopEveryoneError("blocked", call="refresh", code=40113)
 PARAMETER = StopEveryoneError("parameter", call="refresh", code=40002)
 
 
-def seen(refreshed: int = 0, refused: int = 0, stopped: int = 0, troubled: int = 0, grants: int = 9) -> FleetEvidence:
+def seen(refreshed: int = 0, *, grants: int = 9, troubled: int = 0, **counts: int) -> FleetEvidence:
     """Return what other grants met."""
-    return FleetEvidence(refreshed, refused, stopped, troubled, troubled_grants=min(grants, troubled))
+    known = {"refused": 0, "stopped": 0} | counts
+    return FleetEvidence(refreshed=refreshed, troubled=troubled, troubled_grants=min(grants, troubled), **known)
 
 
 HEALTHY = seen(refreshed=100, refused=1, troubled=2)
@@ -124,7 +125,8 @@ def test_a_second_look_comes_before_the_access_token_ends() -> None:
         pytest.param(seen(), BLOCKED, 0, True, id="blocked-at-first"),
         pytest.param(HEALTHY, SECRET, 0, False, id="wrong-secret-for-one-of-many"),
         pytest.param(seen(), BLOCKED, 1, False, id="blocked-for-one-that-failed-before"),
-        pytest.param(seen(refreshed=100, stopped=1), SECRET, 0, True, id="wrong-secret-for-a-second"),
+        pytest.param(seen(refreshed=100, stopped=1, app_refused=1), SECRET, 0, True, id="wrong-secret-for-a-second"),
+        pytest.param(seen(refreshed=9, stopped=2), BLOCKED, 0, False, id="blocked-for-some-and-others-well-in-between"),
         pytest.param(HEALTHY, PARAMETER, 0, False, id="parameter-once"),
         pytest.param(seen(stopped=2), PARAMETER, 5, True, id="parameter-for-three"),
         pytest.param(seen(refreshed=20, refused=6), BUSY, 0, True, id="refused-a-fifth"),

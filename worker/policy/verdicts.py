@@ -154,6 +154,7 @@ class FleetEvidence:
         stopped: grants whose attempt met an error about our app or request.
         troubled: attempts that were not sent, are in doubt, or met TikTok's own trouble.
         troubled_grants: grants that these were for.
+        app_refused: grants for which TikTok refused the app or its secret since the last attempt that brought a pair.
     """
 
     refreshed: int
@@ -161,14 +162,15 @@ class FleetEvidence:
     stopped: int
     troubled: int
     troubled_grants: int
+    app_refused: int = 0
 
 
 def brake_reason(evidence: FleetEvidence, error: TikTokError, *, failures: int) -> str | None:
     """Return why the whole app must stop refreshing, or None.
 
-    One grant is no evidence while others fare well: TikTok may say of a single one, which another app was given, that
-    the app is unknown. So the app's own codes stop it when a second grant meets them; or at once where no grant was
-    refreshed lately and this one has not failed before.
+    A few grants are no evidence while others fare well: TikTok may say of those that another app was given that the app
+    is unknown. So the app's own codes stop it when a second grant meets them and none was refreshed in between; or at
+    once where no grant was refreshed lately and this one has not failed before.
 
     Args:
         evidence: the last `BRAKE_WINDOW`, without the grant that met the error.
@@ -178,7 +180,7 @@ def brake_reason(evidence: FleetEvidence, error: TikTokError, *, failures: int) 
     stops = isinstance(error, StopEveryoneError)
     stopped = evidence.stopped + stops
     alone = evidence.refreshed == 0 and failures == 0
-    if stops and error.code in WRONG_APP_CODES and (evidence.stopped or alone):
+    if stops and error.code in WRONG_APP_CODES and (evidence.app_refused or alone):
         return f"TikTok refuses the app or its secret (code {error.code})"
     total = evidence.refreshed + evidence.refused + stopped + evidence.troubled
     if stopped >= FEWEST_STOPS and stopped > evidence.refreshed:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, case, false, func, select, text, true
 
-from worker.policy.verdicts import FleetEvidence
+from worker.policy.verdicts import WRONG_APP_CODES, FleetEvidence
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads
 from worker.store.models import ATTEMPTS, GRANTS
@@ -53,6 +53,8 @@ class Fleet(Transactions):
         outcome = ATTEMPTS.c.outcome
         troubled = (AttemptOutcome.NOT_SENT.value, AttemptOutcome.IN_DOUBT.value)
         foreseen = func.coalesce(GRANTS.c.refresh_expires_at <= ATTEMPTS.c.finished_at, false())
+        refused_app = (outcome == AttemptOutcome.STOPPED.value) & ATTEMPTS.c.code.in_(WRONG_APP_CODES)
+        last_pair = _last_pair(now() - milliseconds(window_seconds))
         ended = ATTEMPTS.c.finished_at > now() - milliseconds(window_seconds)
         if without is not None:
             ended = ended & (ATTEMPTS.c.grant_id != without)
@@ -63,6 +65,7 @@ class Fleet(Transactions):
                 _grants(outcome == AttemptOutcome.STOPPED.value).label("stopped"),
                 func.count().filter(outcome.in_(troubled)).label("troubled"),
                 _grants(outcome.in_(troubled)).label("troubled_grants"),
+                _grants(refused_app & (ATTEMPTS.c.finished_at > last_pair)).label("app_refused"),
             )
             .select_from(ATTEMPTS)
             .with_hint(ATTEMPTS, "INDEXED BY ix_attempts_finished", "sqlite")
@@ -75,7 +78,16 @@ class Fleet(Transactions):
             stopped=row.stopped,
             troubled=row.troubled,
             troubled_grants=row.troubled_grants,
+            app_refused=row.app_refused,
         )
+
+
+def _last_pair(since: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return when the newest attempt ended that brought a pair, or `since` where that was earlier."""
+    other = ATTEMPTS.alias("brought")
+    brought = (text("brought.finished_at IS NOT NULL"), other.c.outcome == AttemptOutcome.REFRESHED.value)
+    newest = select(func.max(other.c.finished_at)).where(*brought, other.c.finished_at > since)
+    return func.coalesce(newest.scalar_subquery(), since)
 
 
 def _grants(which: ColumnElement[bool]) -> ColumnElement[int]:
