@@ -24,6 +24,8 @@ from worker.tiktok import ACCOUNT_CALL, AccountData, TikTok, fields_for_scope
 from worker.vault import PairPlace, Sealer, Token
 
 Kind = Literal["pulled", "skipped", "denied", "refresh_first", "failed"]
+ENDPOINT_LIMIT: Final = 40016
+"""The rate limit of the app on one endpoint (TikTok's error appendix)."""
 SCOPE_NOT_GRANTED: Final = 40130
 BASIC_SCOPE: Final = ("user.info.basic",)
 SOON_SECONDS: Final = 10.0
@@ -145,7 +147,8 @@ class Puller:
     def _put_off(self, claim: PullClaim, error: TikTokError) -> Pulled:
         kind: Kind = "failed"
         if isinstance(error, WaitError):
-            self._limiter.punish(error.scope, error.seconds)
+            if error.code != ENDPOINT_LIMIT:  # it speaks of this endpoint alone; refreshes go on
+                self._limiter.punish(error.scope, error.seconds)
             self._store.defer_pull(claim, next_pull_at=self._after(claim, error.seconds), failed=False)
         elif isinstance(error, RefreshFirstError) and not claim.pull_failures:
             # Saving the refreshed pair wants a pull again; a pair that is newer than this one needs no refresh. Where

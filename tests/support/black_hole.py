@@ -22,6 +22,7 @@ class BlackHole:
         self._target = ("127.0.0.1", target_port)
         self._closing = threading.Event()
         self._swallowed = threading.Event()
+        self._refuses = threading.Event()
         self._door = socket.create_server(("127.0.0.1", 0))
         self._door.settimeout(LOOK_SECONDS)
         self.port: int = self._door.getsockname()[1]
@@ -32,6 +33,11 @@ class BlackHole:
         """From now on nothing passes through the connections that are there; new ones work."""
         self._swallowed.set()
         self._swallowed = threading.Event()
+
+    def cut(self) -> None:
+        """Close all connections, and every new one at once."""
+        self._refuses.set()
+        self._swallowed.set()
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +54,9 @@ class BlackHole:
                 near, _ = self._door.accept()
             except TimeoutError:
                 continue
+            if self._refuses.is_set():
+                near.close()
+                continue
             thread = threading.Thread(target=self._forward, args=(near, self._swallowed))
             thread.start()
             self._threads.append(thread)
@@ -63,4 +72,5 @@ class BlackHole:
                         data = b""
                     if not data:
                         return
-            self._closing.wait()
+            if not self._refuses.is_set():
+                self._closing.wait()

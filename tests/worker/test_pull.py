@@ -156,3 +156,17 @@ def test_old_snapshots_make_room(new_world: NewWorld) -> None:
         world.services.puller.pull(grant_id)
 
     assert len(world.services.store.snapshots(grant_id)) == 2
+
+
+def test_a_limit_of_the_reads_endpoint_holds_no_refresh_back(new_world: NewWorld) -> None:
+    """40016 speaks of one endpoint: the pull waits five minutes without a failure, and refreshes go on."""
+    world = new_world()
+    wanted, due = wanting(world), world.creator()
+    world.sandbox.fault("code", call="account", times=1, code=40016, message="too many requests")
+
+    assert world.services.puller.pull(wanted).kind == "failed"
+
+    grant = world.services.store.grant_by_id(wanted)
+    assert grant.next_pull_at is not None
+    assert 290 < (grant.next_pull_at - world.services.store.ping()).total_seconds() <= 300
+    assert world.services.refresher.refresh(due.grant_id).kind == "refreshed"

@@ -12,5 +12,5 @@ local oldest = redis.call('ZREVRANGE', KEYS[1], limit - 1, limit - 1, 'WITHSCORE
 local sent = math.max(now, oldest and tonumber(oldest) + window or now)
 redis.call('ZADD', KEYS[1], string.format('%.0f', sent), ARGV[1])
 redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -limit - 1)
-redis.call('PEXPIRE', KEYS[1], math.ceil(window / 1000) + 2000)
+redis.call('PEXPIRE', KEYS[1], math.ceil((sent - now + window) / 1000) + 2000)
 return math.ceil(sent - now)

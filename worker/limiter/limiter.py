@@ -8,17 +8,17 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from worker.errors import QuotaScope
 from worker.limiter.alone import Alone
-from worker.limiter.shared import LEAD_SECONDS, Answer, Shared, Windows
+from worker.limiter.shared import LEAD_SECONDS, SILENT_SECONDS, Answer, LimiterStatus, Shared, Windows
 from worker.policy import quota
 
 HELLO_SECONDS: Final = 1.0
 """How often a process tells Redis that it is there; one that is away is found again by that."""
 RESERVE_SECONDS: Final = 10.0
+UNKNOWN_WORKERS: Final = 8
 LONGEST_PAUSE: Final = 3_600.0
 """After it TikTok is asked again, whatever it said: what it counts on may be another clock than ours."""
 RAMP_SECONDS: Final = 60.0
@@ -28,23 +28,6 @@ PUNCTUAL_SECONDS: Final = 0.01
 """A request that leaves later than so much after its moment is told to Redis."""
 
 Lane = Literal["refresh", "pull"]
-
-
-@dataclass(frozen=True)
-class LimiterStatus:
-    """How the limiter stands, for people.
-
-    Attributes:
-        shared: True where Redis answers; False where this process keeps to its own share.
-        workers: processes that share the quota, as last known.
-        paused_seconds: how long nothing is permitted because TikTok said that a limit was broken; 0 for not.
-        usable_per_second: requests a second that the limiter gives out at its full pace.
-    """
-
-    shared: bool
-    workers: int
-    paused_seconds: float
-    usable_per_second: float
 
 
 class Limiter:
@@ -87,8 +70,10 @@ class Limiter:
         self._closed = threading.Event()
         self._greeter: threading.Thread | None = None
         self._worker, self._pid, self._epoch = "", 0, ""
-        self._workers, self._place = 1, 0
-        self._heard_at, self._was_alone = -math.inf, False
+        # Before a roster has come, so many are taken to share the quota: each of those that start without Redis does.
+        self._workers, self._place = UNKNOWN_WORKERS, secrets.randbelow(UNKNOWN_WORKERS)
+        self._heard_at = self._listed_at = -math.inf
+        self._was_alone = False
         self._pause_end, self._ramp, self._untold = -math.inf, 0.0, False
 
     def take(self, *, lane: Lane, call: str, account: str) -> float:
@@ -203,7 +188,7 @@ class Limiter:
             roster = self._shared.hello(worker)
             with self._lock:
                 if roster is not None:
-                    self._workers, self._place = roster.workers, roster.place
+                    self._workers, self._place, self._listed_at = roster.workers, roster.place, self._monotonic()
                     self._was_alone = self._was_alone or self._alone.gave
                     self._alone.leave()
             if self._closed.wait(HELLO_SECONDS):
@@ -218,11 +203,14 @@ class Limiter:
         return (forgotten or self._untold) and now < self._pause_end + self._ramp
 
     def _lose(self, now: float) -> None:
-        if not self._alone.entered:
-            # What Redis permitted just now must have left TikTok's second before we add anything of our own; and who
-            # has never heard from Redis asks once more, since it does not know how many there are.
-            clear = self._heard_at + self._windows.second * (1 + quota.SECOND_GUARD + LEAD_SECONDS)
-            self._alone.enter(not_before=max(now, clear if self._epoch else now + 1.5 * HELLO_SECONDS))
+        if self._alone.entered:
+            return
+        # The others may reach Redis still. They leave us our share once we have been silent for a while, and say hello
+        # every second; what was permitted until then must have left TikTok's second. Who has never heard from Redis
+        # asks once more.
+        left_to_us = self._listed_at + SILENT_SECONDS + HELLO_SECONDS
+        clear = max(self._heard_at, left_to_us) + self._windows.second * (1 + quota.SECOND_GUARD + LEAD_SECONDS)
+        self._alone.enter(not_before=max(now, clear if self._epoch else now + 1.5 * HELLO_SECONDS))
 
     def _take_alone(self, now: float, lane: Lane, call: str, account: str) -> float:
         since, self._last.permit = now - self._pause_end, ""

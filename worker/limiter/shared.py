@@ -86,6 +86,23 @@ class Roster:
     place: int
 
 
+@dataclass(frozen=True)
+class LimiterStatus:
+    """How the limiter stands, for people.
+
+    Attributes:
+        shared: True where Redis answers; False where this process keeps to its own share.
+        workers: processes that share the quota, as last known.
+        paused_seconds: how long nothing is permitted because TikTok said that a limit was broken; 0 for not.
+        usable_per_second: requests a second that the limiter gives out at its full pace.
+    """
+
+    shared: bool
+    workers: int
+    paused_seconds: float
+    usable_per_second: float
+
+
 class Shared:
     """Redis, as the limiter speaks to it; never raises for Redis's sake."""
 
