@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from worker.errors import StoreUnavailableError
+from worker.errors import EvertokenError, StoreUnavailableError
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -51,19 +51,25 @@ class PatientCommits:
 
         Args:
             write: one idempotent transaction; raises StoreUnavailableError where it did not commit.
-            until_done: True where no journal record backs the result: only the end of the process stops the trying.
+            until_done: True where no journal record backs the result: it is tried without end, and when the process
+                ends for as long as any other result would be.
 
         Returns:
             True when committed; False when set aside for `settle`.
         """
-        pause, end = FIRST_PAUSE_SECONDS, time.monotonic() + self._patience_seconds
+        pause, end, last_chance = FIRST_PAUSE_SECONDS, time.monotonic() + self._patience_seconds, False
         while True:
             try:
                 write()
             except StoreUnavailableError:
-                if self._stop.wait(pause) or (time.monotonic() > end and not until_done):
+                stopping = self._stop.is_set()
+                if until_done and stopping and not last_chance:
+                    last_chance, end = True, time.monotonic() + self._patience_seconds
+                over = time.monotonic() > end and (last_chance or not until_done)
+                if over or (stopping and not until_done):
                     self._left_over.append(write)
                     return False
+                (time.sleep if last_chance else self._stop.wait)(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
             else:
                 return True
@@ -81,8 +87,8 @@ class PatientCommits:
             while self._left_over:
                 try:
                     self._left_over[0]()
-                except StoreUnavailableError:
-                    if not self._alive():
+                except EvertokenError as error:
+                    if isinstance(error, StoreUnavailableError) and not self._alive():
                         return False
                     self._stuck.append(self._left_over[0])
                 self._left_over.popleft()
@@ -96,6 +102,6 @@ class PatientCommits:
             write = self._stuck.popleft()
             try:
                 write()
-            except StoreUnavailableError:
+            except EvertokenError:
                 self._stuck.append(write)
         return len(self._stuck)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event
 from typing import Final
@@ -11,7 +12,7 @@ from worker.brake import Brake
 from worker.calling import elapsed_clock
 from worker.commits import PatientCommits
 from worker.endings import Endings, Refreshed
-from worker.errors import JournalError, NotSentError, SealError
+from worker.errors import EvertokenError, JournalError, NotSentError, SealError, StoreUnavailableError
 from worker.ladder import Climb, Ladder
 from worker.leases import LeaseKeeper
 from worker.limiter import Limiter
@@ -133,7 +134,12 @@ class Refresher:
         if claim is None:
             return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
         self._failpoint("post_claim")
-        settled = self._settled_elsewhere(claim) if claim.unresolved else None
+        try:
+            settled = self._settled_elsewhere(claim) if claim.unresolved else None
+        except EvertokenError:
+            with suppress(StoreUnavailableError):
+                self._store.unclaim(claim)
+            raise
         if settled is not None:
             self._store.unclaim(claim)
             return Refreshed(grant_id, "skipped", reason=settled)

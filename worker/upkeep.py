@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
-from worker.errors import InDoubtError, NotFoundError, StoreUnavailableError, TikTokError
+from worker.errors import InDoubtError, JournalError, NotFoundError, SealError, StoreUnavailableError, TikTokError
 from worker.exchanges import Exchanges
 from worker.settlement import Attempt, MisfitError, Settlement
 from worker.store import AttemptOutcome, Store
@@ -65,7 +65,9 @@ class Upkeep:
             except StoreUnavailableError as error:
                 # One row that a living database refuses holds up nothing else; it stays in the journal.
                 self._store.ping()
-                self._hook(Fact("journal.stuck", {"grant_id": orphan.entry.grant_id, "reason": str(error)}, "error"))
+                self._stuck(orphan, error)
+            except JournalError as error:
+                self._stuck(orphan, error)  # it could not be set aside; it waits
         if settled:
             self._hook(Fact("journal.replayed", {"records": settled}, level="warning"))
         return settled
@@ -112,6 +114,10 @@ class Upkeep:
                 self._replay_refresh(entry)
         except StoreUnavailableError:
             raise
+        except SealError as error:
+            # It waits: with the key that is missing it can be stored. The other records go on.
+            self._stuck(orphan, error)
+            return False
         except MisfitError as error:
             self._hook(Fact("journal.misfit", {"grant_id": entry.grant_id, "reason": str(error)}, level="error"))
             orphan.set_aside()
@@ -129,17 +135,20 @@ class Upkeep:
         orphan.release()
         return True
 
+    def _stuck(self, orphan: Orphan, error: Exception) -> None:
+        self._hook(Fact("journal.stuck", {"grant_id": orphan.entry.grant_id, "reason": str(error)}, level="error"))
+
     def _replay_refresh(self, entry: JournalEntry) -> None:
         grant_id, creator_id, consent, generation = entry.attempt()
         raw = _raw(entry)
         answer, error = _read(raw)
         if answer is None:
-            outcome = AttemptOutcome.IN_DOUBT if isinstance(error, InDoubtError) else AttemptOutcome.BACKED_OFF
+            # Another call of the attempt may have rotated the pair unseen: it stays in doubt, whatever this one says.
             self._store.record_outcome(
                 grant_id,
                 consent,
                 generation,
-                outcome=outcome,
+                outcome=AttemptOutcome.IN_DOUBT,
                 reason="read from the journal of a process that ended",
                 code=None if error is None else error.code,
                 http_status=entry.http_status,

@@ -86,3 +86,37 @@ def test_the_end_of_the_process_ends_the_waiting() -> None:
     stop.set()
 
     assert not commits_of(database, stop=stop).run(lambda: database.write("pair"), until_done=True)
+
+
+def test_a_result_without_a_journal_record_is_tried_a_while_longer_when_the_process_ends() -> None:
+    """A warm shutdown while the database is away for a moment does not cost the pair."""
+    database, stop = Database(), threading.Event()
+    database.away = True
+    stop.set()
+    tries = []
+
+    def write() -> None:
+        tries.append(1)
+        database.away = len(tries) < 3
+        database.write("pair")
+
+    commits = PatientCommits(patience_seconds=20, alive=database.answers, stop=stop)
+    assert commits.run(write, until_done=True)
+    assert database.took == ["pair"]
+
+
+def test_a_process_that_ends_does_not_wait_for_ever() -> None:
+    """Where the database stays away, the last chance ends; one whose journal holds the result does not wait at all."""
+    database, stop = Database(), threading.Event()
+    database.away = True
+    stop.set()
+    tries = []
+
+    def write() -> None:
+        tries.append(1)
+        database.write("pair")
+
+    assert not commits_of(database, stop=stop).run(write, until_done=True)
+    tries.clear()
+    assert not PatientCommits(patience_seconds=20, alive=database.answers, stop=stop).run(write)
+    assert len(tries) == 1

@@ -18,6 +18,8 @@ def waiting_attempts(folder: JournalFolder, sealer: Sealer) -> Iterator[tuple[in
         JournalError: the folder or a file cannot be read.
     """
     for path in folder.files(SUFFIX):
+        if not path.is_file():  # a pipe would be waited for; the replay tells of what is no journal
+            continue
         try:
             data = path.read_bytes()
         except FileNotFoundError:

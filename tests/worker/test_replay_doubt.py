@@ -1,0 +1,138 @@
+"""Replays of dead workers' journals: what they may say of an attempt, and what holds nothing else up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.world import World
+from worker.errors import JournalError, NotFoundError
+from worker.refresh import Refresher
+from worker.store import AttemptOutcome, GrantView
+from worker.tiktok import REFRESH_CALL
+from worker.vault import JournalEntry
+
+NewWorld = Callable[..., World]
+CUT = b'{"code":0,"data":{"access_tok'
+REFUSED = b'{"code":40107,"message":"no","request_id":"20261123101010"}'
+
+
+def left_by_the_dead(world: World, grant: GrantView, *bodies: bytes) -> None:
+    """Let a process claim a grant, receive these answers and die; its lease is over."""
+    store, dead = world.services.store, world.another()
+    claim, now = store.claim(grant.grant_id, owner="dead", lease_seconds=1), store.ping()
+    assert claim is not None
+    for body in bodies:
+        entry = JournalEntry(
+            kind="refresh",
+            grant_id=grant.grant_id,
+            creator_id=grant.creator_id,
+            consent=claim.consent,
+            generation=claim.generation,
+            call=REFRESH_CALL,
+            http_status=200,
+            body=body,
+            complete=body is not CUT,
+            fault="broke off" if body is CUT else None,
+            retry_after=None,
+            sent_at=now,
+            received_at=now,
+        )
+        dead.journal.append(entry)
+    dead.journal.close()
+    world.sql("UPDATE grants SET lease_until = lease_until - 10000")
+
+
+@pytest.mark.parametrize("bodies", [(CUT, REFUSED), (REFUSED,)], ids=["cut-and-refused", "refused"])
+def test_a_replayed_refusal_takes_no_doubt_away(new_world: NewWorld, bodies: tuple[bytes, ...]) -> None:
+    """A call of the same attempt that nobody saw the end of may have rotated the pair: the next claim knows."""
+    world = new_world()
+    grant = world.creator()
+    left_by_the_dead(world, grant, *bodies)
+
+    assert world.services.upkeep.replay() == len(bodies)
+
+    store = world.services.store
+    assert store.attempts(grant.grant_id)[0].outcome is AttemptOutcome.IN_DOUBT
+    claim = store.claim(grant.grant_id, owner="next", lease_seconds=5)
+    assert claim is not None
+    assert claim.unresolved == (2,)
+
+
+def test_a_pair_that_does_not_open_holds_up_no_other_replay(new_world: NewWorld) -> None:
+    """An answer without a refresh token needs the old one, which is damaged: it waits, and the next one is stored."""
+    world = new_world()
+    damaged, whole = world.creators(2)
+    data = {"access_token": "act.new", "expires_in": 86400}
+    for grant, more in ((damaged, {}), (whole, {"refresh_token": "rft.new"})):
+        answer = {"code": 0, "data": data | more | {"open_id": grant.creator_id}}
+        left_by_the_dead(world, grant, json.dumps(answer).encode())
+    world.sql("UPDATE pairs SET sealed_refresh = sealed_access WHERE grant_id = 1")
+    assert damaged.grant_id == 1
+
+    assert world.services.upkeep.replay() == 1
+
+    assert world.look(whole).pair_generation == 2
+    assert world.look(damaged).pair_generation == 1
+    assert world.services.journal.pending == 1
+
+
+def test_a_left_over_result_that_can_never_be_written_stops_no_refresh(new_world: NewWorld) -> None:
+    """It is put with the stuck ones, whatever is wrong with it."""
+    world = new_world()
+    grant = world.creator()
+
+    def gone() -> None:
+        raise NotFoundError("there is no grant 7")
+
+    world.services.commits._left_over.append(gone)
+
+    assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
+    assert world.services.commits.retry_stuck() == 1
+
+
+def test_a_folder_in_the_place_of_a_journal_file_is_passed_over(new_world: NewWorld) -> None:
+    """Whoever put it there, an attempt without an outcome is looked for in the files, and the grant is refreshed."""
+    world = new_world()
+    grant = world.creator()
+    left_by_the_dead(world, grant)
+    world.services.journal.ready()
+    (world.services.settings.journal_dir / "x.segment").mkdir()
+
+    assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
+
+
+def test_a_claim_is_given_back_where_the_journals_cannot_be_looked_through(new_world: NewWorld) -> None:
+    """The lease does not stay behind until it runs out; nothing was sent."""
+    world = new_world()
+    grant = world.creator()
+    left_by_the_dead(world, grant)
+    services = world.services
+
+    def recover() -> None:
+        raise JournalError("the folder cannot be read")
+
+    refresher = Refresher(
+        store=services.store,
+        sealer=services.sealer,
+        journal=services.journal,
+        limiter=services.limiter,
+        brake=services.brake,
+        leases=services.leases,
+        ladder=services.ladder,
+        endings=services.endings,
+        commits=services.commits,
+        recover=recover,
+        hook=services.hook,
+        owner="unlucky",
+        lease_seconds=60,
+        stop=services.stop,
+        failpoint=services.failpoint,
+    )
+    with pytest.raises(JournalError):
+        refresher.refresh(grant.grant_id)
+
+    assert world.look(grant).lease_until is None
+    assert world.refreshes(grant) == []
