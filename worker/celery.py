@@ -138,7 +138,7 @@ def check_before_work(sender: Any, **_: Any) -> None:
     """Look at database, keyring and journal before the worker takes its first message."""
     module = str(getattr(sender.pool_cls, "__module__", sender.pool_cls)).rsplit(".", 1)[-1]
     if module not in POOLS:
-        refuse(f"the worker pool {module} is not offered; use `-P threads` (or prefork)")
+        refuse(f"the worker pool {module} is not offered; use `-P threads`")
     services = build_services()
     try:
         services.preflight.check()

@@ -27,6 +27,8 @@ from worker.vault import Token
 
 BATCH: Final = 20
 TIMEOUT_SECONDS: Final = 10.0
+BATCH_SECONDS: Final = 25.0
+"""After so long the rest waits for the next round: held notices must not be sent by two at once."""
 ACCEPTED: Final = range(200, 300)
 
 
@@ -48,6 +50,7 @@ class Notifier:
         url: str | None,
         secret: Token | None,
         wall_clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make one.
 
@@ -57,12 +60,14 @@ class Notifier:
             url: where they are posted; None leaves them in the database, for `doctor` to show.
             secret: key of the signature.
             wall_clock: seconds since the epoch, for the signature's timestamp.
+            monotonic: seconds of a clock that nobody sets, for the time that a round takes.
         """
         self._store = store
         self._hook = hook
         self._url = url
         self._secret = secret
         self._wall_clock = wall_clock
+        self._monotonic = monotonic
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
 
     def deliver(self) -> int:
@@ -73,8 +78,10 @@ class Notifier:
         """
         if self._url is None or self._secret is None:
             return 0
-        accepted = 0
+        accepted, end = 0, self._monotonic() + BATCH_SECONDS
         for notice in self._store.pending_notices(BATCH):
+            if self._monotonic() > end:
+                break
             problem = self._post(notice, self._url, self._secret)
             if problem is None:
                 self._store.notice_delivered(notice.notice_id)

@@ -95,6 +95,4 @@ def test_pools_that_patch_the_libraries_are_refused(
         check_before_work(sender=sender)
 
     assert ended.value.code == 2
-    assert (
-        capsys.readouterr().err == f"evertoken: the worker pool {pool} is not offered; use `-P threads` (or prefork)\n"
-    )
+    assert capsys.readouterr().err == f"evertoken: the worker pool {pool} is not offered; use `-P threads`\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from datetime import timedelta
 from urllib.request import urlopen
 
@@ -69,6 +70,19 @@ def test_the_headroom_of_a_database_that_is_away_is_not_known(free_port: int) ->
     away = open_store(f"postgresql://nobody@127.0.0.1:{free_port}/nothing")
     assert math.isnan(headroom_of(away, [0.0]).factor())
     away.close()
+
+
+def test_a_port_that_another_worker_has_costs_the_metrics_and_nothing_else(
+    free_port: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Two workers of one host with the same setting both work; the second says so in one line."""
+    with socket.create_server(("127.0.0.1", free_port)) as other:
+        other.listen()
+        serve_metrics(free_port, headroom=lambda: 1.0)
+
+    told = "".join(capfd.readouterr())
+    assert "metrics.unserved" in told
+    assert str(free_port) in told
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

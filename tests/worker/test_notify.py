@@ -99,6 +99,20 @@ def test_a_notice_that_is_not_accepted_is_tried_again_later(store: Store, receiv
     assert store.pending_notices(10) == []
 
 
+def test_a_slow_receiver_does_not_hold_a_round_for_longer_than_its_notices_are_held(
+    store: Store, receiver: Receiver
+) -> None:
+    """What is left of a round waits for the next one, so that no second process posts the same notices."""
+    for number in range(3):
+        store.raise_alarm(f"alarm:{number}", "app_stopped", "x")
+    seconds = iter((0.0, 5.0, 26.0))
+    slow = Notifier(store=store, hook=silent, url=receiver.url, secret=Token("k"), monotonic=lambda: next(seconds))
+
+    assert slow.deliver() == 1
+    assert len(receiver.got) == 1
+    assert store.undelivered_count() == 2
+
+
 def test_a_receiver_that_is_away_costs_nothing_but_time(store: Store, receiver: Receiver) -> None:
     """A refused connection is a failed try and no exception."""
     store.raise_alarm("alarm:1", "app_stopped", "x")

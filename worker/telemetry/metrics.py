@@ -7,8 +7,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-from worker.errors import ConfigurationError
 from worker.telemetry.facts import Fact
+from worker.telemetry.logs import log_fact
 
 FACTS: Final = Counter("evertoken_facts", "Facts by name, one per outcome.", ["fact"])
 SECONDS: Final = Histogram(
@@ -32,17 +32,15 @@ def count_fact(fact: Fact) -> None:
 
 
 def serve_metrics(port: int, *, headroom: Callable[[], float]) -> None:
-    """Serve the metrics on all addresses of this host.
+    """Serve the metrics on all addresses of this host; a port that cannot be had is told, since tokens come first.
 
     Args:
         port: TCP port.
         headroom: asked for the quota's headroom whenever the metrics are.
-
-    Raises:
-        ConfigurationError: where the port cannot be had.
     """
     HEADROOM.set_function(headroom)
     try:
         start_http_server(port)
     except OSError as error:
-        raise ConfigurationError(f"EVERTOKEN_METRICS_PORT {port} cannot be used: {error.strerror}") from None
+        reason = error.strerror or type(error).__name__
+        log_fact(Fact("metrics.unserved", {"port": port, "reason": reason}, level="error"))
