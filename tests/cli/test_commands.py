@@ -121,6 +121,21 @@ def test_a_missing_setting_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_an_id_may_begin_with_a_dash(cli: Cli) -> None:
+    """Such an id is taken for an id and not for an option, while a misspelt option is still wrong use."""
+    line = {"open_id": "-000kx9", "access_token": "act.CANARY", "refresh_token": "rft.CANARY"}
+    cli(grants, "import", "-", stdin=json.dumps(line))
+
+    assert cli.json(grants, "show", "-000kx9")["creator_id"] == "-000kx9"
+    assert cli(grants, "token", "--min-validity", "1", "-000kx9").stdout == "act.CANARY\n"
+    for command in ("explain", "refresh", "pull"):
+        assert cli(grants, command, "-000kx9").exit_code == 0
+    assert "no grant of creator -1unknown" in cli(grants, "revoke", "-1unknown", "--yes").stderr
+    for wrong in (("show", "-h"), ("show", "--jsn"), ("show", "--jsn", "-000kx9"), ("show", "-000kx9", "-000kx8")):
+        assert cli(grants, *wrong).exit_code == 2
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -67,7 +67,7 @@ def import_file(file: BinaryIO, *, form: Any, replace: bool, dry_run: bool, as_j
         sys.exit(output.FINDING)
 
 
-@click.command(cls=output.Command)
+@click.command(cls=output.CreatorCommand)
 @click.argument("creator")
 @click.option("--now", "at_once", is_flag=True, help="Refresh in this process and tell the outcome.")
 @output.json_option
@@ -84,7 +84,7 @@ def refresh(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -
     _publish(ctx, REFRESH_TASK, [[grant_id]], creator, grant_id, as_json=as_json)
 
 
-@click.command(cls=output.Command)
+@click.command(cls=output.CreatorCommand)
 @click.argument("creator")
 @click.option("--now", "at_once", is_flag=True, help="Pull in this process and tell the outcome.")
 @output.json_option
@@ -100,7 +100,7 @@ def pull(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -> N
     _publish(ctx, PULL_TASK, [grant_id], creator, grant_id, as_json=as_json)
 
 
-@click.command(cls=output.Command)
+@click.command(cls=output.CreatorCommand)
 @click.argument("creator")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output.json_option

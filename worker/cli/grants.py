@@ -61,7 +61,7 @@ def list_(*, status: str | None, limit: int, after: int, as_json: bool) -> None:
         output.note(f"there may be more: --after {more}")
 
 
-@grants.command(cls=output.Command)
+@grants.command(cls=output.CreatorCommand)
 @click.argument("creator")
 @output.json_option
 def show(creator: str, *, as_json: bool) -> None:
@@ -109,7 +109,7 @@ def status(*, as_json: bool) -> None:
         sys.exit(output.FINDING)
 
 
-@grants.command(cls=output.Command)
+@grants.command(cls=output.CreatorCommand)
 @click.argument("creator")
 @output.json_option
 def explain(creator: str, *, as_json: bool) -> None:
@@ -140,7 +140,7 @@ def explain(creator: str, *, as_json: bool) -> None:
     click.echo(f"next pull: {_planned(following.pull_at)}{following.pull_why}")
 
 
-@grants.command(cls=output.Command)
+@grants.command(cls=output.CreatorCommand)
 @click.argument("creator")
 @click.option("--min-validity", type=click.FloatRange(0), default=0.0, help="Seconds for which it must be valid still.")
 @output.json_option

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ APP_NAME: Final = "evertoken"
 WIDTH_WITHOUT_TERMINAL: Final = 240
 """Columns of a table that is piped into a file: wide enough that nothing is cut."""
 
+_DASHED_ID: Final = re.compile("-[^-].")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -50,6 +52,16 @@ class Command(CeleryCommand):  # type: ignore[misc]  # celery ships no types
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
+
+
+class CreatorCommand(Command):
+    """A command that takes a creator's id, which may begin with a dash: none of its options has one letter."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; what begins with one dash and is longer than a letter is the id."""
+        ctx.ignore_unknown_options = any(_DASHED_ID.match(argument) for argument in args)
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
 
 def json_option(function: _F) -> _F:
