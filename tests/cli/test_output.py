@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -53,6 +54,13 @@ def test_an_interruption_has_its_own_status() -> None:
     result = run(KeyboardInterrupt())
 
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """A pipe closed by its reader, such as `head`, ends the command without a word."""
+    result = run(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+
+    assert (result.exit_code, result.stderr) == (1, "")
 
 
 @dataclass(frozen=True)

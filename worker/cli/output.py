@@ -47,6 +47,8 @@ class Command(CeleryCommand):  # type: ignore[misc]  # celery ships no types
             return super().invoke(ctx)
         except EvertokenError as error:
             fail(str(error), wrong_use=isinstance(error, UsageError | ConfigurationError))
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough: click ends without a word
+            raise
         except OSError as error:  # a file or a connection that nobody asked about; Python's text names it
             fail(str(error))
         except KeyboardInterrupt:
