@@ -120,6 +120,17 @@ def test_a_missing_setting_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_a_missing_setting_outside_the_settings_folder_is_told_where(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no `.env` lies in the current folder this is said beside what is missing, and only there."""
+    monkeypatch.delenv("EVERTOKEN_TIKTOK_APP_ID")
+    outside = cli(grants, "status")
+    Path(".env").write_text("EVERTOKEN_SCAN_SECONDS=5\n", encoding="utf-8")
+    inside = cli(grants, "status")
+
+    assert f"there is no file .env in the current folder {Path.cwd()}" in outside.stderr
+    assert (inside.exit_code, "no file" in inside.stderr) == (2, False)
+
+
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_an_id_may_begin_with_a_dash(cli: Cli) -> None:
     """Such an id is taken for an id and not for an option, while a misspelt option is still wrong use."""

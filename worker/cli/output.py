@@ -101,7 +101,13 @@ def settings() -> Settings:
     """
     from worker.settings import load_settings  # noqa: PLC0415 - Celery loads this module on every start
 
-    return load_settings(dotenv=Path(".env"))
+    dotenv = Path(".env")
+    try:
+        return load_settings(dotenv=dotenv)
+    except ConfigurationError as error:
+        if dotenv.exists() or " is missing" not in str(error):
+            raise
+        raise ConfigurationError(f"{error}; there is no file .env in the current folder {Path.cwd()}") from None
 
 
 @contextmanager
