@@ -19,6 +19,10 @@ CODE_NAMES: Final = ("code", "auth_code")
 """The account flow names its code `code`, the advertiser flow `auth_code`; the first that is there counts."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _HINT: Final = "paste the whole address that the browser was sent to after the creator agreed"
+_ENCODED_AGAIN: Final = (
+    "the text was percent-encoded once more on its way, as some mail and chat programs do, and its code would be "
+    "refused; nothing was sent, so copy the address from the browser's address line"
+)
 
 _REFUSALS: Final = {
     "access_denied": "the creator did not agree; send the link again if that was a mistake",
@@ -62,6 +66,7 @@ def read_redirect(text: str) -> Redirect:
     """
     values = _query_of(text)
     _explain_refusal(values)
+    _refuse_second_encoding(values)
     for name in CODE_NAMES:
         if values.get(name):
             return Redirect(code=values[name], state=values.get("state", ""))
@@ -104,6 +109,13 @@ def _explain_refusal(values: dict[str, str]) -> None:
     log_id = values.get("log_id") or values.get("logid")
     traced = f"; log id for TikTok's support: {_shown(log_id)}" if log_id else ""
     raise UsageError(f"TikTok's page refused ({_shown(error)}): {reason}{traced}")
+
+
+def _refuse_second_encoding(values: dict[str, str]) -> None:
+    """Look where it cannot be mistaken: in the scopes' commas, or an address without a query; a code may hold any."""
+    whole = next(iter(values)).lower()
+    if "%2c" in values.get("scopes", "").lower() or (whole.startswith(("http%3a", "https%3a")) and "%3f" in whole):
+        raise UsageError(_ENCODED_AGAIN)
 
 
 def _shown(value: str) -> str:
