@@ -331,6 +331,8 @@ def test_a_wrong_keyring_seals_nothing(cli: Cli, creator: str, monkeypatch: pyte
         assert result.exit_code == 1
         assert "keyring" in result.stderr
     assert cli(authorize, "exchange", redirect).exit_code == 1
+    token = cli(grants, "token", creator)
+    assert (token.exit_code, token.stdout, "EVERTOKEN_KEYRING" in token.stderr) == (1, "", True)
 
     assert right["keys"][0]["pairs"] == 1
     assert cli.json(keys, "status", exit_code=1)["keys"][0]["pairs"] == 2

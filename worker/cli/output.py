@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import click
 from celery.bin.base import CeleryCommand
 
-from worker.errors import ConfigurationError, EvertokenError, StoreUnavailableError, UsageError
+from worker.errors import ConfigurationError, EvertokenError, SealError, StoreUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -33,6 +33,7 @@ APP_NAME: Final = "evertoken"
 WIDTH_WITHOUT_TERMINAL: Final = 240
 """Columns of a table that is piped into a file: wide enough that nothing is cut."""
 
+_OTHER_KEYRING: Final = "is EVERTOKEN_KEYRING the one that workers use? `celery -A worker doctor` tells what it opens"
 _DASHED_ID: Final = re.compile("-[^-].")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -45,6 +46,8 @@ class Command(CeleryCommand):  # type: ignore[misc]  # celery ships no types
         try:
             refuse_other_app(ctx)
             return super().invoke(ctx)
+        except SealError as error:
+            fail(f"{error}; {_OTHER_KEYRING}")
         except EvertokenError as error:
             fail(str(error), wrong_use=isinstance(error, UsageError | ConfigurationError))
         except BrokenPipeError:  # the reader, such as `head`, has seen enough: click ends without a word
