@@ -528,6 +528,19 @@ def test_the_doctor_asks_a_database_that_is_away_once(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_the_doctor_tells_how_a_stop_ends(cli: Cli, creator: str, store: Store) -> None:
+    """While refreshing is stopped the doctor tells why, where to read what to do, and that it ends by itself."""
+    assert store.pull_brake("TikTok refuses the app", probe_seconds=30)
+
+    told = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
+
+    assert told["brake"]["state"] == "fail"
+    assert "TikTok refuses the app" in told["brake"]["detail"]
+    assert "app_stopped" in told["brake"]["detail"]
+    assert "first good answer ends the stop" in told["brake"]["detail"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_the_doctor_tells_missing_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without settings there is one finding, and it names the setting."""
     monkeypatch.delenv("EVERTOKEN_KEYRING")

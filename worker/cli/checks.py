@@ -106,9 +106,11 @@ def brake(services: Services) -> Finding:
     """Look whether refreshing is stopped for the whole app."""
     state = services.store.brake()
     if state.stopped:
-        return Finding(
-            "brake", "fail", f"refreshing is stopped since {output.moment(state.stopped_at)}: {state.reason}"
+        since = f"refreshing is stopped since {output.moment(state.stopped_at)} UTC: {state.reason}"
+        go_on = (
+            "end the cause (docs/operations.md, app_stopped); probes go out, and the first good answer ends the stop"
         )
+        return Finding("brake", "fail", f"{since}; {go_on}")
     return Finding("brake", "ok", "off: refreshing goes on")
 
 
