@@ -36,7 +36,7 @@ def test_a_worker_that_stood_still_before_sending_sends_nothing(scene: Scene, wa
     stopped.stopped()
     wait_until(lambda: scene.store.is_due(grant.grant_id))
 
-    assert scene.kinds(scene.refresh(grant)) == ["refreshed"]
+    assert scene.kinds(scene.refresh(grant, STORE_SECONDS="5", LEASE_SECONDS="7")) == ["refreshed"]
     stopped.resume()
 
     assert scene.kinds(stopped) == ["skipped"]
@@ -54,7 +54,7 @@ def test_a_worker_that_stood_still_after_sending_still_stores_its_pair(
     stopped = scene.refresh(grant, at="post_recv:stop")
     stopped.stopped()
     wait_until(lambda: scene.store.is_due(grant.grant_id))
-    other = scene.refresh(grant)
+    other = scene.refresh(grant, STORE_SECONDS="5", LEASE_SECONDS="7")
 
     assert scene.kinds(other) == (["failed"] if rotation == "strict" else ["refreshed"])
     assert scene.look(grant).status is (GrantStatus.SUSPECT if rotation == "strict" else GrantStatus.ACTIVE)
