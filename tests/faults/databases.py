@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -12,27 +12,46 @@ from tests.faults.aging import run_sql
 from worker.store import Store
 
 LOCK_SECONDS = 1
+LOCK_TRIES = 30
 
 
 @contextmanager
 def writes_held(url: str) -> Iterator[None]:
-    """Hold a lock that lets no other transaction write, until the block ends."""
+    """Hold a lock that lets no other transaction write, until the block ends.
+
+    It is asked for again where it was not given: others wait behind it, so it must not wait long.
+    """
     if url.startswith("sqlite"):
         with_lock = sqlite3.connect(
             url.removeprefix("sqlite:///"), timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            with_lock.execute("BEGIN IMMEDIATE")
+            _insist(sqlite3.OperationalError, lambda: with_lock.execute("BEGIN IMMEDIATE"))
             yield
             with_lock.execute("ROLLBACK")
         finally:
             with_lock.close()
         return
     with psycopg.connect(url) as connection:
-        connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'".encode())
-        connection.execute("LOCK TABLE grants, pairs, attempts IN SHARE ROW EXCLUSIVE MODE")
+
+        def lock() -> None:
+            connection.rollback()
+            connection.execute(f"SET lock_timeout = '{LOCK_SECONDS}s'".encode())
+            connection.execute("LOCK TABLE grants, pairs, attempts IN SHARE ROW EXCLUSIVE MODE")
+
+        _insist(psycopg.errors.LockNotAvailable, lock)
         yield
         connection.rollback()
+
+
+def _insist(refusal: type[Exception], take: Callable[[], object]) -> None:
+    for _ in range(LOCK_TRIES - 1):
+        try:
+            take()
+        except refusal:
+            continue
+        return
+    take()
 
 
 @contextmanager

@@ -105,6 +105,7 @@ def test_a_redis_that_stands_still_holds_up_one_call_and_is_found_again(
     assert not limiter._alone.entered
 
 
+@pytest.mark.slow_suite
 def test_one_that_is_cut_off_waits_until_the_others_leave_it_its_share(
     redis_server: ServerProcess, redis_url: str
 ) -> None:
@@ -129,7 +130,10 @@ def test_one_that_is_cut_off_waits_until_the_others_leave_it_its_share(
     assert most_within(sorted(times), 1.0) <= 22
 
 
-@pytest.mark.parametrize("event", ["killed and started empty", "stopped and continued", "flushed"])
+@pytest.mark.parametrize(
+    "event",
+    [pytest.param("killed and started empty", marks=pytest.mark.slow_suite), "stopped and continued", "flushed"],
+)
 def test_no_sliding_second_is_overfull_whatever_happens_to_redis(
     restartable: Restartable, event: str, wait_until: Callable[..., None]
 ) -> None:

@@ -88,7 +88,7 @@ def ordinary(spoken: str, deadline_seconds: float) -> list[Strike]:
 
 
 def of_the_app(spoken: str) -> dict[str, list[Strike]]:
-    """Return faults that may hold the whole app up for a while, in the order in which they are to come."""
+    """Return refusals about the whole app, said of one creator each, in the order in which they are to come."""
     return {
         "quota": [
             Strike("refresh", "code", {"code": 40133, "message": f"Account {spoken}"}),

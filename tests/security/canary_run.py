@@ -37,6 +37,7 @@ class Rehearsal(CanaryStack):
         self.crash()
         self.sandbox.control("app", {"secret": self.secrets.next_app})
         self.strike_the_app()
+        self.refuse_the_app()
         self.look_around()
 
     def mistake(self) -> None:
@@ -90,6 +91,13 @@ class Rehearsal(CanaryStack):
             creators = canary_faults.switch_on(self.sandbox, strikes, f"{name}-")
             self.import_creators(creators["refresh"])
             self._wait_for_strikes()
+
+    def refuse_the_app(self) -> None:
+        """Have TikTok refuse the app's secret whoever's token it is, until the app stops refreshing."""
+        message = f"client_secret {self.secrets.spoken} is wrong"
+        self.sandbox.fault("code", call="refresh", code=40113, message=message)
+        self.wait_until(lambda: self.logged(b'"event": "app.stopped"'), STRIKE_SECONDS)
+        self.sandbox.heal()
 
     def _wait_for_strikes(self) -> None:
         self.wait_until(lambda: not canary_faults.still_on(self.sandbox), STRIKE_SECONDS)

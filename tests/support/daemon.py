@@ -14,7 +14,7 @@ from worker.sandbox.process import RunningSandbox
 
 FOREIGN: Final = ("EVERTOKEN_", "CELERY_", "FLOWER_")
 READY_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 60.0
 COMMAND_SECONDS: Final = 60.0
 ROOT_IS_FINE: Final = "ignore:You're running the worker with superuser privileges"
 """Where tests run as root, Celery would warn of it in every log."""
@@ -85,7 +85,8 @@ class Daemon:
 
     def stop(self, *children: Child) -> None:
         """End children in good order; one that has to be killed fails the test."""
-        assert self._children.stop(*children, seconds=STOP_SECONDS) == []
+        killed = self._children.stop(*children, seconds=STOP_SECONDS)
+        assert killed == [], "\n".join(f"{child.name} had to be killed:\n{child.tail()}" for child in killed)
 
     def run(self, *arguments: str, text: str | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `celery -A worker` to its end."""
