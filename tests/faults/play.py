@@ -112,9 +112,16 @@ class Play:
             try:
                 act()
             except StoreUnavailableError:
+                self._wake()
                 self._persist(at + 0.1, act)
 
         self._plan(at, again)
+
+    def _wake(self) -> None:
+        """Let go on what stopped once its lease has run out: it may stand still with SQLite's lock in its hand."""
+        for worker in self._workers:
+            if worker.is_stopped and time.monotonic() > worker.stopped_at + LEASE_SECONDS + 0.1:
+                worker.resume()
 
     def _revoke(self, event: Event) -> None:
         self._scene.revoke(self._scene.grants[self._creator(event)])
