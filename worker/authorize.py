@@ -171,7 +171,7 @@ class Authorizer:
         )
         try:
             return self._journal.append(entry)
-        except JournalError:
+        except Exception:  # noqa: BLE001 - a pair may be in hand: the database gets it, whatever fails here
             self._hook(Fact("journal.append_failed", {"owner": self._owner}, level="error"))
             return None
 

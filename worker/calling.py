@@ -177,26 +177,29 @@ class RefreshCaller:
     ) -> tuple[RecordId | None, bool]:
         if not raw.body:
             return None, True
-        entry = JournalEntry(
-            kind="refresh",
-            grant_id=claim.grant_id,
-            creator_id=claim.creator_id,
-            consent=claim.consent,
-            generation=claim.generation,
-            call=raw.call,
-            http_status=raw.http_status,
-            body=raw.body,
-            complete=raw.complete,
-            fault=raw.fault,
-            retry_after=raw.retry_after,
-            sent_at=sent_at,
-            received_at=received_at,
-        )
         try:
+            entry = JournalEntry(
+                kind="refresh",
+                grant_id=claim.grant_id,
+                creator_id=claim.creator_id,
+                consent=claim.consent,
+                generation=claim.generation,
+                call=raw.call,
+                http_status=raw.http_status,
+                body=raw.body,
+                complete=raw.complete,
+                fault=raw.fault,
+                retry_after=raw.retry_after,
+                sent_at=sent_at,
+                received_at=received_at,
+            )
             return self._journal.append(entry), True
         except JournalError as error:
-            self._hook(Fact("journal.failed", {"grant_id": claim.grant_id, "reason": str(error)}, level="error"))
-            return None, False
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001 - a pair may be in hand: the database gets it, whatever fails here
+            reason = f"an answer could not be journaled ({type(error).__name__})"
+        self._hook(Fact("journal.failed", {"grant_id": claim.grant_id, "reason": reason}, level="error"))
+        return None, False
 
     def _read(self, raw: RawAnswer, claim: Claim, won_at: float) -> tuple[TokenAnswer | None, TikTokError | None]:
         try:

@@ -171,10 +171,11 @@ class Refresher:
         take it while its lease lasted, stores it itself: its token is used up, so sending it again helps nobody.
         """
         self._recover()
-        if self._store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:
-            return "a journal was replayed; the grant is looked at again"
+        # In this order: whoever holds an answer commits it before it lets its record go.
         if self._journal.holds(claim.grant_id, claim.consent, claim.unresolved):
             return "the answer to an earlier attempt waits in a journal for the database"
+        if self._store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:
+            return "the answer to an earlier attempt was stored meanwhile; the grant is looked at again"
         return None
 
     def _attempt(self, claim: Claim, won_at: float) -> Refreshed:

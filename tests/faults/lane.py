@@ -43,7 +43,8 @@ class Tally:
         received: pairs whose bytes reached a worker.
         windows: of those, the ones whose worker was killed before the journal had them, and which are gone.
         asked: creators who had to authorize again.
-        written_ns: from the last byte of an answer to the end of the journal's write, one for each pair.
+        written_ns: from the last byte of an answer to the end of the journal's write, one for each pair that reached a
+            worker which never stood still.
         synced_ns: likewise to the end of its sync.
         findings: what the oracle found, by schedule.
     """
@@ -68,8 +69,9 @@ class Tally:
         self.asked += sum(evidence.asked.values())
         self.killed += sum(worker.was_killed for worker in scene.workers)
         self.stopped += sum(worker.was_stopped for worker in scene.workers)
+        stood_still = {worker.pid for worker in scene.workers if worker.was_stopped}
         for note in evidence.notes:
-            if note.what == "journaled":
+            if note.what == "journaled" and note.pid not in stood_still:
                 self.written_ns.append(note.written_ns)
                 self.synced_ns.append(note.synced_ns)
         findings = judge(evidence)

@@ -30,6 +30,7 @@ LONGEST_SECONDS: Final = 240
 KILL_POINTS: Final = "tests/faults/test_kill_points.py::test_a_kill_ends_as_the_page_says_and_loses_no_journaled_pair"
 RACES: Final = "tests/faults/test_fault_races.py"
 DATABASE: Final = "tests/faults/test_fault_database.py"
+DOUBT: Final = "tests/worker/test_replay_doubt.py"
 REFRESH: Final = "tests/worker/test_refresh.py"
 
 
@@ -88,6 +89,30 @@ MUTANTS: Final = (
         "worker/vault/journal_writer.py",
         (("            segment.sync(number)\n", "            pass\n"),),
         ("tests/vault/test_journal.py::test_a_failed_sync_moves_the_answer_to_a_new_file",),
+    ),
+    Mutant(
+        "an answer on its way is looked for in the database first, and in the journals after that",
+        "worker/refresh.py",
+        (
+            (
+                "        self._recover()\n",
+                (
+                    "        self._recover()\n"
+                    "        moved = self._store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation\n"
+                ),
+            ),
+            (
+                "        if self._store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:\n",
+                "        if moved:\n",
+            ),
+        ),
+        (f"{DOUBT}::test_an_answer_committed_while_the_journals_are_looked_through_is_not_asked_for_again[sqlite]",),
+    ),
+    Mutant(
+        "a surprise in the journal's writing ends the attempt",
+        "worker/calling.py",
+        (("        except Exception as error:", "        except MemoryError as error:"),),
+        (f"{DATABASE}::test_a_journal_that_fails_as_nobody_foresaw_costs_no_pair[sqlite-pre_journal]",),
     ),
     Mutant(
         "strict fencing: a pair of an older attempt is refused",

@@ -22,6 +22,8 @@ STEPS: Final = (
     "pre_commit",
     "post_commit",
 )
+RAISING: Final = tuple(step for step in STEPS if step != "post_recv")
+"""Where an exception may come from: nothing that could fail stands between the last byte and the journal's begin."""
 ANSWERS: Final[tuple[Mapping[str, Any], ...]] = (
     {"kind": "lost", "how": "rst"},
     {"kind": "lost", "how": "fin"},
@@ -125,7 +127,11 @@ def _answer(dice: random.Random) -> Event:
 
 def _point(dice: random.Random) -> Event:
     action = dice.choices(("kill", "stop", "raise"), weights=(6, 2, 1))[0]
-    how = {"name": dice.choice(STEPS), "action": action, "passing": dice.randint(1, 3)}
+    how = {
+        "name": dice.choice(RAISING if action == "raise" else STEPS),
+        "action": action,
+        "passing": dice.randint(1, 3),
+    }
     return Event("point", worker=dice.randrange(WORKERS), how=how)
 
 

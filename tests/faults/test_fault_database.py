@@ -205,3 +205,13 @@ def test_a_thread_that_failed_after_the_answer_leaves_the_pair_to_its_process(
 
     assert scene.sent() == 1
     assert scene.judge() == {}
+
+
+@pytest.mark.parametrize("step", ["pre_journal", "post_write", "post_fsync"])
+def test_a_journal_that_fails_as_nobody_foresaw_costs_no_pair(scene: Scene, step: str) -> None:
+    """Whatever exception its writing ends in, the answer is read and the database gets the pair."""
+    grant = scene.creator()
+
+    assert scene.kinds(scene.refresh(grant, at=f"{step}:raise")) == ["refreshed"]
+    assert scene.look(grant).pair_generation == 2
+    assert scene.judge() == {}

@@ -142,8 +142,8 @@ class Daemon(RuleBasedStateMachine):
         assert all(other.claim is None or other.claim.grant_id != claim.grant_id for other in held), "two live leases"
         if claim.unresolved:
             self.upkeep(worker.journal).replay()
-            moved = self.store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation
-            if moved or worker.journal.holds(claim.grant_id, claim.consent, claim.unresolved):
+            waits = worker.journal.holds(claim.grant_id, claim.consent, claim.unresolved)
+            if waits or self.store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:
                 self.store.unclaim(claim)
                 return
         worker.claim = claim

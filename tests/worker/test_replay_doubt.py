@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime
+from typing import Any, cast
 
 import pytest
 
 from tests.support.world import World
 from worker.errors import JournalError, NotFoundError
 from worker.refresh import Refresher
-from worker.store import AttemptOutcome, GrantView
+from worker.services import Services
+from worker.store import AttemptOutcome, Claim, GrantView
 from worker.tiktok import REFRESH_CALL
-from worker.vault import JournalEntry
+from worker.vault import Journal, JournalEntry, PairPlace
 
 NewWorld = Callable[..., World]
 CUT = b'{"code":0,"data":{"access_tok'
@@ -25,24 +28,50 @@ def left_by_the_dead(world: World, grant: GrantView, *bodies: bytes) -> None:
     claim, now = store.claim(grant.grant_id, owner="dead", lease_seconds=1), store.ping()
     assert claim is not None
     for body in bodies:
-        entry = JournalEntry(
-            kind="refresh",
-            grant_id=grant.grant_id,
-            creator_id=grant.creator_id,
-            consent=claim.consent,
-            generation=claim.generation,
-            call=REFRESH_CALL,
-            http_status=200,
-            body=body,
-            complete=body is not CUT,
-            fault="broke off" if body is CUT else None,
-            retry_after=None,
-            sent_at=now,
-            received_at=now,
-        )
-        dead.journal.append(entry)
+        dead.journal.append(entry_of(grant, claim, body, now))
     dead.journal.close()
     world.sql("UPDATE grants SET lease_until = lease_until - 10000")
+
+
+def entry_of(grant: GrantView, claim: Claim, body: bytes, at: datetime) -> JournalEntry:
+    """Return the journal's entry of an answer to a claim's call."""
+    return JournalEntry(
+        kind="refresh",
+        grant_id=grant.grant_id,
+        creator_id=grant.creator_id,
+        consent=claim.consent,
+        generation=claim.generation,
+        call=REFRESH_CALL,
+        http_status=200,
+        body=body,
+        complete=body is not CUT,
+        fault="broke off" if body is CUT else None,
+        retry_after=None,
+        sent_at=at,
+        received_at=at,
+    )
+
+
+def refresher_of(services: Services, **others: Any) -> Refresher:
+    """Return the refresher of a process, with other parts in some places."""
+    usual: dict[str, Any] = {
+        "store": services.store,
+        "sealer": services.sealer,
+        "journal": services.journal,
+        "limiter": services.limiter,
+        "brake": services.brake,
+        "leases": services.leases,
+        "ladder": services.ladder,
+        "endings": services.endings,
+        "commits": services.commits,
+        "recover": services.upkeep.replay,
+        "hook": services.hook,
+        "owner": "another",
+        "lease_seconds": 60,
+        "stop": services.stop,
+        "failpoint": services.failpoint,
+    }
+    return Refresher(**(usual | others))
 
 
 @pytest.mark.parametrize("bodies", [(CUT, REFUSED), (REFUSED,)], ids=["cut-and-refused", "refused"])
@@ -104,6 +133,44 @@ def test_a_folder_in_the_place_of_a_journal_file_is_passed_over(new_world: NewWo
     assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
 
 
+class _StoredMeanwhile:
+    """A journal whose records go, because their holder commits them, while somebody is about to look into it."""
+
+    def __init__(self, journal: Journal, commit: Callable[[], object]) -> None:
+        self._journal = journal
+        self._commit = commit
+
+    def holds(self, *asked: Any) -> bool:
+        self._commit()
+        return self._journal.holds(*asked)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._journal, name)
+
+
+def test_an_answer_committed_while_the_journals_are_looked_through_is_not_asked_for_again(new_world: NewWorld) -> None:
+    """The record is gone and the pair is there: whoever looks must not look in an order in which neither is seen."""
+    world = new_world()
+    grant = world.creator()
+    services, holder = world.services, world.another()
+    claim, now = services.store.claim(grant.grant_id, owner="holder", lease_seconds=1), services.store.ping()
+    assert claim is not None
+    token = holder.sealer.open_refresh(claim.versions[0].sealed, PairPlace(grant.creator_id, claim.consent, 1))
+    raw = holder.tiktok.send_refresh(token)
+    holder.journal.append(entry_of(grant, claim, raw.body, now))
+    world.sql("UPDATE grants SET lease_until = lease_until - 10000")
+
+    def commit() -> None:
+        holder.journal.close()
+        holder.upkeep.replay()
+
+    refresher = refresher_of(services, journal=cast("Journal", _StoredMeanwhile(services.journal, commit)))
+    assert refresher.refresh(grant.grant_id).kind == "skipped"
+
+    assert world.look(grant).pair_generation == claim.generation
+    assert len(world.refreshes(grant)) == 1
+
+
 def test_a_claim_is_given_back_where_the_journals_cannot_be_looked_through(new_world: NewWorld) -> None:
     """The lease does not stay behind until it runs out; nothing was sent."""
     world = new_world()
@@ -114,23 +181,7 @@ def test_a_claim_is_given_back_where_the_journals_cannot_be_looked_through(new_w
     def recover() -> None:
         raise JournalError("the folder cannot be read")
 
-    refresher = Refresher(
-        store=services.store,
-        sealer=services.sealer,
-        journal=services.journal,
-        limiter=services.limiter,
-        brake=services.brake,
-        leases=services.leases,
-        ladder=services.ladder,
-        endings=services.endings,
-        commits=services.commits,
-        recover=recover,
-        hook=services.hook,
-        owner="unlucky",
-        lease_seconds=60,
-        stop=services.stop,
-        failpoint=services.failpoint,
-    )
+    refresher = refresher_of(services, recover=recover)
     with pytest.raises(JournalError):
         refresher.refresh(grant.grant_id)
 
