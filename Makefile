@@ -31,8 +31,8 @@ faults: $(READY) ## run the tests that take long: faults on real processes, long
 browser: $(READY) ## run the tests that look at Flower through Chromium, which must be installed
 	@.venv/bin/pytest -m browser $(ARGS)
 
-chaos: $(READY) ## play random schedules of three faults and judge them: make chaos SCHEDULES=1000 SEED=7
-	@.venv/bin/python -m tests.faults.chaos --schedules $(SCHEDULES) --seed $(SEED)
+chaos: $(READY) ## play random schedules of three faults and judge them: make chaos SCHEDULES=1000 SEED=7 ROTATION=strict
+	@.venv/bin/python -m tests.faults.chaos --schedules $(SCHEDULES) --seed $(SEED) $(ROTATION:%=--rotation %)
 
 mutants: $(READY) ## plant deliberate bugs one by one; each must turn its tests red
 	@.venv/bin/python -m tests.faults.mutants $(ARGS)
