@@ -137,6 +137,24 @@ def test_a_code_is_not_spent_where_its_pair_cannot_be_kept(
     assert new_authorizer().exchange(redirect).creator_id == "kept-1"
 
 
+@pytest.mark.parametrize("step", ["pre_journal", "post_write", "post_fsync"])
+def test_a_journal_that_fails_as_nobody_foresaw_costs_no_consent(
+    store: Store, new_authorizer: New, visit: Visit, tmp_path: Path, step: str
+) -> None:
+    """Whatever exception its writing ends in, the code is spent and the database gets the pair."""
+
+    def fail(name: str) -> None:
+        if name == step:
+            raise MemoryError
+
+    redirect = visit(new_authorizer().url(store.ping()), f"surprise-{step}")
+    with closing(Journal(tmp_path / "failing", Sealer(Keyring.new()), owner="test", failpoint=fail)) as journal:
+        granted = new_authorizer(journal=journal).exchange(redirect)
+
+    assert store.grant(f"surprise-{step}").pair_generation == 1
+    assert granted.creator_id == f"surprise-{step}"
+
+
 @pytest.fixture
 def failing(tmp_path: Path) -> Iterator[tuple[Store, Callable[[str], None], Callable[[], None]]]:
     """Return a store, a step at which its database stops taking writes, and what heals it."""
