@@ -32,7 +32,7 @@ from sqlalchemy import text
 from benchmarks.quota import LEAST_USED, SETTLE_SECONDS, Server, closest, most_within
 from tests.conftest import start_postgres
 from tests.support.daemon import plain_environ
-from worker.imports import Importer, ImportReport
+from worker.consent.importer import Importer, ImportReport
 from worker.policy import quota
 from worker.sandbox.broker import connect
 from worker.sandbox.children import Child, Children

@@ -18,7 +18,8 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from worker.vault import Journal, JournalEntry, Keyring, Sealer
+from worker.journal import Journal, JournalEntry
+from worker.vault import Keyring, Sealer
 
 BODY_BYTES = 1_000
 THREADS = 16

@@ -27,12 +27,13 @@ from rich.table import Table
 from tests.conftest import start_postgres, start_redis
 from tests.support.daemon import daemon_settings
 from tests.support.world import World
+from worker.journal import Journal, JournalEntry, RecordId
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.services import Services
 from worker.settings import load_settings
 from worker.telemetry import configure_logging
-from worker.vault import Journal, JournalEntry, Keyring, RecordId
+from worker.vault import Keyring
 
 MOST_COST: Final = 0.10
 DATABASES: Final = ("sqlite", "postgresql")

@@ -26,9 +26,9 @@ from sqlalchemy import Connection, text
 from benchmarks.fleet import READY_SECONDS, STOP_SECONDS, database_of, fill, keep_logs, settings_of, start, wait_for
 from benchmarks.quota import Server
 from tests.support.daemon import plain_environ
+from worker.planning.capacity import Crowd, Load
+from worker.planning.outage import after_outage
 from worker.policy import quota
-from worker.policy.capacity import Crowd, Load
-from worker.policy.outage import after_outage
 from worker.sandbox.children import Children
 from worker.sandbox.ledger import LedgerEntry
 from worker.sandbox.options import SandboxOptions

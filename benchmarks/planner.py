@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 from rich.console import Console
 from rich.table import Table
 
+from worker.planning.capacity import DAY, Crowd, Load, plan
+from worker.planning.outage import after_outage
+from worker.planning.scenarios import SCENARIOS
+from worker.planning.simulation import simulate
 from worker.policy import renewal
-from worker.policy.capacity import DAY, Crowd, Load, plan
-from worker.policy.outage import after_outage
-from worker.policy.scenarios import SCENARIOS
-from worker.policy.simulation import simulate
 
 
 def main() -> None:

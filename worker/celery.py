@@ -21,9 +21,9 @@ from kombu.exceptions import OperationalError
 
 import celeryconfig
 from worker.errors import ConfigurationError, EvertokenError
+from worker.hardening import dump_stacks_on_signal, install_last_words, keep_memory_private, refuse_debug_switches
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
-from worker.silence import dump_stacks_on_signal, install_last_words, keep_memory_private, refuse_debug_switches
 from worker.telemetry import Fact, configure_logging, log_fact, serve_metrics
 
 WRONG_USE: Final = 2

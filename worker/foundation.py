@@ -8,16 +8,17 @@ import socket
 import threading
 from functools import cached_property
 
-from worker.commits import PatientCommits
 from worker.errors import StoreUnavailableError
 from worker.failpoints import Failpoint, failpoint_of
-from worker.leases import LeaseKeeper
+from worker.journal import Journal
 from worker.limiter import Limiter
+from worker.refresh.commits import PatientCommits
+from worker.refresh.leases import LeaseKeeper
 from worker.settings import Settings
 from worker.store import Store, open_store
 from worker.telemetry import Fact, Hook, count_fact, fan_out, log_fact
 from worker.tiktok import TikTok
-from worker.vault import Journal, Keyring, Sealer, use_fingerprint_key
+from worker.vault import Keyring, Sealer, use_fingerprint_key
 from worker.vault.unwrapping import load_unwrap, no_service
 
 

@@ -7,26 +7,25 @@ import threading
 from functools import cached_property
 from typing import Final
 
-from worker.authorize import Authorizer, state_key_of
-from worker.brake import Brake
-from worker.calling import RefreshCaller
-from worker.endings import Endings
-from worker.exchanges import Exchanges
+from worker.accounts.pull import Puller
+from worker.consent.authorize import Authorizer, state_key_of
+from worker.consent.exchanges import Exchanges
 from worker.foundation import Foundation
-from worker.headroom import Headroom
-from worker.ladder import Ladder
-from worker.notify import Notifier
-from worker.preflight import Preflight
-from worker.presence import Presence
-from worker.pull import Puller
-from worker.reader import TokenReader
-from worker.refresh import LANE, Refresher
-from worker.rekey import Rekeyer
-from worker.scan import Scanner
+from worker.notices.delivery import Notifier
+from worker.planning.headroom import Headroom
+from worker.refresh.attempt import Ladder
+from worker.refresh.brake import Brake
+from worker.refresh.call import RefreshCaller
+from worker.refresh.ending import Endings
+from worker.refresh.refresher import LANE, Refresher
+from worker.refresh.scan import Scanner
+from worker.refresh.settlement import Settlement
 from worker.settings import RETRY_PAUSE_SHARE, Settings, load_settings
-from worker.settlement import Settlement
 from worker.tiktok import REFRESH_CALL
-from worker.upkeep import Upkeep
+from worker.upkeep.preflight import Preflight
+from worker.upkeep.presence import Presence
+from worker.upkeep.rekey import Rekeyer
+from worker.upkeep.upkeep import Upkeep
 
 POOL_SIZE: Final = 20
 """Database connections kept at most; at least the number of worker threads."""
@@ -159,11 +158,6 @@ class Services(Foundation):
         return Notifier(
             store=self.store, hook=self.hook, url=self.settings.notice_url, secret=self.settings.notice_secret
         )
-
-    @cached_property
-    def tokens(self) -> TokenReader:
-        """Valid access tokens for neighbours."""
-        return TokenReader(store=self.store, sealer=self.sealer)
 
     @cached_property
     def scanner(self) -> Scanner:

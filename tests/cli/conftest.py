@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import requests
 
-from worker.authorize import Authorizer, state_key_of
+from worker.consent.authorize import Authorizer, state_key_of
+from worker.journal import Journal
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.store import Store
 from worker.tiktok import TikTok
-from worker.vault import Journal, Sealer, Token
+from worker.vault import Sealer, Token
 
 REDIRECT_URI = "https://app.example/callback/"
 

@@ -11,7 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from worker.authorize import Authorizer
+from worker.consent.authorize import Authorizer
+from worker.consent.exchanges import Exchanges
 from worker.errors import (
     GiveUpError,
     InDoubtError,
@@ -21,12 +22,12 @@ from worker.errors import (
     NotSentError,
     UsageError,
 )
-from worker.exchanges import Exchanges
+from worker.journal import Journal
 from worker.sandbox.process import RunningSandbox
 from worker.store import GrantStatus, Store, open_store
 from worker.telemetry import silent
 from worker.tiktok import EXCHANGE_CALL, RawAnswer, fields_for_scope
-from worker.vault import Journal, Keyring, PairPlace, Sealer, Token
+from worker.vault import Keyring, PairPlace, Sealer, Token
 
 New = Callable[..., Authorizer]
 Visit = Callable[..., str]

@@ -16,7 +16,7 @@ from worker.cli import capacity_simulate, output, pictures
 from worker.cli.capacity import capacity
 from worker.cli.capacity_fleet import headroom
 from worker.errors import UsageError
-from worker.policy.scenarios import SCENARIOS
+from worker.planning.scenarios import SCENARIOS
 from worker.store import NewConsent, Store
 from worker.vault import Keyring, SealedPair
 

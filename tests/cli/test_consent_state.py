@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from worker.policy import consent_state
+from worker.consent import state as consent_state
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 KEY = consent_state.derive_key(b"k" * 32)

@@ -133,7 +133,7 @@ def test_stored_pairs_are_opened_for_the_verdict_and_shown_on_both_boards(
     store: Store, sealer: Sealer, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     """What was imported from the sandbox is found again by its fingerprint, and the boards count it."""
-    from worker.imports import Importer, ImportReport  # noqa: PLC0415 - only this test imports tokens
+    from worker.consent.importer import Importer, ImportReport  # noqa: PLC0415 - only this test imports tokens
 
     with start_sandbox() as sandbox:
         given = sandbox.grants(3)

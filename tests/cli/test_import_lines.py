@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from worker.consent.import_fields import BadLineError, ImportedPair
+from worker.consent.import_lines import LONGEST_LINE, Format, LineReader, numbered_lines
 from worker.errors import UsageError
-from worker.import_fields import BadLineError, ImportedPair
-from worker.import_lines import LONGEST_LINE, Format, LineReader, numbered_lines
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 HOUR_AGO = NOW - timedelta(hours=1)

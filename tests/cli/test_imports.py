@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from worker.consent.import_fields import LONGEST_CREATOR_ID
+from worker.consent.import_lines import LONGEST_LINE
+from worker.consent.importer import BATCH, NOT_REPLACED, UNKNOWN_AGE_SHARE, BadLine, Importer, ImportReport
 from worker.errors import UsageError
-from worker.import_fields import LONGEST_CREATOR_ID
-from worker.import_lines import LONGEST_LINE
-from worker.imports import BATCH, NOT_REPLACED, UNKNOWN_AGE_SHARE, BadLine, Importer, ImportReport
 from worker.store import AttemptOutcome, ConsentResult, GrantStatus, Store
 from worker.vault import PairPlace, Sealer
 

@@ -62,7 +62,10 @@ def imported(count: int, path: Path) -> None:
     """Import pairs in a process of the keyring in a file."""
     import io  # noqa: PLC0415 - only here
 
-    from worker.imports import Importer, ImportReport  # noqa: PLC0415 - only tests of the database pay for it
+    from worker.consent.importer import (  # noqa: PLC0415 - only tests of the database pay for it
+        Importer,
+        ImportReport,
+    )
     from worker.services import build_services  # noqa: PLC0415 - as above
 
     lines = "".join(

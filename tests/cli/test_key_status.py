@@ -17,9 +17,10 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner
 
 from worker.cli.keys import keys
+from worker.journal import JournalEntry
 from worker.services import Services, build_services
 from worker.settings import load_settings
-from worker.vault import JournalEntry, Keyring, PairPlace, Token
+from worker.vault import Keyring, PairPlace, Token
 
 NewProcess = Callable[[str], Services]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from worker.consent.redirect import LONGEST, read_redirect
 from worker.errors import UsageError
-from worker.policy.redirect import LONGEST, read_redirect
 
 CODE = "CANARYcode"
 

@@ -19,6 +19,7 @@ from worker.failpoints import NAMES
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import start_sandbox
 from worker.store import GrantStatus, open_store
+from worker.tokens import token_reader
 from worker.vault import Keyring
 
 PAGE: Final = REPOSITORY / "docs" / "kill_points.md"
@@ -92,7 +93,7 @@ def fate_of(scene: Scene, point: str, rotation: str) -> Fate:
     killed.ended()
     assert killed.was_killed, killed.said()
     calls = len(scene.world.refreshes(grant))
-    assert scene.world.services.tokens.access_token(grant.creator_id, min_validity=60)
+    assert token_reader(scene.world.services).access_token(grant.creator_id, min_validity=60)
     place = _place(scene, grant.creator_id)
     scene.drain()
     evidence = scene.evidence()

@@ -10,9 +10,9 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
+from worker.journal import Journal, RecordId
 from worker.store import Claim
 from worker.tiktok import RawAnswer
-from worker.vault import Journal, RecordId
 
 Rotation = Literal["strict", "grace", "grace_another", "same"]
 REFUSED = 40107

@@ -54,13 +54,13 @@ class Mutant:
 MUTANTS: Final = (
     Mutant(
         "no journal",
-        "worker/calling.py",
+        "worker/refresh/call.py",
         (("return self._journal.append(entry), True", "return None, True"),),
         (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
     ),
     Mutant(
         "commit before journal",
-        "worker/calling.py",
+        "worker/refresh/call.py",
         (
             (
                 "return self._journal.append(entry), True",
@@ -72,7 +72,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "journal record released before the commit",
-        "worker/calling.py",
+        "worker/refresh/call.py",
         (
             (
                 "        answer, error = self._read(raw, claim, won_at)\n",
@@ -86,13 +86,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "journal not synced before the answer is read",
-        "worker/vault/journal_writer.py",
+        "worker/journal/writer.py",
         (("            segment.sync(number)\n", "            pass\n"),),
         ("tests/vault/test_journal.py::test_a_failed_sync_moves_the_answer_to_a_new_file",),
     ),
     Mutant(
         "an answer on its way is looked for in the database first, and in the journals after that",
-        "worker/refresh.py",
+        "worker/refresh/refresher.py",
         (
             (
                 "        self._recover()\n",
@@ -110,7 +110,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a surprise in the journal's writing ends the attempt",
-        "worker/calling.py",
+        "worker/refresh/call.py",
         (("        except Exception as error:", "        except MemoryError as error:"),),
         (f"{DATABASE}::test_a_journal_that_fails_as_nobody_foresaw_costs_no_pair[sqlite-pre_journal]",),
     ),
@@ -136,7 +136,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an attempt in doubt is retried twice",
-        "worker/ladder.py",
+        "worker/refresh/attempt.py",
         (
             (
                 "            climb.calls.append(self._caller.call(climb.claim, climb.won_at, token))\n",
@@ -156,7 +156,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the lease is not looked at before sending",
-        "worker/calling.py",
+        "worker/refresh/call.py",
         (
             (
                 "        if not self._lasts(claim, elapsed):",
@@ -214,7 +214,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a received refresh token that nothing came of is let go",
-        "worker/endings.py",
+        "worker/refresh/ending.py",
         (("            if call.record is not None and call.unread:\n", "            if False:\n"),),
         ("tests/worker/test_unread_answers.py::test_a_pair_with_an_id_that_is_none_is_kept_aside[sqlite]",),
     ),
@@ -251,7 +251,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "another creator's pair is stored",
-        "worker/settlement.py",
+        "worker/refresh/settlement.py",
         (("        if answer.creator_id != attempt.creator_id:\n", "        if not answer.creator_id:\n"),),
         (f"{REFRESH}::test_a_pair_of_another_creator_is_never_stored[sqlite]",),
     ),
@@ -269,7 +269,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "the body is logged",
-        "worker/calling.py",
+        "worker/refresh/call.py",
         (
             (
                 "        answer, error = self._read(raw, claim, won_at)\n",
@@ -286,19 +286,19 @@ MUTANTS: Final = (
     ),
     Mutant(
         "an answer in a living worker's journal is asked for again",
-        "worker/vault/journal.py",
+        "worker/journal/journal.py",
         (("        return not wanted.isdisjoint(", "        return False and not wanted.isdisjoint("),),
         (f"{DATABASE}::test_an_answer_that_a_living_worker_holds_is_not_asked_for_again[sqlite]",),
     ),
     Mutant(
         "one refused row ends the replay",
-        "worker/upkeep.py",
+        "worker/upkeep/upkeep.py",
         (("                self._store.ping()\n", "                raise\n"),),
         (f"{DATABASE}::test_a_refused_row_does_not_hold_up_the_journals_of_the_dead[sqlite]",),
     ),
     Mutant(
         "nothing ends the attempts of the dead",
-        "worker/upkeep.py",
+        "worker/upkeep/upkeep.py",
         (("        stale = self._store.stale_attempts(BATCH)\n", "        stale = self._store.stale_attempts(0)\n"),),
         (f"{KILL_POINTS}[sqlite-post_claim-strict]",),
     ),

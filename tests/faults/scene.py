@@ -22,9 +22,10 @@ from tests.faults.oracle import Evidence, judge
 from tests.faults.tape import Note, read_tape, received_pair
 from tests.faults.workers import Nursery, Worker
 from tests.support.world import World
+from worker.journal import Journal
 from worker.sandbox.process import RunningSandbox
 from worker.store import GrantView, NewConsent
-from worker.vault import Journal, Keyring, PairPlace, SealedPair, Sealer, Token
+from worker.vault import Keyring, PairPlace, SealedPair, Sealer, Token
 
 CANARY: Final = "KANARIENVOGEL"
 APP_SECRET: Final = "sandbox-secret"

@@ -10,6 +10,7 @@ import pytest
 from tests.faults.aging import milliseconds, run_sql
 from tests.faults.scene import Scene
 from worker.store import GrantStatus, GrantView
+from worker.tokens import token_reader
 
 SERVE = {"do": "serve", "threads": 2}
 YEAR = 366 * 86_400
@@ -91,7 +92,7 @@ def test_a_restored_backup_of_yesterday_marks_nobody_and_serves_what_lives(scene
     assert {scene.look(grant).status for grant in grants} <= {GrantStatus.ACTIVE, GrantStatus.SUSPECT}
     assert kinds_of_notices(scene) == [APP_STOPPED]
     for grant in grants:
-        assert scene.world.services.tokens.access_token(grant.creator_id, min_validity=60)
+        assert token_reader(scene.world.services).access_token(grant.creator_id, min_validity=60)
 
 
 def test_a_restored_backup_with_its_journals_is_brought_up_to_date(scene: Scene) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scene import Scene
+from worker.journal.segment import FRAME_BYTES, HEADER_BYTES
 from worker.store import GrantStatus
-from worker.vault.journal_segment import FRAME_BYTES, HEADER_BYTES
+from worker.tokens import token_reader
 
 SQLITE = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 MEGABYTE = 2**20
@@ -103,7 +104,7 @@ def test_a_dead_hosts_journal_that_comes_back_late_revives_its_grants(scene: Sce
 
     assert scene.kinds(scene.refresh(grant)) == ["failed"]
     assert scene.look(grant).status is GrantStatus.SUSPECT
-    assert scene.world.services.tokens.access_token(grant.creator_id, min_validity=60)
+    assert token_reader(scene.world.services).access_token(grant.creator_id, min_validity=60)
     assert scene.store.undelivered_notices() == []
 
     scene.worker({"do": "replay"}, JOURNAL_DIR=str(tmp_path / "dead-host")).ended()

@@ -11,7 +11,7 @@ from tests.faults.aging import run_sql
 from tests.faults.scene import Scene
 from worker.celery import app
 from worker.policy.pacing import Message
-from worker.scan import Scanner
+from worker.refresh.scan import Scanner
 from worker.services import build_services
 from worker.settings import load_settings
 from worker.store import GrantStatus

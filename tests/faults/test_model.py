@@ -15,15 +15,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.faults.aging import end_leases, milliseconds, run_sql
 from tests.faults.model import LIFE_SECONDS, TikTok, Worker
+from worker.consent.exchanges import Exchanges
 from worker.errors import AskCreatorError, InDoubtError, TikTokError
-from worker.exchanges import Exchanges
+from worker.journal import Journal, JournalEntry
 from worker.policy.verdicts import Action, Standing, judge
-from worker.settlement import Attempt, Settlement
+from worker.refresh.settlement import Attempt, Settlement
 from worker.store import AttemptOutcome, Claim, GrantStatus, NewConsent, Store, open_store
 from worker.telemetry import silent
 from worker.tiktok import read_token_answer
-from worker.upkeep import Upkeep
-from worker.vault import Journal, JournalEntry, Keyring, PairPlace, SealedPair, Sealer, Token
+from worker.upkeep.upkeep import Upkeep
+from worker.vault import Keyring, PairPlace, SealedPair, Sealer, Token
 
 CREATORS = ("ada", "bob")
 SOMEBODY = st.sampled_from(("ada", "ada", "ada", "bob"))
@@ -66,7 +67,7 @@ class Daemon(RuleBasedStateMachine):
 
     def waiting(self) -> set[tuple[int | None, int | None, int | None]]:
         """Return the attempts whose answers wait in any journal."""
-        from worker.vault.journal_peek import waiting_attempts  # noqa: PLC0415 - looks where no worker may look
+        from worker.journal.peek import waiting_attempts  # noqa: PLC0415 - looks where no worker may look
 
         return set(waiting_attempts(self.workers[0].journal._folder, self.sealer))
 

@@ -25,7 +25,7 @@ def test_a_bug_fits_the_code_as_it_is(mutant: Mutant) -> None:
 def test_a_bug_that_does_not_fit_is_told() -> None:
     """Code that has changed under a bug is no proof of anything."""
     with pytest.raises(ValueError, match="stands 0 times"):
-        planted(Mutant("odd", "worker/refresh.py", (("not there", ""),), ()), "text")
+        planted(Mutant("odd", "worker/refresh/refresher.py", (("not there", ""),), ()), "text")
 
 
 def test_there_are_at_least_twelve() -> None:

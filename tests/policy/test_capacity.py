@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.policy.capacity import DAY, Crowd, Load, fits, most_creators, plan, trades
-from worker.policy.outage import after_outage
+from worker.planning.capacity import DAY, Crowd, Load, fits, most_creators, plan, trades
+from worker.planning.outage import after_outage
 from worker.policy.quota import TIERS, usable_rate
 
 HOUR = 3600.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worker.policy.capacity import DAY, Crowd, Load, fits, trades
+from worker.planning.capacity import DAY, Crowd, Load, fits, trades
 from worker.policy.quota import usable_rate
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "capacity.md"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.policy.forecast import Due, forecast
+from worker.planning.forecast import Due, forecast
 
 HOUR = 3600.0
 

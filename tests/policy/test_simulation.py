@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from worker.policy.capacity import DAY
-from worker.policy.scenarios import HOUR, SCENARIOS, Change, Scenario
-from worker.policy.simulation import simulate
-from worker.policy.summary import summarize
+from worker.planning.capacity import DAY
+from worker.planning.scenarios import HOUR, SCENARIOS, Change, Scenario
+from worker.planning.simulation import simulate
+from worker.planning.summary import summarize
 
 
 def scaled(name: str, creators: int, **changes: object) -> Scenario:

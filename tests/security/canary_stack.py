@@ -16,11 +16,12 @@ import redis
 from tests.security.canary_places import Events, Monitor, Place, database, files, processes, redis_files
 from tests.security.canary_secrets import Secrets
 from tests.support.daemon import PROJECT, Daemon, daemon_settings
+from worker.journal import Journal
 from worker.sandbox.children import Child
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.store import open_store
-from worker.vault import Journal, PairPlace, Sealer
+from worker.vault import PairPlace, Sealer
 
 LIFE_SECONDS: Final = 15
 DEADLINE_SECONDS: Final = 1.5

@@ -10,10 +10,11 @@ from typing import Final
 
 from tests.support.world import World
 from worker.errors import NotFoundError, SealError, StoreUnavailableError
-from worker.presence import Presence
 from worker.services import Services
 from worker.store import GrantView
 from worker.telemetry import Fact
+from worker.tokens import token_reader
+from worker.upkeep.presence import Presence
 from worker.vault.keyring_text import KeyringText
 
 LOOK_SECONDS: Final = 0.05
@@ -67,7 +68,7 @@ class Worker:
     def read(self, creator_id: str) -> None:
         """Open the access token of a creator, and count it."""
         try:
-            self.services.tokens.access_token(creator_id)
+            token_reader(self.services).access_token(creator_id)
         except SealError as error:
             self.failed_opens.append(f"{creator_id}: {error}")
         except NotFoundError as error:

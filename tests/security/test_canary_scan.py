@@ -27,9 +27,10 @@ from tests.security.canary_faults import of_the_app, ordinary
 from tests.security.canary_pages import Browser, PlainClient, browser_program
 from tests.security.canary_places import Events, Monitor, Place, database, files, postgres_dump, processes, redis_files
 from tests.security.canary_secrets import Secrets
+from worker.journal import Journal
 from worker.sandbox.fault_kinds import MAKERS
 from worker.sandbox.faults import FaultBook
-from worker.vault import Journal, Keyring, Sealer
+from worker.vault import Keyring, Sealer
 
 SECRET = "Planted" + secrets.token_hex(8)
 CANARY = Canary("the planted secret", SECRET.encode())

@@ -12,11 +12,11 @@ import pytest
 from tests.security.rotation_fleet import Fleet, presence_of
 from tests.support.daemon import daemon_settings
 from tests.support.world import World
-from worker.rekey import RekeyReport
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.sandbox.verdict import REFRESH_CALL, judge
 from worker.store import GrantView
+from worker.upkeep.rekey import RekeyReport
 from worker.vault import Keyring
 from worker.vault.keyring_text import KeyringText
 

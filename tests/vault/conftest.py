@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from worker.vault import Journal, JournalEntry, Sealer
+from worker.journal import Journal, JournalEntry
+from worker.vault import Sealer
 
 NOW = datetime(2026, 11, 23, 4, 5, 6, 789, tzinfo=UTC)
 

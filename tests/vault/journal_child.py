@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from worker.errors import JournalError
-from worker.vault import Journal, JournalEntry, Keyring, Sealer
+from worker.journal import Journal, JournalEntry
+from worker.vault import Keyring, Sealer
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 

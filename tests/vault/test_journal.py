@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker.errors import JournalError
-from worker.vault import Journal, JournalEntry, Keyring, RecordId, Sealer
+from worker.journal import Journal, JournalEntry, RecordId
+from worker.vault import Keyring, Sealer
 
 if TYPE_CHECKING:
     from tests.vault.conftest import NewEntry, NewJournal
@@ -229,7 +230,7 @@ def test_threads_that_append_at_once_lose_nothing(new_journal: NewJournal, new_e
 
 def test_threads_share_one_sync(new_journal: NewJournal, new_entry: NewEntry, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written while a sync ran goes to disk with the next one, together."""
-    import worker.vault.journal_file as module  # noqa: PLC0415 - the system call under it is counted
+    import worker.journal.file as module  # noqa: PLC0415 - the system call under it is counted
 
     syncs, gate, entered = [0], threading.Event(), threading.Event()
     real = module._sync_data
@@ -262,7 +263,7 @@ def test_a_failed_sync_moves_the_answer_to_a_new_file(
     new_journal: NewJournal, new_entry: NewEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that fails once costs a file, not the answer; a failed file is trusted no more."""
-    import worker.vault.journal_file as module  # noqa: PLC0415 - the system call under it fails
+    import worker.journal.file as module  # noqa: PLC0415 - the system call under it fails
 
     real, faults = module._sync_data, [OSError(5, "Input/output error")]
 
@@ -284,7 +285,7 @@ def test_an_answer_that_no_disk_takes_is_an_error(
     new_journal: NewJournal, new_entry: NewEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where both tries fail, the caller learns it in one sentence and goes to the database."""
-    import worker.vault.journal_file as module  # noqa: PLC0415 - the system call under it fails
+    import worker.journal.file as module  # noqa: PLC0415 - the system call under it fails
 
     def failing(descriptor: int) -> None:
         raise OSError(5, "Input/output error")
@@ -379,7 +380,7 @@ def test_a_removed_file_is_noticed_and_followed(
 
 def test_memory_is_warned_about(new_journal: NewJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal in memory works and says that it does not outlive the machine; what was set aside is told too."""
-    import worker.vault.journal_folder as module  # noqa: PLC0415 - the system's list of mounts is replaced
+    import worker.journal.folder as module  # noqa: PLC0415 - the system's list of mounts is replaced
 
     mounts = tmp_path / "mounts"
     monkeypatch.setattr(module, "MOUNTS", mounts)

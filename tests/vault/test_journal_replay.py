@@ -16,17 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from worker.errors import JournalError
-from worker.vault import Journal, Keyring, Sealer
-from worker.vault.journal_segment import (
-    FRAME_BYTES,
-    HEADER_BYTES,
-    Damage,
-    Frame,
-    frame_of,
-    place_of,
-    scan,
-    segment_id_of,
-)
+from worker.journal import Journal
+from worker.journal.segment import FRAME_BYTES, HEADER_BYTES, Damage, Frame, frame_of, place_of, scan, segment_id_of
+from worker.vault import Keyring, Sealer
 
 if TYPE_CHECKING:
     from tests.vault.conftest import NewEntry, NewJournal
@@ -159,7 +151,7 @@ def test_a_file_that_was_replayed_meanwhile_is_not_replayed_again(
     dead_segment: Leave, new_journal: NewJournal, folder: Path
 ) -> None:
     """A process that opened the file before it was unlinked and locks it after finds it gone."""
-    from worker.vault.journal_lock import lock  # noqa: PLC0415 - the race is played by hand
+    from worker.journal.lock import lock  # noqa: PLC0415 - the race is played by hand
 
     path = dead_segment(1)
     descriptor = os.open(path, os.O_RDWR)

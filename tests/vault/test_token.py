@@ -238,8 +238,8 @@ def test_few_places_ask_for_the_text() -> None:
         "worker/tiktok/transport.py",  # to send it in a header
         "worker/tiktok/wording.py",  # to find echoes of it
         "worker/foundation.py",  # the keyring, to read it
-        "worker/notify.py",  # the key of a signature
-        "worker/tokens.py",  # what a neighbour asked for
+        "worker/notices/delivery.py",  # the key of a signature
+        "worker/tokens/__init__.py",  # what a neighbour asked for
         "worker/cli/grants.py",  # what an operator asked for
         "worker/cli/demo_verdict.py",  # to compare the demo's pairs with the sandbox's ledger
     }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from worker.commits import PatientCommits
 from worker.errors import StoreUnavailableError
+from worker.refresh.commits import PatientCommits
 
 
 class Database:

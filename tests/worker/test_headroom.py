@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 from structlog.testing import capture_logs
 
-from worker.headroom import LOOK_SECONDS, Headroom
+from worker.planning.headroom import LOOK_SECONDS, Headroom
 from worker.store import NewConsent, Store, open_store
 from worker.telemetry import serve_metrics
 from worker.vault import SealedPair

@@ -9,11 +9,12 @@ import pytest
 
 from tests.support.world import World
 from worker.errors import NotReadyError
-from worker.preflight import SENTINEL, SENTINEL_PLACE, Preflight
-from worker.rekey import Rekeyer
+from worker.journal import Journal, JournalEntry
 from worker.services import Services
 from worker.telemetry import silent
-from worker.vault import Journal, JournalEntry, Keyring, Sealer
+from worker.upkeep.preflight import SENTINEL, SENTINEL_PLACE, Preflight
+from worker.upkeep.rekey import Rekeyer
+from worker.vault import Keyring, Sealer
 
 NewWorld = Callable[..., World]
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from tests.support.world import World
-from worker.leases import LeaseKeeper
+from worker.refresh.leases import LeaseKeeper
 from worker.store import Claim
 from worker.telemetry import Fact
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from worker.imports import Importer, ImportReport
+from worker.consent.importer import Importer, ImportReport
 from worker.policy.renewal import next_refresh
 from worker.store import Store
 from worker.vault import Sealer

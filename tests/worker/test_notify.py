@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from worker.notify import Notifier
+from worker.notices.delivery import Notifier
 from worker.store import Store
 from worker.telemetry import Fact, silent
 from worker.vault import Token

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.world import World
 from worker.store import AttemptOutcome, GrantStatus
+from worker.tokens import token_reader
 
 NewWorld = Callable[..., World]
 
@@ -83,7 +84,7 @@ def test_a_lost_answer_under_strict_rotation_keeps_the_old_access_token_in_servi
 
     after = world.look(grant)
     assert after.status is GrantStatus.SUSPECT
-    assert world.services.tokens.access_token(grant.creator_id, min_validity=60)
+    assert token_reader(world.services).access_token(grant.creator_id, min_validity=60)
     assert world.services.store.attempts(grant.grant_id)[0].outcome is AttemptOutcome.IN_DOUBT
     assert world.services.store.undelivered_notices() == []
     assert len(world.refreshes(grant)) == 2

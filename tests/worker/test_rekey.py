@@ -10,11 +10,13 @@ import pytest
 
 from tests.support.world import World
 from worker.errors import NotReadyError, UsageError
-from worker.presence import Presence
-from worker.rekey import RekeyReport
+from worker.journal import JournalEntry
 from worker.services import Services
 from worker.telemetry import silent
-from worker.vault import JournalEntry, Keyring
+from worker.tokens import token_reader
+from worker.upkeep.presence import Presence
+from worker.upkeep.rekey import RekeyReport
+from worker.vault import Keyring
 
 NewWorld = Callable[..., World]
 
@@ -56,7 +58,7 @@ def test_a_process_does_not_seal_with_a_key_that_another_lacks(new_world: NewWor
 
     assert new.refresher.refresh(grant.grant_id).kind == "refreshed"
     assert (new.sealer.sealing_key_id, keys_of_pairs(world)) == (1, {1: 2})
-    assert old.tokens.access_token(grant.creator_id)
+    assert token_reader(old).access_token(grant.creator_id)
 
     old.preflight.goodbye()
     new.preflight.hello()
@@ -125,7 +127,7 @@ def test_every_pair_is_sealed_anew_and_opens(new_world: NewWorld, keyring: Keyri
 
     assert (first.resealed, first.passed_over, first.unreadable, again.resealed) == (5, 0, 0, 0)
     assert keys_of_pairs(world) == {2: 6}
-    assert all(services.tokens.access_token(grant.creator_id) for grant in grants)
+    assert all(token_reader(services).access_token(grant.creator_id) for grant in grants)
 
 
 def test_an_interrupted_rotation_goes_on_where_it_stopped(new_world: NewWorld, keyring: Keyring) -> None:
@@ -179,7 +181,7 @@ def test_pairs_that_do_not_open_are_left_and_named(new_world: NewWorld, keyring:
 
     assert (report.resealed, report.unreadable, report.unreadable_grants) == (1, 1, [bad.grant_id])
     assert keys_of_pairs(world) == {1: 1, 2: 1}
-    assert services.tokens.access_token(good.creator_id)
+    assert token_reader(services).access_token(good.creator_id)
     with pytest.raises(NotReadyError, match="1 stored pairs are sealed with key 1"):
         services.rekeyer.retire(1)
 

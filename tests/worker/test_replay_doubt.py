@@ -11,11 +11,12 @@ import pytest
 
 from tests.support.world import World
 from worker.errors import JournalError, NotFoundError
-from worker.refresh import Refresher
+from worker.journal import Journal, JournalEntry
+from worker.refresh.refresher import Refresher
 from worker.services import Services
 from worker.store import AttemptOutcome, Claim, GrantView
 from worker.tiktok import REFRESH_CALL
-from worker.vault import Journal, JournalEntry, PairPlace
+from worker.vault import PairPlace
 
 NewWorld = Callable[..., World]
 CUT = b'{"code":0,"data":{"access_tok'

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from worker.errors import ConfigurationError
-from worker.silence import REFUSED, last_words, refuse_debug_switches
+from worker.hardening import REFUSED, last_words, refuse_debug_switches
 from worker.vault.redaction import LINES_LIMIT
 
 PROJECT = Path(__file__).resolve().parents[2]
 MEMORY = """
 import os, resource
-from worker.silence import keep_memory_private
+from worker.hardening import keep_memory_private
 keep_memory_private()
 print(*resource.getrlimit(resource.RLIMIT_CORE))
 import ctypes, subprocess, sys
@@ -31,7 +31,7 @@ os.abort()
 """
 CRASH = """
 import sys, threading
-from worker.silence import install_last_words
+from worker.hardening import install_last_words
 if sys.argv[1] == "logged":
     from worker.telemetry import configure_logging
     configure_logging(log_format="json", level="INFO")
@@ -54,7 +54,7 @@ deep("CAN" + "ARYmain1234")
 """
 STACKS = """
 import threading, time
-from worker.silence import dump_stacks_on_signal
+from worker.hardening import dump_stacks_on_signal
 dump_stacks_on_signal()
 def waiting_here(token):
     print("ready", flush=True)
@@ -95,7 +95,7 @@ def test_uncaught_exceptions_are_told_without_values(where: str) -> None:
 
 def test_hooks_that_somebody_set_stay() -> None:
     """An error reporter that the operator chose goes on getting what it asked for."""
-    script = "import sys; from worker.silence import install_last_words; mine = sys.excepthook = lambda *_: None;"
+    script = "import sys; from worker.hardening import install_last_words; mine = sys.excepthook = lambda *_: None;"
 
     assert python(f"{script} install_last_words(); sys.exit(sys.excepthook is not mine)").returncode == 0
 
@@ -146,7 +146,7 @@ def test_debug_switches_of_the_process_are_refused(monkeypatch: pytest.MonkeyPat
 
 def test_interpreter_flags_are_refused() -> None:
     """`-X dev` and `-i` are switches as well."""
-    script = "from worker.silence import refuse_debug_switches; refuse_debug_switches({})"
+    script = "from worker.hardening import refuse_debug_switches; refuse_debug_switches({})"
     ended = subprocess.run(
         [sys.executable, "-X", "dev", "-i", "-c", script],
         cwd=PROJECT, capture_output=True, text=True, input="exit(3)\n", timeout=60, check=False,

@@ -13,8 +13,8 @@ from worker.cli.capacity_simulate import simulate
 from worker.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
-    from worker.policy.capacity import Crowd
-    from worker.policy.forecast import Due
+    from worker.planning.capacity import Crowd
+    from worker.planning.forecast import Due
     from worker.settings import Settings
 
 DAY: Final = 86_400.0
@@ -100,7 +100,7 @@ def _settings(*, needed: bool) -> Settings | None:
 
 def _fleet(creators: int | None, lifetime: float | None) -> tuple[tuple[Crowd, ...], list[Due] | None]:
     """Return the fleet that was asked about, or the one in the database and when it is due."""
-    from worker.policy.capacity import Crowd  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.planning.capacity import Crowd  # noqa: PLC0415 - Celery loads this module on every start
 
     if creators is not None:
         return (Crowd(creators, lifetime or DAY),), None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from worker.cli.checks import Finding, State
-from worker.headroom import crowds_of, stored_dues
-from worker.policy.capacity import WANTED_HEADROOM, Crowd
+from worker.planning.capacity import WANTED_HEADROOM, Crowd
+from worker.planning.headroom import crowds_of, stored_dues
 
 if TYPE_CHECKING:
-    from worker.policy.forecast import Due
+    from worker.planning.forecast import Due
     from worker.services import Services
 
 

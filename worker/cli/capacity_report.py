@@ -10,8 +10,9 @@ from typing import Any, Final
 import click
 
 from worker.cli import output
-from worker.policy import capacity, outage, quota
-from worker.policy.forecast import Ahead, Due, forecast
+from worker.planning import capacity, outage
+from worker.planning.forecast import Ahead, Due, forecast
+from worker.policy import quota
 
 HOUR: Final = 3600
 HOURS_AHEAD: Final = 24

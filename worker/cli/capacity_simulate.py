@@ -14,8 +14,8 @@ from worker.cli import output
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
-    from worker.policy.scenarios import Scenario
-    from worker.policy.summary import Summary
+    from worker.planning.scenarios import Scenario
+    from worker.planning.summary import Summary
 
 NAMES: Final = ("mass-import", "outage-12h", "lifetimes-cut", "quota-halved", "one-year-cliff")
 
@@ -50,9 +50,9 @@ def simulate(
     Nothing is read or sent. The quota is that of TikTok's highest level where none is given. A year of a million
     creators takes some minutes.
     """  # noqa: D301 - \b is click's sign for lines that are kept as they are
-    from worker.policy.scenarios import SCENARIOS  # noqa: PLC0415 - Celery loads this module on every start
-    from worker.policy.simulation import simulate as run  # noqa: PLC0415 - as above
-    from worker.policy.summary import summarize  # noqa: PLC0415 - as above
+    from worker.planning.scenarios import SCENARIOS  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.planning.simulation import simulate as run  # noqa: PLC0415 - as above
+    from worker.planning.summary import summarize  # noqa: PLC0415 - as above
 
     if plot is not None:
         from worker.cli import pictures  # noqa: PLC0415 - as above

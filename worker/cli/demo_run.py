@@ -15,8 +15,8 @@ from worker.cli.board import Board
 from worker.cli.demo_plan import COMFORTABLE_RATE, DemoPlan
 from worker.cli.demo_verdict import DemoVerdict, reach_verdict, stored_refresh_tokens
 from worker.cli.demo_watch import Watch
+from worker.consent.importer import Importer, ImportReport
 from worker.errors import NotReadyError
-from worker.imports import Importer, ImportReport
 from worker.sandbox.children import Child
 from worker.sandbox.stack import Stack, StackError
 from worker.services import Services, build_services

@@ -15,7 +15,7 @@ import click
 from worker.cli import output
 
 if TYPE_CHECKING:
-    from worker.imports import BadLine, ImportReport
+    from worker.consent.importer import BadLine, ImportReport
 
 REFRESH_TASK: Final = "tasks.refresh.refresh_grants"
 PULL_TASK: Final = "tasks.pull.pull_account"
@@ -46,7 +46,10 @@ def import_file(file: BinaryIO, *, form: Any, replace: bool, dry_run: bool, as_j
     have brought a newer pair is under way or in doubt.
     Exit status 1 tells that at least one line was not imported.
     """
-    from worker.imports import Importer, ImportReport  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.consent.importer import (  # noqa: PLC0415 - Celery loads this module on every start
+        Importer,
+        ImportReport,
+    )
 
     report, bad = ImportReport(), _BadLines(as_json=as_json)
     with output.services(changes_pairs=not dry_run) as services, _progress(file, quiet=as_json) as progress:

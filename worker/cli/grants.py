@@ -11,6 +11,7 @@ import click
 
 from worker.cli import output
 from worker.cli.grant_actions import import_file, pull, refresh, revoke
+from worker.tokens import token_reader
 
 if TYPE_CHECKING:
     from worker.store import GrantView
@@ -147,7 +148,7 @@ def explain(creator: str, *, as_json: bool) -> None:
 def token(creator: str, *, min_validity: float, as_json: bool) -> None:
     """Print a valid access token and nothing else; exit 1 where none is valid for so long."""
     with output.services() as services:
-        found = services.tokens.access_token(creator, min_validity=min_validity)
+        found = token_reader(services).access_token(creator, min_validity=min_validity)
     if as_json:
         output.print_json({"creator_id": creator, "access_token": found.reveal()})
     else:

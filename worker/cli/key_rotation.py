@@ -14,7 +14,7 @@ import click
 from worker.cli import output
 
 if TYPE_CHECKING:
-    from worker.rekey import RekeyReport
+    from worker.upkeep.rekey import RekeyReport
 
 
 @click.command(cls=output.Command)
@@ -27,7 +27,7 @@ def rotate(*, then_retire: bool, as_json: bool) -> None:
     still sealed with another key, or where a key could not be retired.
     """
     from worker.errors import NotReadyError  # noqa: PLC0415 - Celery loads this module on every start
-    from worker.rekey import RekeyReport  # noqa: PLC0415 - as above
+    from worker.upkeep.rekey import RekeyReport  # noqa: PLC0415 - as above
 
     kept: list[str] = []
     with output.services(changes_pairs=True) as services:

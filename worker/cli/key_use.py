@@ -99,7 +99,7 @@ def _state(services: Services, key_id: int) -> Literal["active", "older", "missi
 
 def _try(services: Services, key_id: int, sample: StoredPair | None, sentinel: bytes | None) -> tuple[bool | None, str]:
     """Open what there is of this key; return whether it opens and, where not, why."""
-    from worker.preflight import SENTINEL_PLACE  # noqa: PLC0415 - Celery loads the commands on every start
+    from worker.upkeep.preflight import SENTINEL_PLACE  # noqa: PLC0415 - Celery loads the commands on every start
     from worker.vault import PairPlace  # noqa: PLC0415 - as above
 
     if key_id not in services.keyring.keys:

@@ -127,12 +127,12 @@ def services(*, changes_pairs: bool = False) -> Iterator[Services]:
         ConfigurationError: as for `settings`.
         NotReadyError, JournalError: what a command that changes pairs stands on is not as needed.
     """
-    from worker.services import build_services  # noqa: PLC0415 - Celery loads this module on every start
-    from worker.silence import (  # noqa: PLC0415 - as above
+    from worker.hardening import (  # noqa: PLC0415 - as above
         install_last_words,
         keep_memory_private,
         refuse_debug_switches,
     )
+    from worker.services import build_services  # noqa: PLC0415 - Celery loads this module on every start
     from worker.telemetry import configure_logging  # noqa: PLC0415 - as above
 
     read = settings()

@@ -11,8 +11,8 @@ from worker.errors import UsageError
 
 if TYPE_CHECKING:
     from worker.cli.capacity_report import Report
-    from worker.policy.course import Course
-    from worker.policy.scenarios import Scenario
+    from worker.planning.course import Course
+    from worker.planning.scenarios import Scenario
 
 KINDS: Final = (".png", ".svg", ".pdf")
 POINTS: Final = 720

@@ -8,18 +8,19 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Final
 
-from worker.brake import Brake
-from worker.calling import elapsed_clock
-from worker.commits import PatientCommits
-from worker.endings import Endings, Refreshed
 from worker.errors import EvertokenError, JournalError, NotSentError, SealError, StoreUnavailableError
-from worker.ladder import Climb, Ladder
-from worker.leases import LeaseKeeper
+from worker.journal import Journal
 from worker.limiter import Limiter
+from worker.refresh.attempt import Climb, Ladder
+from worker.refresh.brake import Brake
+from worker.refresh.call import elapsed_clock
+from worker.refresh.commits import PatientCommits
+from worker.refresh.ending import Endings, Refreshed
+from worker.refresh.leases import LeaseKeeper
 from worker.store import Claim, Store
 from worker.telemetry import Fact, FactValue, Hook
 from worker.tiktok import REFRESH_CALL
-from worker.vault import Journal, PairPlace, Sealer, Token
+from worker.vault import PairPlace, Sealer, Token
 
 LANE: Final = "refresh"
 MOST_TOKENS: Final = 4

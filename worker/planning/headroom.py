@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from worker.errors import StoreUnavailableError
+from worker.planning.capacity import Crowd, Load, Plan, plan
+from worker.planning.forecast import Due
 from worker.policy import quota
-from worker.policy.capacity import Crowd, Load, Plan, plan
-from worker.policy.forecast import Due
 from worker.store import Store
 
 LOOK_SECONDS: Final = 300.0

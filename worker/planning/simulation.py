@@ -15,11 +15,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from worker.errors import AskCreatorError, BackOffError, TikTokError
+from worker.planning.course import Course
+from worker.planning.scenarios import Change, Scenario
+from worker.planning.simulation_fleet import STEP, Fleet, Party, Waiting, steps_of
+from worker.planning.simulation_trouble import Trouble
 from worker.policy import quota, renewal
-from worker.policy.course import Course
-from worker.policy.scenarios import Change, Scenario
-from worker.policy.simulation_fleet import STEP, Fleet, Party, Waiting, steps_of
-from worker.policy.simulation_trouble import Trouble
 
 FAILING_SHARE: Final = 0.1
 """Part of a step's permits for grants that failed before, while healthy ones wait, as in the scan."""

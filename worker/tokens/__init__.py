@@ -8,9 +8,10 @@ It reads the database alone, so it works while TikTok, Redis and the workers are
 
 from __future__ import annotations
 
-from worker.services import shared_services
+from worker.services import Services, shared_services
+from worker.tokens.reader import TokenReader
 
-__all__ = ["access_token"]
+__all__ = ["access_token", "token_reader"]
 
 
 def access_token(creator_id: str, *, min_validity: float = 0) -> str:
@@ -26,4 +27,9 @@ def access_token(creator_id: str, *, min_validity: float = 0) -> str:
         SealError: the stored bytes do not open with this keyring.
         StoreUnavailableError: the database does not answer.
     """
-    return shared_services().tokens.access_token(creator_id, min_validity=min_validity).reveal()
+    return token_reader(shared_services()).access_token(creator_id, min_validity=min_validity).reveal()
+
+
+def token_reader(services: Services) -> TokenReader:
+    """Return the reader of access tokens that stands on the services of a process."""
+    return TokenReader(store=services.store, sealer=services.sealer)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from worker.errors import JournalError, SealError
-from worker.vault.journal_file import SegmentFile
-from worker.vault.journal_folder import JournalFolder, fail
-from worker.vault.journal_lock import lock_existing, read_whole
-from worker.vault.journal_segment import (
+from worker.journal.file import SegmentFile
+from worker.journal.folder import JournalFolder, fail
+from worker.journal.lock import lock_existing, read_whole
+from worker.journal.segment import (
     HEADER_BYTES,
     UNFINISHED_SUFFIX,
     Damage,

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from worker.calling import elapsed_clock
 from worker.errors import StoreUnavailableError
+from worker.refresh.call import elapsed_clock
 from worker.store import Claim, Store
 from worker.telemetry import Fact, Hook
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from worker.policy.capacity import Crowd, Load
+from worker.planning.capacity import Crowd, Load
 from worker.policy.renewal import STRETCH
 
 HALVINGS: Final = 80

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from worker.errors import JournalError
-from worker.vault.journal_entry import RecordId
-from worker.vault.journal_file import SegmentFile
-from worker.vault.journal_folder import JournalFolder, fail
-from worker.vault.journal_segment import FRAME_BYTES, HEADER_BYTES, SEGMENT_ID_BYTES, Header, place_of
+from worker.journal.entry import RecordId
+from worker.journal.file import SegmentFile
+from worker.journal.folder import JournalFolder, fail
+from worker.journal.segment import FRAME_BYTES, HEADER_BYTES, SEGMENT_ID_BYTES, Header, place_of
 from worker.vault.sealing import Sealer, key_id_of
 
 RESERVE_SHARE: Final = 4

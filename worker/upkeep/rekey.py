@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker.errors import NotReadyError, SealError, UsageError
+from worker.journal import Journal
 from worker.policy.sealing_key import LIVING_SECONDS
 from worker.store import Store, StoredPair, WorkerView
 from worker.telemetry import Fact, Hook
-from worker.vault import Journal, PairPlace, SealedPair, Sealer
+from worker.vault import PairPlace, SealedPair, Sealer
 
 BATCH: Final = 200
 """Pairs sealed anew in one transaction: few enough that no refresh waits long for their rows."""

@@ -7,9 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypedDict
 
-from worker.brake import Brake
-from worker.calling import Called
-from worker.commits import PatientCommits
 from worker.errors import (
     JournalError,
     NotReadyError,
@@ -19,14 +16,18 @@ from worker.errors import (
     TikTokError,
     WaitError,
 )
-from worker.ladder import Climb
+from worker.journal import Journal, RecordId
 from worker.limiter import Limiter
 from worker.policy import backoff
 from worker.policy.verdicts import SECOND_LOOK, Action, Standing, Verdict, judge
-from worker.settlement import Attempt, MisfitError, Settlement
+from worker.refresh.attempt import Climb
+from worker.refresh.brake import Brake
+from worker.refresh.call import Called
+from worker.refresh.commits import PatientCommits
+from worker.refresh.settlement import Attempt, MisfitError, Settlement
 from worker.store import AttemptOutcome, Claim, GrantStatus, Saved, Store
 from worker.telemetry import Fact, FactValue, Hook
-from worker.vault import Journal, RecordId, Token
+from worker.vault import Token
 
 Kind = Literal["refreshed", "superseded", "skipped", "denied", "braked", "not_ready", "failed", "left_over"]
 """`skipped`: nothing to do; `denied`: no permit now; `superseded`: somebody else's newer pair is current;

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Final
 
-from worker.import_fields import BadLineError, ImportedPair
-from worker.import_lines import Format, LineReader, numbered_lines
+from worker.consent.import_fields import BadLineError, ImportedPair
+from worker.consent.import_lines import Format, LineReader, numbered_lines
 from worker.policy.renewal import draw_jitter, first_refresh
 from worker.store import ConsentResult, NewConsent, Store
 from worker.vault import PairPlace, SealedPair, Sealer

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import BinaryIO, Final, Literal
 
+from worker.consent.import_fields import CREATOR, BadLineError, ImportedPair, read_pair
 from worker.errors import UsageError
-from worker.import_fields import CREATOR, BadLineError, ImportedPair, read_pair
 
 Format = Literal["jsonl", "csv"]
 LONGEST_LINE: Final = 65_536

@@ -9,15 +9,16 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from worker.consent import state as consent_state
+from worker.consent.exchanges import Exchanges
+from worker.consent.redirect import read_redirect
 from worker.errors import JournalError, NotReadyError, StoreUnavailableError, TikTokError, UsageError, WaitError
-from worker.exchanges import Exchanges
+from worker.journal import Journal, JournalEntry, RecordId
 from worker.limiter import Limiter
-from worker.policy import consent_state
-from worker.policy.redirect import read_redirect
 from worker.store import GrantView, Store
 from worker.telemetry import Fact, Hook, silent
 from worker.tiktok import EXCHANGE_CALL, REVOKE_CALL, RawAnswer, TikTok, bears_refresh_token
-from worker.vault import Journal, JournalEntry, Keyring, PairPlace, RecordId, Sealer, Token
+from worker.vault import Keyring, PairPlace, Sealer, Token
 
 LONGEST_WAIT_SECONDS: Final = 5.0
 """How long an exchange or a revocation waits for a permit of the quota."""

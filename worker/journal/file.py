@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from worker.vault.journal_folder import FILE_MODE, sync_folder
-from worker.vault.journal_lock import OPEN_FLAGS, lock
-from worker.vault.journal_segment import (
+from worker.journal.folder import FILE_MODE, sync_folder
+from worker.journal.lock import OPEN_FLAGS, lock
+from worker.journal.segment import (
     FLAG_OFFSET,
     FRAME_BYTES,
     HEADER_BYTES,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.errors import JournalError
-from worker.vault.journal_folder import fail
+from worker.journal.folder import fail
 
 OPEN_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

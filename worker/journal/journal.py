@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from worker.errors import JournalError, SealError
-from worker.vault.journal_dead import DeadSegments, aside_name, waiting_keys
-from worker.vault.journal_entry import JournalEntry, Orphan, RecordId
-from worker.vault.journal_file import SegmentFile
-from worker.vault.journal_folder import JournalFolder, fail
-from worker.vault.journal_peek import waiting_attempts
-from worker.vault.journal_segment import SUFFIX, place_of
-from worker.vault.journal_writer import JournalWriter, close_segment, release_in
+from worker.journal.dead import DeadSegments, aside_name, waiting_keys
+from worker.journal.entry import JournalEntry, Orphan, RecordId
+from worker.journal.file import SegmentFile
+from worker.journal.folder import JournalFolder, fail
+from worker.journal.peek import waiting_attempts
+from worker.journal.segment import SUFFIX, place_of
+from worker.journal.writer import JournalWriter, close_segment, release_in
 from worker.vault.sealing import Sealer
 
 __all__ = ["Journal", "JournalEntry", "Orphan", "RecordId"]

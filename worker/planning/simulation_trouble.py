@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from worker.errors import TikTokError
+from worker.planning.simulation_fleet import STEP, Waiting, moment, step_at
 from worker.policy import renewal
-from worker.policy.simulation_fleet import STEP, Waiting, moment, step_at
 from worker.policy.verdicts import (
     BRAKE_WINDOW,
     SECOND_LOOK,

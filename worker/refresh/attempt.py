@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Event
 
-from worker.calling import Called, LeaseTooShortError, RefreshCaller, elapsed_clock
 from worker.errors import AskCreatorError, InDoubtError, NotSentError, StoreUnavailableError
+from worker.refresh.call import Called, LeaseTooShortError, RefreshCaller, elapsed_clock
 from worker.store import Claim, Store
 from worker.vault import Token
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from worker.planning.capacity import Crowd, Load
+from worker.planning.course import Course
+from worker.planning.outage import after_outage
+from worker.planning.scenarios import Scenario
+from worker.planning.simulation_fleet import STEP
 from worker.policy import quota
-from worker.policy.capacity import Crowd, Load
-from worker.policy.course import Course
-from worker.policy.outage import after_outage
-from worker.policy.scenarios import Scenario
-from worker.policy.simulation_fleet import STEP
 
 PROBE_STEPS: Final = 1
 """Steps after an outage's end in which the probe finds out that it is over."""

@@ -17,11 +17,12 @@ from worker.errors import (
     TikTokError,
     WaitError,
 )
+from worker.journal import Journal, JournalEntry, RecordId
 from worker.policy.verdicts import WRONG_APP_CODES
 from worker.store import Claim
 from worker.telemetry import Fact, Hook
 from worker.tiktok import REFRESH_CALL, RawAnswer, TikTok, TokenAnswer, bears_refresh_token, salvage
-from worker.vault import Journal, JournalEntry, RecordId, Token
+from worker.vault import Token
 
 UNTRIED_SECONDS: Final = 5.0
 

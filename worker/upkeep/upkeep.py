@@ -7,13 +7,14 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
+from worker.consent.exchanges import Exchanges
 from worker.errors import InDoubtError, JournalError, NotFoundError, SealError, StoreUnavailableError, TikTokError
-from worker.exchanges import Exchanges
-from worker.settlement import Attempt, MisfitError, Settlement
+from worker.journal import Journal, JournalEntry, Orphan
+from worker.refresh.settlement import Attempt, MisfitError, Settlement
 from worker.store import AttemptOutcome, Store
 from worker.telemetry import Fact, Hook
 from worker.tiktok import RawAnswer, TokenAnswer, bears_refresh_token, read_token_answer, salvage
-from worker.vault import Journal, JournalEntry, Orphan, PairPlace, Sealer, Token
+from worker.vault import PairPlace, Sealer, Token
 
 WIPE_AFTER_SECONDS: Final = 2 * 86400
 KEEP_HISTORY_SECONDS: Final = 90 * 86400

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from worker.errors import JournalError, SealError
-from worker.vault.journal_entry import JournalEntry
-from worker.vault.journal_folder import JournalFolder, fail
-from worker.vault.journal_segment import HEADER_BYTES, SUFFIX, Frame, place_of, scan, segment_id_of
+from worker.journal.entry import JournalEntry
+from worker.journal.folder import JournalFolder, fail
+from worker.journal.segment import HEADER_BYTES, SUFFIX, Frame, place_of, scan, segment_id_of
 from worker.vault.sealing import Sealer
 
 

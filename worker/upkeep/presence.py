@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from worker.errors import EvertokenError, NotReadyError, StoreUnavailableError
-from worker.preflight import Preflight
 from worker.telemetry import Fact, Hook
+from worker.upkeep.preflight import Preflight
 
 HELLO_SECONDS: Final = 20.0
 """Much shorter than the time after which a silent process counts as gone."""

@@ -7,10 +7,11 @@ import socket
 from typing import Final
 
 from worker.errors import JournalError, NotReadyError, SealError
+from worker.journal import Journal
 from worker.policy.sealing_key import LIVING_SECONDS, choose_sealing_key
 from worker.store import Store
 from worker.telemetry import Fact, Hook
-from worker.vault import Journal, Sealer
+from worker.vault import Sealer
 
 SENTINEL: Final = b"evertoken sentinel"
 SENTINEL_PLACE: Final = b"sentinels"

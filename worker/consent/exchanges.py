@@ -6,8 +6,8 @@ import secrets
 from datetime import datetime
 from typing import Any, Final
 
+from worker.consent.state import ASK_AGAIN
 from worker.errors import GiveUpError, InDoubtError, NotFoundError, SealError, TikTokError
-from worker.policy.consent_state import ASK_AGAIN
 from worker.policy.renewal import draw_jitter, first_refresh, life_ends
 from worker.store import GrantStatus, GrantView, NewConsent, Store
 from worker.telemetry import Fact, Hook

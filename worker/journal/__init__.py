@@ -1,0 +1,6 @@
+"""The journal: sealed, synced local files that hold each received answer until the database has it."""
+
+from worker.journal.entry import JournalEntry, Orphan, RecordId
+from worker.journal.journal import Journal
+
+__all__ = ["Journal", "JournalEntry", "Orphan", "RecordId"]

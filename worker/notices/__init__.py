@@ -1,0 +1,1 @@
+"""Notices: what is said to people and systems, and how it is delivered."""

@@ -1,0 +1,1 @@
+"""Refreshing grants: from the permit to the stored pair."""
