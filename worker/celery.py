@@ -20,11 +20,11 @@ from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 
 import celeryconfig
-from worker.errors import ConfigurationError, EvertokenError
+from worker.errors import ConfigurationError, EvertokenError, StoreRefusedError, StoreUnavailableError
 from worker.hardening import dump_stacks_on_signal, install_last_words, keep_memory_private, refuse_debug_switches
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
-from worker.telemetry import Fact, configure_logging, log_fact, serve_metrics
+from worker.telemetry import Fact, configure_logging, count_fact, log_fact, serve_metrics
 
 WRONG_USE: Final = 2
 NOT_READY: Final = 1
@@ -41,9 +41,10 @@ class TaskCrashError(EvertokenError):
 
 
 class EvertokenTask(Task):  # type: ignore[misc]  # celery ships no types
-    """A task whose foreseen failures are one line in the log: the next scan finds its rows again.
+    """A task whose expected failures are one line in the log: the next scan finds its rows again.
 
-    What was not foreseen is told here, redacted, since the text of a foreign exception may hold anything.
+    Celery logs expected failures at INFO, among lines that are left out. So they are reported here; unexpected ones
+    too, redacted, since the text of a foreign exception may hold anything.
     """
 
     throws = (EvertokenError,)
@@ -51,16 +52,37 @@ class EvertokenTask(Task):  # type: ignore[misc]  # celery ships no types
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task."""
         try:
-            return self.run(*args, **kwargs)
-        except (EvertokenError, CeleryError):
+            result = self.run(*args, **kwargs)
+        except EvertokenError as error:
+            report_failure(self.name, error)
+            raise
+        except CeleryError:
             raise
         except Exception as error:
             logging.getLogger("evertoken").exception("task.crashed")
             crash = TaskCrashError(f"{self.name} ended in {type(error).__name__}; the worker's log tells more")
+        else:
+            _failing.pop(self.name, None)
+            return result
         raise crash
 
 
+def report_failure(task: str, error: EvertokenError) -> None:
+    """Log and count an expected failure of a task; the same one again is only counted until the task succeeds.
+
+    An outage of the database is left out: the store reports it, once for all tasks.
+    """
+    if isinstance(error, StoreUnavailableError) and not isinstance(error, StoreRefusedError):
+        return
+    fact = Fact("task.failed", {"task": task, "reason": str(error)}, level="warning")
+    count_fact(fact)
+    if _failing.get(task) != str(error):
+        log_fact(fact)
+    _failing[task] = str(error)
+
+
 _unwritten: Final[set[str]] = set()  # heartbeat files that could not be written the last time
+_failing: Final[dict[str, str]] = {}  # tasks whose last run failed, with the reason that was logged
 app = Celery("evertoken", task_cls=EvertokenTask)
 app.config_from_object(celeryconfig)
 
@@ -155,10 +177,15 @@ def begin_work(**_: Any) -> None:
     """Set this process up for work: journals of dead processes are replayed before anything is claimed."""
     try:
         services = shared_services()
+        services.report_outages()
         services.presence.begin()
         services.upkeep.replay()
         if services.settings.metrics_port is not None:
-            serve_metrics(services.settings.metrics_port, headroom=services.headroom.factor)
+            serve_metrics(
+                services.settings.metrics_port,
+                headroom=services.headroom.factor,
+                store_away=services.store.outages.seconds,
+            )
     except EvertokenError as error:
         refuse(error)
 

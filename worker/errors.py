@@ -5,9 +5,14 @@ Every text of this tree is safe to print: it holds no token, no secret, no code 
     EvertokenError
     ├── UsageError              the person asked for something that cannot be taken: exit 2
     ├── NotFoundError           what was asked for is not there: exit 1
+    │   ├── UnknownCreatorError     no grant of this creator was ever stored
+    │   ├── RevokedError            the grant was ended here, and its tokens are wiped
+    │   ├── ExpiredError            the access token has too little time left; a refresh brings another
+    │   └── ReauthNeededError       the access token has ended, and only the creator can bring another
     ├── ConfigurationError      a setting is missing or contradicts another: the process does not start
     ├── NotReadyError           database, Redis or keyring are not as needed: nothing is sent to TikTok
     │   └── StoreUnavailableError   the database did not answer or did not commit: try again, claim nothing new
+    │       └── StoreRefusedError       it answered, and refused the transaction or kept it waiting too long
     ├── SealError               sealed bytes do not open under this key and place
     ├── JournalError            the journal cannot be written or read
     └── TikTokError             a call to TikTok did not succeed
@@ -41,6 +46,22 @@ class NotFoundError(EvertokenError):
     """What was asked for is not there; commands exit 1."""
 
 
+class UnknownCreatorError(NotFoundError):
+    """No grant of this creator was ever stored here."""
+
+
+class RevokedError(NotFoundError):
+    """The grant was ended on our side and its tokens are wiped; only a new authorization brings it back."""
+
+
+class ExpiredError(NotFoundError):
+    """The access token has too little time left; the daemon is to bring another."""
+
+
+class ReauthNeededError(NotFoundError):
+    """The access token has ended and cannot be refreshed: the creator has to authorize again."""
+
+
 class ConfigurationError(EvertokenError):
     """A setting is missing, malformed or contradicts another; the process does not start."""
 
@@ -51,6 +72,10 @@ class NotReadyError(EvertokenError):
 
 class StoreUnavailableError(NotReadyError):
     """The database did not answer or did not commit; try again and claim nothing new meanwhile."""
+
+
+class StoreRefusedError(StoreUnavailableError):
+    """The database answered, and refused the transaction (no table, no right, an unfit value) or kept it waiting."""
 
 
 class SealError(EvertokenError):

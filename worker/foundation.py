@@ -108,6 +108,13 @@ class Foundation:
         """Keeps the leases of attempts that take long."""
         return LeaseKeeper(store=self.store, hook=self.hook, lease_seconds=self.settings.lease_seconds, stop=self.stop)
 
+    def report_outages(self) -> None:
+        """Report when the database goes away and when it is back: one fact each, however many statements fail."""
+        self.store.outages.watch(
+            on_away=lambda reason: self.hook(Fact("store.unavailable", {"reason": reason}, level="error")),
+            on_back=lambda seconds: self.hook(Fact("store.available", {"away_seconds": round(seconds, 1)})),
+        )
+
     def close(self) -> None:
         """Wake what waits and close what was opened; results that the database did not take stay in the journal."""
         self.stop.set()

@@ -19,8 +19,9 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from worker.errors import ConfigurationError, StoreUnavailableError
-from worker.store.faults import describe, is_transient
+from worker.errors import ConfigurationError, StoreRefusedError, StoreUnavailableError
+from worker.store.faults import describe, is_outage, is_transient
+from worker.store.outage import Outages
 
 MAX_TRIES: Final = 5
 RETRY_PAUSE_SECONDS: Final = 0.05
@@ -54,6 +55,7 @@ class Transactions:
         self._statement_seconds = statement_seconds
         self._engines: dict[int, Engine] = {}
         self._turns: dict[int, threading.Lock] = {}
+        self.outages = Outages()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._url.render_as_string(hide_password=True)}>"
@@ -87,22 +89,37 @@ class Transactions:
         """Run a function in one transaction; from the top again where the database gave up a lock.
 
         Raises:
-            StoreUnavailableError: the database did not answer, did not take a statement or did not commit.
+            StoreUnavailableError: the database did not answer or did not commit.
+            StoreRefusedError: it answered, and did not take a statement or kept the transaction waiting too long.
         """
-        give_up_at = time.monotonic() + self._statement_seconds
+        began = time.monotonic()
         for attempt in range(1, MAX_TRIES + 1):
-            result, fault = self._try(work, writes=writes)
+            result, fault = self._try(work, writes=writes, began=began)
             if fault is None:
+                self.outages.succeeded(writes=writes)
                 return cast("R", result)
-            text, again = describe(fault, self._url.password), is_transient(fault)
-            # Let go before anything is raised: the driver's error still knows the statement's values.
+            text, outage, again = describe(fault, self._url.password), is_outage(fault), is_transient(fault)
+            # Released before anything is raised: the driver's error still knows the statement's values.
             del fault
-            if not again or attempt == MAX_TRIES or time.monotonic() > give_up_at:
+            if not again or attempt == MAX_TRIES or time.monotonic() > began + self._statement_seconds:
                 break
             time.sleep(RETRY_PAUSE_SECONDS * attempt * (0.5 + random.random()))  # noqa: S311 - spreads, hides nothing
-        raise StoreUnavailableError(text)
+        if not outage:
+            raise StoreRefusedError(text)
+        raise self._away(text, writes=writes, began=began)
 
-    def _try(self, work: Callable[[Connection], R], *, writes: bool) -> tuple[R | None, SQLAlchemyError | None]:
+    def _away(self, text: str, *, writes: bool, began: float) -> StoreUnavailableError:
+        self.outages.failed(text, writes=writes, began=began)
+        return StoreUnavailableError(text)
+
+    def _try(self, work: Callable[[Connection], R], *, writes: bool, began: float) -> tuple[R | None, Exception | None]:
+        if self.is_missing:
+            raise self._away(
+                f"the database is not available: there is no file {self._url.database}; look at "
+                "EVERTOKEN_DATABASE_URL, or let `celery -A worker db upgrade` make it",
+                writes=writes,
+                began=began,
+            )
         try:
             with (
                 self._turn(writes=writes),
@@ -110,7 +127,7 @@ class Transactions:
                 connection.begin(),
             ):
                 return work(connection), None
-        except SQLAlchemyError as fault:
+        except (SQLAlchemyError, UnicodeEncodeError, OverflowError) as fault:
             return None, fault.with_traceback(None)
 
     @contextmanager
@@ -125,7 +142,7 @@ class Transactions:
             return
         turn = self._turns.setdefault(os.getpid(), threading.Lock())
         if not turn.acquire(timeout=self._statement_seconds):
-            raise StoreUnavailableError("the database is not available: other threads kept it busy")
+            raise StoreRefusedError("the database is busy: other threads of this process write to it")
         try:
             yield
         finally:
@@ -138,11 +155,6 @@ class Transactions:
 
     def _new_engine(self) -> Engine:
         sqlite = self.kind == "sqlite"
-        if self.is_missing:
-            raise StoreUnavailableError(
-                f"the database is not available: there is no file {self._url.database}; look at "
-                "EVERTOKEN_DATABASE_URL, or let `celery -A worker db upgrade` make it"
-            )
         engine = create_engine(
             self._url,
             hide_parameters=True,

@@ -21,6 +21,10 @@ HEADROOM: Final = Gauge(
     "evertoken_quota_headroom",
     "How many times the stored fleet's refreshes and pulls fit into the quota; NaN while that cannot be known.",
 )
+STORE_AWAY: Final = Gauge(
+    "evertoken_store_away_seconds",
+    "For how long the database has been away from this process; 0 while it answers and takes writes.",
+)
 
 
 def count_fact(fact: Fact) -> None:
@@ -31,14 +35,16 @@ def count_fact(fact: Fact) -> None:
         SECONDS.labels(call=call).observe(seconds)
 
 
-def serve_metrics(port: int, *, headroom: Callable[[], float]) -> None:
+def serve_metrics(port: int, *, headroom: Callable[[], float], store_away: Callable[[], float]) -> None:
     """Serve the metrics on all addresses of this host; a port that cannot be had is told, since tokens come first.
 
     Args:
         port: TCP port.
         headroom: asked for the quota's headroom whenever the metrics are.
+        store_away: asked likewise for the seconds of the outage of the database.
     """
     HEADROOM.set_function(headroom)
+    STORE_AWAY.set_function(store_away)
     try:
         start_http_server(port)
     except OSError as error:

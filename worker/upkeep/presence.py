@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from worker.errors import EvertokenError, NotReadyError, StoreUnavailableError
+from worker.errors import EvertokenError, NotReadyError, StoreRefusedError, StoreUnavailableError
 from worker.telemetry import Fact, Hook
 from worker.upkeep.preflight import Preflight
 
@@ -73,8 +73,10 @@ class Presence:
         while not self._leaving.wait(self._seconds):
             try:
                 self._preflight.hello()
+            except StoreRefusedError as error:
+                self._hook(Fact("presence.failed", {"reason": str(error)}, level="warning"))
             except StoreUnavailableError:
-                continue
+                continue  # the store reports its outages
             except NotReadyError as error:
                 self._hook(Fact("keys.unfit", {"reason": str(error)}, level="error"))
                 self._on_unfit()
