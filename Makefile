@@ -1,15 +1,16 @@
-# Everything is set up in .venv, from hashes in a lock file. Nothing else on this machine is touched.
+# Everything is set up in .venv (VENV=FOLDER for another), from hashes in a lock file. Nothing else on this machine is touched.
 # The help is made of the comments after `##`.
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.14; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; done; echo python3)
+VENV ?= .venv
 UV ?= $(shell command -v uv || echo build/uv/bin/uv)
 WORKERS ?= 2
 SCHEDULES ?= 20
 SEED ?= 1
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
-PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_SCRIPT_LOCATION=1 .venv/bin/python -m pip --quiet
-READY = .venv/ready
+PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_SCRIPT_LOCATION=1 $(VENV)/bin/python -m pip --quiet
+READY = $(VENV)/ready
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults browser chaos mutants check audit format docs lock clean
@@ -20,38 +21,38 @@ help: ## list what can be made
 		printf '%-12s %s\n' "$$name" "$$text"; done
 
 demo: $(READY) ## run the whole system on this machine for a minute, against a stand-in for TikTok
-	@.venv/bin/celery -A worker demo $(ARGS)
+	@$(VENV)/bin/celery -A worker demo $(ARGS)
 
 test: $(READY) ## run the tests; real Redis and PostgreSQL servers start as child processes
-	@.venv/bin/pytest -n $(WORKERS) $(ARGS)
+	@$(VENV)/bin/pytest -n $(WORKERS) $(ARGS)
 
 faults: $(READY) ## run the tests that take long: faults on real processes, long looks, whole stacks
-	@.venv/bin/pytest -n $(WORKERS) -m 'slow_suite and not browser' $(ARGS)
+	@$(VENV)/bin/pytest -n $(WORKERS) -m 'slow_suite and not browser' $(ARGS)
 
 browser: $(READY) ## run the tests that look at Flower through Chromium, which must be installed
-	@.venv/bin/pytest -m browser $(ARGS)
+	@$(VENV)/bin/pytest -m browser $(ARGS)
 
 chaos: $(READY) ## play random schedules of three faults and judge them: make chaos SCHEDULES=1000 SEED=7 ROTATION=strict
-	@.venv/bin/python -m tests.faults.chaos --schedules $(SCHEDULES) --seed $(SEED) $(ROTATION:%=--rotation %)
+	@$(VENV)/bin/python -m tests.faults.chaos --schedules $(SCHEDULES) --seed $(SEED) $(ROTATION:%=--rotation %)
 
 mutants: $(READY) ## plant deliberate bugs one by one; each must turn its tests red
-	@.venv/bin/python -m tests.faults.mutants $(ARGS)
+	@$(VENV)/bin/python -m tests.faults.mutants $(ARGS)
 
 check: $(READY) ## check style, types, the house's rules and that generated pages are up to date
-	@echo "ruff: style" && .venv/bin/ruff check --quiet
-	@echo "ruff: format" && .venv/bin/ruff format --check --quiet
-	@echo "mypy: types" && .venv/bin/mypy --no-error-summary
-	@echo "import-linter: the house" && { report=$$(.venv/bin/lint-imports 2>&1) || { echo "$$report"; exit 1; }; }
-	@echo "docs: generated pages" && .venv/bin/python docs/write_settings.py --check
+	@echo "ruff: style" && $(VENV)/bin/ruff check --quiet
+	@echo "ruff: format" && $(VENV)/bin/ruff format --check --quiet
+	@echo "mypy: types" && $(VENV)/bin/mypy --no-error-summary
+	@echo "import-linter: the house" && { report=$$($(VENV)/bin/lint-imports 2>&1) || { echo "$$report"; exit 1; }; }
+	@echo "docs: generated pages" && $(VENV)/bin/python docs/write_settings.py --check
 
 audit: $(READY) ## look for known vulnerabilities of the pinned versions; exit 3 where no source of them can be asked
-	@.venv/bin/python deploy/audit.py $(ARGS)
+	@$(VENV)/bin/python deploy/audit.py $(ARGS)
 
 format: $(READY) ## put the code into the project's format
-	@.venv/bin/ruff check --quiet --fix-only && .venv/bin/ruff format --quiet
+	@$(VENV)/bin/ruff check --quiet --fix-only && $(VENV)/bin/ruff format --quiet
 
 docs: $(READY) ## write docs/settings.md again from the code
-	@.venv/bin/python docs/write_settings.py
+	@$(VENV)/bin/python docs/write_settings.py
 
 lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes
 	@echo "deploy/requirements.lock: what a server needs"
@@ -60,13 +61,13 @@ lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes
 	@$(COMPILE) --upgrade --extra dev --constraint deploy/requirements.lock --output-file deploy/requirements-dev.lock pyproject.toml
 
 clean: ## remove what was built here, .venv included; data under var/ stays
-	@rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	@rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	@find . -path ./var -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): deploy/requirements-dev.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Evertoken needs Python 3.11 or newer and found %d.%d; name one: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
-	@echo "Setting up .venv with $$($(PYTHON) --version 2>&1); the first time takes a minute or two."
-	@$(PYTHON) -m venv .venv || { echo "Python's venv module does not work here (on Debian and Ubuntu: install python3-venv)."; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version 2>&1); the first time takes a minute or two."
+	@$(PYTHON) -m venv $(VENV) || { echo "Python's venv module does not work here (on Debian and Ubuntu: install python3-venv)."; exit 1; }
 	@$(PIP) install --require-hashes --requirement deploy/requirements-dev.lock
 	@PYTHONWARNINGS='ignore:Editable installation' $(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@

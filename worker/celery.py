@@ -10,16 +10,18 @@ import logging
 import os
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 from celery import Celery, Task, bootsteps, signals
 from celery.beat import Scheduler
 from celery.exceptions import CeleryError
+from celery.loaders.app import AppLoader
 from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 
-import celeryconfig
+from worker import celeryconfig
 from worker.errors import ConfigurationError, EvertokenError, StoreRefusedError, StoreUnavailableError
 from worker.hardening import dump_stacks_on_signal, install_last_words, keep_memory_private, refuse_debug_switches
 from worker.services import build_services, shared_services
@@ -83,7 +85,24 @@ def report_failure(task: str, error: EvertokenError) -> None:
 
 _unwritten: Final[set[str]] = set()  # heartbeat files that could not be written the last time
 _failing: Final[dict[str, str]] = {}  # tasks whose last run failed, with the reason that was logged
-app = Celery("evertoken", task_cls=EvertokenTask)
+HOME: Final = str(Path(__file__).resolve().parents[1])
+"""The folder that this package was imported from; `tasks` lies beside it."""
+
+
+class OwnLoader(AppLoader):  # type: ignore[misc]  # celery ships no types
+    """Imports `tasks` from beside this package; Celery's loader prefers the folder that the process was started in."""
+
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
+        """Import a module of ours, or one that is installed."""
+        del imp
+        sys.path.insert(0, HOME)
+        try:
+            return import_module(module, package=package)
+        finally:
+            sys.path.remove(HOME)
+
+
+app = Celery("evertoken", task_cls=EvertokenTask, loader=OwnLoader)
 app.config_from_object(celeryconfig)
 
 

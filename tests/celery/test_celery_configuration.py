@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import celeryconfig
+from worker import celeryconfig
 from worker.celery import app
 
 TASKS = {

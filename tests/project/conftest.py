@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
-NOT_OURS: Final = re.compile(r"^(\.git|\.venv|var|build|dist|__pycache__|\..*_cache|\.hypothesis|.*\.egg-info)$")
+NOT_OURS: Final = re.compile(r"^(\.git|\.venv.*|var|build|dist|__pycache__|\..*_cache|\.hypothesis|.*\.egg-info)$")
 
 
 @pytest.fixture(scope="session")

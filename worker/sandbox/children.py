@@ -85,7 +85,7 @@ class Children:
         self._logs = logs
         self._running: list[Child] = []
         self._keeper = subprocess.Popen(
-            [sys.executable, "-m", "worker.sandbox.keeper", *([] if private is None else [str(private)])],
+            [sys.executable, "-P", "-m", "worker.sandbox.keeper", *([] if private is None else [str(private)])],
             stdin=subprocess.PIPE,
             text=True,
             bufsize=1,

@@ -48,7 +48,7 @@ class RunningSandbox:
         self.options = options
         self.ledger_path = Path(str(options.ledger))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.sandbox"],
+            [sys.executable, "-P", "-m", "worker.sandbox"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C in a terminal is for the one who started us

@@ -198,7 +198,7 @@ class Stack:
             time.sleep(LOOK_SECONDS)
 
     def _start_celery(self, name: str, *arguments: str) -> None:
-        command = [sys.executable, "-m", "celery", "-A", "worker", *arguments]
+        command = [sys.executable, "-P", "-m", "worker.cli.console", *arguments]
         if name in YIELDING and (nice := shutil.which("nice")) is not None:
             command = [nice, "-n", str(YIELDING[name]), *command]
         self._daemon[name] = self._children.start(name, command, environ=self._environ, folder=self.folder)

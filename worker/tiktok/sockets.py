@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
+import certifi
 
 END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -142,9 +142,9 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     """Return the one TLS context: TLS 1.2 or later, certificate and host name always checked.
 
     Args:
-        ca_file: the only authorities to trust, as a PEM file; None for those that requests brings along.
+        ca_file: the only authorities to trust, as a PEM file; None for those of Mozilla, as `certifi` brings them.
     """
-    context = ssl.create_default_context(cafile=str(ca_file or DEFAULT_CA_BUNDLE_PATH))
+    context = ssl.create_default_context(cafile=str(ca_file or certifi.where()))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _BoundTlsSocket
     return context

@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -16,11 +16,34 @@ from urllib3.util.retry import Retry
 
 from worker.tiktok.sockets import CURRENT, NotConnectedError, connected
 
+FLAWS: Final = {
+    "certificate has expired": "it has expired",
+    "certificate is not yet valid": "it is not valid yet; is this machine's clock right?",
+    "self-signed certificate": "it is signed by itself",
+    "self-signed certificate in certificate chain": "its authority is not trusted",
+    "unable to get local issuer certificate": "its authority is not trusted",
+    "Hostname mismatch": "it is for another host name",
+    "IP address mismatch": "it is for another address",
+    "Missing Authority Key Identifier": "it does not say which key signed it (no Authority Key Identifier)",
+    "Missing Subject Key Identifier": "its authority has no Subject Key Identifier",
+    "CA cert does not include key usage extension": "its authority does not say that it may sign (no Key Usage)",
+    "Basic Constraints of CA cert not marked critical": "its authority's Basic Constraints are not marked critical",
+}
+"""OpenSSL's words, by how they begin, and ours. Python 3.13 and later also refuse what RFC 5280 calls a flaw."""
+
+
+def _flaw(error: ssl.SSLCertVerificationError) -> str:
+    """Say what is wrong with a certificate; how to make a good one is in docs/operations.md."""
+    for theirs, ours in sorted(FLAWS.items(), reverse=True):
+        if error.verify_message.startswith(theirs):
+            return ours
+    return f"OpenSSL's code is {error.verify_code}"
+
 
 def _reason(error: Exception) -> str:
     """Say in a few words of our own why no connection came about."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return "its certificate was refused"
+        return f"its certificate was refused: {_flaw(error)}"
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
     if isinstance(error, ssl.SSLError):

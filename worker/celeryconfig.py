@@ -1,0 +1,101 @@
+"""Celery's configuration: Redis as a disposable broker, messages as hints, the database as the truth.
+
+Each value that is not Celery's default says why. Only what beat, Flower and senders of messages need is read here, so
+those need no secret; the worker reads all settings and refuses to start with bad ones (see `worker.celery`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from kombu.entity import Queue
+
+from worker.addresses import redis_tls
+from worker.errors import ConfigurationError
+from worker.settings import MessengerSettings, load
+
+settings_problem: str | None = None
+try:
+    settings = load(MessengerSettings)
+except ConfigurationError as error:
+    settings, settings_problem = MessengerSettings(), str(error)
+
+SCAN_SECONDS: Final = settings.scan_seconds
+UPKEEP_SECONDS: Final = settings.upkeep_seconds
+
+broker_url = settings.redis_url
+broker_use_ssl = redis_tls(settings.redis_url) or None  # `rediss://` alone would check no certificate
+broker_connection_retry_on_startup = True  # a worker that comes up before Redis waits for it
+broker_connection_max_retries = None  # and goes on waiting; the default gives up after 100 tries
+broker_channel_error_retry = True  # a Redis that answers with errors, full or in a failover, is no end of the worker
+broker_transport_options = {
+    # Without a socket timeout a half-open connection stops worker and beat for ever. Nobody may remove this line.
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "visibility_timeout": 600,
+    "global_keyprefix": "evertoken:",
+    "client_name": "evertoken",
+}
+
+task_serializer = "json"
+accept_content = ["json"]
+result_backend = None  # results would be one more place for what a task knows
+task_ignore_result = True
+task_store_errors_even_if_ignored = False
+
+# Early acknowledgement: a late one runs a task twice after a mere connection blip. A message that is lost costs one
+# scan, because the scan finds the row again.
+task_acks_late = False
+task_reject_on_worker_lost = False
+worker_cancel_long_running_tasks_on_connection_loss = False
+worker_prefetch_multiplier = 1
+worker_disable_prefetch = True  # a worker fetches when a thread is free, so other workers find the rest
+
+worker_consumer = "worker.celery:LastingConsumer"  # the stock one ends when Redis goes away at the wrong moment
+worker_pool = "threads"  # bounded calls over the network; nothing kills a thread between answer and commit
+worker_concurrency = 16
+worker_send_task_events = True  # Flower
+task_send_sent_event = True
+worker_hijack_root_logger = False
+worker_redirect_stdouts = False
+enable_utc = True
+timezone = "UTC"
+
+task_default_queue = "default"
+task_queues = [Queue("refresh"), Queue("pull"), Queue("default")]
+task_create_missing_queues = False
+task_routes = {
+    "tasks.refresh.*": {"queue": "refresh"},
+    "tasks.pull.*": {"queue": "pull"},
+    "tasks.upkeep.*": {"queue": "default"},
+    "tasks.notify.*": {"queue": "default"},
+}
+include = ["tasks.refresh", "tasks.pull", "tasks.upkeep", "tasks.notify"]
+
+beat_scheduler = "worker.celery:TickingScheduler"
+beat_max_loop_interval = 5
+# Each entry expires when the next one comes, so an outage leaves no pile of stale ticks.
+beat_schedule = {
+    "find grants to refresh": {
+        "task": "tasks.refresh.scan_due",
+        "schedule": SCAN_SECONDS,
+        "options": {"expires": SCAN_SECONDS},
+    },
+    "find pulls": {
+        "task": "tasks.pull.scan_due",
+        "schedule": SCAN_SECONDS,
+        "options": {"expires": SCAN_SECONDS},
+    },
+    "keep house": {
+        "task": "tasks.upkeep.keep_house",
+        "schedule": UPKEEP_SECONDS,
+        "options": {"expires": UPKEEP_SECONDS},
+    },
+    "deliver notices": {
+        "task": "tasks.notify.deliver",
+        "schedule": UPKEEP_SECONDS,
+        "options": {"expires": UPKEEP_SECONDS},
+    },
+}
