@@ -15,6 +15,7 @@ Every text of this tree is safe to print: it holds no token, no secret, no code 
     │       └── StoreRefusedError       it answered, and refused the transaction or kept it waiting too long
     ├── SealError               sealed bytes do not open under this key and place
     ├── JournalError            the journal cannot be written or read
+    ├── WrongOwnerError         an imported pair is another creator's: it is held back, and nothing is spent
     └── TikTokError             a call to TikTok did not succeed
         ├── NotSentError        the request never left: retry with the same token
         ├── InDoubtError        it was sent and no complete answer came
@@ -84,6 +85,10 @@ class SealError(EvertokenError):
 
 class JournalError(EvertokenError):
     """The journal cannot be written or read."""
+
+
+class WrongOwnerError(EvertokenError):
+    """TikTok says that an imported pair is another creator's than the one it was imported for."""
 
 
 class TikTokError(EvertokenError):

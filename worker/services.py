@@ -12,6 +12,7 @@ from worker.consent.authorize import Authorizer, state_key_of
 from worker.consent.exchanges import Exchanges
 from worker.foundation import Foundation
 from worker.notices.delivery import Notifier
+from worker.owners import OwnerCheck
 from worker.planning.headroom import Headroom
 from worker.refresh.attempt import Ladder
 from worker.refresh.brake import Brake
@@ -95,12 +96,20 @@ class Services(Foundation):
             ladder=self.ladder,
             endings=self.endings,
             commits=self.commits,
+            owners=self.owners,
             recover=self.upkeep.replay,
             hook=self.hook,
             owner=self.owner,
             lease_seconds=self.settings.lease_seconds,
             stop=self.stop,
             failpoint=self.failpoint,
+        )
+
+    @cached_property
+    def owners(self) -> OwnerCheck:
+        """Asks TikTok whose an imported pair is."""
+        return OwnerCheck(
+            store=self.store, sealer=self.sealer, tiktok=self.tiktok, limiter=self.limiter, hook=self.hook
         )
 
     @cached_property
@@ -111,6 +120,7 @@ class Services(Foundation):
             sealer=self.sealer,
             tiktok=self.tiktok,
             limiter=self.limiter,
+            owners=self.owners,
             hook=self.hook,
             owner=self.owner,
             lease_seconds=self.settings.lease_seconds,
@@ -136,6 +146,7 @@ class Services(Foundation):
             renew_at=self.settings.renew_at,
             owner=self.owner,
             limiter=self.limiter,
+            owners=self.owners,
             hook=self.hook,
         )
 

@@ -170,7 +170,8 @@ def test_every_kind_of_notice_has_a_section(texts: dict[str, str]) -> None:
     code = "\n".join(text for name, text in texts.items() if re.match(r"worker/(?!sandbox).*\.py$", name))
     kinds = set(re.findall(r"_alarm\(\w+, \"(\w+)\"", code))
     kinds |= {
-        re.findall(rf"^{name}\b.* = \"(\w+)\"", code, re.MULTILINE)[0] for name in ("APP_STOPPED", "REAUTH_NEEDED")
+        re.findall(rf"^{name}\b.* = \"(\w+)\"", code, re.MULTILINE)[0]
+        for name in ("APP_STOPPED", "REAUTH_NEEDED", "WRONG_OWNER")
     }
     told = re.findall(r"^### (\w+)$", texts["docs/operations.md"], re.MULTILINE)
 

@@ -65,6 +65,7 @@ def refresher_of(services: Services, **others: Any) -> Refresher:
         "ladder": services.ladder,
         "endings": services.endings,
         "commits": services.commits,
+        "owners": services.owners,
         "recover": services.upkeep.replay,
         "hook": services.hook,
         "owner": "another",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -15,8 +15,10 @@ from worker.errors import (
     StopEveryoneError,
     TikTokError,
     WaitError,
+    WrongOwnerError,
 )
 from worker.limiter import Limiter
+from worker.owners import OwnerCheck
 from worker.policy import backoff
 from worker.store import PullClaim, Store
 from worker.telemetry import Fact, FactValue, Hook
@@ -62,6 +64,7 @@ class Puller:
         sealer: Sealer,
         tiktok: TikTok,
         limiter: Limiter,
+        owners: OwnerCheck,
         hook: Hook,
         owner: str,
         lease_seconds: float,
@@ -71,6 +74,7 @@ class Puller:
         self._sealer = sealer
         self._tiktok = tiktok
         self._limiter = limiter
+        self._owners = owners
         self._hook = hook
         self._owner = owner
         self._lease_seconds = lease_seconds
@@ -105,7 +109,7 @@ class Puller:
         end = time.monotonic() + LONGEST_WAIT_SECONDS
         while (wait := self._permit(grant_id)) > 0:
             if time.monotonic() + wait > end:
-                text = "no permit to ask for fewer fields"
+                text = "no permit for the second call of a pull"
                 raise WaitError(text, call=ACCOUNT_CALL, scope="account", seconds=wait)
             time.sleep(wait)
 
@@ -114,7 +118,11 @@ class Puller:
             self._store.defer_pull(claim, next_pull_at=None, failed=False)
             return Pulled(claim.grant_id, "refresh_first", reason="the access token has ended")
         try:
-            data = self._read(claim)
+            data = self._read(self._proven(claim))
+        except WrongOwnerError as error:
+            self._store.defer_pull(claim, next_pull_at=None, failed=True)
+            self._tell(claim, "pull.failed", reason="wrong_owner", level="warning")
+            return Pulled(claim.grant_id, "failed", reason=str(error))
         except SealError as error:
             self._store.defer_pull(claim, next_pull_at=claim.pair.now + NEXT_TRY_UNREADABLE, failed=True)
             self._tell(claim, "pull.unreadable", reason=str(error), level="error")
@@ -124,6 +132,14 @@ class Puller:
         self._store.save_snapshot(claim, data.data, keep=self._snapshots_kept)
         self._tell(claim, "pull.saved", fields=len(data.data), request_id=data.request_id)
         return Pulled(claim.grant_id, "pulled")
+
+    def _proven(self, claim: PullClaim) -> PullClaim:
+        """Return the claim with its pair; an imported one's owner and scopes are asked about first."""
+        if not claim.pair.unproven:
+            return claim
+        pair = self._owners.prove(claim.pair.creator_id, lane="pull", insist=claim.pull_failures == 0)
+        self._wait_for_permit(claim.grant_id)
+        return replace(claim, pair=pair)
 
     def _read(self, claim: PullClaim) -> AccountData:
         pair = claim.pair

@@ -113,11 +113,16 @@ def revoke(creator: str, *, yes: bool, as_json: bool) -> None:
         services.store.grant(creator)
         if not yes:
             click.confirm(f"revoke the consent of creator {creator}?", abort=True, err=True)
-        services.authorizer.revoke(creator)
+        told = services.authorizer.revoke(creator)
     if as_json:
-        output.print_json({"creator_id": creator, "status": "revoked"})
-    else:
+        output.print_json({"creator_id": creator, "status": "revoked", "at_tiktok": told})
+    elif told:
         click.echo(f"creator {creator} is revoked, and the tokens are wiped")
+    else:
+        click.echo(
+            f"creator {creator} is revoked here, and the tokens are wiped; TikTok was not asked, because they are "
+            "another creator's"
+        )
 
 
 class _BadLines:

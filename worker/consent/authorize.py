@@ -12,10 +12,19 @@ from typing import Final
 from worker.consent import state as consent_state
 from worker.consent.exchanges import Exchanges
 from worker.consent.redirect import read_redirect
-from worker.errors import JournalError, NotReadyError, StoreUnavailableError, TikTokError, UsageError, WaitError
+from worker.errors import (
+    JournalError,
+    NotReadyError,
+    StoreUnavailableError,
+    TikTokError,
+    UsageError,
+    WaitError,
+    WrongOwnerError,
+)
 from worker.journal import Journal, JournalEntry, RecordId
 from worker.limiter import Limiter
-from worker.store import GrantView, Store
+from worker.owners import OwnerCheck
+from worker.store import CurrentPair, GrantView, Store
 from worker.telemetry import Fact, Hook, silent
 from worker.tiktok import EXCHANGE_CALL, REVOKE_CALL, RawAnswer, TikTok, bears_refresh_token
 from worker.vault import Keyring, PairPlace, Sealer, Token
@@ -34,6 +43,7 @@ class Authorizer:
         renew_at: fraction of an access token's life at which its renewal window begins.
         owner: name of this process, for reports.
         limiter: asked before each call; None asks nobody.
+        owners: asked before an imported pair is revoked; None asks nobody.
         hook: told of each consent that is stored or ended.
     """
 
@@ -50,6 +60,7 @@ class Authorizer:
         renew_at: float,
         owner: str,
         limiter: Limiter | None = None,
+        owners: OwnerCheck | None = None,
         hook: Hook = silent,
     ) -> None:
         self._tiktok = tiktok
@@ -62,6 +73,7 @@ class Authorizer:
         self._state_life = timedelta(seconds=state_seconds)
         self._owner = owner
         self._limiter = limiter
+        self._owners = owners
         self._hook = hook
 
     def url(self, now: datetime) -> str:
@@ -106,18 +118,26 @@ class Authorizer:
         self._let_go(record)
         return grant
 
-    def revoke(self, creator_id: str) -> None:
+    def revoke(self, creator_id: str) -> bool:
         """End a creator's consent: at TikTok first, then here, where the pairs are wiped.
+
+        An imported pair that is another creator's is only wiped here: at TikTok it would end that creator's consent.
+
+        Returns:
+            False if TikTok was not asked for that reason.
 
         Raises:
             NotFoundError: the creator is unknown, or no pair is held.
             TikTokError: TikTok did not confirm; nothing changed here. A token that TikTok calls dead counts as ended.
         """
         pair = self._store.current_pair(creator_id)
-        access = self._sealer.open_access(pair.sealed, PairPlace(creator_id, pair.consent, pair.generation))
-        self.end(access)
+        own = self._is_own(pair)
+        if own:
+            access = self._sealer.open_access(pair.sealed, PairPlace(creator_id, pair.consent, pair.generation))
+            self.end(access)
         self._store.mark_revoked(creator_id)
-        self._hook(Fact("grant.revoked", {"grant_id": pair.grant_id, "creator_id": creator_id}))
+        self._hook(Fact("grant.revoked", {"grant_id": pair.grant_id, "creator_id": creator_id, "at_tiktok": own}))
+        return own
 
     def end(self, access: Token) -> None:
         """End the consent behind an access token at TikTok.
@@ -132,6 +152,18 @@ class Authorizer:
         except TikTokError as error:
             self._heed(error)
             raise
+
+    def _is_own(self, pair: CurrentPair) -> bool:
+        if self._owners is None or not pair.unproven:
+            return pair.belongs_to is None
+        try:
+            self._owners.prove(pair.creator_id, lane="refresh")
+        except WrongOwnerError:
+            return False
+        except TikTokError as error:
+            self._heed(error)
+            raise
+        return True
 
     def _heed(self, error: TikTokError) -> None:
         """Let the whole app wait where TikTok says that a quota is spent."""

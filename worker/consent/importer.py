@@ -192,4 +192,5 @@ class Importer:
             next_refresh_at=planned,
             jitter=jitter,
             dated=pair.dated,
+            unproven=True,
         )

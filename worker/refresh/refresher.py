@@ -8,9 +8,19 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Final
 
-from worker.errors import EvertokenError, JournalError, NotSentError, SealError, StoreUnavailableError
+from worker.errors import (
+    EvertokenError,
+    JournalError,
+    NotFoundError,
+    NotSentError,
+    SealError,
+    StoreUnavailableError,
+    TikTokError,
+    WrongOwnerError,
+)
 from worker.journal import Journal
 from worker.limiter import Limiter
+from worker.owners import OwnerCheck
 from worker.refresh.attempt import Climb, Ladder
 from worker.refresh.brake import Brake
 from worker.refresh.call import elapsed_clock
@@ -67,6 +77,7 @@ class Refresher:
         ladder: Ladder,
         endings: Endings,
         commits: PatientCommits,
+        owners: OwnerCheck,
         recover: Callable[[], object],
         hook: Hook,
         owner: str,
@@ -92,6 +103,7 @@ class Refresher:
         self._ladder = ladder
         self._endings = endings
         self._commits = commits
+        self._owners = owners
         self._recover = recover
         self._hook = hook
         self._owner = owner
@@ -135,6 +147,8 @@ class Refresher:
         if claim is None:
             return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
         self._failpoint("post_claim")
+        if claim.unproven:
+            return self._prove(claim, won_at, force=force)
         try:
             settled = self._settled_elsewhere(claim) if claim.unresolved else None
         except EvertokenError:
@@ -164,6 +178,26 @@ class Refresher:
         if stopped and not self._brake.wins_probe():
             return Refreshed(grant_id, "braked", reason="refreshing is stopped for the whole app")
         return None
+
+    def _prove(self, claim: Claim, won_at: float, *, force: bool) -> Refreshed:
+        """Ask whose an imported pair is, and refresh it only then, under a claim and a permit of its own."""
+        try:
+            with self._leases.hold(claim), suppress(NotFoundError):  # revoked meanwhile: the next claim is not won
+                # One failure is enough: that TikTok's other endpoint has trouble must not cost the grant its life.
+                self._owners.prove(claim.creator_id, lane=LANE, insist=claim.failures == 0)
+        except WrongOwnerError as error:
+            self._store.unclaim(claim)
+            return Refreshed(claim.grant_id, "failed", reason=str(error))
+        except SealError as error:
+            return self._endings.unreadable(Climb(claim, won_at), error)
+        except TikTokError as error:
+            return self._endings.fail(Climb(claim, won_at), error)
+        except EvertokenError:
+            with suppress(StoreUnavailableError):
+                self._store.unclaim(claim)
+            raise
+        self._store.unclaim(claim)
+        return self.refresh(claim.grant_id, force=force)
 
     def _settled_elsewhere(self, claim: Claim) -> str | None:
         """Say why nothing is sent for attempts without an outcome: their answer is stored now, or on its way.

@@ -62,7 +62,9 @@ class Settlement:
             MisfitError: where the answer bears another creator's id.
         """
         if answer.creator_id != attempt.creator_id:
-            raise MisfitError("TikTok answered with a pair of another creator")
+            raise MisfitError(
+                f"TikTok answered for creator {attempt.creator_id} with a pair of creator {answer.creator_id}"
+            )
         expires_at = renewal.life_ends(issued_at=attempt.sent_at, seconds=answer.access_seconds)
         planned = renewal.next_refresh(
             issued_at=attempt.sent_at, expires_at=expires_at, renew_at=self._renew_at, jitter=attempt.jitter

@@ -27,6 +27,7 @@ CLAIMED: Final = (
     GRANTS.c.refresh_expires_at,
     GRANTS.c.scope,
     GRANTS.c.lease_until,
+    GRANTS.c.unproven_since,
 )
 
 
@@ -170,4 +171,5 @@ def _claim(won: AnyRow, owner: str, versions: tuple[PairVersion, ...], unresolve
         refresh_expires_at=won.refresh_expires_at,
         scope=won.scope,
         pair_generation=won.pair_generation,
+        unproven=won.unproven_since is not None,
     )

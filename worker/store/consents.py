@@ -136,7 +136,9 @@ def _create(connection: Connection, items: list[NewConsent], seal: Seal) -> set[
         return set()
     statement = insert_unless_known(connection, GRANTS).returning(GRANTS.c.id, GRANTS.c.creator_id)
     rows = connection.execute(
-        statement.values(created_at=now(), updated_at=now(), next_pull_at=_now_if_wanted()),
+        statement.values(
+            created_at=now(), updated_at=now(), next_pull_at=_now_if("pull"), unproven_since=_now_if("unproven")
+        ),
         [
             _dates(item)
             | {
@@ -149,6 +151,7 @@ def _create(connection: Connection, items: list[NewConsent], seal: Seal) -> set[
                 "next_refresh_at": item.next_refresh_at,
                 "jitter": item.jitter,
                 "pull": item.pull,
+                "unproven": item.unproven,
             }
             for item in sorted(items, key=lambda item: item.creator_id)
         ],
@@ -178,6 +181,7 @@ def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], sea
                 "new_scope": item.scope,
                 "due_at": item.next_refresh_at,
                 "pull": item.pull,
+                "unproven": item.unproven,
             }
             for item, row in found
         ],
@@ -187,8 +191,8 @@ def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], sea
     connection.execute(delete(NOTICES).where(NOTICES.c.dedupe_key.in_(keys), NOTICES.c.delivered_at.is_(None)))
 
 
-def _now_if_wanted() -> ColumnElement[Any]:
-    return case((bindparam("pull", type_=Boolean), now()), else_=null())
+def _now_if(wish: str) -> ColumnElement[Any]:
+    return case((bindparam(wish, type_=Boolean), now()), else_=null())
 
 
 _NEXT_CONSENT: Final = (
@@ -207,7 +211,9 @@ _NEXT_CONSENT: Final = (
         failures=0,
         last_reason=None,
         pull_failures=0,
-        next_pull_at=_now_if_wanted(),
+        next_pull_at=_now_if("pull"),
+        unproven_since=_now_if("unproven"),
+        belongs_to=None,
         updated_at=now(),
     )
 )

@@ -84,7 +84,8 @@ class Grant(Row, table=True):
     """One creator's grant: which pair is current, when it is due, and who holds it.
 
     `generation` counts attempts and only rises; `pair_generation` is the generation of the pair that is served and
-    moves only forward within a consent.
+    moves only forward within a consent. `unproven_since` is set for a pair that a file brought, until TikTok has
+    confirmed its owner; `belongs_to` names the owner if TikTok named another, and then the pair is not used.
     """
 
     __tablename__ = "grants"
@@ -123,6 +124,8 @@ class Grant(Row, table=True):
     pulled_at: datetime | None = _instant(null=True)
     created_at: datetime = _instant()
     updated_at: datetime = _instant()
+    unproven_since: datetime | None = _instant(null=True)
+    belongs_to: str | None = _text(null=True)
 
 
 class Pair(Row, table=True):

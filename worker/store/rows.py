@@ -20,6 +20,8 @@ CURRENT_PAIR: Final = (
     GRANTS.c.creator_id,
     GRANTS.c.status,
     GRANTS.c.scope,
+    GRANTS.c.unproven_since,
+    GRANTS.c.belongs_to,
     PAIRS.c.consent,
     PAIRS.c.generation,
     PAIRS.c.issued_at,
@@ -75,6 +77,8 @@ def current_pair(row: AnyRow) -> CurrentPair:
         refresh_expires_at=row.refresh_expires_at,
         scope=row.scope,
         now=row.now,
+        unproven=row.unproven_since is not None,
+        belongs_to=row.belongs_to,
     )
 
 

@@ -148,6 +148,8 @@ def _move_pointer(connection: Connection, grant_id: int, generation: int, pair: 
         "next_refresh_at": pair.next_refresh_at,
         "failures": 0,
         "last_reason": None,
+        "unproven_since": None,
+        "belongs_to": None,
         "updated_at": now(),
     }
     if pair.scope is not None:

@@ -11,6 +11,7 @@ from worker.store.keys import Keys
 from worker.store.load import Load
 from worker.store.notices import Notices
 from worker.store.operations import Operations
+from worker.store.owners import Owners
 from worker.store.pulls import Pulls
 from worker.store.saving import Saving
 from worker.store.schema import Schema
@@ -19,7 +20,21 @@ from worker.store.verdicts import Verdicts
 
 
 class Store(
-    Schema, DueScan, Claims, Saving, Verdicts, Consents, Grants, Pulls, Fleet, Load, Upkeep, Keys, Notices, Operations
+    Schema,
+    DueScan,
+    Claims,
+    Saving,
+    Verdicts,
+    Consents,
+    Grants,
+    Owners,
+    Pulls,
+    Fleet,
+    Load,
+    Upkeep,
+    Keys,
+    Notices,
+    Operations,
 ):
     """The database of one deployment; safe to share between threads, and after a fork.
 

@@ -64,6 +64,7 @@ class Claim:
             or ended in doubt: TikTok may have rotated the current pair for them.
         claimed_at: the database's time when the claim was committed.
         pair_generation: the generation of the pair that was current then; verdicts hold only while it still is.
+        unproven: True if the current pair came from a file and TikTok has not confirmed yet whose it is.
     """
 
     grant_id: int
@@ -83,6 +84,7 @@ class Claim:
     refresh_expires_at: datetime | None
     scope: str
     pair_generation: int
+    unproven: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ class GrantView:
     pull_failures: int
     created_at: datetime
     updated_at: datetime
+    unproven_since: datetime | None = None
+    belongs_to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,12 @@ class AttemptView:
 
 @dataclass(frozen=True)
 class CurrentPair:
-    """The pair that is served now, sealed, with what a reader needs to open and judge it."""
+    """The pair that is served now, sealed, with what a reader needs to open and judge it.
+
+    Attributes:
+        unproven: True if the pair came from a file and TikTok has not confirmed yet whose it is.
+        belongs_to: whose TikTok says that it is, if it is another creator's; then it is neither used nor handed out.
+    """
 
     grant_id: int
     creator_id: str
@@ -178,6 +187,8 @@ class CurrentPair:
     refresh_expires_at: datetime | None
     scope: str
     now: datetime
+    unproven: bool = False
+    belongs_to: str | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +224,7 @@ class NewConsent:
         creator_id: the creator whose id the answer or the import line bears.
         pull: True to want an account-data pull at once.
         dated: False where `issued_at` is a guess: such a pair never takes the place of one that is stored.
+        unproven: True if nobody but a file says whose the pair is.
     """
 
     creator_id: str
@@ -224,6 +236,7 @@ class NewConsent:
     jitter: float
     pull: bool = True
     dated: bool = True
+    unproven: bool = False
 
 
 class ConsentResult(StrEnum):

@@ -35,6 +35,11 @@ class TokenReader:
 
 
 def _refuse_unusable(pair: CurrentPair, min_validity: float) -> None:
+    if pair.belongs_to is not None:
+        raise NotFoundError(
+            f"the pair imported for creator {pair.creator_id} is creator {pair.belongs_to}'s, as TikTok says; import "
+            f"the right one with `grants import --replace`"
+        )
     if pair.status is GrantStatus.REVOKED:
         raise NotFoundError(f"the grant of creator {pair.creator_id} is revoked")
     left = pair.access_expires_at - pair.now

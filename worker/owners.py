@@ -1,0 +1,119 @@
+"""Whose an imported pair is: TikTok is asked before such a pair is used for the first time.
+
+A file may name the wrong creator, and a refresh would find that out only by spending the one-time refresh token.
+TikTok's `token_info` tells the owner and the scopes of an access token and spends nothing. Only pairs that a file
+brought are asked about, and each until TikTok has answered once.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Final
+
+from worker.errors import BackOffError, InDoubtError, NotSentError, TikTokError, WaitError, WrongOwnerError
+from worker.limiter import Lane, Limiter
+from worker.store import CurrentPair, Store
+from worker.telemetry import Fact, FactValue, Hook
+from worker.tiktok import TOKEN_INFO_CALL, TikTok, TokenInfo
+from worker.vault import PairPlace, Sealer
+
+WRONG_OWNER: Final = "wrong_owner"
+LONGEST_WAIT_SECONDS: Final = 5.0
+"""How long a permit of the quota is waited for."""
+HOLD_SECONDS: Final = 86_400.0
+"""After this a held grant comes up again, and is held again."""
+
+
+class OwnerCheck:
+    """Asks TikTok whose an imported pair is; one instance a process, used by many threads."""
+
+    def __init__(self, *, store: Store, sealer: Sealer, tiktok: TikTok, limiter: Limiter, hook: Hook) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._tiktok = tiktok
+        self._limiter = limiter
+        self._hook = hook
+
+    def prove(self, creator_id: str, *, lane: Lane, insist: bool = True) -> CurrentPair:
+        """Return a creator's current pair, confirmed by TikTok; a pair that needs no proof costs one read.
+
+        TikTok cannot tell the owner of an access token that has ended, and may refuse to. Then the pair is let through:
+        a refresh stores nothing under a creator whose id its answer does not bear.
+
+        Args:
+            creator_id: under whose id the pair is stored.
+            lane: the lane of the quota.
+            insist: False to let the pair through as well if TikTok has trouble of its own.
+
+        Raises:
+            WrongOwnerError: the pair belongs to another creator; it is held back, and one alarm is raised.
+            NotFoundError: there is no pair.
+            SealError: the pair does not open.
+            WaitError: the quota is spent.
+            NotSentError: TikTok did not tell, for trouble that may pass; nothing was spent.
+            StoreUnavailableError: the database did not answer.
+        """
+        pair = self._store.current_pair(creator_id)
+        if pair.belongs_to is not None:
+            self._hold(pair, pair.belongs_to)
+            raise _wrong(pair, pair.belongs_to)
+        if not pair.unproven:
+            return pair
+        place = PairPlace(creator_id, pair.consent, pair.generation)
+        access = self._sealer.open_access(pair.sealed, place)
+        self._wait_for_permit(pair.grant_id, lane)
+        try:
+            info = self._tiktok.token_info(access)
+        except WaitError:
+            raise
+        except (NotSentError, InDoubtError, BackOffError) as error:
+            if insist:
+                text = "TikTok did not tell whose the imported pair is, so the refresh was not sent"
+                raise NotSentError(text, call=error.call, code=error.code, request_id=error.request_id) from None
+            return self._let_through(pair, error)
+        except TikTokError as error:
+            return self._let_through(pair, error)
+        return self._judge(pair, info)
+
+    def _judge(self, pair: CurrentPair, info: TokenInfo) -> CurrentPair:
+        if info.creator_id != pair.creator_id:
+            self._hold(pair, info.creator_id)
+            key = f"wrong_owner:{pair.grant_id}:{pair.consent}.{pair.generation}"
+            reason = str(_wrong(pair, info.creator_id))
+            self._store.raise_alarm(key, WRONG_OWNER, reason, grant_id=pair.grant_id)
+            self._tell(pair, "owner.wrong", level="error", belongs_to=info.creator_id)
+            raise _wrong(pair, info.creator_id)
+        scope = ",".join(info.scope) or pair.scope
+        self._store.confirm_owner(pair, scope=scope)
+        self._tell(pair, "owner.confirmed", scope=scope)
+        return replace(pair, scope=scope, unproven=False)
+
+    def _let_through(self, pair: CurrentPair, error: TikTokError) -> CurrentPair:
+        self._store.confirm_owner(pair, scope=None)
+        self._tell(pair, "owner.untold", level="warning", code=error.code, request_id=error.request_id)
+        return replace(pair, unproven=False)
+
+    def _hold(self, pair: CurrentPair, belongs_to: str) -> None:
+        self._store.hold_pair(pair, belongs_to=belongs_to, seconds=HOLD_SECONDS)
+
+    def _wait_for_permit(self, grant_id: int, lane: Lane) -> None:
+        end = time.monotonic() + LONGEST_WAIT_SECONDS
+        while wait := self._limiter.take(lane=lane, call=TOKEN_INFO_CALL, account=str(grant_id)):
+            if time.monotonic() + wait > end:
+                text = "no permit to ask whose the imported pair is"
+                raise WaitError(text, call=TOKEN_INFO_CALL, scope="account", seconds=wait)
+            time.sleep(wait)
+        while wait := self._limiter.depart():
+            time.sleep(wait)
+
+    def _tell(self, pair: CurrentPair, name: str, *, level: str = "info", **fields: FactValue) -> None:
+        ids: dict[str, FactValue] = {"grant_id": pair.grant_id, "creator_id": pair.creator_id}
+        self._hook(Fact(name, ids | fields, level=level))
+
+
+def _wrong(pair: CurrentPair, belongs_to: str) -> WrongOwnerError:
+    return WrongOwnerError(
+        f"TikTok says that the pair imported for creator {pair.creator_id} belongs to creator {belongs_to}; it is not "
+        "used. Import the pair of each under its own id"
+    )
