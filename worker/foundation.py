@@ -8,6 +8,7 @@ import socket
 import threading
 from functools import cached_property
 
+from worker.egress import Egress, Proxy
 from worker.errors import StoreUnavailableError
 from worker.failpoints import Failpoint, failpoint_of
 from worker.journal import Journal
@@ -65,6 +66,12 @@ class Foundation:
         )
 
     @cached_property
+    def egress(self) -> Egress:
+        """The way to TikTok and to the receiver of notices."""
+        proxy = self.settings.egress_proxy
+        return Egress(None if proxy is None else Proxy.from_url(proxy), self.settings.ca_file)
+
+    @cached_property
     def tiktok(self) -> TikTok:
         """The client."""
         settings = self.settings
@@ -76,6 +83,7 @@ class Foundation:
             authorize_url=settings.tiktok_authorize_url,
             connect_seconds=settings.connect_seconds,
             deadline_seconds=settings.deadline_seconds,
+            egress=self.egress,
             failpoint=self.failpoint,
         )
 

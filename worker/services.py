@@ -167,7 +167,11 @@ class Services(Foundation):
     def notifier(self) -> Notifier:
         """The use case of delivering notices."""
         return Notifier(
-            store=self.store, hook=self.hook, url=self.settings.notice_url, secret=self.settings.notice_secret
+            store=self.store,
+            hook=self.hook,
+            url=self.settings.notice_url,
+            secret=self.settings.notice_secret,
+            egress=self.egress,
         )
 
     @cached_property

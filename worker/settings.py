@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
-from worker.addresses import bad_server, bad_url, on_loopback
+from worker.addresses import bad_authorities, bad_proxy, bad_server, bad_url, is_tiktoks, on_loopback
 from worker.errors import ConfigurationError
 from worker.vault.token import Token
 
@@ -24,6 +25,7 @@ TEST_SWITCHES: Final = frozenset({"EVERTOKEN_TEST_FAILPOINTS", "EVERTOKEN_TEST_R
 """Read by the fault harness, not by Settings; the worker refuses them outside tests."""
 HIGHEST_TIER: Final = (50, 3000)
 """TikTok's Ultimate tier: requests per second and per minute (official doc 1740029171730433)."""
+TIKTOKS_ADDRESSES: Final = frozenset({"tiktok_base_url", "tiktok_authorize_url"})
 RETRY_PAUSE_SHARE: Final = 1 / 9
 """Longest pause before the one quick retry of an attempt in doubt, as a part of the deadline: 5 s of 45 s."""
 
@@ -100,8 +102,30 @@ class Settings(MessengerSettings):
         default="https://business-api.tiktok.com/open_api",
         description="Base of the API; plain http is taken only on loopback.",
     )
+    egress_proxy: str | None = Field(
+        default=None,
+        repr=False,
+        description=(
+            "HTTP proxy on the way to TikTok and to the address of notices: `http://user:password@host:port`. Loopback "
+            "is reached without it. `HTTPS_PROXY` is not read."
+        ),
+    )
+    ca_file: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file of the only certificate authorities that TikTok and the address of notices may have, in place of "
+            "the usual ones. `SSL_CERT_FILE` is not read."
+        ),
+    )
     tiktok_authorize_url: str = Field(
         default="https://www.tiktok.com/v2/auth/authorize/", description="TikTok's consent page."
+    )
+    tiktok_foreign_hosts: CommaList = Field(
+        default=(),
+        description=(
+            "Hosts that are not TikTok's and may still stand in the two addresses above, such as a gateway of yours, "
+            "separated by commas. They get the app's secret and every token."
+        ),
     )
     tiktok_scopes: CommaList = Field(
         default=("user.info.basic", "user.info.username", "user.info.stats", "user.info.profile", "user.insights"),
@@ -231,13 +255,28 @@ def _contradictions(settings: Settings) -> Iterator[str]:
                 yield f"{PREFIX}{name} is {value}, above TikTok's highest tier of {highest}"
 
 
+def _is_named(url: str, hosts: tuple[str, ...]) -> bool:
+    return (urlsplit(url).hostname or "") in {host.lower() for host in hosts}
+
+
 def _bad_addresses(settings: Settings) -> Iterator[str]:
     if settings.notice_url and settings.notice_secret is None:
         yield f"{PREFIX}NOTICE_URL is set and {PREFIX}NOTICE_SECRET is missing: notices are signed"
     for field in ("tiktok_base_url", "tiktok_authorize_url", "tiktok_redirect_uri", "notice_url"):
-        url = getattr(settings, field)
-        if url:
-            yield from bad_url(PREFIX + field.upper(), url)
+        name, url, tiktoks = PREFIX + field.upper(), getattr(settings, field), field in TIKTOKS_ADDRESSES
+        if not url:
+            continue
+        if problem := bad_url(name, url, bare=tiktoks):
+            yield problem
+        elif tiktoks and not (is_tiktoks(url) or on_loopback(url) or _is_named(url, settings.tiktok_foreign_hosts)):
+            yield (
+                f"{name} leads to a host that is not TikTok's, and it would get the app's secret and tokens: mend it, "
+                f"or name that host in {PREFIX}TIKTOK_FOREIGN_HOSTS"
+            )
+    if settings.egress_proxy and (problem := bad_proxy(f"{PREFIX}EGRESS_PROXY", settings.egress_proxy)):
+        yield problem
+    if settings.ca_file and (problem := bad_authorities(f"{PREFIX}CA_FILE", settings.ca_file)):
+        yield problem
     if not settings.database_url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
         yield f"{PREFIX}DATABASE_URL must begin with sqlite:/// or postgresql://"
     elif problem := bad_server(f"{PREFIX}DATABASE_URL", settings.database_url):

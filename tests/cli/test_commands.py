@@ -15,6 +15,7 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
 from worker.cli.authorize import authorize
+from worker.cli.checks_places import IGNORED_AUTHORITIES, IGNORED_PROXIES
 from worker.cli.db import db
 from worker.cli.doctor import doctor
 from worker.cli.grants import grants
@@ -471,8 +472,10 @@ def test_a_revocation_asks_first(cli: Cli, creator: str, store: Store) -> None:
     assert cli(grants, "revoke", creator, stdin="y\n").exit_code == 0
 
 
-def test_the_doctor_looks_at_everything(cli: Cli, creator: str) -> None:
+def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each check is one line; without workers the doctor finds just that."""
+    for name in (*IGNORED_PROXIES, *IGNORED_AUTHORITIES):
+        monkeypatch.delenv(name, raising=False)
     told = cli.json(doctor, exit_code=1)
 
     states = {check["check"]: check["state"] for check in told["checks"]}
@@ -486,6 +489,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str) -> None:
         "grants": "ok",
         "capacity": "ok",
         "notices": "ok",
+        "egress": "ok",
         "redis": "ok",
         "workers": "fail",
         "beat": "warn",
@@ -542,10 +546,10 @@ def test_the_doctor_tells_how_a_stop_ends(cli: Cli, creator: str, store: Store) 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_the_doctor_tells_missing_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without settings there is one finding, and it names the setting."""
+    """Without settings there is one finding, it names the setting, and the exit status is that of wrong use."""
     monkeypatch.delenv("EVERTOKEN_KEYRING")
 
-    told = cli.json(doctor, exit_code=1)
+    told = cli.json(doctor, exit_code=2)
 
     assert [check["check"] for check in told["checks"]] == ["settings"]
     assert "EVERTOKEN_KEYRING is missing" in told["checks"][0]["detail"]

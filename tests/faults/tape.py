@@ -17,11 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from worker.egress.sockets import CURRENT
 from worker.sandbox.ledger import fingerprint
 from worker.services import Services
 from worker.settings import Settings
 from worker.tiktok import RawAnswer, TikTok
-from worker.tiktok.sockets import CURRENT
 from worker.vault import Token
 
 PAIR: Final = (re.compile(rb'"refresh_token"\s*:\s*"([^"]+)"'), re.compile(rb'"access_token"\s*:\s*"[^"]+"'))

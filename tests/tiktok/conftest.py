@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 
+from worker.egress import Egress, Proxy
 from worker.tiktok import REFRESH_CALL, RawAnswer, TikTok
 from worker.vault import Token
 
@@ -202,8 +203,8 @@ def client() -> Iterator[Client]:
     """Make clients towards a base address; all of them are closed with the test."""
     made: list[TikTok] = []
 
-    def make(base_url: str, **options: Any) -> TikTok:
-        given = {"connect_seconds": 2.0, "deadline_seconds": 8.0, **options}
+    def make(base_url: str, *, ca_file: Path | None = None, proxy: Proxy | None = None, **options: Any) -> TikTok:
+        given = {"connect_seconds": 2.0, "deadline_seconds": 8.0, "egress": Egress(proxy, ca_file), **options}
         made.append(
             TikTok(
                 app_id="7123",

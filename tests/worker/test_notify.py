@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
 import json
+import socket
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -127,4 +130,33 @@ def test_without_an_address_notices_wait_in_the_database(store: Store) -> None:
     store.raise_alarm("alarm:1", "app_stopped", "x")
 
     assert Notifier(store=store, hook=silent, url=None, secret=None).deliver() == 0
+    assert store.undelivered_count() == 1
+
+
+def test_a_receiver_that_drips_is_left_at_the_deadline(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that comes a byte at a time holds no thread for longer than one delivery may take."""
+    monkeypatch.setattr("worker.notices.delivery.TIMEOUT_SECONDS", 0.5)
+    store.raise_alarm("alarm:1", "app_stopped", "x")
+    facts: list[Fact] = []
+    closing = Event()
+
+    def drip(door: socket.socket) -> None:
+        connection, _ = door.accept()
+        with connection, contextlib.suppress(OSError):
+            for byte in b"HTTP/1.1 204 No Content\r\n" + b"X: y\r\n" * 1000:
+                connection.sendall(bytes([byte]))
+                if closing.wait(0.02):
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        thread = Thread(target=drip, args=(door,))
+        thread.start()
+        url = f"http://127.0.0.1:{door.getsockname()[1]}/"
+        began = time.monotonic()
+        assert Notifier(store=store, hook=facts.append, url=url, secret=Token("k")).deliver() == 0
+        assert time.monotonic() - began < 5
+        closing.set()
+        thread.join()
+
+    assert [fact.fields["reason"] for fact in facts] == ["it did not answer in time"]
     assert store.undelivered_count() == 1

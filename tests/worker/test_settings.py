@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -81,6 +82,19 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one() -> None:
         ({"RENEW_AT": "0.99"}, "EVERTOKEN_RENEW_AT"),
         ({"RENEW_AT": "canary"}, "EVERTOKEN_RENEW_AT"),
         ({"NOTICE_URL": "https://ops.example/hook"}, "EVERTOKEN_NOTICE_SECRET is missing"),
+        ({"TIKTOK_BASE_URL": "https://business-api.tiktok.com/open_api?canary=1"}, "must end with its path"),
+        ({"TIKTOK_BASE_URL": "https://business-api.tiktok.com/open_api#canary"}, "must end with its path"),
+        ({"TIKTOK_AUTHORIZE_URL": "https://www.tiktok.com/a b-canary"}, "must be ASCII without blanks"),
+        ({"NOTICE_URL": "https://canäry.example/", "NOTICE_SECRET": "canary"}, "must be ASCII without blanks"),
+        ({"EGRESS_PROXY": "https://proxy.canary:3128"}, "EVERTOKEN_EGRESS_PROXY must be http://host:port"),
+        ({"EGRESS_PROXY": "socks5://proxy.canary:1080"}, "EVERTOKEN_EGRESS_PROXY must be http://host:port"),
+        ({"EGRESS_PROXY": "http://proxy.canary"}, "EVERTOKEN_EGRESS_PROXY must be http://host:port"),
+        ({"EGRESS_PROXY": "http://proxy.canary:3128/path"}, "EVERTOKEN_EGRESS_PROXY must be http://host:port"),
+        ({"EGRESS_PROXY": "http://u:can/ary@proxy:3128"}, "EVERTOKEN_EGRESS_PROXY cannot be read"),
+        ({"EGRESS_PROXY": "proxy.canary:3128"}, "EVERTOKEN_EGRESS_PROXY must be http://host:port"),
+        ({"CA_FILE": "/nowhere/canary.pem"}, "EVERTOKEN_CA_FILE: the file cannot be read (No such file or directory)"),
+        ({"CA_FILE": __file__}, "EVERTOKEN_CA_FILE: the file holds no certificate"),
+        ({"CA_FILE": "/"}, "EVERTOKEN_CA_FILE"),
         ({"DATABASE_URL": "mysql://canary"}, "sqlite:/// or postgresql://"),
         ({"REDIS_URL": "canary"}, "redis://"),
         ({"LOG_FORMAT": "xml"}, "EVERTOKEN_LOG_FORMAT"),
@@ -136,6 +150,46 @@ def test_plain_http_and_any_quota_are_taken_on_loopback() -> None:
     )
 
     assert settings.sandboxed
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://business-api.tiktok.com.canary.example/open_api",
+        "https://canarytiktok.com/open_api",
+        "https://tiktok.com.canary",
+        "https://business-api.tikt0k.com/canary",
+        "https://198.51.100.7/canary",
+        "https://gateway.canary.example:8443",
+    ],
+)
+def test_a_host_that_is_not_tiktoks_needs_a_switch_that_names_it(url: str) -> None:
+    """A mistyped or foreign host gets no secret; one that the switch names does, within the quota of TikTok itself."""
+    for name in ("TIKTOK_BASE_URL", "TIKTOK_AUTHORIZE_URL"):
+        assert f"EVERTOKEN_{name} leads to a host that is not TikTok's" in refusal(**{name: url})
+        assert "not TikTok's" in refusal(**{name: url, "TIKTOK_FOREIGN_HOSTS": "other.example"})
+
+    host = urlsplit(url).hostname or ""
+    named = GOOD | {"EVERTOKEN_TIKTOK_BASE_URL": url, "EVERTOKEN_TIKTOK_FOREIGN_HOSTS": f"a.example, {host.upper()}"}
+    assert load_settings(named, dotenv=None).tiktok_base_url == url
+    assert "highest tier" in refusal(TIKTOK_BASE_URL=url, TIKTOK_FOREIGN_HOSTS=host, QUOTA_PER_SECOND="51")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://business-api.tiktok.com/open_api",
+        "https://BUSINESS-API.TikTok.com/open_api/",
+        "https://open.tiktokapis.com",
+        "https://business-api.tiktok.com.:443/open_api",
+        "http://127.0.0.1:8080/open_api",
+        "http://[::1]:8080",
+        "https://localhost:8443",
+    ],
+)
+def test_tiktoks_hosts_and_loopback_need_no_switch(url: str) -> None:
+    """Any host below TikTok's domains and any stand-in on this machine is taken."""
+    assert load_settings(GOOD | {"EVERTOKEN_TIKTOK_BASE_URL": url}, dotenv=None).tiktok_base_url == url
 
 
 def test_a_file_holds_a_secret(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from worker.cli import output
-from worker.errors import EvertokenError
+from worker.errors import ConfigurationError, EvertokenError
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -23,11 +23,19 @@ SPACE_WARN_BYTES: Final = 256 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's report."""
+    """One line of the doctor's report.
+
+    Attributes:
+        check: what was looked at.
+        state: `fail` makes the doctor exit with a status other than 0.
+        detail: what was found, and what to do.
+        bad_setting: True if a setting, such as the keyring, is wrong: nothing starts with it.
+    """
 
     check: str
     state: State
     detail: str
+    bad_setting: bool = False
 
 
 def guarded(check: str, look: Callable[[], Finding]) -> Finding:
@@ -35,7 +43,7 @@ def guarded(check: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()
     except EvertokenError as error:
-        return Finding(check, "fail", str(error))
+        return Finding(check, "fail", str(error), bad_setting=isinstance(error, ConfigurationError))
     except Exception as error:  # noqa: BLE001 - a foreign library's text may hold an address with its password
         return Finding(check, "fail", f"did not answer ({type(error).__name__})")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from worker.cli.checks import Finding
+from worker.egress import NotConnectedError
 
 if TYPE_CHECKING:
+    from worker.services import Services
     from worker.settings import Settings
 
 WORKERS_SECONDS: Final = 1.5
@@ -23,18 +23,18 @@ BEAT_SILENT_SCANS: Final = 6
 BEAT_FILE: Final = "beat"
 
 
-def outer_checks(app: Any, settings: Settings, *, offline: bool) -> Iterator[tuple[str, Callable[[], Finding]]]:
+def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """Yield name and function of each check; nothing has run yet.
 
     Args:
         app: the Celery app.
-        settings: the settings.
+        services: the services of the doctor itself.
         offline: True to leave TikTok alone.
     """
     yield "redis", lambda: redis(app)
     yield "workers", lambda: workers(app)
-    yield "beat", lambda: beat(settings)
-    yield "tiktok", lambda: Finding("tiktok", "skip", "not asked") if offline else tiktok(settings)
+    yield "beat", lambda: beat(services.settings)
+    yield "tiktok", lambda: Finding("tiktok", "skip", "not asked") if offline else tiktok(services)
 
 
 def redis(app: Any) -> Finding:
@@ -69,26 +69,19 @@ def beat(settings: Settings) -> Finding:
     return Finding("beat", "ok", text)
 
 
-def tiktok(settings: Settings) -> Finding:
-    """Look whether TikTok's host answers; nothing secret is sent and any HTTP status will do."""
-    import certifi  # noqa: PLC0415 - Celery loads the doctor on every start
-
-    parts = urlsplit(settings.tiktok_base_url)
-    host = parts.hostname or ""
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        # The same certificate authorities as the client's own library trusts.
-        trust = ssl.create_default_context(cafile=certifi.where())
-        connection = http.client.HTTPSConnection(host, parts.port, timeout=TIKTOK_SECONDS, context=trust)
-    else:
-        connection = http.client.HTTPConnection(host, parts.port, timeout=TIKTOK_SECONDS)
+def tiktok(services: Services) -> Finding:
+    """Look whether TikTok's host answers, on the way that calls take; nothing secret is sent and any status will do."""
+    settings = services.settings
+    host = urlsplit(settings.tiktok_base_url).hostname or ""
     try:
-        connection.request("HEAD", f"{parts.path.rstrip('/')}/")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        return Finding("tiktok", "fail", f"{host} cannot be reached ({type(error).__name__})")
-    finally:
-        connection.close()
+        status = services.egress.ask(
+            "HEAD",
+            f"{settings.tiktok_base_url.rstrip('/')}/",
+            seconds=TIKTOK_SECONDS,
+            connect_seconds=min(TIKTOK_SECONDS, settings.connect_seconds),
+        )
+    except (NotConnectedError, ConnectionError) as error:
+        return Finding("tiktok", "fail", f"{host} cannot be reached: {error}")
     sandbox = ", a stand-in on this machine" if settings.sandboxed else ""
     return Finding("tiktok", "ok", f"{host} answers (HTTP {status}){sandbox}")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -23,7 +22,7 @@ MARKS: Final = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_
 @output.json_option
 @click.pass_context
 def doctor(ctx: click.Context, *, offline: bool, as_json: bool) -> None:
-    """Check every dependency and promise, one line each; exit 1 where one fails.
+    """Check every dependency and promise, one line each; exit 1 if one fails, 2 if a setting is wrong.
 
     Nothing is changed, and nothing secret is sent anywhere.
     """
@@ -35,15 +34,16 @@ def doctor(ctx: click.Context, *, offline: bool, as_json: bool) -> None:
             click.echo(f"{mark:<{4 + len(mark) - len(finding.state)}}  {finding.check:<9} {finding.detail}")
     healthy = all(finding.state != "fail" for finding in found)
     if as_json:
-        output.print_json({"healthy": healthy, "checks": [asdict(finding) for finding in found]})
+        output.print_json({"healthy": healthy, "checks": [_told(finding) for finding in found]})
     if not healthy:
-        sys.exit(output.FINDING)
+        sys.exit(output.WRONG_USE if any(finding.bad_setting for finding in found) else output.FINDING)
 
 
 def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
     """Run the checks one after the other; without settings there is nothing else to look at."""
     from worker.cli.checks import NEED_DATABASE, Finding, guarded, inner_checks  # noqa: PLC0415 - Celery loads this on every start
     from worker.cli.checks_outside import outer_checks  # noqa: PLC0415 - as above
+    from worker.cli.checks_places import place_checks  # noqa: PLC0415 - as above
 
     try:
         with output.services() as services:
@@ -56,7 +56,11 @@ def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
                 found = guarded(name, look)
                 answers = answers and (name != "database" or found.state != "fail")
                 yield found
-            for name, look in outer_checks(app, services.settings, offline=offline):
+            for name, look in (*place_checks(services), *outer_checks(app, services, offline=offline)):
                 yield guarded(name, look)
     except ConfigurationError as error:
-        yield Finding("settings", "fail", str(error))
+        yield Finding("settings", "fail", str(error), bad_setting=True)
+
+
+def _told(finding: Finding) -> dict[str, str]:
+    return {"check": finding.check, "state": finding.state, "detail": finding.detail}

@@ -12,14 +12,12 @@ import hmac
 import json
 import random
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
-from http.client import HTTPException
-from typing import Any, Final
+from typing import Final
 
+from worker.egress import Egress, NotConnectedError
 from worker.policy import backoff
 from worker.store import NoticeView, Store
 from worker.telemetry import Fact, Hook
@@ -27,16 +25,11 @@ from worker.vault import Token
 
 BATCH: Final = 20
 TIMEOUT_SECONDS: Final = 10.0
+"""Longest time of one delivery as a whole, however slowly the receiver speaks."""
+CONNECT_SECONDS: Final = 5.0
 BATCH_SECONDS: Final = 25.0
 """After so long the rest waits for the next round: held notices must not be sent by two at once."""
 ACCEPTED: Final = range(200, 300)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A signed notice goes to the named address and nowhere else."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """Refuse every redirect, which then ends as an HTTP error."""
 
 
 class Notifier:
@@ -49,6 +42,7 @@ class Notifier:
         hook: Hook,
         url: str | None,
         secret: Token | None,
+        egress: Egress | None = None,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -59,6 +53,7 @@ class Notifier:
             hook: where facts go.
             url: where they are posted; None leaves them in the database, for `doctor` to show.
             secret: key of the signature.
+            egress: the way there; straight, with the usual authorities, by default.
             wall_clock: seconds since the epoch, for the signature's timestamp.
             monotonic: seconds of a clock that nobody sets, for the time that a round takes.
         """
@@ -68,7 +63,7 @@ class Notifier:
         self._secret = secret
         self._wall_clock = wall_clock
         self._monotonic = monotonic
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+        self._egress = egress or Egress()
 
     def deliver(self) -> int:
         """Post what is pending; return how many notices were accepted.
@@ -108,22 +103,16 @@ class Notifier:
         stamp = str(int(self._wall_clock()))
         signed = b".".join((notice.dedupe_key.encode(), stamp.encode(), body))
         signature = base64.b64encode(hmac.digest(secret.reveal().encode(), signed, sha256)).decode()
-        request = urllib.request.Request(  # noqa: S310 - the scheme was checked with the settings
-            url,
-            data=body,
-            method="POST",
-            headers={
-                "Content-Type": "application/json",
-                "webhook-id": notice.dedupe_key,
-                "webhook-timestamp": stamp,
-                "webhook-signature": f"v1,{signature}",
-            },
-        )
+        headers = {
+            "Content-Type": "application/json",
+            "webhook-id": notice.dedupe_key,
+            "webhook-timestamp": stamp,
+            "webhook-signature": f"v1,{signature}",
+        }
         try:
-            with self._opener.open(request, timeout=TIMEOUT_SECONDS) as answer:
-                return None if answer.status in ACCEPTED else f"HTTP {answer.status}"
-        except urllib.error.HTTPError as error:
-            with error:
-                return f"HTTP {error.code}"
-        except (OSError, HTTPException) as error:
-            return type(error).__name__
+            status = self._egress.ask(
+                "POST", url, seconds=TIMEOUT_SECONDS, connect_seconds=CONNECT_SECONDS, body=body, headers=headers
+            )
+        except (NotConnectedError, ConnectionError) as error:
+            return str(error)
+        return None if status in ACCEPTED else f"HTTP {status}"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Final
+from urllib.parse import quote, urlencode
 
-from worker.errors import ConfigurationError, GiveUpError, TikTokError, WaitError
-from worker.tiktok.address import authorization_url, checked_address
+from worker.addresses import bad_url
+from worker.egress import Egress
+from worker.errors import ConfigurationError, GiveUpError, TikTokError, UsageError, WaitError
 from worker.tiktok.answers import read_token_answer
 from worker.tiktok.codes import (
     ACCOUNT_CALL,
@@ -53,7 +54,7 @@ class TikTok:
         deadline_seconds: what a whole call may take.
         body_limit: the longest token answer in bytes.
         failpoint: called with "post_send" and "post_recv" in `send_exchange` and `send_refresh`.
-        ca_file: the only certificate authorities to trust, as a PEM file; None for the usual ones.
+        egress: the way to TikTok; straight, with the usual authorities, by default.
         clock: the present as an aware UTC datetime; serves the waits that end at a date.
 
     Raises:
@@ -72,12 +73,14 @@ class TikTok:
         deadline_seconds: float = 45,
         body_limit: int = 65536,
         failpoint: Callable[[str], None] = _no_failpoint,
-        ca_file: Path | None = None,
+        egress: Egress | None = None,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         if not 0 < connect_seconds <= deadline_seconds or body_limit <= 0:
             raise ConfigurationError("0 < connect_seconds <= deadline_seconds and body_limit > 0 must hold")
-        checked_address(authorize_url, "the authorize address")
+        for name, url in (("the authorize address", authorize_url), ("TikTok's base address", base_url)):
+            if problem := bad_url(name, url, bare=True):
+                raise ConfigurationError(problem)
         self._app_id = app_id
         self._app_secret = app_secret
         self._redirect_uri = redirect_uri
@@ -86,14 +89,16 @@ class TikTok:
         self._failpoint = failpoint
         self._clock = clock
         self._transport = Transport(
-            base_url=checked_address(base_url, "TikTok's base address"),
+            base_url=base_url.rstrip("/"),
             connect_seconds=connect_seconds,
             deadline_seconds=deadline_seconds,
-            ca_file=ca_file,
+            egress=egress,
         )
 
     def authorization_url(self, *, state: str, scopes: Sequence[str]) -> str:
         """Return the link at which a creator gives consent.
+
+        The redirect address goes out byte for byte as given: TikTok compares it with the registered one.
 
         Args:
             state: an unguessable text that the redirect brings back.
@@ -102,13 +107,18 @@ class TikTok:
         Raises:
             UsageError: without a state or without scopes.
         """
-        return authorization_url(
-            base=self._authorize_url,
-            client_key=self._app_id,
-            redirect_uri=self._redirect_uri,
-            state=state,
-            scopes=scopes,
-        )
+        if not state:
+            raise UsageError("an authorization link needs a state")
+        if not scopes:
+            raise UsageError("an authorization link needs at least one scope")
+        query = {
+            "client_key": self._app_id,
+            "scope": ",".join(scopes),
+            "response_type": "code",
+            "redirect_uri": self._redirect_uri,
+            "state": state,
+        }
+        return f"{self._authorize_url}?{urlencode(query, quote_via=quote, safe='')}"
 
     def send_exchange(self, code: Token) -> RawAnswer:
         """Exchange an authorization code (official doc 1833997638479041) and return the answer unread.

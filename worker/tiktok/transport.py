@@ -7,16 +7,16 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.cookiejar import DefaultCookiePolicy
-from pathlib import Path
 from typing import Final
 
 import requests
 
+from worker.egress import Egress, NotConnectedError
+from worker.egress.sockets import CURRENT, Call
+from worker.egress.wire import BoundAdapter, silence_wire_logs
 from worker.errors import NotSentError
-from worker.tiktok.sockets import CURRENT, Call, NotConnectedError, tls_context
 from worker.tiktok.values import RawAnswer
 from worker.tiktok.waits import header_seconds
-from worker.tiktok.wire import BoundAdapter, silence_wire_logs
 from worker.vault.token import Token
 
 VERSION: Final = "v1.3"
@@ -78,16 +78,17 @@ class Transport:
         connect_seconds: what connecting and what the TLS handshake may take.
         deadline_seconds: what a whole call may take. Resolving the host's name cannot be cut short; where it used up
             the time, nothing is sent.
-        ca_file: the only certificate authorities to trust; None for the usual ones.
+        egress: the way to the host.
     """
 
     def __init__(
-        self, *, base_url: str, connect_seconds: float, deadline_seconds: float, ca_file: Path | None = None
+        self, *, base_url: str, connect_seconds: float, deadline_seconds: float, egress: Egress | None = None
     ) -> None:
         self._root = f"{base_url}/{VERSION}/"
         self._connect_seconds = connect_seconds
         self._deadline_seconds = deadline_seconds
-        self._context = tls_context(ca_file)
+        egress = egress or Egress()
+        self._context, self._proxy = egress.context, egress.proxy_to(base_url)
         self._own = threading.local()
         self._lock = threading.Lock()
         self._sessions: list[tuple[threading.Thread, _Session]] = []
@@ -107,6 +108,7 @@ class Transport:
             connect_seconds=self._connect_seconds,
             keep_bytes=request.most_bytes + HEAD_BYTES,
             after_send=lambda: request.failpoint("post_send"),
+            proxy=self._proxy,
         )
         CURRENT.call = call
         body = bytearray()

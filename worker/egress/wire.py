@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -14,43 +14,8 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 from urllib3.util.retry import Retry
 
-from worker.tiktok.sockets import CURRENT, NotConnectedError, connected
-
-FLAWS: Final = {
-    "certificate has expired": "it has expired",
-    "certificate is not yet valid": "it is not valid yet; is this machine's clock right?",
-    "self-signed certificate": "it is signed by itself",
-    "self-signed certificate in certificate chain": "its authority is not trusted",
-    "unable to get local issuer certificate": "its authority is not trusted",
-    "Hostname mismatch": "it is for another host name",
-    "IP address mismatch": "it is for another address",
-    "Missing Authority Key Identifier": "it does not say which key signed it (no Authority Key Identifier)",
-    "Missing Subject Key Identifier": "its authority has no Subject Key Identifier",
-    "CA cert does not include key usage extension": "its authority does not say that it may sign (no Key Usage)",
-    "Basic Constraints of CA cert not marked critical": "its authority's Basic Constraints are not marked critical",
-}
-"""OpenSSL's words, by how they begin, and ours. Python 3.13 and later also refuse what RFC 5280 calls a flaw."""
-
-
-def _flaw(error: ssl.SSLCertVerificationError) -> str:
-    """Say what is wrong with a certificate; how to make a good one is in docs/operations.md."""
-    for theirs, ours in sorted(FLAWS.items(), reverse=True):
-        if error.verify_message.startswith(theirs):
-            return ours
-    return f"OpenSSL's code is {error.verify_code}"
-
-
-def _reason(error: Exception) -> str:
-    """Say in a few words of our own why no connection came about."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate was refused: {_flaw(error)}"
-    if isinstance(error, TimeoutError):
-        return "it did not answer in time"
-    if isinstance(error, ssl.SSLError):
-        return "the TLS handshake failed"
-    if isinstance(error, socket.gaierror):
-        return "its name was not resolved"
-    return "the connection was refused" if isinstance(error, ConnectionRefusedError) else "the connection failed"
+from worker.egress.reasons import NotConnectedError, in_words
+from worker.egress.sockets import CURRENT, connected
 
 
 def _connect(connect: Callable[[], None], close: Callable[[], None]) -> None:
@@ -61,42 +26,50 @@ def _connect(connect: Callable[[], None], close: Callable[[], None]) -> None:
         if CURRENT.call.time_left() < CURRENT.call.seconds / 2:
             reason = "connecting used up the time"
     except Exception as error:  # noqa: BLE001 - whatever fails in here, nothing was sent
-        reason = _reason(error)
+        reason = in_words(error)
     if reason is not None:
         close()
         raise NotConnectedError(reason)
 
 
-class _Connection(HTTPConnection):
+class PlainConnection(HTTPConnection):
+    """A connection without TLS, for this machine's loopback."""
+
     def _new_conn(self) -> socket.socket:
         return connected(self._dns_host, self.port or 80)
 
     def connect(self) -> None:
+        """Connect in time, or raise NotConnectedError."""
         _connect(super().connect, self.close)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override] # urllib3 narrows it the same way
+        """Note that the request is out, and read the answer's head."""
         CURRENT.call.after_send()
         return super().getresponse()
 
 
-class _TlsConnection(HTTPSConnection):
+class TlsConnection(HTTPSConnection):
+    """A connection inside TLS, straight to the host or through the proxy of the call."""
+
     def _new_conn(self) -> socket.socket:
         return connected(self._dns_host, self.port or 443)
 
     def connect(self) -> None:
+        """Connect in time, or raise NotConnectedError."""
         _connect(super().connect, self.close)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override] # urllib3 narrows it the same way
+        """Note that the request is out, and read the answer's head."""
         CURRENT.call.after_send()
         return super().getresponse()
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = PlainConnection
 
 
 class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+    ConnectionCls = TlsConnection
 
 
 class BoundAdapter(HTTPAdapter):

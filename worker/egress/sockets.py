@@ -18,11 +18,8 @@ from typing import Any, Final
 
 import certifi
 
-END_OF_HEAD: Final = b"\r\n\r\n"
-
-
-class NotConnectedError(Exception):
-    """No connection came about; raised where nothing was sent, and never seen outside this room."""
+from worker.egress.proxy import END_OF_HEAD, Proxy
+from worker.egress.reasons import ProxyError, in_words
 
 
 @dataclass
@@ -31,9 +28,10 @@ class Call:
 
     Attributes:
         seconds: what the whole call may take.
-        connect_seconds: what each of connecting and the TLS handshake may take.
+        connect_seconds: what each of connecting (through the proxy, where there is one) and the TLS handshake may take.
         keep_bytes: how many received bytes to keep.
         after_send: called when the request is out and nothing of the answer was read.
+        proxy: what new connections go through; None for none.
         body_began: True as soon as a byte of the request's body may have left.
         received: the bytes that came, head and all, as they stood on the wire inside TLS.
         ended: True once the peer has closed its side.
@@ -41,8 +39,9 @@ class Call:
 
     seconds: float
     connect_seconds: float
-    keep_bytes: int
-    after_send: Callable[[], None]
+    keep_bytes: int = 0
+    after_send: Callable[[], None] = lambda: None
+    proxy: Proxy | None = None
     body_began: bool = False
     received: bytearray = field(default_factory=bytearray, repr=False)
     ended: bool = False
@@ -118,7 +117,32 @@ def _note_sending(data: Any) -> None:
 
 
 def connected(host: str, port: int) -> socket.socket:
-    """Try the host's addresses in turn; all of them together get the time for connecting."""
+    """Return a connection to a host, straight or through a tunnel of the call's proxy.
+
+    Raises:
+        OSError: none came about within the time for connecting; ProxyError where it is the proxy's doing.
+    """
+    call = CURRENT.call
+    if call.proxy is None:
+        bound, _ = _dialled(host, port)
+    else:
+        try:
+            bound, until = _dialled(call.proxy.host, call.proxy.port)
+        except OSError as error:
+            raise ProxyError(f"the egress proxy failed: {in_words(error)}") from None
+        try:
+            call.proxy.open_tunnel(bound, host, port, until=until)
+        except OSError as error:
+            bound.close()
+            raise ProxyError(
+                str(error) if isinstance(error, ProxyError) else f"the egress proxy failed: {in_words(error)}"
+            ) from None
+    bound.settimeout(min(call.connect_seconds, call.time_left()))  # for the TLS handshake
+    return bound
+
+
+def _dialled(host: str, port: int) -> tuple[BoundSocket, float]:
+    """Try the host's addresses in turn; all of them together get the time for connecting, whose end is returned too."""
     call = CURRENT.call
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     until = time.monotonic() + min(call.connect_seconds, call.time_left())
@@ -133,8 +157,7 @@ def connected(host: str, port: int) -> socket.socket:
             bound.close()
             failure = error
         else:
-            bound.settimeout(min(call.connect_seconds, call.time_left()))  # for the TLS handshake
-            return bound
+            return bound, until
     raise failure
 
 

@@ -1,0 +1,53 @@
+"""Why no connection came about, in words of our own: the text of a foreign error may hold anything."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Final
+
+FLAWS: Final = {
+    "certificate has expired": "it has expired",
+    "certificate is not yet valid": "it is not valid yet; is this machine's clock right?",
+    "self-signed certificate": "it is signed by itself",
+    "self-signed certificate in certificate chain": "its authority is not trusted",
+    "unable to get local issuer certificate": "its authority is not trusted",
+    "Hostname mismatch": "it is for another host name",
+    "IP address mismatch": "it is for another address",
+    "Missing Authority Key Identifier": "it does not say which key signed it (no Authority Key Identifier)",
+    "Missing Subject Key Identifier": "its authority has no Subject Key Identifier",
+    "CA cert does not include key usage extension": "its authority does not say that it may sign (no Key Usage)",
+    "Basic Constraints of CA cert not marked critical": "its authority's Basic Constraints are not marked critical",
+}
+"""OpenSSL's words, by how they begin, and ours. Python 3.13 and later also refuse what RFC 5280 calls a flaw."""
+
+
+class NotConnectedError(Exception):
+    """No connection came about, so nothing was sent; the text says why, in our own words."""
+
+
+class ProxyError(OSError):
+    """The proxy opened no way to the host, so nothing was sent; the text is our own."""
+
+
+def in_words(error: Exception) -> str:
+    """Say why no connection came about, or why it broke."""
+    if isinstance(error, ProxyError | NotConnectedError):
+        return str(error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate was refused: {_flaw(error)}"
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, ssl.SSLError):
+        return "the TLS handshake failed"
+    if isinstance(error, socket.gaierror):
+        return "its name was not resolved"
+    return "the connection was refused" if isinstance(error, ConnectionRefusedError) else "the connection failed"
+
+
+def _flaw(error: ssl.SSLCertVerificationError) -> str:
+    """Say what is wrong with a certificate; how to make a good one is in docs/operations.md."""
+    for theirs, ours in sorted(FLAWS.items(), reverse=True):
+        if error.verify_message.startswith(theirs):
+            return ours
+    return f"OpenSSL's code is {error.verify_code}"
