@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from worker.store import Store
 
 START_SECONDS: Final = 20.0
+APP_ID: Final = "sandbox-app"
+"""The app of the sandbox, unless a test names another."""
 SERVER_USER: Final = "nobody"
 """PostgreSQL refuses to run as root; root's tests run it as this user, which every system has."""
 LIFELINE: Final = """
@@ -302,8 +304,8 @@ def keyring() -> Keyring:
 
 @pytest.fixture
 def sealer(keyring: Keyring) -> Sealer:
-    """A sealer over the `keyring` fixture."""
-    return Sealer(keyring)
+    """A sealer over the `keyring` fixture, for the pairs of the sandbox's app."""
+    return Sealer(keyring, app_id=APP_ID)
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import os
 import secrets
 import socket
 import threading
+from collections.abc import Callable
 from functools import cached_property
+from typing import Generic, TypeVar
 
 from worker.egress import Egress, Proxy
 from worker.errors import StoreUnavailableError
@@ -15,34 +17,30 @@ from worker.journal import Journal
 from worker.limiter import Limiter
 from worker.refresh.commits import PatientCommits
 from worker.refresh.leases import LeaseKeeper
-from worker.settings import Settings
+from worker.settings import ReaderSettings, Settings
 from worker.store import Store, open_store
 from worker.telemetry import Fact, Hook, count_fact, fan_out, log_fact
 from worker.tiktok import TikTok
 from worker.vault import Keyring, Sealer, use_fingerprint_key
 from worker.vault.unwrapping import load_unwrap, no_service
 
+T = TypeVar("T")
 
-class Foundation:
-    """The outside world of one process, each part built once, when first wanted; nothing is opened before."""
 
-    def __init__(self, settings: Settings, *, pool_size: int) -> None:
-        """Make the foundation of a process.
+class Reading:
+    """What a process needs to read access tokens: keys and the database, each built when first wanted."""
+
+    settings: ReaderSettings
+
+    def __init__(self, settings: ReaderSettings, *, pool_size: int) -> None:
+        """Keep what the parts are built from.
 
         Args:
             settings: what to build from.
-            pool_size: database connections kept at most; at least the number of worker threads.
+            pool_size: database connections kept at most; at least the number of threads that use them.
         """
         self.settings = settings
-        self.stop = threading.Event()
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-        self.hook: Hook = fan_out(log_fact, count_fact)
         self._pool_size = pool_size
-
-    @cached_property
-    def failpoint(self) -> Failpoint:
-        """What the fault tests hook into; does nothing anywhere else."""
-        return failpoint_of(os.environ)
 
     @cached_property
     def keyring(self) -> Keyring:
@@ -56,7 +54,7 @@ class Foundation:
     @cached_property
     def sealer(self) -> Sealer:
         """Seals and opens."""
-        return Sealer(self.keyring)
+        return Sealer(self.keyring, app_id=self.settings.tiktok_app_id)
 
     @cached_property
     def store(self) -> Store:
@@ -64,6 +62,24 @@ class Foundation:
         return open_store(
             self.settings.database_url, pool_size=self._pool_size, statement_seconds=self.settings.store_seconds
         )
+
+
+class Foundation(Reading):
+    """The outside world of one process, each part built once, when first wanted; nothing is opened before."""
+
+    settings: Settings
+
+    def __init__(self, settings: Settings, *, pool_size: int) -> None:
+        """Keep what the parts are built from, as `Reading` does."""
+        super().__init__(settings, pool_size=pool_size)
+        self.stop = threading.Event()
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.hook: Hook = fan_out(log_fact, count_fact)
+
+    @cached_property
+    def failpoint(self) -> Failpoint:
+        """What the fault tests hook into; does nothing anywhere else."""
+        return failpoint_of(os.environ)
 
     @cached_property
     def egress(self) -> Egress:
@@ -139,3 +155,20 @@ class Foundation:
 
     def _alarm(self, text: str) -> None:
         self.hook(Fact("journal.alarm", {"reason": text}, level="error"))
+
+
+class PerProcess(Generic[T]):
+    """One object for each process: built when first asked for, and again after a fork."""
+
+    def __init__(self, build: Callable[[], T]) -> None:
+        self._build = build
+        self._lock = threading.RLock()  # a signal handler may ask while the same thread is building
+        self._built: T | None = None
+        self._pid = 0
+
+    def get(self) -> T:
+        """Return the object of this process."""
+        with self._lock:
+            if self._built is None or self._pid != os.getpid():
+                self._built, self._pid = self._build(), os.getpid()
+            return self._built

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from functools import cached_property
 from typing import Final
 
 from worker.accounts.pull import Puller
 from worker.consent.authorize import Authorizer, state_key_of
 from worker.consent.exchanges import Exchanges
-from worker.foundation import Foundation
+from worker.foundation import Foundation, PerProcess
 from worker.notices.delivery import Notifier
 from worker.owners import OwnerCheck
 from worker.planning.headroom import Headroom
@@ -222,14 +220,6 @@ class Services(Foundation):
         return self.limiter.take(lane=LANE, call=REFRESH_CALL, account=str(grant_id))
 
 
-class _Shared:
-    """The one Services of a process; made anew after a fork."""
-
-    lock = threading.RLock()  # a signal handler may ask while the same thread is building
-    services: Services | None = None
-    pid = 0
-
-
 def build_services(settings: Settings | None = None, *, pool_size: int = POOL_SIZE) -> Services:
     """Return new services.
 
@@ -249,7 +239,7 @@ def shared_services() -> Services:
     Raises:
         ConfigurationError: a setting is missing or wrong.
     """
-    with _Shared.lock:
-        if _Shared.services is None or _Shared.pid != os.getpid():
-            _Shared.services, _Shared.pid = build_services(), os.getpid()
-        return _Shared.services
+    return _SHARED.get()
+
+
+_SHARED: Final = PerProcess(build_services)

@@ -42,7 +42,7 @@ Secret = Annotated[Token, BeforeValidator(_secret), PlainSerializer(str)]
 CommaList = Annotated[tuple[str, ...], BeforeValidator(_comma_list)]
 
 
-T = TypeVar("T", bound="MessengerSettings")
+T = TypeVar("T", bound=BaseModel)
 
 
 class MessengerSettings(BaseModel):
@@ -73,17 +73,12 @@ class MessengerSettings(BaseModel):
         return self
 
 
-class Settings(MessengerSettings):
-    """All settings of the daemon; frozen, and its `repr` shows no secret."""
+class ReaderSettings(BaseModel):
+    """What a neighbouring application needs to read access tokens: no app secret, and a reader's keyring is enough."""
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
     tiktok_app_id: str = Field(min_length=1, description="The app's id (`client_key` in the portal's link).")
-    tiktok_app_secret: Secret = Field(description="The app's secret.")
-    tiktok_app_secret_next: Secret | None = Field(
-        default=None, description="A second app secret, tried where the first is refused, while TikTok's is rotated."
-    )
-    tiktok_redirect_uri: str = Field(
-        min_length=1, description="The redirect address as registered with TikTok, byte for byte."
-    )
     keyring: Secret = Field(description="The sealing keys as JSON; `celery -A worker keys new` makes one.")
     keyring_unwrap: str | None = Field(
         default=None, description="For a keyring with wrapped keys: the function `package.module:name` that unwraps."
@@ -93,6 +88,27 @@ class Settings(MessengerSettings):
         repr=False,
         default="sqlite:///./var/evertoken.db",
         description="SQLite (one host) or PostgreSQL: `postgresql://user:password@host/name`.",
+    )
+    store_seconds: float = Field(default=5, gt=0, le=60, description="Longest time of one database statement.")
+
+    @model_validator(mode="after")
+    def _refuse_other_databases(self) -> Self:
+        if not self.database_url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
+            raise ValueError(f"{PREFIX}DATABASE_URL must begin with sqlite:/// or postgresql://")
+        if problem := bad_server(f"{PREFIX}DATABASE_URL", self.database_url):
+            raise ValueError(problem)
+        return self
+
+
+class Settings(MessengerSettings, ReaderSettings):
+    """All settings of the daemon; frozen, and its `repr` shows no secret."""
+
+    tiktok_app_secret: Secret = Field(description="The app's secret.")
+    tiktok_app_secret_next: Secret | None = Field(
+        default=None, description="A second app secret, tried where the first is refused, while TikTok's is rotated."
+    )
+    tiktok_redirect_uri: str = Field(
+        min_length=1, description="The redirect address as registered with TikTok, byte for byte."
     )
     journal_dir: Path = Field(
         default=Path("var/journal"), description="Folder of the sealed journal, on a disk that survives restarts."
@@ -147,7 +163,6 @@ class Settings(MessengerSettings):
     lease_seconds: float = Field(default=120, gt=0, le=3600, description="How long a claim on a grant lasts.")
     connect_seconds: float = Field(default=5, gt=0, le=60, description="Longest time to connect to TikTok.")
     deadline_seconds: float = Field(default=45, gt=0, le=600, description="Longest time of a whole call to TikTok.")
-    store_seconds: float = Field(default=5, gt=0, le=60, description="Longest time of one database statement.")
     state_seconds: int = Field(default=600, ge=60, le=86400, description="Life of a consent link's `state`.")
     snapshots_kept: int = Field(default=30, ge=1, le=10000, description="Snapshots kept for each creator.")
 
@@ -276,8 +291,4 @@ def _bad_addresses(settings: Settings) -> Iterator[str]:
     if settings.egress_proxy and (problem := bad_proxy(f"{PREFIX}EGRESS_PROXY", settings.egress_proxy)):
         yield problem
     if settings.ca_file and (problem := bad_authorities(f"{PREFIX}CA_FILE", settings.ca_file)):
-        yield problem
-    if not settings.database_url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
-        yield f"{PREFIX}DATABASE_URL must begin with sqlite:/// or postgresql://"
-    elif problem := bad_server(f"{PREFIX}DATABASE_URL", settings.database_url):
         yield problem

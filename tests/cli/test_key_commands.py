@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +182,7 @@ def test_a_keyring_of_a_key_service_is_used_by_its_setting(
 ) -> None:
     """With the function of a key service in the settings, wrapped keys seal and open like others."""
     raw = json.loads(keyring.to_json())
-    raw["keys"]["1"], hidden = "wrapped:blob", raw["keys"]["1"]
+    raw["keys"]["1"], hidden = "root:wrapped:blob", raw["keys"]["1"].removeprefix("root:")
     keyring_file.write_text(json.dumps(raw))
     (tmp_path / "key_service_of_test.py").write_text(
         f"import base64\ndef unwrap(key_id, blob):\n    return base64.b64decode({hidden!r})\n"
@@ -191,3 +194,57 @@ def test_a_keyring_of_a_key_service_is_used_by_its_setting(
 
     (row,) = said(cli("status", "--json"))["keys"]
     assert (row["pairs"], row["opens"]) == (1, True)
+
+
+def test_a_readers_keyring_is_made_and_made_again(
+    cli: Keys, keyring_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It opens the access tokens of a neighbour without the app secret, and a second run brings a newer key."""
+    imported(1, keyring_file)
+    out = tmp_path / "reader.json"
+
+    assert said(cli("reader", "--out", str(out), "--json")) == {"file": str(out), "keys": [1], "left_out": []}
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    cli("new", "--add-to", str(keyring_file))
+    assert f"EVERTOKEN_KEYRING_FILE={out}" in cli("reader", "--out", str(out)).stderr
+    reader = Keyring.from_json(out.read_text())
+    assert (sorted(reader.keys), reader.for_readers) == ([1, 2], True)
+
+    monkeypatch.setenv("EVERTOKEN_KEYRING_FILE", str(out))
+    (row, _) = said(cli("status", "--json"))["keys"]
+    assert (row["pairs"], row["opens"]) == (1, True)
+    assert "bring the one that workers use" in cli("rotate", status=1).stderr
+    for name in ("TIKTOK_APP_SECRET", "TIKTOK_REDIRECT_URI"):
+        monkeypatch.delenv(f"EVERTOKEN_{name}")
+    found = subprocess.run(
+        [sys.executable, "-c", "from worker.tokens import access_token; print(access_token('c0'))"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (found.stdout, found.stderr) == ("act.0\n", "")
+
+
+@pytest.mark.parametrize("held", ["keyring", "text"])
+def test_what_is_no_readers_keyring_is_never_overwritten(cli: Keys, keyring_file: Path, held: str) -> None:
+    """A slip of the hand must not put a reader's keyring into the place of the one that opens everything."""
+    if held == "text":
+        keyring_file.with_name("notes").write_text("notes")
+        keyring_file = keyring_file.with_name("notes")
+    before = keyring_file.read_bytes()
+
+    assert "is no reader's keyring; it was left as it is" in cli("reader", "--out", str(keyring_file), status=2).stderr
+    assert keyring_file.read_bytes() == before
+
+
+def test_an_older_key_is_named_with_its_limits(cli: Keys, keyring_file: Path, keyring: Keyring, tmp_path: Path) -> None:
+    """A key that seals records itself says so until a root has taken its place; readers get the root alone."""
+    keyring_file.write_text(replace(keyring, direct=frozenset({1})).to_json())
+    imported(2, keyring_file)
+    out = str(tmp_path / "reader.json")
+
+    assert "at most 2^32 of them" in said(cli("status", "--json"))["keys"][0]["remark"]
+    assert "`keys new --add-to`" in cli("reader", "--out", out, status=2).stderr
+    cli("new", "--add-to", str(keyring_file))
+    cli("activate", "2", "--in", str(keyring_file))
+    assert said(cli("reader", "--out", out, "--json"))["left_out"] == [1]
+    assert said(cli("rotate", "--json"))["resealed"] == 2
+    assert [row["remark"] for row in said(cli("status", "--json"))["keys"]] == ["", ""]

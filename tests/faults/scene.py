@@ -222,7 +222,8 @@ class Scene:
 
     def leaks(self) -> list[str]:
         """Return where tokens, codes or secrets stand in clear."""
-        keys = json.loads(self.sealer.keyring.to_json())["keys"].values()
+        values = json.loads(self.sealer.keyring.to_json())["keys"].values()
+        keys = [value.rpartition(":")[2] for value in values]
         return find_leaks(
             [CANARY, APP_SECRET, *keys],
             folders=[self.folder],

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tests.security.canary import Canary
 from worker.vault import Keyring
+from worker.vault.keyring import Use, key_of_use
 
 TAIL_OF_TOKENS: Final = "!4821.va"
 """How every token and code of the sandbox ends, so that half a token is found as well."""
@@ -53,6 +54,11 @@ class Secrets:
             "the key of notices": self.notice,
         }
         keys = {f"sealing key {number}": key for number, key in self.keyring.keys.items()}
+        keys |= {
+            f"sealing key {number} for {use.value}": key_of_use(key, use)
+            for number, key in self.keyring.keys.items()
+            for use in Use
+        }
         keys["the key of fingerprints"] = self.keyring.fingerprint_key
         texts = [Canary(name, text.encode()) for name, text in names.items()]
         return texts + [Canary(name, key) for name, key in keys.items()]

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.errors import ConfigurationError
+from worker.consent.authorize import state_key_of
+from worker.errors import ConfigurationError, UsageError
 from worker.vault import Keyring
 
 UNHURRIED = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
@@ -29,6 +30,44 @@ def test_a_keyring_comes_back_as_it_was() -> None:
     assert Keyring.from_json(json.dumps(GOOD | {"active": "2"})) == keyring
 
 
+ROOT: dict[str, Any] = GOOD | {"keys": {"1": KEY_A, "2": f"root:{KEY_B}"}}
+
+
+def test_each_key_keeps_its_kind() -> None:
+    """A key without a prefix seals records itself, `root:` begins one from which keys are derived; both come back."""
+    keyring = Keyring.from_json(json.dumps(ROOT))
+
+    assert (keyring.keys, keyring.direct, keyring.for_readers) == ({1: b"a" * 32, 2: b"b" * 32}, {1}, False)
+    assert json.loads(keyring.to_json()) == ROOT
+    assert Keyring.new().direct == frozenset()
+
+
+def test_a_readers_keyring_comes_back_as_it_was() -> None:
+    """It holds the keys of access tokens of the roots, fingerprints of its own, and nothing of the other keys."""
+    keyring = Keyring.from_json(json.dumps(ROOT))
+    reader = keyring.reader()
+
+    assert Keyring.from_json(reader.to_json()) == reader
+    assert (reader.active, list(reader.keys), reader.for_readers) == (2, [2], True)
+    assert not {*reader.keys.values(), reader.fingerprint_key} & {*keyring.keys.values(), keyring.fingerprint_key}
+    assert json.loads(reader.to_json())["keys"]["2"].startswith("access:")
+    assert Keyring.from_json(json.dumps(ROOT | {"active": 1})).reader().active == 2
+
+
+def test_readers_get_nothing_of_keys_that_seal_everything() -> None:
+    """A keyring without a root has nothing that opens access tokens alone, and says what to do."""
+    with pytest.raises(UsageError, match="`keys new --add-to`, make it active, and run `keys rotate`"):
+        Keyring.from_json(json.dumps(GOOD)).reader()
+    with pytest.raises(UsageError, match="reader's keyring already"):
+        Keyring.new().reader().reader()
+
+
+def test_a_readers_keyring_signs_no_consent_link() -> None:
+    """A link signed with it would be refused when it comes back, so none is made."""
+    with pytest.raises(ConfigurationError, match="signs no consent links"):
+        state_key_of(Keyring.new().reader())
+
+
 def test_new_keyrings_share_nothing() -> None:
     """Every key is fresh, and the fingerprint key is no sealing key."""
     one, other = Keyring.new(), Keyring.new()
@@ -40,6 +79,11 @@ def test_new_keyrings_share_nothing() -> None:
 def test_a_keyring_prints_without_its_keys() -> None:
     """Its repr tells the active key's id alone."""
     assert repr(Keyring.from_json(json.dumps(GOOD))) == "Keyring(active=2)"
+
+
+def two(first: str, second: str) -> str:
+    """Return a keyring whose keys 1 and 2 have these values."""
+    return json.dumps(GOOD | {"keys": {"1": first, "2": second}})
 
 
 CANARY = base64.b64encode(b"CANARY-CANARY-CANARY").decode()
@@ -61,6 +105,23 @@ BAD: dict[str, tuple[str, str]] = {
     "fingerprint missing": (json.dumps({"active": 1, "keys": {"1": KEY_A}}), "fingerprint is not 32 bytes"),
     "fingerprint a sealing key": (json.dumps(GOOD | {"fingerprint": KEY_A}), "twice"),
     "one key under two ids": (json.dumps(GOOD | {"keys": {"1": KEY_A, "2": KEY_A}}), "twice"),
+    "one key of two kinds": (two(KEY_A, f"root:{KEY_A}"), "twice"),
+    "one key for readers twice": (
+        two(f"access:{KEY_A}", f"access:{KEY_A}"),
+        "twice",
+    ),
+    "a reader's key among others": (two(KEY_A, f"access:{KEY_B}"), "mixes"),
+    "a reader's key beside a root": (
+        two(f"root:{KEY_A}", f"access:{KEY_B}"),
+        "mixes",
+    ),
+    "an unknown kind": (two(KEY_A, f"refresh:{KEY_B}"), "key 2 is not 32 bytes"),
+    "two kinds at once": (
+        two(KEY_A, f"root:root:{KEY_B}"),
+        "key 2 is not 32 bytes",
+    ),
+    "a kind and no key": (two(KEY_A, "root:"), "key 2 is not 32 bytes"),
+    "a kind of fingerprints": (json.dumps(GOOD | {"fingerprint": f"root:{KEY_C}"}), "fingerprint is not 32 bytes"),
     "one id for two keys": (json.dumps(GOOD | {"keys": {"2": KEY_A, "02": KEY_B}}), "twice"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -153,3 +154,37 @@ def test_nothing_of_a_keyring_is_printed() -> None:
 
     assert "active=2" in shown
     assert not any(value in shown for value in ENCODED.values())
+
+
+def test_the_kind_stands_before_a_wrapped_value(tmp_path: Path) -> None:
+    """A root or a reader's key may lie in a file or behind a key service, as any other."""
+    (tmp_path / "key").write_text(ENCODED[2])
+    roots = {"active": 1, "keys": {"1": "root:wrapped:blob one", "2": f"root:file:{tmp_path / 'key'}"}}
+    keyring = Keyring.from_json(json.dumps(roots | {"fingerprint": ENCODED[3]}), fake_service)
+    reader = {"active": 1, "keys": {"1": "access:wrapped:blob one"}, "fingerprint": ENCODED[3]}
+
+    assert (keyring.keys, keyring.direct) == ({1: KEYS[1], 2: KEYS[2]}, frozenset())
+    assert Keyring.from_json(json.dumps(reader), fake_service).for_readers
+    with pytest.raises(UsageError, match='under the id 3, with "root:" before its value'):
+        KeyringText.read(json.dumps(roots | {"fingerprint": ENCODED[3]})).with_new_key()
+
+
+def test_a_new_key_is_a_root() -> None:
+    """Whatever the kinds of the keys before it."""
+    changed, key_id = KeyringText.read(PLAIN).with_new_key()
+    assert Keyring.from_json(changed.to_json()).direct == {1, 2}
+    assert changed.keys[key_id].startswith("root:")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [KeyringText.with_new_key, lambda text: text.with_active(1), lambda text: text.without(2)],
+    ids=["new", "activate", "retire"],
+)
+def test_a_readers_keyring_is_not_changed_by_hand(change: Callable[[KeyringText], object]) -> None:
+    """It is made again from the keyring that workers use, so that it never holds a key that those lack."""
+    reader = KeyringText.read(
+        json.dumps({"active": 1, "keys": {"1": f"access:{ENCODED[1]}"}, "fingerprint": ENCODED[3]})
+    )
+    with pytest.raises(UsageError, match="change the one that workers use, and run `keys reader` again"):
+        change(reader)

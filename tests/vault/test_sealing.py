@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import LargeBinary
@@ -15,12 +17,25 @@ from sqlalchemy.types import TypeDecorator
 
 from worker.errors import SealError
 from worker.vault import Keyring, PairPlace, SealedPair, Sealer, Token
-from worker.vault.sealing import NONCE_BYTES, key_id_of
+from worker.vault.keyring import Use, key_of_use
+from worker.vault.sealing import DERIVED, DIRECT, NONCE_BYTES, key_id_of
 
 UNHURRIED = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
 ACCESS, REFRESH = Token("act.CANARY-access"), Token("rft.CANARY-refresh")
 PLACE = PairPlace(creator_id="creator-1", consent=1, generation=12)
+ROOTS = Keyring(active=1, keys={1: b"k" * 32}, fingerprint_key=b"f" * 32)
+BEFORE_ROOTS = replace(ROOTS, direct=frozenset({1}))
+SEALED_DIRECTLY = bytes.fromhex(
+    "010100000001000102030405060708090a0b0bbe80004791c83411c27eeb07a66d2b8bead3b56a35776875d3cfbbcb8f16e6fb"
+)
+"""An access token that was sealed at PLACE, with key 1 of BEFORE_ROOTS, by the version that had no roots."""
+SEALED_BY_ROOT = bytes.fromhex(
+    "010200000001000102030405060708090a0b0c0d0e0f1011121314151617"
+    "19743fe82ca342655a017e5f59e7db13102c3b291b89355c43e9dfa0d654a3ca95"
+)
+"""The same token for app-1 as it is sealed with key 1 of ROOTS."""
+KINDS = pytest.mark.parametrize("keys", [ROOTS, BEFORE_ROOTS], ids=["root", "direct"])
 
 
 @pytest.fixture
@@ -45,7 +60,7 @@ def test_any_bytes_can_be_sealed(plaintext: bytes, place: bytes) -> None:
     first, second = sealer.seal(plaintext, place), sealer.seal(plaintext, place)
 
     assert sealer.open(first, place) == plaintext
-    assert first[6 : 6 + NONCE_BYTES] != second[6 : 6 + NONCE_BYTES]
+    assert first[6 : 6 + NONCE_BYTES[DERIVED]] != second[6 : 6 + NONCE_BYTES[DERIVED]]
 
 
 @pytest.mark.parametrize(
@@ -93,8 +108,10 @@ def test_no_two_places_share_their_bytes(fields: tuple[str, str], others: tuple[
             sealer.open_access(sealed, place)
 
 
-def test_every_flipped_bit_is_noticed(sealer: Sealer) -> None:
+@KINDS
+def test_every_flipped_bit_is_noticed(keys: Keyring) -> None:
     """No bit of a record, header and nonce included, can change unnoticed; nor can bytes be cut or added."""
+    sealer = Sealer(keys)
     sealed = sealer.seal(b"secret", b"place")
     changed = [
         sealed[:at] + bytes([sealed[at] ^ 1 << bit]) + sealed[at + 1 :] for at in range(len(sealed)) for bit in range(8)
@@ -108,10 +125,14 @@ def test_every_flipped_bit_is_noticed(sealer: Sealer) -> None:
         assert "InvalidTag" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_the_key_id_is_part_of_what_is_sealed(keyring: Keyring) -> None:
-    """A record that is relabelled with another id does not open, not even where the same bytes stand under that id."""
-    twice = Keyring(active=1, keys=dict.fromkeys((1, 2), keyring.keys[1]), fingerprint_key=keyring.fingerprint_key)
-    sealer = Sealer(twice)
+@KINDS
+def test_the_key_id_is_part_of_what_is_sealed(keys: Keyring) -> None:
+    """A record that is relabelled with another id does not open, not even if the same bytes stand under that id."""
+    sealer = Sealer(
+        replace(
+            keys, keys=dict.fromkeys((1, 2), keys.keys[1]), direct=frozenset((1, 2)) if keys.direct else keys.direct
+        )
+    )
     sealed = sealer.seal(b"secret", b"place")
     relabelled = sealed[:5] + b"\2" + sealed[6:]
 
@@ -158,7 +179,7 @@ def test_an_unknown_key_is_named(keyring: Keyring, pair: SealedPair) -> None:
 def test_old_keys_open_while_the_active_one_seals(keyring: Keyring, pair: SealedPair) -> None:
     """A rotation leaves everything readable."""
     both = Keyring(active=2, keys=keyring.keys | {2: os.urandom(32)}, fingerprint_key=keyring.fingerprint_key)
-    sealer = Sealer(both)
+    sealer = Sealer(both, app_id="sandbox-app")
 
     assert sealer.sealing_key_id == 2
     assert sealer.open_refresh(pair, PLACE) == REFRESH
@@ -177,3 +198,103 @@ def test_a_token_that_is_no_utf_8_is_kept(sealer: Sealer) -> None:
 def test_a_sealer_shows_no_key(sealer: Sealer, show: Callable[[Sealer], str]) -> None:
     """Printing what holds the keys shows none of them."""
     assert repr(sealer.keyring.keys[1])[2:-1] not in show(sealer)
+
+
+def independent(root: bytes, use: bytes, nonce: bytes) -> AESGCM:
+    """Return the cipher of a record as RFC 5869 has it, computed with the standard library alone."""
+    extracted = hmac.digest(bytes(32), root, "sha256")
+    of_use = hmac.digest(extracted, b"evertoken seal " + use + b"\x01", "sha256")
+    return AESGCM(hmac.digest(of_use, b"evertoken record " + nonce + b"\x01", "sha256"))
+
+
+def place_bytes(*fields: str) -> bytes:
+    """Return fields with their lengths before them."""
+    return b"".join(len(field).to_bytes(4, "big") + field.encode() for field in fields)
+
+
+@pytest.mark.parametrize(("use", "open_one"), [(b"access", Sealer.open_access), (b"refresh", Sealer.open_refresh)])
+def test_each_record_has_a_key_of_its_own(use: bytes, open_one: Callable[..., Token]) -> None:
+    """Each column of a pair is sealed with HKDF's key for its use and its 24 random bytes, bound to app and place."""
+    sealed = Sealer(ROOTS, app_id="app-1").seal_pair(Token("x"), Token("x"), PLACE)
+    record = sealed.sealed_access if use == b"access" else sealed.sealed_refresh
+    header, nonce, ciphertext = record[:6], record[6:30], record[30:]
+    bound = header + place_bytes("pairs", f"sealed_{use.decode()}", "app-1", "creator-1", "1", "12")
+
+    assert header == b"\x01\x02\0\0\0\x01"
+    assert independent(ROOTS.keys[1], use, nonce).decrypt(nonce[12:], ciphertext, bound) == b"x"
+    assert open_one(Sealer(ROOTS, app_id="app-1"), sealed, PLACE) == Token("x")
+
+
+def test_what_is_stored_stays_readable() -> None:
+    """The bytes of both kinds of keys, as they lie in databases, open for ever."""
+    for keys, sealed in ((BEFORE_ROOTS, SEALED_DIRECTLY), (ROOTS, SEALED_BY_ROOT)):
+        pair = SealedPair(sealed_access=sealed, sealed_refresh=b"", key_id=1)
+        assert Sealer(keys, app_id="app-1").open_access(pair, PLACE) == ACCESS
+
+
+def test_a_pair_of_another_app_does_not_open() -> None:
+    """What one app's creator consented to is not read as another app's, even for the same creator."""
+    sealed = Sealer(ROOTS, app_id="app-1").seal_pair(ACCESS, REFRESH, PLACE)
+    for open_one in (Sealer.open_access, Sealer.open_refresh):
+        with pytest.raises(SealError, match="do not open with key 1 at this place"):
+            open_one(Sealer(ROOTS, app_id="app-2"), sealed, PLACE)
+
+
+@pytest.mark.parametrize(("keys", "other"), [(ROOTS, BEFORE_ROOTS), (BEFORE_ROOTS, ROOTS)], ids=["root", "direct"])
+def test_a_key_has_one_kind_for_its_whole_life(keys: Keyring, other: Keyring) -> None:
+    """A root never seals a record itself, and a key that did is no root, whatever the record claims."""
+    sealed = Sealer(keys).seal(b"secret", b"place")
+    with pytest.raises(SealError, match="key 1 is not of that kind"):
+        Sealer(other).open(sealed, b"place")
+
+
+def test_both_kinds_of_keys_live_in_one_keyring() -> None:
+    """Pairs of the older kind open while a root seals, until they were sealed anew."""
+    old = Sealer(BEFORE_ROOTS).seal_pair(ACCESS, REFRESH, PLACE)
+    both = Sealer(replace(BEFORE_ROOTS, active=2, keys=BEFORE_ROOTS.keys | {2: b"r" * 32}), app_id="app-1")
+    new = both.seal_pair(both.open_access(old, PLACE), both.open_refresh(old, PLACE), PLACE)
+
+    assert (old.sealed_access[1], new.sealed_access[1]) == (DIRECT, DERIVED)
+    assert (both.open_access(new, PLACE), both.open_refresh(new, PLACE)) == (ACCESS, REFRESH)
+
+
+def test_a_readers_keyring_opens_access_tokens_alone() -> None:
+    """It opens no refresh token and no record of the journal, in either column, and seals nothing."""
+    whole = Sealer(ROOTS, app_id="app-1")
+    pair, record = whole.seal_pair(ACCESS, REFRESH, PLACE), whole.seal(b"answer", b"place")
+    reader = Sealer(ROOTS.reader(), app_id="app-1")
+    swapped = replace(pair, sealed_access=pair.sealed_refresh)
+
+    assert reader.open_access(pair, PLACE) == ACCESS
+    for refused in (
+        lambda: reader.open_refresh(pair, PLACE),
+        lambda: reader.open(record, b"place"),
+        lambda: reader.seal(b"x", b"place"),
+        lambda: reader.seal_pair(ACCESS, REFRESH, PLACE),
+    ):
+        with pytest.raises(SealError, match="opens access tokens and nothing else"):
+            refused()
+    with pytest.raises(SealError, match="do not open"):
+        reader.open_access(swapped, PLACE)
+
+
+def test_a_readers_keyring_holds_nothing_that_opens_more() -> None:
+    """Neither as a root, nor as a key that seals itself, do its bytes open a refresh token or a record."""
+    whole = Sealer(ROOTS, app_id="app-1")
+    pair, record = whole.seal_pair(ACCESS, REFRESH, PLACE), whole.seal(b"answer", b"place")
+    keys = ROOTS.reader().keys
+    assert keys == {1: key_of_use(ROOTS.keys[1], Use.ACCESS)}
+
+    for pretended in (Keyring(1, keys, b"f" * 32), Keyring(1, keys, b"f" * 32, direct=frozenset({1}))):
+        sealer = Sealer(pretended, app_id="app-1")
+        with pytest.raises(SealError):
+            sealer.open_refresh(pair, PLACE)
+        with pytest.raises(SealError):
+            sealer.open(record, b"place")
+
+
+def test_a_readers_keyring_says_how_it_learns_of_a_new_key() -> None:
+    """After a rotation the reader's keyring is made again; the error names the command."""
+    newer = Sealer(Keyring(active=2, keys={2: b"n" * 32}, fingerprint_key=b"f" * 32))
+    with pytest.raises(SealError, match="lacks key 2; make it again with `celery -A worker keys reader`"):
+        Sealer(ROOTS.reader()).open_access(newer.seal_pair(ACCESS, REFRESH, PLACE), PLACE)

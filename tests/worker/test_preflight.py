@@ -53,6 +53,14 @@ def test_another_key_of_the_same_number_is_refused(new_world: NewWorld) -> None:
         world.another(KEYRING=Keyring.new().to_json()).preflight.check()
 
 
+def test_a_readers_keyring_starts_no_worker(new_world: NewWorld, keyring: Keyring) -> None:
+    """A worker that could seal nothing would lose the first pair that it gets, so it says what it needs and ends."""
+    reader = new_world().another(KEYRING=keyring.reader().to_json())
+
+    with pytest.raises(NotReadyError, match="bring the one that workers use"):
+        reader.preflight.check()
+
+
 def test_a_journal_that_cannot_be_written_is_refused(new_world: NewWorld, tmp_path: Path) -> None:
     """A journal folder that is no folder stops the start."""
     (tmp_path / "occupied").write_text("a file")

@@ -86,7 +86,7 @@ def clock(services: Services) -> Finding:
 
 def keyring(services: Services) -> Finding:
     """Look whether the keyring opens what each key in use has sealed."""
-    from worker.cli.key_use import key_rows  # noqa: PLC0415 - Celery loads the doctor on every start
+    from worker.cli.key_use import DIRECT, key_rows  # noqa: PLC0415 - Celery loads the doctor on every start
 
     rows, _ = key_rows(services)
     closed = [row for row in rows if row.opens is False]
@@ -95,7 +95,10 @@ def keyring(services: Services) -> Finding:
         return Finding("keyring", "fail", told)
     sealed = sum(row.pairs for row in rows)
     many = f"{output.counted(len(rows), 'key')}, {output.counted(sealed, 'pair')}"
-    return Finding("keyring", "ok", f"active key {services.keyring.active}; opens all of {many}")
+    opened = f"active key {services.keyring.active}; opens all of {many}"
+    if services.keyring.active in services.keyring.direct:
+        return Finding("keyring", "warn", f"{opened}; {DIRECT}")
+    return Finding("keyring", "ok", opened)
 
 
 def journal(services: Services) -> Finding:

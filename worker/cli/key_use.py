@@ -15,6 +15,8 @@ PAGE: Final = 500
 MOST_PAGES: Final = 20
 """Pages of pairs that are searched for one pair of each key; a key whose pairs lie deeper is not tried."""
 
+DIRECT: Final = "it seals records itself, at most 2^32 of them, and has nothing for readers: make a newer key active"
+
 
 @dataclass(frozen=True)
 class KeyUse:
@@ -60,6 +62,8 @@ def key_rows(services: Services) -> tuple[list[KeyUse], int]:
         held_by = sum(key_id in worker.key_ids for worker in living)
         if not remark and state == "active" and living and key_id not in sentinels:
             remark = "no process seals with it yet: all must hold it first"
+        if not remark and state == "active" and key_id in services.keyring.direct:
+            remark = DIRECT
         rows.append(
             KeyUse(
                 key_id=key_id,
@@ -105,10 +109,10 @@ def _try(services: Services, key_id: int, sample: StoredPair | None, sentinel: b
     if key_id not in services.keyring.keys:
         return False, "the keyring lacks this key"
     try:
-        if sentinel is not None:
+        if sentinel is not None and not services.keyring.for_readers:
             services.sealer.open(sentinel, SENTINEL_PLACE)
         if sample is not None:
             services.sealer.open_access(sample.sealed, PairPlace(sample.creator_id, sample.consent, sample.generation))
     except SealError:
         return False, "the keyring holds other bytes under this id"
-    return (None if sentinel is None and sample is None else True), ""
+    return (None if sample is None and (sentinel is None or services.keyring.for_readers) else True), ""

@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from worker.errors import UsageError
+from worker.errors import ConfigurationError, UsageError
 from worker.vault.keyring_text import KeyringText
 
 OWNER_ONLY: Final = 0o600
@@ -45,6 +45,24 @@ def write_new(path: Path, text: str, mode: int = OWNER_ONLY) -> None:
         file.write(text + "\n")
         file.flush()
         os.fsync(descriptor)
+
+
+def write_for_readers(path: Path, text: str) -> None:
+    """Write a reader's keyring into a new file, or in the place of an older one of readers.
+
+    Raises:
+        UsageError: the file holds anything else, or cannot be written.
+    """
+    if not path.exists():
+        write_new(path, text)
+        return
+    try:
+        for_readers = read(path).for_readers
+    except ConfigurationError:
+        for_readers = False
+    if not for_readers:
+        raise UsageError(f"{path} exists and is no reader's keyring; it was left as it is")
+    replace(path, text)
 
 
 def replace(path: Path, text: str) -> None:

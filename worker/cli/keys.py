@@ -102,6 +102,34 @@ def status(*, as_json: bool) -> None:
         sys.exit(output.FINDING)
 
 
+@keys.command(cls=output.Command)
+@click.option("--out", type=KEYRING_FILE, required=True, help="A new file, or one that holds a reader's keyring.")
+@output.json_option
+def reader(out: Path, *, as_json: bool) -> None:
+    """Write the keyring for applications that read access tokens: it opens those, nothing else, and seals nothing.
+
+    It is made from EVERTOKEN_KEYRING, and again after each new key. Whoever has it opens no refresh token and no
+    record of the journal, and signs no consent link.
+    """
+    from worker.cli import keyring_file  # noqa: PLC0415 - Celery loads this module on every start
+
+    with output.services() as services:
+        made, without = services.keyring.reader(), sorted(services.keyring.direct)
+    keyring_file.write_for_readers(out, made.to_json())
+    then = f"give it to applications that read tokens, as EVERTOKEN_KEYRING_FILE={out}"
+    if without:
+        then += (
+            f"; keys {without} have no key for access tokens alone and are left out: what they sealed opens for "
+            "readers after `celery -A worker keys rotate` with a newer key"
+        )
+    _tell(
+        f"wrote a reader's keyring with keys {sorted(made.keys)} to {out}",
+        then,
+        {"file": str(out), "keys": sorted(made.keys), "left_out": without},
+        as_json=as_json,
+    )
+
+
 keys.add_command(rotate)
 keys.add_command(retire)
 

@@ -13,6 +13,7 @@ from worker.consent import state as consent_state
 from worker.consent.exchanges import Exchanges
 from worker.consent.redirect import read_redirect
 from worker.errors import (
+    ConfigurationError,
     JournalError,
     NotReadyError,
     StoreUnavailableError,
@@ -221,5 +222,11 @@ class Authorizer:
 
 
 def state_key_of(keyring: Keyring) -> bytes:
-    """Return the key that signs states; it stays the same when sealing keys rotate."""
+    """Return the key that signs states; it stays the same when sealing keys rotate.
+
+    Raises:
+        ConfigurationError: the keyring is for readers, whose signatures nobody accepts.
+    """
+    if keyring.for_readers:
+        raise ConfigurationError("a reader's keyring signs no consent links; bring the keyring that workers use")
     return consent_state.derive_key(keyring.fingerprint_key)

@@ -3,12 +3,18 @@
     from worker.tokens import access_token
     token = access_token("creator-id", min_validity=60)
 
-It reads the database alone, so it works while TikTok, Redis and the workers are away, until the tokens end.
+It reads the database alone, so it works while TikTok, Redis and the workers are away, until the tokens end. Of the
+settings it needs EVERTOKEN_DATABASE_URL, EVERTOKEN_TIKTOK_APP_ID and EVERTOKEN_KEYRING, and no app secret. The keyring
+should be one of `celery -A worker keys reader`, which opens access tokens and nothing else.
 """
 
 from __future__ import annotations
 
-from worker.services import Services, shared_services
+from typing import Final
+
+from worker.foundation import PerProcess, Reading
+from worker.services import POOL_SIZE
+from worker.settings import ReaderSettings, load
 from worker.tokens.reader import TokenReader
 
 __all__ = ["access_token", "token_reader"]
@@ -27,9 +33,12 @@ def access_token(creator_id: str, *, min_validity: float = 0) -> str:
         SealError: the stored bytes do not open with this keyring.
         StoreUnavailableError: the database does not answer.
     """
-    return token_reader(shared_services()).access_token(creator_id, min_validity=min_validity).reveal()
+    return token_reader(_SHARED.get()).access_token(creator_id, min_validity=min_validity).reveal()
 
 
-def token_reader(services: Services) -> TokenReader:
-    """Return the reader of access tokens that stands on the services of a process."""
-    return TokenReader(store=services.store, sealer=services.sealer)
+def token_reader(reading: Reading) -> TokenReader:
+    """Return the reader of access tokens that stands on the keys and the database of a process."""
+    return TokenReader(store=reading.store, sealer=reading.sealer)
+
+
+_SHARED: Final = PerProcess(lambda: Reading(load(ReaderSettings), pool_size=POOL_SIZE))

@@ -15,6 +15,9 @@ from worker.vault import Sealer
 
 SENTINEL: Final = b"evertoken sentinel"
 SENTINEL_PLACE: Final = b"sentinels"
+FOR_READERS: Final = (
+    "this keyring is for applications that read access tokens and opens nothing else; bring the one that workers use"
+)
 LACKING: Final = "the keyring lacks key {}, which other processes seal with; bring the keyring that they have"
 
 
@@ -61,8 +64,10 @@ class Preflight:
         """Open the sentinel of each key in use, and look for pairs of other keys.
 
         Raises:
-            NotReadyError: a key is missing or is another one than sealed the rows.
+            NotReadyError: a key is missing or is another one than sealed the rows, or the keyring is for readers.
         """
+        if self._sealer.keyring.for_readers:
+            raise NotReadyError(FOR_READERS)
         sentinels = self._store.sentinels()
         used = self._store.key_usage()
         missing = sorted(set(used) - set(self._sealer.keyring.keys))

@@ -13,10 +13,14 @@ from worker.errors import ConfigurationError, UsageError
 
 KEY_BYTES: Final = 32
 MAX_KEY_ID: Final = 2**32 - 1
-SHAPE: Final = '{"active": 1, "keys": {"1": "<32 bytes, base64>"}, "fingerprint": "<32 bytes, base64>"}'
+SHAPE: Final = '{"active": 1, "keys": {"1": "root:<32 bytes, base64>"}, "fingerprint": "<32 bytes, base64>"}'
 FROM_FILE: Final = "file:"
 FROM_SERVICE: Final = "wrapped:"
 """A value that begins so is no key itself: it names a file that holds one, or is a blob that a service unwraps."""
+ROOT: Final = "root:"
+ACCESS_ONLY: Final = "access:"
+"""What a key is used for, before its value: keys are derived from a root, and `access:` is one derived for readers.
+A value without either seals records itself, as all keys did before there were roots."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class KeyringText:
 
     Attributes:
         active: id of the key that seals.
-        keys: each key's id and value: base64, `file:PATH` or `wrapped:BLOB`; never printed.
+        keys: each key's id and value: `root:`, `access:` or nothing, and then base64, `file:PATH` or `wrapped:BLOB`;
+            never printed.
         fingerprint: the value of the key of fingerprints; never printed.
         retired: ids that were used once and are never given to another key.
     """
@@ -48,16 +53,27 @@ class KeyringText:
             raise ConfigurationError(f"the keyring is not JSON; it has the shape {SHAPE}") from None
         if not isinstance(raw, dict) or not isinstance(raw.get("keys"), dict) or not raw["keys"]:
             raise ConfigurationError(f"the keyring names no keys; it has the shape {SHAPE}")
-        keys = {_key_id(name): _value(value, f"key {_key_id(name)}") for name, value in raw["keys"].items()}
+        keys = {_key_id(name): str(value) for name, value in raw["keys"].items()}
+        for key_id, value in keys.items():
+            _check(bare_of(value), f"key {key_id}")
         active, retired = _key_id(raw.get("active")), raw.get("retired", [])
         if active not in keys:
             raise ConfigurationError(f"the keyring's active key {active} is not among its keys {sorted(keys)}")
         if not isinstance(retired, list) or not keys.keys().isdisjoint(gone := tuple(map(_key_id, retired))):
             raise ConfigurationError('the keyring\'s "retired" is not a list of ids that are no longer in use')
-        fingerprint = _value(raw.get("fingerprint"), "fingerprint")
-        if len(keys) < len(raw["keys"]) or len({*keys.values(), fingerprint}) <= len(keys):
+        fingerprint = str(raw.get("fingerprint"))
+        _check(fingerprint, "fingerprint")
+        if len(keys) < len(raw["keys"]) or len({*map(bare_of, keys.values()), fingerprint}) <= len(keys):
             raise ConfigurationError("the keyring names a key id or holds a key twice; each key has one id and one use")
-        return cls(active, keys, fingerprint, gone)
+        read = cls(active, keys, fingerprint, gone)
+        if read.for_readers and not all(value.startswith(ACCESS_ONLY) for value in keys.values()):
+            raise ConfigurationError('the keyring mixes "access:" keys with others; a reader\'s keyring has no others')
+        return read
+
+    @property
+    def for_readers(self) -> bool:
+        """True if this keyring opens access tokens only."""
+        return any(value.startswith(ACCESS_ONLY) for value in self.keys.values())
 
     def to_json(self) -> str:
         """Return the JSON that `read` reads; it is a secret, unless all keys are wrapped."""
@@ -68,18 +84,20 @@ class KeyringText:
         return json.dumps(raw)
 
     def with_new_key(self) -> tuple[Self, int]:
-        """Return a keyring with one more fresh key, which opens and does not seal yet, and that key's id.
+        """Return a keyring with one more fresh root key, which opens and does not seal yet, and that key's id.
 
         Raises:
-            UsageError: the keys of this keyring are wrapped; a bare one beside them would undo that.
+            UsageError: the keys of this keyring are wrapped, and a bare one beside them would undo that; or it is for
+                readers.
         """
-        if any(is_wrapped(value) for value in self.keys.values()):
+        self._refuse_for_readers()
+        if any(is_wrapped(bare_of(value)) for value in self.keys.values()):
             raise UsageError(
                 "the keys of this keyring are wrapped: make the new key where they were made, and add it by hand "
-                f"under the id {self._next_id()}"
+                f'under the id {self._next_id()}, with "{ROOT}" before its value'
             )
         key_id = self._next_id()
-        value = base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+        value = ROOT + base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
         return replace(self, keys=self.keys | {key_id: value}), key_id
 
     def with_active(self, key_id: int) -> Self:
@@ -103,7 +121,12 @@ class KeyringText:
         kept = {number: value for number, value in self.keys.items() if number != key_id}
         return replace(self, keys=kept, retired=(*self.retired, key_id))
 
+    def _refuse_for_readers(self) -> None:
+        if self.for_readers:
+            raise UsageError("this is a reader's keyring; change the one that workers use, and run `keys reader` again")
+
     def _refuse_unknown(self, key_id: int) -> None:
+        self._refuse_for_readers()
         if key_id not in self.keys:
             raise UsageError(f"the keyring holds no key {key_id}; it holds {sorted(self.keys)}")
 
@@ -111,8 +134,16 @@ class KeyringText:
         return max((*self.keys, *self.retired)) + 1
 
 
+def bare_of(value: str) -> str:
+    """Return a key's value without the prefix that tells its use."""
+    for prefix in (ROOT, ACCESS_ONLY):
+        if value.startswith(prefix):
+            return value.removeprefix(prefix)
+    return value
+
+
 def is_wrapped(value: str) -> bool:
-    """Tell whether a keyring's value is something that a key must first be got from."""
+    """Tell whether a value without prefix is something that a key must first be got from."""
     return value.startswith((FROM_FILE, FROM_SERVICE))
 
 
@@ -141,7 +172,7 @@ def _key_id(name: object) -> int:
     return key_id
 
 
-def _value(value: object, name: str) -> str:
-    if not isinstance(value, str) or not is_wrapped(value):
-        decoded(str(value), name)
-    return str(value)
+def _check(value: str, name: str) -> None:
+    """Refuse a value that is no key and does not tell where one is."""
+    if not is_wrapped(value):
+        decoded(value, name)

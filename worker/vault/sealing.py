@@ -1,30 +1,44 @@
-"""Sealing: AES-256-GCM with the key's id in the record and the record's place bound as associated data.
+"""Sealing: AES-256-GCM under a key derived for each record, bound to the record's place by associated data.
 
-A record is `version u8 | algorithm u8 | key id u32 | nonce 12 bytes | ciphertext and tag`. Bytes that are moved to
-another table, column, creator, consent or generation do not open. The key is named, never tried.
+A record is `version u8 | algorithm u8 | key id u32 | nonce | ciphertext and tag`. The key is named, never tried.
+
+| algorithm | nonce | key of the cipher | associated data, behind the header |
+|---|---|---|---|
+| 1 | 12 bytes | the key of the keyring itself | table, column, creator, consent, generation |
+| 2 | 24 bytes | HKDF-Expand(key of the use, nonce) | table, column, app, creator, consent, generation |
+
+Algorithm 1 belongs to the keys that a keyring holds without a prefix, algorithm 2 to its `root:` and `access:` keys.
+A key has one algorithm for its whole life. Bytes that are moved to another place or another use do not open.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from worker.errors import SealError
-from worker.vault.keyring import Keyring
+from worker.vault.keyring import Keyring, Use, key_of_use
+from worker.vault.keyring_text import KEY_BYTES
 from worker.vault.token import Token
 
 VERSION: Final = 1
-AES_256_GCM: Final = 1
-NONCE_BYTES: Final = 12
+DIRECT: Final = 1
+DERIVED: Final = 2
+NONCE_BYTES: Final = {DIRECT: 12, DERIVED: 24}
 ENCODING: Final = ("utf-8", "surrogatepass")
 """How texts become bytes: half a surrogate pair, which JSON can bring, must not cost a pair."""
 _HEADER: Final = struct.Struct(">BBI")
+_GCM_NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
+_RECORD: Final = b"evertoken record "
 
 
 @dataclass(frozen=True)
@@ -53,15 +67,58 @@ class SealedPair:
     key_id: int
 
 
+class _Ciphers(Protocol):
+    """What a key seals its records with."""
+
+    algorithm: int
+
+    def of(self, nonce: bytes) -> AESGCM:
+        """Return the cipher of one record."""
+
+
+class _Direct:
+    """The key itself seals each record: at most 2^32 of them."""
+
+    algorithm = DIRECT
+
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def of(self, nonce: bytes) -> AESGCM:
+        """Return the one cipher."""
+        del nonce
+        return self._cipher
+
+
+class _Derived:
+    """A key is derived for each record from the key of the use and the record's 24 random bytes."""
+
+    algorithm = DERIVED
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def of(self, nonce: bytes) -> AESGCM:
+        """Return the cipher of the record with this nonce."""
+        return AESGCM(HKDFExpand(SHA256(), KEY_BYTES, _RECORD + nonce).derive(self._key))
+
+
 class Sealer:
     """Seals and opens with a keyring; the one place where tokens at rest become tokens in memory.
 
     It seals with the keyring's active key, until it is told of another one that all processes hold.
     """
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, *, app_id: str = "") -> None:
+        """Make the sealer of a keyring.
+
+        Args:
+            keyring: the keys.
+            app_id: TikTok's client id of the app that the pairs belong to; not needed where no pair is sealed.
+        """
         self.keyring = keyring
-        self._ciphers = {key_id: AESGCM(key) for key_id, key in keyring.keys.items()}
+        self._app_id = app_id
+        self._ciphers = dict(_ciphers(keyring))
         self._sealing_key_id = keyring.active
 
     @property
@@ -75,43 +132,41 @@ class Sealer:
         Raises:
             SealError: the keyring lacks this key.
         """
-        if key_id not in self._ciphers:
+        if key_id not in self.keyring.keys:
             raise SealError(f"the keyring lacks key {key_id}")
         self._sealing_key_id = key_id
 
     def seal(self, plaintext: bytes, place: bytes) -> bytes:
-        """Seal bytes with the sealing key, bound to a place.
+        """Seal bytes that are not a column of a pair, with the sealing key, bound to a place.
 
         Args:
             plaintext: any bytes.
             place: associated data; the same bytes are needed to open.
+
+        Raises:
+            SealError: the keyring opens access tokens only.
         """
-        return self._seal(self._sealing_key_id, plaintext, place)
+        return self._seal(self._sealing_key_id, Use.RECORD, plaintext, place)
 
     def open(self, sealed: bytes, place: bytes) -> bytes:
-        """Open sealed bytes.
+        """Open what `seal` sealed.
 
         Raises:
             SealError: unknown format, a key that this keyring lacks, or bytes that do not belong to this place.
         """
-        key_id = key_id_of(sealed)
-        cipher = self._ciphers.get(key_id)
-        if cipher is None:
-            raise SealError(f"the keyring lacks key {key_id}")
-        header, rest = sealed[: _HEADER.size], sealed[_HEADER.size :]
-        try:
-            return cipher.decrypt(rest[:NONCE_BYTES], rest[NONCE_BYTES:], header + place)
-        except InvalidTag:
-            raise SealError(f"sealed bytes do not open with key {key_id} at this place") from None
+        return self._open(Use.RECORD, sealed, place)
 
     def seal_pair(self, access: Token, refresh: Token, place: PairPlace) -> SealedPair:
-        """Seal both tokens of a pair into the columns of its row."""
+        """Seal both tokens of a pair into the columns of its row.
+
+        Raises:
+            SealError: the keyring opens access tokens only.
+        """
         # Read once: another thread may change the sealing key between the two.
         key_id = self._sealing_key_id
-        access_bytes, refresh_bytes = (token.reveal().encode(*ENCODING) for token in (access, refresh))
         return SealedPair(
-            sealed_access=self._seal(key_id, access_bytes, _associated(place, "sealed_access")),
-            sealed_refresh=self._seal(key_id, refresh_bytes, _associated(place, "sealed_refresh")),
+            sealed_access=self._seal_token(key_id, Use.ACCESS, access, place),
+            sealed_refresh=self._seal_token(key_id, Use.REFRESH, refresh, place),
             key_id=key_id,
         )
 
@@ -121,37 +176,91 @@ class Sealer:
         Raises:
             SealError: as for `open`.
         """
-        return Token(self.open(pair.sealed_access, _associated(place, "sealed_access")).decode(*ENCODING))
+        return self._open_token(Use.ACCESS, pair.sealed_access, place)
 
     def open_refresh(self, pair: SealedPair, place: PairPlace) -> Token:
         """Open the refresh token of a pair.
 
         Raises:
-            SealError: as for `open`.
+            SealError: as for `open`, or the keyring opens access tokens only.
         """
-        return Token(self.open(pair.sealed_refresh, _associated(place, "sealed_refresh")).decode(*ENCODING))
+        return self._open_token(Use.REFRESH, pair.sealed_refresh, place)
 
-    def _seal(self, key_id: int, plaintext: bytes, place: bytes) -> bytes:
-        header = _HEADER.pack(VERSION, AES_256_GCM, key_id)
-        nonce = os.urandom(NONCE_BYTES)
-        return header + nonce + self._ciphers[key_id].encrypt(nonce, plaintext, header + place)
+    def _seal_token(self, key_id: int, use: Use, token: Token, place: PairPlace) -> bytes:
+        bound = self._associated(self._ciphers_of(key_id, use).algorithm, use, place)
+        return self._seal(key_id, use, token.reveal().encode(*ENCODING), bound)
+
+    def _open_token(self, use: Use, sealed: bytes, place: PairPlace) -> Token:
+        algorithm, _ = _header_of(sealed)
+        return Token(self._open(use, sealed, self._associated(algorithm, use, place)).decode(*ENCODING))
+
+    def _seal(self, key_id: int, use: Use, plaintext: bytes, place: bytes) -> bytes:
+        ciphers = self._ciphers_of(key_id, use)
+        header = _HEADER.pack(VERSION, ciphers.algorithm, key_id)
+        nonce = os.urandom(NONCE_BYTES[ciphers.algorithm])
+        sealed = ciphers.of(nonce).encrypt(nonce[-_GCM_NONCE_BYTES:], plaintext, header + place)
+        return header + nonce + sealed
+
+    def _open(self, use: Use, sealed: bytes, place: bytes) -> bytes:
+        algorithm, key_id = _header_of(sealed)
+        ciphers = self._ciphers_of(key_id, use)
+        if ciphers.algorithm != algorithm:
+            raise SealError(f"sealed bytes are of algorithm {algorithm}, and key {key_id} is not of that kind")
+        header, rest = sealed[: _HEADER.size], sealed[_HEADER.size :]
+        nonce, ciphertext = rest[: NONCE_BYTES[algorithm]], rest[NONCE_BYTES[algorithm] :]
+        try:
+            return ciphers.of(nonce).decrypt(nonce[-_GCM_NONCE_BYTES:], ciphertext, header + place)
+        except InvalidTag:
+            raise SealError(f"sealed bytes do not open with key {key_id} at this place") from None
+
+    def _ciphers_of(self, key_id: int, use: Use) -> _Ciphers:
+        ciphers = self._ciphers.get((key_id, use))
+        if ciphers is not None:
+            return ciphers
+        if key_id in self.keyring.keys:
+            raise SealError("this is a reader's keyring: it opens access tokens and nothing else, and seals nothing")
+        if self.keyring.for_readers:
+            raise SealError(
+                f"this reader's keyring lacks key {key_id}; make it again with `celery -A worker keys reader` once "
+                "`celery -A worker keys status` shows no pair of a key that it cannot hold"
+            )
+        raise SealError(f"the keyring lacks key {key_id}")
+
+    def _associated(self, algorithm: int, use: Use, place: PairPlace) -> bytes:
+        """Return the place as length-prefixed fields, so that no two places share their bytes."""
+        app = (self._app_id,) if algorithm == DERIVED else ()
+        numbers = (str(place.consent), str(place.generation))
+        fields = (place.table, f"sealed_{use.value}", *app, place.creator_id, *numbers)
+        return b"".join(struct.pack(">I", len(raw)) + raw for raw in (field.encode(*ENCODING) for field in fields))
 
 
 def key_id_of(sealed: bytes) -> int:
     """Return the id of the key that sealed these bytes.
 
     Raises:
-        SealError: where the bytes are not a record of ours.
+        SealError: the bytes are not a record of ours.
     """
-    if len(sealed) < _HEADER.size + NONCE_BYTES + _TAG_BYTES:
+    return _header_of(sealed)[1]
+
+
+def _header_of(sealed: bytes) -> tuple[int, int]:
+    """Return algorithm and key id of a record."""
+    if len(sealed) < _HEADER.size:
         raise SealError("sealed bytes are too short to be a record")
     version, algorithm, key_id = _HEADER.unpack_from(sealed)
-    if (version, algorithm) != (VERSION, AES_256_GCM):
+    if version != VERSION or algorithm not in NONCE_BYTES:
         raise SealError(f"sealed bytes are of version {version} and algorithm {algorithm}, which are unknown here")
-    return int(key_id)
+    if len(sealed) < _HEADER.size + NONCE_BYTES[algorithm] + _TAG_BYTES:
+        raise SealError("sealed bytes are too short to be a record")
+    return algorithm, key_id
 
 
-def _associated(place: PairPlace, column: str) -> bytes:
-    """Return the place as length-prefixed fields, so that no two places share their bytes."""
-    fields = (place.table, column, place.creator_id, str(place.consent), str(place.generation))
-    return b"".join(struct.pack(">I", len(raw)) + raw for raw in (field.encode(*ENCODING) for field in fields))
+def _ciphers(keyring: Keyring) -> Iterator[tuple[tuple[int, Use], _Ciphers]]:
+    """Yield what each key seals with, by its id and by use."""
+    for key_id, key in keyring.keys.items():
+        if keyring.for_readers:
+            yield (key_id, Use.ACCESS), _Derived(key)
+            continue
+        direct = _Direct(key) if key_id in keyring.direct else None
+        for use in Use:
+            yield (key_id, use), direct or _Derived(key_of_use(key, use))
