@@ -37,7 +37,7 @@ def test_each_key_keeps_its_kind() -> None:
     """A key without a prefix seals records itself, `root:` begins one from which keys are derived; both come back."""
     keyring = Keyring.from_json(json.dumps(ROOT))
 
-    assert (keyring.keys, keyring.direct, keyring.for_readers) == ({1: b"a" * 32, 2: b"b" * 32}, {1}, False)
+    assert (keyring.keys, keyring.direct, keyring.for_readers) == ({1: b"a" * 32, 2: b"b" * 32}, frozenset({1}), False)
     assert json.loads(keyring.to_json()) == ROOT
     assert Keyring.new().direct == frozenset()
 
