@@ -52,6 +52,7 @@ class Hostile:
         requests: the requests, head and body, as they came.
         connections: how many connections were accepted.
         halt: set when the server closes; what drips or stalls waits on it instead of sleeping.
+        answered: set once the last byte of an answer has left.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None, *, handshake: bool = True) -> None:
@@ -60,6 +61,7 @@ class Hostile:
         self.requests: list[bytes] = []
         self.connections = 0
         self.halt = threading.Event()
+        self.answered = threading.Event()
         self._tls = tls
         self._handshake = handshake
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -77,14 +79,17 @@ class Hostile:
         """A base address for the client."""
         return f"{'https' if self._tls else 'http'}://localhost:{self.port}/open_api"
 
-    def answer(self, *pieces: bytes, reset: bool = False, every: float = 0.0) -> None:
-        """Answer every request with these bytes, `every` so many seconds apart, and close (or reset) then."""
+    def answer(self, *pieces: bytes, reset: bool = False, every: float = 0.0, stay: bool = False) -> None:
+        """Answer every request with these bytes, `every` so many seconds apart, and close (reset, or stay) then."""
 
         def behave(connection: socket.socket, _request: bytes) -> bool:
             for piece in pieces:
                 connection.sendall(piece)
                 if every and self.halt.wait(every):
                     break
+            self.answered.set()
+            if stay:
+                self.halt.wait(30)
             if reset:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False

@@ -167,6 +167,106 @@ def test_plain_answer_to_a_handshake_was_not_sent(
         client(f"https://localhost:{hostile.port}/x", ca_file=authority.file).send_refresh(Token(canaries.refresh))
 
 
+LATE = 0.4
+
+
+class StandStill:
+    """A failpoint at which the process stands still after it has sent, until its deadline is over."""
+
+    def __init__(self, server: Hostile) -> None:
+        self._server = server
+
+    def __call__(self, name: str) -> None:
+        """Wait for the server's last byte and for the end of the deadline."""
+        if name == "post_send":
+            self._server.halt.wait(LATE * 1.25)  # nobody sets it during a call
+            assert self._server.answered.wait(5)
+
+
+@pytest.fixture(params=["tls", "plain"])
+def either(request: pytest.FixtureRequest, secure: Servers, servers: Servers) -> Hostile:
+    """A server that speaks TLS, and the same without."""
+    server: Hostile = (secure if request.param == "tls" else servers)()
+    return server
+
+
+@pytest.mark.parametrize(
+    ("framing", "records"),
+    [
+        ("framed", "head-and-body"),
+        ("chunked", "head-and-body"),
+        ("until_closed", "head-and-body"),
+        ("framed", "one-for-each-line-and-100-bytes"),
+        ("framed", "long-body"),
+    ],
+)
+def test_answer_that_came_while_the_process_stood_still_is_read(
+    either: Hostile,
+    client: Client,
+    canaries: Canaries,
+    authority: Authority,
+    token_body: bytes,
+    framing: str,
+    records: str,
+) -> None:
+    """Past its deadline a call reads all that lies ready, however many records it came in."""
+    body = token_body + b" " * 20_000 if records == "long-body" else token_body
+    whole: bytes = getattr(either, framing)(body)
+    head, _, rest = whole.partition(b"\r\n\r\n")
+    pieces = [head + b"\r\n\r\n", rest]
+    if records == "one-for-each-line-and-100-bytes":
+        pieces = [line + b"\r\n" for line in [*head.split(b"\r\n"), b""]]
+        pieces += [rest[at : at + 100] for at in range(0, len(rest), 100)]
+    either.answer(*pieces)
+
+    raw = client(
+        either.url, ca_file=authority.file, deadline_seconds=LATE, connect_seconds=LATE, failpoint=StandStill(either)
+    ).send_refresh(Token(canaries.refresh))
+
+    assert (raw.body, raw.complete) == (body, True)
+
+
+def test_what_lies_ready_past_the_deadline_is_kept_and_the_rest_is_not_waited_for(
+    either: Hostile, client: Client, canaries: Canaries, authority: Authority, token_body: bytes
+) -> None:
+    """An answer that is half there is journaled as far as it came, at once."""
+    whole = either.framed(token_body)
+    either.answer(whole[:60], whole[60:-20], stay=True)
+    began = time.monotonic()
+
+    raw = client(
+        either.url, ca_file=authority.file, deadline_seconds=LATE, connect_seconds=LATE, failpoint=StandStill(either)
+    ).send_refresh(Token(canaries.refresh))
+
+    assert time.monotonic() - began < LATE * 1.25 + 1
+    assert not raw.complete
+    assert raw.body == token_body[:-20]
+    assert raw.fault == f"no complete answer within {LATE:g} s"
+
+
+def test_endless_answer_past_the_deadline_is_cut_at_the_limit(
+    either: Hostile, client: Client, canaries: Canaries, authority: Authority
+) -> None:
+    """A peer that always has more ready does not keep the call for longer than a bounded answer takes."""
+
+    def pour(connection: socket.socket, _request: bytes) -> bool:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 10)
+        either.answered.set()
+        while not either.halt.is_set():
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+        return False
+
+    either.behave = pour
+    began = time.monotonic()
+
+    raw = client(
+        either.url, ca_file=authority.file, deadline_seconds=LATE, connect_seconds=LATE, failpoint=StandStill(either)
+    ).send_refresh(Token(canaries.refresh))
+
+    assert time.monotonic() - began < 5
+    assert not raw.complete
+
+
 def test_dripping_tls_answer_ends_at_the_deadline(
     secure: Servers, client: Client, canaries: Canaries, authority: Authority, token_body: bytes
 ) -> None:

@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -74,11 +75,8 @@ class BoundSocket(socket.socket):
     """A socket that never waits longer than its call may, and keeps what it received."""
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        """Receive within what is left of the call's time."""
-        self.settimeout(CURRENT.call.time_left())
-        count = super().recv_into(buffer, nbytes or 0, flags)
-        _keep(buffer, count)
-        return count
+        """Receive within what is left of the call's time, and after it what lies ready."""
+        return _receive(self, lambda: super(BoundSocket, self).recv_into(buffer, nbytes or 0, flags), buffer)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Send within what is left of the call's time."""
@@ -91,10 +89,7 @@ class _BoundTlsSocket(ssl.SSLSocket):
     """The same inside TLS; one read of a TLS record is bounded as a whole, however it drips."""
 
     def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
-        self.settimeout(CURRENT.call.time_left())
-        count = super().recv_into(buffer, nbytes, flags)
-        _keep(buffer, count)
-        return count
+        return _receive(self, lambda: super(_BoundTlsSocket, self).recv_into(buffer, nbytes, flags), buffer)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         self.settimeout(CURRENT.call.time_left())
@@ -102,8 +97,31 @@ class _BoundTlsSocket(ssl.SSLSocket):
         super().sendall(data, flags)
 
 
-def _keep(buffer: Any, count: int) -> None:
+def _receive(source: socket.socket, read: Callable[[], int], buffer: Any) -> int:
+    """Read once within the call's time; when that is used up, read what has arrived already, without waiting.
+
+    A process that stood still past its deadline finds the answer in the kernel, and under TLS one read takes one
+    record of it only: the head and not yet the tokens. What is read so is bounded by what a call keeps.
+
+    Raises:
+        TimeoutError: the time is used up, and nothing lies ready or enough was read.
+    """
     call = CURRENT.call
+    count = None
+    with suppress(TimeoutError):
+        source.settimeout(call.time_left())
+        count = read()
+    if count is None and len(call.received) < call.keep_bytes:
+        source.settimeout(0)
+        with suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            count = read()
+    if count is None:
+        raise TimeoutError("the call's time is used up")
+    _keep(call, buffer, count)
+    return count
+
+
+def _keep(call: Call, buffer: Any, count: int) -> None:
     call.ended = call.ended or count == 0
     room = call.keep_bytes - len(call.received)
     if room > 0:
