@@ -6,12 +6,13 @@ import socket
 import ssl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from tests.support.certificates import Authority, careless_context, new_authority, server_context
 from worker.errors import NotSentError
+from worker.tiktok import TikTok
 from worker.vault import Token
 
 if TYPE_CHECKING:
@@ -183,11 +184,24 @@ class StandStill:
             assert self._server.answered.wait(5)
 
 
+class Late(NamedTuple):
+    """A server, and a client that stands still while it answers."""
+
+    server: Hostile
+    tiktok: TikTok
+
+
 @pytest.fixture(params=["tls", "plain"])
-def either(request: pytest.FixtureRequest, secure: Servers, servers: Servers) -> Hostile:
-    """A server that speaks TLS, and the same without."""
+def late(
+    request: pytest.FixtureRequest, secure: Servers, servers: Servers, client: Client, authority: Authority
+) -> Late:
+    """A server that speaks TLS, and the same without, each with a client that stands still while it answers."""
     server: Hostile = (secure if request.param == "tls" else servers)()
-    return server
+    still = StandStill(server)
+    return Late(
+        server,
+        client(server.url, ca_file=authority.file, deadline_seconds=LATE, connect_seconds=LATE, failpoint=still),
+    )
 
 
 @pytest.mark.parametrize(
@@ -201,42 +215,32 @@ def either(request: pytest.FixtureRequest, secure: Servers, servers: Servers) ->
     ],
 )
 def test_answer_that_came_while_the_process_stood_still_is_read(
-    either: Hostile,
-    client: Client,
-    canaries: Canaries,
-    authority: Authority,
-    token_body: bytes,
-    framing: str,
-    records: str,
+    late: Late, canaries: Canaries, token_body: bytes, framing: str, records: str
 ) -> None:
     """Past its deadline a call reads all that lies ready, however many records it came in."""
     body = token_body + b" " * 20_000 if records == "long-body" else token_body
-    whole: bytes = getattr(either, framing)(body)
+    whole: bytes = getattr(late.server, framing)(body)
     head, _, rest = whole.partition(b"\r\n\r\n")
     pieces = [head + b"\r\n\r\n", rest]
     if records == "one-for-each-line-and-100-bytes":
         pieces = [line + b"\r\n" for line in [*head.split(b"\r\n"), b""]]
         pieces += [rest[at : at + 100] for at in range(0, len(rest), 100)]
-    either.answer(*pieces)
+    late.server.answer(*pieces)
 
-    raw = client(
-        either.url, ca_file=authority.file, deadline_seconds=LATE, connect_seconds=LATE, failpoint=StandStill(either)
-    ).send_refresh(Token(canaries.refresh))
+    raw = late.tiktok.send_refresh(Token(canaries.refresh))
 
     assert (raw.body, raw.complete) == (body, True)
 
 
 def test_what_lies_ready_past_the_deadline_is_kept_and_the_rest_is_not_waited_for(
-    either: Hostile, client: Client, canaries: Canaries, authority: Authority, token_body: bytes
+    late: Late, canaries: Canaries, token_body: bytes
 ) -> None:
     """An answer that is half there is journaled as far as it came, at once."""
-    whole = either.framed(token_body)
-    either.answer(whole[:60], whole[60:-20], stay=True)
+    whole = late.server.framed(token_body)
+    late.server.answer(whole[:60], whole[60:-20], stay=True)
     began = time.monotonic()
 
-    raw = client(
-        either.url, ca_file=authority.file, deadline_seconds=LATE, connect_seconds=LATE, failpoint=StandStill(either)
-    ).send_refresh(Token(canaries.refresh))
+    raw = late.tiktok.send_refresh(Token(canaries.refresh))
 
     assert time.monotonic() - began < LATE * 1.25 + 1
     assert not raw.complete
@@ -244,24 +248,20 @@ def test_what_lies_ready_past_the_deadline_is_kept_and_the_rest_is_not_waited_fo
     assert raw.fault == f"no complete answer within {LATE:g} s"
 
 
-def test_endless_answer_past_the_deadline_is_cut_at_the_limit(
-    either: Hostile, client: Client, canaries: Canaries, authority: Authority
-) -> None:
+def test_endless_answer_past_the_deadline_is_cut_at_the_limit(late: Late, canaries: Canaries) -> None:
     """A peer that always has more ready does not keep the call for longer than a bounded answer takes."""
 
     def pour(connection: socket.socket, _request: bytes) -> bool:
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 10)
-        either.answered.set()
-        while not either.halt.is_set():
+        late.server.answered.set()
+        while not late.server.halt.is_set():
             connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
         return False
 
-    either.behave = pour
+    late.server.behave = pour
     began = time.monotonic()
 
-    raw = client(
-        either.url, ca_file=authority.file, deadline_seconds=LATE, connect_seconds=LATE, failpoint=StandStill(either)
-    ).send_refresh(Token(canaries.refresh))
+    raw = late.tiktok.send_refresh(Token(canaries.refresh))
 
     assert time.monotonic() - began < 5
     assert not raw.complete
