@@ -21,7 +21,7 @@ def test_waits_are_bounded_for_any_number_of_failures(failures: int, left: int, 
 
     assert timedelta(0) < wait <= backoff.CEILING
     if left > 0:
-        assert wait <= max(timedelta(seconds=left) / 10, backoff.BASE / 5)
+        assert wait <= max(timedelta(seconds=left) / 10, backoff.LEAST)
 
 
 def test_waits_grow_with_failures_and_shrink_near_the_end() -> None:
@@ -43,7 +43,9 @@ def test_a_suspect_grant_is_looked_at_within_half_an_hour(failures: int, left: i
 
     wait = backoff.suspect_at(now=NOW, expires_at=expires_at, failures=failures, draw=draw).at - NOW
 
-    assert backoff.BASE * 0.75 <= wait <= backoff.SUSPECT_CEILING
+    assert backoff.LEAST <= wait <= backoff.SUSPECT_CEILING
+    if left > 0:
+        assert wait <= max(timedelta(seconds=left) / 2, backoff.LEAST)
 
 
 @given(failures=st.integers(0, 10**9), draw=st.floats(0, 1))

@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from worker.errors import (
     AskCreatorError,
@@ -16,7 +18,8 @@ from worker.errors import (
     TikTokError,
     WaitError,
 )
-from worker.policy.verdicts import Action, FleetEvidence, Standing, brake_reason, judge
+from worker.policy import backoff
+from worker.policy.verdicts import Action, FleetEvidence, Standing, brake_reason, judge, retry, spare
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 STANDING = Standing(
@@ -78,6 +81,43 @@ def test_a_spent_quota_never_costs_more_than_a_part_of_the_tokens_time() -> None
 
     assert judge(spent, replace(STANDING, access_expires_at=NOW + timedelta(hours=1))).at == NOW + timedelta(minutes=15)
     assert judge(spent, replace(STANDING, access_expires_at=NOW)).at == NOW + timedelta(minutes=1)
+
+
+ERRORS = st.sampled_from(
+    [REFUSED, BUSY, SECRET, NotSentError("dns", call="refresh"), InDoubtError("cut", call="refresh")]
+) | st.builds(lambda seconds: WaitError("quota", call="refresh", seconds=seconds, scope="day"), st.floats(0, 3600))
+
+
+STANDINGS = st.builds(
+    Standing,
+    now=st.just(NOW),
+    access_expires_at=st.floats(1, 10**7).map(lambda left: NOW + timedelta(seconds=left)),
+    refresh_expires_at=st.none(),
+    failures=st.integers(0, 10**9),
+    suspect=st.booleans(),
+    unresolved=st.booleans(),
+    draw=st.floats(0, 1, exclude_max=True),
+)
+
+
+@given(error=ERRORS, standing=STANDINGS)
+def test_no_verdict_puts_a_grant_off_for_more_than_half_of_its_tokens_time(
+    error: TikTokError, standing: Standing
+) -> None:
+    """Whatever came, and however short the life is: the grant is tried again before its access token ends."""
+    half = (standing.access_expires_at - NOW) / 2
+    for verdict in (judge(error, standing), spare(judge(error, standing), standing), retry("misfit", "x", standing)):
+        if verdict.action is not Action.ASK:
+            assert NOW < verdict.at <= NOW + max(half, backoff.LEAST)
+
+
+def test_a_stopped_app_asks_nobody_and_looks_again() -> None:
+    """What would be a question while the app is well is a look in minutes while it is not."""
+    standing = replace(STANDING, suspect=True, failures=1)
+    verdict = spare(judge(REFUSED, standing), standing)
+
+    assert (verdict.action, verdict.at) == (Action.SUSPECT, NOW + timedelta(minutes=5))
+    assert spare(judge(BUSY, STANDING), STANDING) == judge(BUSY, STANDING)
 
 
 def test_a_first_refusal_is_looked_at_twice() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -171,6 +172,60 @@ def test_an_answer_without_a_refresh_token_keeps_the_old_one(new_world: NewWorld
 
         assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
         assert world.verdict(grant).lost == ()
+
+
+@pytest.mark.parametrize("lack", [{}, {"value": ""}, "same"], ids=["no-token", "empty-token", "the-same-token"])
+def test_an_answer_that_keeps_the_refresh_token_keeps_its_known_end(new_world: NewWorld, lack: object) -> None:
+    """The end of the consent is known from an earlier answer and holds, for the grant and for the pair's row."""
+    world = new_world("same" if lack == "same" else "strict")
+    grant = world.creator()
+    if isinstance(lack, dict):
+        world.sandbox.fault("refresh_token", creator=grant.creator_id, call="refresh", times=1, **lack)
+    world.sandbox.fault(
+        "expires", creator=grant.creator_id, call="refresh", times=1, field="refresh_token_expires_in", value=None
+    )
+
+    assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
+
+    assert grant.refresh_expires_at is not None
+    assert world.look(grant).refresh_expires_at == grant.refresh_expires_at
+    pair = world.services.store.current_pair(grant.creator_id)
+    assert pair.refresh_expires_at == grant.refresh_expires_at
+
+
+def test_a_new_refresh_token_without_an_end_has_none(new_world: NewWorld) -> None:
+    """The end of the token before it says nothing of a new one."""
+    world = new_world()
+    grant = world.creator()
+    world.sandbox.fault(
+        "expires", creator=grant.creator_id, call="refresh", times=1, field="refresh_token_expires_in", value=None
+    )
+
+    assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
+
+    assert world.look(grant).refresh_expires_at is None
+
+
+LIFE = 40
+
+
+@pytest.mark.parametrize("trouble", ["misfit", "unreadable", "unread"])
+def test_a_short_lived_token_is_tried_again_in_time(new_world: NewWorld, trouble: str) -> None:
+    """An answer that does not fit, or a pair that does not open, costs a part of the life that is left."""
+    world = new_world()
+    grant = world.creator(age=86_400 - LIFE)
+    if trouble == "misfit":
+        world.sandbox.fault("wrong_creator", creator=grant.creator_id, call="refresh", times=1)
+    elif trouble == "unread":
+        world.sandbox.fault("html", creator=grant.creator_id, call="refresh", rotates=False)
+    else:
+        world.sql("UPDATE pairs SET sealed_refresh = sealed_access")
+
+    assert world.services.refresher.refresh(grant.grant_id).kind == "failed"
+
+    after = world.look(grant)
+    assert after.failures == 1
+    assert after.next_refresh_at - world.services.store.ping() <= timedelta(seconds=LIFE / 10)
 
 
 @pytest.mark.parametrize("value", [0, -5, 10**18, 1.5, True, None, "soon"], ids=str)

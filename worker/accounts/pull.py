@@ -32,7 +32,6 @@ SCOPE_NOT_GRANTED: Final = 40130
 BASIC_SCOPE: Final = ("user.info.basic",)
 SOON_SECONDS: Final = 10.0
 LONGEST_WAIT_SECONDS: Final = 5.0
-NEXT_TRY_UNREADABLE: Final = timedelta(minutes=15)
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Puller:
             self._tell(claim, "pull.failed", reason="wrong_owner", level="warning")
             return Pulled(claim.grant_id, "failed", reason=str(error))
         except SealError as error:
-            self._store.defer_pull(claim, next_pull_at=claim.pair.now + NEXT_TRY_UNREADABLE, failed=True)
+            self._store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
             self._tell(claim, "pull.unreadable", reason=str(error), level="error")
             return Pulled(claim.grant_id, "failed", reason=str(error))
         except TikTokError as error:
@@ -173,8 +172,7 @@ class Puller:
             self._store.request_refresh_of(claim.pair)
             kind = "refresh_first"
         else:
-            at = backoff.pull_retry_at(now=claim.pair.now, failures=claim.pull_failures + 1, draw=random.random()).at  # noqa: S311 - spreads load
-            self._store.defer_pull(claim, next_pull_at=at, failed=True)
+            self._store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
         level = "error" if isinstance(error, StopEveryoneError) else "warning"
         self._tell(claim, "pull.failed", code=error.code, request_id=error.request_id, reason=kind, level=level)
         return Pulled(claim.grant_id, kind, reason=str(error))
@@ -186,3 +184,7 @@ class Puller:
     def _tell(self, claim: PullClaim, name: str, *, level: str = "info", **fields: FactValue) -> None:
         ids: dict[str, FactValue] = {"grant_id": claim.grant_id, "creator_id": claim.pair.creator_id}
         self._hook(Fact(name, ids | fields, level=level))
+
+
+def _next_try(claim: PullClaim) -> datetime:
+    return backoff.pull_retry_at(now=claim.pair.now, failures=claim.pull_failures + 1, draw=random.random()).at  # noqa: S311 - spreads load

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from worker.errors import TikTokError
@@ -11,13 +11,13 @@ from worker.planning.simulation_fleet import STEP, Waiting, moment, step_at
 from worker.policy import renewal
 from worker.policy.verdicts import (
     BRAKE_WINDOW,
-    SECOND_LOOK,
     Action,
     FleetEvidence,
     Standing,
     Verdict,
     brake_reason,
     judge,
+    spare,
 )
 
 WINDOW: Final = int(BRAKE_WINDOW.total_seconds() // STEP)
@@ -106,28 +106,25 @@ class Trouble:
         """Judge a failed attempt as the daemon does; return True where the creator is to be asked."""
         state = self._states.setdefault(grant, _State(end))
         self._draws += 1
-        verdict = judge(
-            error,
-            Standing(
-                now=moment(now),
-                access_expires_at=moment(end),
-                refresh_expires_at=None if consent_end is None else moment(consent_end),
-                failures=state.failures,
-                suspect=state.suspect,
-                unresolved=False,
-                draw=renewal.draw_jitter(self._draws),
-            ),
+        standing = Standing(
+            now=moment(now),
+            access_expires_at=moment(end),
+            refresh_expires_at=None if consent_end is None else moment(consent_end),
+            failures=state.failures,
+            suspect=state.suspect,
+            unresolved=False,
+            draw=renewal.draw_jitter(self._draws),
         )
+        verdict = judge(error, standing)
         self.tally.failed += 1
         foreseen = consent_end is not None and consent_end <= now
         self.tally.refused += verdict.outcome == "refused" and not foreseen
         self.tally.troubled += verdict.outcome in {"not_sent", "in_doubt"}
         self.braked = self.braked or brake_reason(self._evidence(), error, failures=state.failures) is not None
+        if self.braked:
+            verdict = spare(verdict, standing)
         if verdict.action is Action.ASK:
-            if not self.braked:
-                return True
-            # As the daemon does: while the whole app is in trouble nobody is marked.
-            verdict = replace(verdict, action=Action.SUSPECT, at=moment(now) + SECOND_LOOK)
+            return True
         self._obey(grant, now, state, verdict)
         return False
 

@@ -1,4 +1,8 @@
-"""How long to wait after a failed attempt: full-jitter exponential, bounded by what is left of the access token."""
+"""How long to wait: every postponement of a grant is reckoned here, from what is left of its access token.
+
+A wait takes at most a part of the time left, so that a short-lived token is tried as often as a long-lived one before
+it ends. When it has ended, nothing can be saved any more and the waits grow with the failures.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,19 @@ from typing import Final
 from worker.policy.renewal import Decision
 
 BASE: Final = timedelta(seconds=5)
+LEAST: Final = timedelta(seconds=1)
+"""No grant is looked at more often."""
 CEILING: Final = timedelta(minutes=15)
-PULL_CEILING: Final = timedelta(hours=6)
-SHARE_OF_TIME_LEFT: Final = 10
+RETRY_PARTS: Final = 10
+SECOND_LOOK: Final = timedelta(minutes=5)
+"""Time between a first refusal and the second: the brake's window, so that a mass refusal is seen before."""
+SECOND_LOOK_PARTS: Final = 4
 SUSPECT_CEILING: Final = timedelta(minutes=30)
+SUSPECT_PARTS: Final = 2
+QUOTA_PARTS: Final = 4
+QUOTA_WAIT_OF_ENDED: Final = timedelta(minutes=1)
+"""The limiter holds the whole app back, so a grant without a living token stays at hand."""
+PULL_CEILING: Final = timedelta(hours=6)
 MAX_DOUBLINGS: Final = 16
 
 
@@ -27,19 +40,35 @@ def retry_at(*, now: datetime, expires_at: datetime, failures: int, draw: float)
         failures: failed attempts in a row, this one included; any number, however absurd.
         draw: a fresh random number in [0, 1).
     """
-    wait = _window(failures, CEILING)
-    left = expires_at - now
-    if left > timedelta(0):
-        wait = max(min(wait, left / SHARE_OF_TIME_LEFT), BASE / 5)
+    window = _window(failures, CEILING)
+    wait = _within(window, expires_at - now, RETRY_PARTS, ended=window)
     wait = wait / 2 + wait / 2 * draw
     return Decision(now + wait, f"try again in {wait.total_seconds():.0f} s, after {failures} failed attempts")
 
 
+def quota_wait_at(*, now: datetime, expires_at: datetime, seconds: float) -> Decision:
+    """Return when a grant is tried again that met a spent quota.
+
+    Args:
+        now: the database's time.
+        expires_at: end of the access token.
+        seconds: what TikTok asks to wait; a grant waits at most a quarter of its token's time.
+    """
+    asked = timedelta(seconds=seconds)
+    wait = _within(asked, expires_at - now, QUOTA_PARTS, ended=min(asked, QUOTA_WAIT_OF_ENDED))
+    return Decision(now + wait, f"the quota is spent: try again in {wait.total_seconds():.0f} s")
+
+
+def second_look_at(*, now: datetime, expires_at: datetime, failures: int) -> Decision:
+    """Return when a refused grant is looked at again: after five minutes, or a quarter of what is left."""
+    wait = _within(SECOND_LOOK, expires_at - now, SECOND_LOOK_PARTS, ended=_window(failures, SECOND_LOOK))
+    return Decision(now + wait, f"refused: look again in {wait.total_seconds():.0f} s")
+
+
 def suspect_at(*, now: datetime, expires_at: datetime, failures: int, draw: float) -> Decision:
     """Return when a suspect grant is looked at again: half of what is left, at most every 30 minutes."""
-    left = max(expires_at - now, timedelta(0)) / 2
-    wait = min(SUSPECT_CEILING, left) if left else _window(failures, CEILING)
-    wait = max(wait * (0.75 + 0.25 * draw), BASE)
+    wait = _within(SUSPECT_CEILING, expires_at - now, SUSPECT_PARTS, ended=_window(failures, CEILING))
+    wait = max(wait * (0.75 + 0.25 * draw), LEAST)
     return Decision(now + wait, f"in doubt: look again in {wait.total_seconds():.0f} s")
 
 
@@ -48,6 +77,11 @@ def pull_retry_at(*, now: datetime, failures: int, draw: float) -> Decision:
     wait = _window(failures, PULL_CEILING)
     wait = wait / 2 + wait / 2 * draw
     return Decision(now + wait, f"pull again in {wait.total_seconds():.0f} s, after {failures} failures")
+
+
+def _within(wait: timedelta, left: timedelta, parts: int, *, ended: timedelta) -> timedelta:
+    """Return a wait of at most one of so many parts of the time left, or the one for a token that has ended."""
+    return max(min(wait, left / parts), LEAST) if left > timedelta(0) else ended
 
 
 def _window(failures: int, ceiling: timedelta) -> timedelta:

@@ -7,7 +7,7 @@ one exception is a refresh token whose own end has passed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -23,15 +23,9 @@ from worker.errors import (
 )
 from worker.policy import backoff
 
-SECOND_LOOK: Final = timedelta(minutes=5)
-"""Time between a first refusal and the second: the brake's window, so that a mass refusal is seen before."""
-SECOND_LOOK_FLOOR: Final = timedelta(seconds=2)
 WRONG_APP_CODES: Final = frozenset({40101, 40113})
 """The codes that speak of the app or its secret alone (TikTok's error appendix)."""
 BRAKE_WINDOW: Final = timedelta(minutes=5)
-QUOTA_WAIT_FLOOR: Final = timedelta(minutes=1)
-QUOTA_WAIT_SHARE: Final = 4
-"""A spent quota puts a grant off for no more than this part of its token's time; the limiter holds the app back."""
 FEWEST_REFUSALS: Final = 5
 REFUSED_SHARE: Final = 0.2
 FEWEST_STOPS: Final = 3
@@ -91,35 +85,51 @@ def judge(error: TikTokError, standing: Standing) -> Verdict:
     """Return what a failed attempt means for its grant."""
     if isinstance(error, AskCreatorError):
         return _judge_refusal(error, standing)
-    retry = backoff.retry_at(
+    word = _word(error)
+    if isinstance(error, WaitError):
+        wait = backoff.quota_wait_at(now=standing.now, expires_at=standing.access_expires_at, seconds=error.seconds)
+        return Verdict(Action.RETRY, "backed_off", wait.at, failed=False, reason=word)
+    if isinstance(error, StopEveryoneError):
+        # It counts as the grant's own failure too: where TikTok says it of one grant alone, the others go first.
+        return retry("stopped", word, standing)
+    if isinstance(error, NotSentError):
+        return retry("not_sent", word, standing)
+    # A system error of TikTok's may come after it has rotated the pair, so it is recorded as doubt.
+    return retry("in_doubt", word, standing)
+
+
+def retry(outcome: str, reason: str, standing: Standing) -> Verdict:
+    """Return the verdict that puts a grant back on the schedule, with a failure to its name."""
+    again = backoff.retry_at(
         now=standing.now,
         expires_at=standing.access_expires_at,
         failures=standing.failures + 1,
         draw=standing.draw,
+    )
+    return Verdict(Action.RETRY, outcome, again.at, failed=True, reason=reason)
+
+
+def spare(verdict: Verdict, standing: Standing) -> Verdict:
+    """Return the verdict that holds while the whole app is in trouble: no creator is asked, and a look follows."""
+    if verdict.action is not Action.ASK:
+        return verdict
+    return replace(verdict, action=Action.SUSPECT, at=_second_look(standing))
+
+
+def _second_look(standing: Standing) -> datetime:
+    return backoff.second_look_at(
+        now=standing.now, expires_at=standing.access_expires_at, failures=standing.failures + 1
     ).at
-    word = _word(error)
-    if isinstance(error, WaitError):
-        affordable = max((standing.access_expires_at - standing.now) / QUOTA_WAIT_SHARE, QUOTA_WAIT_FLOOR)
-        wait = min(timedelta(seconds=error.seconds), affordable)
-        return Verdict(Action.RETRY, "backed_off", standing.now + wait, failed=False, reason=word)
-    if isinstance(error, StopEveryoneError):
-        # It counts as the grant's own failure too: where TikTok says it of one grant alone, the others go first.
-        return Verdict(Action.RETRY, "stopped", retry, failed=True, reason=word)
-    if isinstance(error, NotSentError):
-        return Verdict(Action.RETRY, "not_sent", retry, failed=True, reason=word)
-    # A system error of TikTok's may come after it has rotated the pair, so it is recorded as doubt.
-    return Verdict(Action.RETRY, "in_doubt", retry, failed=True, reason=word)
 
 
 def _judge_refusal(error: AskCreatorError, standing: Standing) -> Verdict:
     now, word = standing.now, _word(error)
     if standing.refresh_expires_at is not None and standing.refresh_expires_at <= now:
         return Verdict(Action.ASK, "refused", now, failed=True, reason=f"the consent has run out; {word}")
-    left = standing.access_expires_at - now
     if not standing.suspect:
-        wait = max(min(SECOND_LOOK, left / 4), SECOND_LOOK_FLOOR)
-        return Verdict(Action.SUSPECT, "refused", now + wait, failed=True, reason=f"{word}; a second look follows")
-    if standing.unresolved and left > timedelta(0):
+        at = _second_look(standing)
+        return Verdict(Action.SUSPECT, "refused", at, failed=True, reason=f"{word}; a second look follows")
+    if standing.unresolved and standing.access_expires_at > now:
         at = backoff.suspect_at(
             now=now, expires_at=standing.access_expires_at, failures=standing.failures + 1, draw=standing.draw
         ).at

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
 
 from worker.errors import (
     EvertokenError,
@@ -18,13 +17,12 @@ from worker.errors import (
     WaitError,
 )
 from worker.journal import Journal, JournalEntry, RecordId
+from worker.policy import backoff
 from worker.policy.verdicts import WRONG_APP_CODES
 from worker.store import Claim
 from worker.telemetry import Fact, Hook
 from worker.tiktok import REFRESH_CALL, RawAnswer, TikTok, TokenAnswer, bears_refresh_token, salvage
 from worker.vault import Token
-
-UNTRIED_SECONDS: Final = 5.0
 
 
 class LeaseTooShortError(EvertokenError):
@@ -63,7 +61,9 @@ def elapsed_clock() -> float:
 def _untried(called: Called) -> Called:
     """Return a refused call whose other secret could not be tried: neither app nor grant is judged before it was."""
     text = "the app's other secret could not be tried"
-    return replace(called, error=WaitError(text, call=REFRESH_CALL, scope="account", seconds=UNTRIED_SECONDS))
+    return replace(
+        called, error=WaitError(text, call=REFRESH_CALL, scope="account", seconds=backoff.BASE.total_seconds())
+    )
 
 
 class RefreshCaller:

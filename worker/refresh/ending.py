@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal, TypedDict
 
 from worker.errors import (
@@ -18,8 +18,7 @@ from worker.errors import (
 )
 from worker.journal import Journal, RecordId
 from worker.limiter import Limiter
-from worker.policy import backoff
-from worker.policy.verdicts import SECOND_LOOK, Action, Standing, Verdict, judge
+from worker.policy.verdicts import Action, Standing, Verdict, judge, retry, spare
 from worker.refresh.attempt import Climb
 from worker.refresh.brake import Brake
 from worker.refresh.call import Called
@@ -130,9 +129,10 @@ class Endings:
         if isinstance(error, WaitError):
             self._limiter.punish(error.scope, error.seconds)
         stopped = self._weigh(error, claim)
-        verdict = self._judge(climb, error)
-        if stopped and verdict.action is Action.ASK:
-            verdict = replace(verdict, action=Action.SUSPECT, at=climb.now + SECOND_LOOK)
+        standing = _standing(climb)
+        verdict = judge(error, standing)
+        if stopped:
+            verdict = spare(verdict, standing)
         outcome = AttemptOutcome.IN_DOUBT if climb.in_doubt else AttemptOutcome(verdict.outcome)
 
         def write() -> None:
@@ -199,22 +199,8 @@ class Endings:
         except StoreUnavailableError:
             return "the database is away, so nothing is known of the other grants"
 
-    def _judge(self, climb: Climb, error: TikTokError) -> Verdict:
-        claim = climb.claim
-        standing = Standing(
-            now=climb.now,
-            access_expires_at=claim.access_expires_at,
-            refresh_expires_at=claim.refresh_expires_at,
-            failures=claim.failures,
-            suspect=claim.status is GrantStatus.SUSPECT,
-            unresolved=climb.unresolved,
-            draw=random.random(),  # noqa: S311 - spreads load
-        )
-        return judge(error, standing)
-
     def _give_back(self, climb: Climb, outcome: AttemptOutcome, reason: str) -> None:
-        at = climb.now + backoff.CEILING
-        verdict = Verdict(Action.RETRY, outcome, at, failed=True, reason=reason)
+        verdict = retry(outcome, reason, _standing(climb))
         self._commits.run(lambda: self._end(climb.claim, verdict, outcome, None))
 
     def _end(self, claim: Claim, verdict: Verdict, outcome: AttemptOutcome, error: TikTokError | None) -> None:
@@ -245,3 +231,16 @@ class Endings:
             self._journal.set_aside(record)
         except JournalError as error:
             self._hook(Fact("journal.failed", {"reason": str(error)}, level="error"))
+
+
+def _standing(climb: Climb) -> Standing:
+    claim = climb.claim
+    return Standing(
+        now=climb.now,
+        access_expires_at=claim.access_expires_at,
+        refresh_expires_at=claim.refresh_expires_at,
+        failures=claim.failures,
+        suspect=claim.status is GrantStatus.SUSPECT,
+        unresolved=climb.unresolved,
+        draw=random.random(),  # noqa: S311 - spreads load
+    )

@@ -82,6 +82,7 @@ class Settlement:
             else renewal.life_ends(issued_at=attempt.sent_at, seconds=answer.refresh_seconds),
             next_refresh_at=planned.at,
             scope=None if answer.scope is None else ",".join(answer.scope),
+            refresh_kept=answer.refresh_token is None or answer.refresh_token == old_refresh,
         )
 
     def store_pair(self, attempt: Attempt, pair: NewPair, answer: TokenAnswer, *, old_refresh: Token) -> Saved:

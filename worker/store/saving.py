@@ -6,6 +6,8 @@ grant's pointer only moves forward: to a higher generation of the same consent. 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, or_, select, update
@@ -61,6 +63,8 @@ class Saving(Transactions):
         ).first()
         if grant is None:
             raise NotFoundError(f"there is no grant {grant_id}")
+        if pair.refresh_kept and pair.refresh_expires_at is None:
+            pair = replace(pair, refresh_expires_at=_end_before(connection, grant_id, consent, generation))
         before = GrantStatus(grant.status)
         moves = grant.consent == consent and grant.pair_generation < generation and before is not GrantStatus.REVOKED
         moves = _add_version(connection, grant_id, consent, generation, pair, current=moves) and moves
@@ -103,6 +107,16 @@ def add_unless_known(connection: Connection, table: Table, **values: Any) -> boo
     # RETURNING tells it surely; the row count of an INSERT is not kept on every driver.
     statement = insert_unless_known(connection, table).values(**values).returning(*table.primary_key)
     return connection.execute(statement).first() is not None
+
+
+def _end_before(connection: Connection, grant_id: int, consent: int, generation: int) -> datetime | None:
+    """Return the end of the refresh token of the newest pair before this one, of the same consent."""
+    return connection.execute(
+        select(PAIRS.c.refresh_expires_at)
+        .where(PAIRS.c.grant_id == grant_id, PAIRS.c.consent == consent, PAIRS.c.generation < generation)
+        .order_by(PAIRS.c.generation.desc())
+        .limit(1)
+    ).scalar()
 
 
 def _add_version(

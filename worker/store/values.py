@@ -96,6 +96,7 @@ class NewPair:
         refresh_expires_at: None where TikTok did not say.
         scope: granted scopes, sorted and comma separated; None keeps the stored ones.
         next_refresh_at: when its renewal window begins.
+        refresh_kept: True where its refresh token is the one before it; the end that is known of that one holds on.
     """
 
     sealed: SealedPair
@@ -104,6 +105,7 @@ class NewPair:
     refresh_expires_at: datetime | None
     next_refresh_at: datetime
     scope: str | None
+    refresh_kept: bool = False
 
 
 @dataclass(frozen=True)
