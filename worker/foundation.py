@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Generic, TypeVar
 
@@ -19,7 +19,7 @@ from worker.refresh.commits import PatientCommits
 from worker.refresh.leases import LeaseKeeper
 from worker.settings import ReaderSettings, Settings
 from worker.store import Store, open_store
-from worker.telemetry import Fact, Hook, count_fact, fan_out, log_fact
+from worker.telemetry import Fact, FactValue, Hook, count_fact, fan_out, log_fact
 from worker.tiktok import TikTok
 from worker.vault import Keyring, Sealer, use_fingerprint_key
 from worker.vault.unwrapping import load_unwrap, no_service
@@ -111,6 +111,7 @@ class Foundation(Reading):
             per_second=self.settings.quota_per_second,
             per_minute=self.settings.quota_per_minute,
             per_account_minute=self.settings.quota_per_account_minute,
+            report=self._report,
         )
 
     @cached_property
@@ -152,6 +153,9 @@ class Foundation(Reading):
         except StoreUnavailableError:
             return False
         return True
+
+    def _report(self, name: str, fields: Mapping[str, FactValue], level: str) -> None:
+        self.hook(Fact(name, fields, level=level))
 
     def _alarm(self, text: str) -> None:
         self.hook(Fact("journal.alarm", {"reason": text}, level="error"))

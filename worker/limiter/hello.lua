@@ -1,18 +1,20 @@
--- A worker says that it is there, and hears how many there are and its place among them.
+-- A worker says that it is there, and hears how many there are, its place among them, and whether all are paused.
 --
 -- One that has not been heard for a while may be one that cannot reach Redis and spends its own share of the quota, so
 -- that share is taken off the pace until it is heard again, or forgotten.
 --
 -- KEYS: 1 state (hash), 2 workers (sorted set, by when they were last heard)
 -- ARGV: 1 the worker, 2 silent after, 3 forgotten after (microseconds), 4 the part of the quota that is spent by workers
---       without Redis, 5 milliseconds to keep the state
+--       without Redis, 5 milliseconds to keep the state, 6 most workers, 7 the longest pause (microseconds)
+-- Returns: workers, place, and how long the pause lasts
 
-local worker, forget_after = ARGV[1], tonumber(ARGV[3])
+local worker, forget_after, longest = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[7])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 redis.call('ZADD', KEYS[2], string.format('%.0f', now), worker)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - forget_after)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], now + forget_after, '+inf') -- Redis's clock was set back
+if redis.call('ZCARD', KEYS[2]) > tonumber(ARGV[6]) then error(spoilt) end
 redis.call('PEXPIRE', KEYS[2], math.ceil(forget_after / 1000))
 
 local heard = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
@@ -21,6 +23,15 @@ for i = 1, #heard, 2 do
   if heard[i] < worker then place = place + 1 end
   if tonumber(heard[i + 1]) < now - tonumber(ARGV[2]) then silent = silent + 1 end
 end
+-- A pause that ends too late is written down shorter, so that it ends whoever asks, and however often. After Redis's
+-- clock was set back, permit.lua moves the instants along when it is next asked; until then they are read less that much.
+local read = redis.call('HMGET', KEYS[1], 'pause', 'last')
+local back = math.max(0, checked(read[2], 0, 0, LAST_INSTANT) - now)
+local pause = checked(read[1], 0, 0, LAST_INSTANT) - back - now
+if pause > longest then
+  pause = longest
+  redis.call('HSET', KEYS[1], 'pause', string.format('%.0f', now + longest + back))
+end
 redis.call('HSET', KEYS[1], 'share', tostring(1 - tonumber(ARGV[4]) * silent / workers))
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
-return {workers, place}
+return {workers, place, math.ceil(math.max(0, pause))}

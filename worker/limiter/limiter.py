@@ -7,20 +7,32 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from worker.errors import QuotaScope
 from worker.limiter.alone import Alone
-from worker.limiter.shared import LEAD_SECONDS, SILENT_SECONDS, Answer, LimiterStatus, Shared, Windows
+from worker.limiter.ceiling import Ceiling
+from worker.limiter.shared import (
+    LEAD_SECONDS,
+    LONGEST_PAUSE,
+    SILENT_SECONDS,
+    Answer,
+    LimiterStatus,
+    Report,
+    Shared,
+    Windows,
+)
 from worker.policy import quota
 
 HELLO_SECONDS: Final = 1.0
 """How often a process tells Redis that it is there; one that is away is found again by that."""
 RESERVE_SECONDS: Final = 10.0
 UNKNOWN_WORKERS: Final = 8
-LONGEST_PAUSE: Final = 3_600.0
-"""After it TikTok is asked again, whatever it said: what it counts on may be another clock than ours."""
+STAY_SECONDS: Final = 60.0
+"""How long a process keeps to its own share when Redis answers greetings and no permit can be had from it."""
+SAME_DEMAND_SECONDS: Final = 300.0
+"""Refusals that are further apart do not count as one stretch in which no refresh was permitted."""
 RAMP_SECONDS: Final = 60.0
 SECOND_RAMP_SHARE: Final = 0.05
 """Length of the ramp after a broken second, as a part of that after a broken minute."""
@@ -28,6 +40,10 @@ PUNCTUAL_SECONDS: Final = 0.01
 """A request that leaves later than so much after its moment is told to Redis."""
 
 Lane = Literal["refresh", "pull"]
+
+
+def _report_nothing(name: str, fields: Mapping[str, str | float], level: str) -> None:
+    """Take a fact and do nothing with it."""
 
 
 class Limiter:
@@ -44,10 +60,11 @@ class Limiter:
         minute: float = quota.MINUTE,
         ramp_seconds: float = RAMP_SECONDS,
         reserve_seconds: float = RESERVE_SECONDS,
+        report: Report = _report_nothing,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Make one; Redis is asked when the first permit is wanted.
+        """Redis is asked when the first permit is wanted.
 
         Args:
             redis_url: `redis://`, `rediss://` or `redis+socket://`.
@@ -58,12 +75,13 @@ class Limiter:
             minute: length of a minute, in seconds; other than 60 in tests only.
             ramp_seconds: how long permits rise to the full pace after a pause.
             reserve_seconds: within which time the refreshes expected are to be sent.
+            report: takes name, fields and level of each fact: pauses, and Redis lost and back.
             monotonic: clock of this process, in seconds.
             wall: clock that the workers share, in seconds since the epoch.
         """
         self._windows = Windows(per_second, per_minute, per_account_minute, second, minute)
-        self._shared = Shared(redis_url, self._windows, reserve_seconds=reserve_seconds)
-        self._alone = Alone(self._windows)
+        self._shared = Shared(redis_url, self._windows, reserve_seconds=reserve_seconds, report=report)
+        self._alone, self._ceiling, self._report = Alone(self._windows), Ceiling(self._windows), report
         self._ramp_seconds = ramp_seconds
         self._monotonic, self._wall = monotonic, wall
         self._lock, self._last = threading.Lock(), threading.local()
@@ -73,8 +91,11 @@ class Limiter:
         # Before a roster has come, so many are taken to share the quota: each of those that start without Redis does.
         self._workers, self._place = UNKNOWN_WORKERS, secrets.randbelow(UNKNOWN_WORKERS)
         self._heard_at = self._listed_at = -math.inf
-        self._was_alone = False
+        self._was_alone, self._misses, self._stay_alone_until = False, 0, -math.inf
+        # What TikTok told this process, which outlives Redis's memory, and what Redis tells, which ends with it.
         self._pause_end, self._ramp, self._untold = -math.inf, 0.0, False
+        self._told_end, self._paused_since = -math.inf, math.inf
+        self._refused_since, self._refused_at = math.inf, -math.inf
 
     def take(self, *, lane: Lane, call: str, account: str) -> float:
         """Return 0 for a permit to send one request, or the seconds to wait before asking again.
@@ -89,9 +110,10 @@ class Limiter:
         """
         now = self._monotonic()
         with self._lock:
-            if now < self._pause_end:
-                return self._pause_end - now
             self._begin()
+            left = self._pause_left(now)
+            if left > 0 and (now < self._pause_end or not self._refused_too_long(lane, now)):
+                return left
             if self._alone.entered:
                 return self._take_alone(now, lane, call, account)
             epoch, was_alone = self._epoch, self._was_alone
@@ -99,10 +121,12 @@ class Limiter:
         with self._lock:
             after = self._monotonic()
             if answer is None:
-                self._lose(after)
+                self._lose(after, "it gave no answer that can be used")
                 return self._take_alone(after, lane, call, account)
             self._was_alone = self._was_alone and not was_alone
             tell = self._read(answer, after)
+            if answer.wait > 0 and self._refused_too_long(lane, after):
+                return self._take_alone(after, lane, call, account)
         if tell:
             self._tell_pause(widen=False)
         if answer.wait > 0:
@@ -121,15 +145,17 @@ class Limiter:
             Seconds to wait before sending: a fraction of one, and for a late one about one at most; no other permit is
             needed.
         """
-        permit, now = getattr(self._last, "permit", ""), self._monotonic()
-        if not permit:
-            return 0.0
-        if now <= self._last.moment + PUNCTUAL_SECONDS:
-            wait = float(max(0.0, self._last.leaves - now))
+        permit, now, wait = getattr(self._last, "permit", ""), self._monotonic(), 0.0
+        if permit and now <= self._last.moment + PUNCTUAL_SECONDS:
+            wait = max(0.0, self._last.leaves - now)
             self._last.permit = permit if wait else ""
+        elif permit:
+            self._last.permit = ""
+            wait = self._shared.depart(permit) or 0.0
+        if wait > 0:
             return wait
-        self._last.permit = ""
-        return self._shared.depart(permit) or 0.0
+        with self._lock:
+            return self._ceiling.admit(self._monotonic())
 
     def expect(self, refreshes: int) -> None:
         """Tell how many refreshes are due: so much of the quota of the next seconds is kept from pulls."""
@@ -150,21 +176,33 @@ class Limiter:
         seconds = min(max(seconds, 0.0), LONGEST_PAUSE) if math.isfinite(seconds) else LONGEST_PAUSE
         ramp = self._ramp_seconds * (SECOND_RAMP_SHARE if scope == "second" else 1.0)
         with self._lock:
-            self._pause(seconds, ramp)
+            now = self._monotonic()
+            if now + seconds > self._pause_end:
+                self._pause_end, self._ramp = now + seconds, ramp
+            self._refused_since = math.inf
+            self._note_pause(now)
         self._tell_pause(widen=scope == "second")
 
     def status(self) -> LimiterStatus:
-        """Return how the limiter stands; asks Redis whether it answers."""
-        answers = self._shared.answers()
+        """Return how the limiter stands; asks Redis whether it answers and whether it holds all permits back."""
+        answers, told = self._shared.answers(), self._shared.pause() or 0.0
         with self._lock:
             return LimiterStatus(
                 shared=answers,
                 workers=self._workers,
-                paused_seconds=max(0.0, self._pause_end - self._monotonic()),
+                paused_seconds=max(told, self._pause_left(self._monotonic())),
                 usable_per_second=quota.usable_rate(
                     per_second=self._windows.per_second, per_minute=self._windows.per_minute
                 ),
             )
+
+    def paused_seconds(self) -> float:
+        """Return how long this process still gives no permit, as it knows without asking anybody; 0 if it does."""
+        return self._pause_left(self._monotonic())
+
+    def keeps_to_own_share(self) -> bool:
+        """Return whether this process keeps to its own share of the quota, because Redis gives it no usable answer."""
+        return self._alone.entered
 
     def close(self) -> None:
         """Give this process's share back and close the connections."""
@@ -183,28 +221,75 @@ class Limiter:
             self._greeter.start()
 
     def _greet(self, worker: str) -> None:
-        """Tell Redis every second that this process is there; a Redis that was away is used again from then on."""
+        """Greet Redis every second, and hear of pauses; a Redis that was away is used again from then on."""
         while True:
-            roster = self._shared.hello(worker)
+            greets = self._monotonic() >= self._stay_alone_until
+            roster = self._shared.hello(worker) if greets else None
             with self._lock:
+                now = self._monotonic()
                 if roster is not None:
-                    self._workers, self._place, self._listed_at = roster.workers, roster.place, self._monotonic()
+                    self._workers, self._place, self._listed_at = roster.workers, roster.place, now
                     self._was_alone = self._was_alone or self._alone.gave
+                    if self._alone.entered:
+                        self._report("quota.redis_back", {}, "info")
                     self._alone.leave()
+                    self._learn(roster.pause, now)
+                self._note_pause(now)
+                # Redis forgot it, or never heard of it.
+                untold = roster is not None and self._pause_end - now > roster.pause + HELLO_SECONDS
+            if untold:
+                self._tell_pause(widen=False)
             if self._closed.wait(HELLO_SECONDS):
                 return
 
     def _read(self, answer: Answer, now: float) -> bool:
         """Take in what Redis said; return whether it must be told of a pause that it does not know."""
         forgotten = self._epoch not in {"", answer.epoch}
-        self._epoch, self._heard_at = answer.epoch, now
-        if answer.pause > 0:
-            self._pause(answer.pause, self._ramp_seconds)
+        self._epoch, self._heard_at, self._misses = answer.epoch, now, 0
+        self._learn(answer.pause, now)
+        self._note_pause(now)
+        if answer.wait == 0:
+            self._refused_since = math.inf
         return (forgotten or self._untold) and now < self._pause_end + self._ramp
 
-    def _lose(self, now: float) -> None:
+    def _learn(self, pause: float, now: float) -> None:
+        """Take over the pause that Redis tells, or its end."""
+        if self._told_end > -math.inf and (pause == 0 or self._told_end <= now):
+            self._refused_since = math.inf  # it came to an end, so the next one has its full length again
+        self._told_end = now + pause if pause > 0 else -math.inf
+
+    def _refused_too_long(self, lane: Lane, now: float) -> bool:
+        """Count a refusal of Redis's; after an hour in which it permitted nothing, do without it and return True.
+
+        No pause of TikTok's lasts longer, so somebody writes to Redis what keeps everybody waiting. Pulls may wait for
+        as long as refreshes need the quota, so theirs do not count.
+        """
+        if lane == "refresh":
+            if now - self._refused_at > SAME_DEMAND_SECONDS:
+                self._refused_since = now
+            self._refused_since, self._refused_at = min(self._refused_since, now), now
+        if now - self._refused_since < LONGEST_PAUSE:
+            return False
+        self._refused_since, self._told_end = math.inf, -math.inf
+        self._lose(now, "for an hour it permitted no refresh", stay=LONGEST_PAUSE)
+        return True
+
+    def _lose(self, now: float, reason: str, *, stay: float = 0.0) -> None:
+        """Keep to the own share from now on.
+
+        Args:
+            now: monotonic seconds.
+            reason: for the log.
+            stay: seconds in which Redis is not asked again.
+        """
         if self._alone.entered:
             return
+        self._misses += 1
+        # The second time in a row, greetings get an answer and permits get none. While this process greets, the others
+        # do not leave it its share.
+        stay = max(stay, STAY_SECONDS) if self._misses > 1 else stay
+        self._stay_alone_until = now + stay
+        self._report("quota.redis_lost", {"reason": reason}, "warning")
         # The others may reach Redis still. They leave us our share once we have been silent for a while, and say hello
         # every second; what was permitted until then must have left TikTok's second. Who has never heard from Redis
         # asks once more.
@@ -213,7 +298,8 @@ class Limiter:
         self._alone.enter(not_before=max(now, clear if self._epoch else now + 1.5 * HELLO_SECONDS))
 
     def _take_alone(self, now: float, lane: Lane, call: str, account: str) -> float:
-        since, self._last.permit = now - self._pause_end, ""
+        self._last.permit = ""
+        ramp = self._ramp if self._pause_end >= self._told_end else self._ramp_seconds
         return self._alone.take(
             now=now,
             wall=self._wall(),
@@ -221,13 +307,23 @@ class Limiter:
             key=f"{call}:{account}",
             workers=self._workers,
             place=self._place,
-            ramp_share=quota.ramp_share(since_pause=since, ramp=self._ramp),
+            ramp_share=quota.ramp_share(since_pause=now - max(self._pause_end, self._told_end), ramp=ramp),
         )
 
-    def _pause(self, seconds: float, ramp: float) -> None:
-        end = self._monotonic() + seconds
-        if end > self._pause_end:
-            self._pause_end, self._ramp = end, ramp
+    def _pause_left(self, now: float) -> float:
+        """Return the seconds until the pause ends; 0 if there is none."""
+        return max(0.0, max(self._pause_end, self._told_end) - now)
+
+    def _note_pause(self, now: float) -> None:
+        """Report that a pause began, or ended."""
+        left = self._pause_left(now)
+        if left > 0 and self._paused_since == math.inf:
+            self._paused_since = now
+            told_by = "tiktok" if self._pause_end >= self._told_end else "redis"
+            self._report("quota.paused", {"seconds": round(left, 1), "told_by": told_by}, "warning")
+        elif left <= 0 and self._paused_since < math.inf:
+            self._report("quota.resumed", {"seconds": round(now - self._paused_since, 1)}, "info")
+            self._paused_since = math.inf
 
     def _tell_pause(self, *, widen: bool) -> None:
         with self._lock:

@@ -18,16 +18,19 @@ local second_limit, second_window = tonumber(ARGV[6]), tonumber(ARGV[7])
 local account_limit, account_window = tonumber(ARGV[8]), tonumber(ARGV[9])
 local quiet, horizon, reserve = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local least_share, guard_life, keep = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
-local lead = tonumber(ARGV[16])
+local lead, longest, guard_most = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local names = {'tat', 'last', 'opens', 'quieted', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'ramp',
   'guard', 'guarded', 'hasty'}
 local read = redis.call('HMGET', KEYS[1], 'epoch', 'share', unpack(names))
-local epoch, share, state = read[1], tonumber(read[2] or 1), {}
+local epoch, share, state = read[1], checked(read[2], 1, 0.1, 1), {}
+if epoch then whole(epoch, 20) end
+local expected = whole(redis.call('GET', KEYS[4]) or '0', 9)
+local most = {ramp = longest, guard = guard_most}
 for i, name in ipairs(names) do
-  state[name] = tonumber(read[i + 2] or 0)
+  state[name] = checked(read[i + 2], 0, 0, most[name] or LAST_INSTANT)
 end
 
 -- A state that is gone (restart, FLUSHALL), or a worker that was on its own meanwhile: give nothing until those permits
@@ -47,8 +50,14 @@ if state.last > now then
     state[name] = math.max(state[name] - back, 0)
   end
   redis.call('DEL', KEYS[2], KEYS[3])
-  state.opens = now + second_window
+  state.opens, state.last = now + second_window, now
 end
+-- Redis's clock ran ahead while nobody asked, or somebody wrote to the state: no instant is further ahead than the
+-- longest pause, so that nothing holds permits back for longer.
+for _, name in ipairs({'tat', 'opens', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'hasty'}) do
+  state[name] = math.min(state[name], now + longest)
+end
+state.quieted, state.guarded = math.min(state.quieted, now), math.min(state.guarded, now)
 
 if now < state.pause + state.ramp then
   share = share * math.max(least_share, math.min(1, (now - state.pause) / state.ramp))
@@ -58,19 +67,19 @@ local guard = state.guard * math.max(0, 1 - (now - state.guarded) / guard_life)
 
 local opens = math.max(state.opens, state.pause, state.tat - slack)
 local oldest = redis.call('ZREVRANGE', KEYS[2], second_limit - 1, second_limit - 1, 'WITHSCORES')[2]
-if oldest then opens = math.max(opens, tonumber(oldest) + second_window + guard) end
+if oldest then opens = math.max(opens, checked(oldest, nil, 0, now + longest) + second_window + guard) end
 
 local pull_pace, ahead = 0, lead
 if lane == 'pull' then
   if state.wanted > now then ahead = 0 end -- a refresh is on its way back: its place is not taken early
-  local left = 1 - tonumber(redis.call('GET', KEYS[4]) or 0) * pace / reserve
+  local left = 1 - expected * pace / reserve
   opens = math.max(opens, state.pull, state.wanted)
   if left > 0.01 then pull_pace = pace / left else opens, ahead = math.max(opens, now + reserve / 4), 0 end
 end
 
 local account_opens = 0
 local first = redis.call('LINDEX', KEYS[3], account_limit - 1)
-if first then account_opens = math.min(tonumber(first), now) + account_window end
+if first then account_opens = math.min(checked(first, nil, 0, now + longest), now) + account_window end
 
 local wait, moment, permit = 0, math.max(now, opens), ''
 if opens <= now + ahead and account_opens <= now then
@@ -87,7 +96,7 @@ if opens <= now + ahead and account_opens <= now then
     state.pull = math.max(state.pull, moment - slack) + pull_pace -- lateness is caught up here as well
   else
     if state.wanted < moment + pace then state.wanted = 0 end
-    if tonumber(redis.call('GET', KEYS[4]) or 0) > 0 then redis.call('DECR', KEYS[4]) end
+    if expected > 0 then redis.call('DECR', KEYS[4]) end
   end
 elseif account_opens > opens then
   wait = account_opens - now

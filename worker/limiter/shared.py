@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import redis
 
 from worker.limiter.address import connect
 from worker.policy import quota
 
+T = TypeVar("T")
+Report = Callable[[str, Mapping[str, str | float], str], None]
 PREFIX: Final = "evertoken:limit:"
 STATE: Final = f"{PREFIX}app"
 SECOND: Final = f"{PREFIX}second"
@@ -29,6 +32,15 @@ HORIZON_SECONDS: Final = 5.0
 EXPECTATION_SECONDS: Final = 30.0
 KEEP_SECONDS: Final = 90_000.0
 """Life of the state after its last use: longer than the longest pause."""
+LONGEST_PAUSE: Final = 3_600.0
+"""Seconds. After it TikTok is asked again, whatever it said, and whatever Redis says."""
+LONGEST_WAIT: Final = LONGEST_PAUSE + 600.0
+"""Seconds; a longer wait in an answer of Redis's is no answer."""
+LONGEST_DEPARTURE: Final = 30.0
+"""Seconds that a request may be held up because it leaves late."""
+MOST_WORKERS: Final = 1_000
+SPOILT: Final = ("spoilt limiter state", "WRONGTYPE")
+"""In the text of Redis's error when a key holds what no script of ours writes."""
 GUARD_STEP: Final = 0.05
 GUARD_MOST: Final = 1.0
 GUARD_LIFE_SECONDS: Final = 3600.0
@@ -80,10 +92,12 @@ class Roster:
     Attributes:
         workers: how many processes.
         place: one's own among them, from 0.
+        pause: seconds for which nobody is permitted anything; 0 for not.
     """
 
     workers: int
     place: int
+    pause: float
 
 
 @dataclass(frozen=True)
@@ -91,9 +105,10 @@ class LimiterStatus:
     """How the limiter stands, for people.
 
     Attributes:
-        shared: True where Redis answers; False where this process keeps to its own share.
+        shared: True if Redis answers; False if this process keeps to its own share.
         workers: processes that share the quota, as last known.
-        paused_seconds: how long nothing is permitted because TikTok said that a limit was broken; 0 for not.
+        paused_seconds: how long nothing is permitted because TikTok said that a limit was broken, as this process or
+            Redis knows; 0 for not.
         usable_per_second: requests a second that the limiter gives out at its full pace.
     """
 
@@ -106,13 +121,14 @@ class LimiterStatus:
 class Shared:
     """Redis, as the limiter speaks to it; never raises for Redis's sake."""
 
-    def __init__(self, url: str, windows: Windows, *, reserve_seconds: float) -> None:
+    def __init__(self, url: str, windows: Windows, *, reserve_seconds: float, report: Report) -> None:
         """Make one; it connects at its first use.
 
         Args:
             url: as in the setting.
             windows: TikTok's limits.
             reserve_seconds: within which time the refreshes expected are to be sent.
+            report: takes name, fields and level of a fact.
         """
         pace = quota.pace_of(
             per_second=windows.per_second,
@@ -120,6 +136,7 @@ class Shared:
             second=windows.second,
             minute=windows.minute,
         )
+        self._second, self._report = windows.second, report
         self._second_limit = max(1, int(windows.per_second))
         self._second_window = _micro(windows.second * (1 + quota.SECOND_GUARD))
         self._figures: list[str | int | float] = [
@@ -133,10 +150,11 @@ class Shared:
             _micro(GUARD_LIFE_SECONDS),
             round(KEEP_SECONDS * 1000),
             _micro(LEAD_SECONDS * windows.second),
+            *(_micro(seconds) for seconds in (LONGEST_PAUSE, GUARD_MOST)),
         ]
         self._client = connect(url)
         self._permit, self._punish, self._depart, self._hello = (
-            self._client.register_script(files(__package__).joinpath(name).read_text(encoding="utf-8"))
+            self._client.register_script(_text("checked.lua") + _text(name))
             for name in ("permit.lua", "punish.lua", "depart.lua", "hello.lua")
         )
 
@@ -151,27 +169,23 @@ class Shared:
             was_alone: True where it gave permits of its own since.
         """
         keys = [STATE, SECOND, f"{PREFIX}account:{call}:{account}", EXPECTED]
-        try:
-            wait, answered, pause, permit, lead = self._permit(keys, [lane, epoch, int(was_alone), *self._figures])
-        except (redis.RedisError, OSError):
-            return None
-        return Answer(int(wait) / 1e6, str(answered), int(pause) / 1e6, str(permit), int(lead) / 1e6)
+        return self._run(self._permit, keys, [lane, epoch, int(was_alone), *self._figures], self._read_permit)
 
     def hello(self, worker: str) -> Roster | None:
         """Say that a worker is there."""
-        figures = [_micro(SILENT_SECONDS), _micro(FORGET_SECONDS), quota.ALONE_SHARE, round(KEEP_SECONDS * 1000)]
-        try:
-            workers, place = self._hello([STATE, WORKERS], [worker, *figures])
-        except (redis.RedisError, OSError):
-            return None
-        return Roster(int(workers), int(place))
+        figures = [
+            *(_micro(seconds) for seconds in (SILENT_SECONDS, FORGET_SECONDS)),
+            quota.ALONE_SHARE,
+            round(KEEP_SECONDS * 1000),
+            MOST_WORKERS,
+            _micro(LONGEST_PAUSE),
+        ]
+        return self._run(self._hello, [STATE, WORKERS], [worker, *figures], _read_roster)
 
     def depart(self, permit: str) -> float | None:
         """Let a permit count from now on; return 0, or the seconds to wait before it is used."""
-        try:
-            return float(self._depart([SECOND], [permit, self._second_limit, self._second_window])) / 1e6
-        except (redis.RedisError, OSError):
-            return None
+        figures = [permit, self._second_limit, self._second_window, _micro(LONGEST_PAUSE)]
+        return self._run(self._depart, [SECOND], figures, lambda wait: _within(wait, LONGEST_DEPARTURE))
 
     def punish(self, *, seconds: float, ramp: float, widen: bool) -> bool:
         """Pause everyone.
@@ -184,8 +198,9 @@ class Shared:
         figures = [
             *(_micro(each) for each in (seconds, ramp, GUARD_STEP if widen else 0.0, GUARD_MOST, GUARD_LIFE_SECONDS)),
             round(KEEP_SECONDS * 1000),
+            _micro(LONGEST_PAUSE),
         ]
-        return _answered(lambda: self._punish([STATE], figures))
+        return self._run(self._punish, [STATE], figures, bool) is True
 
     def expect(self, refreshes: int) -> bool:
         """Note how many refreshes are due."""
@@ -195,6 +210,15 @@ class Shared:
         """Return whether Redis answers."""
         return _answered(self._client.ping)
 
+    def pause(self) -> float | None:
+        """Return the seconds for which Redis holds everything back, read without a change; None if it does not tell."""
+        try:
+            seconds, micro = self._client.time()
+            left = float(self._client.hget(STATE, "pause") or 0) / 1e6 - seconds - micro / 1e6
+        except (redis.RedisError, OSError, ValueError):
+            return None
+        return max(0.0, min(left, LONGEST_PAUSE)) if math.isfinite(left) else None
+
     def leave(self, worker: str) -> None:
         """Give a worker's share back."""
         _answered(lambda: self._client.zrem(WORKERS, worker))
@@ -203,6 +227,55 @@ class Shared:
         """Close the connections."""
         self._client.close()
 
+    def _run(
+        self, script: Callable[..., Any], keys: list[str], figures: list[Any], read: Callable[[Any], T]
+    ) -> T | None:
+        """Run a script and read its answer; None if there is none, or one that no script of ours gives.
+
+        Keys that hold what no script of ours writes are deleted: that costs two seconds without permits, as FLUSHALL
+        does, and otherwise nothing would be answered until they expire.
+        """
+        try:
+            return read(script(keys, figures))
+        except redis.ResponseError as error:
+            if any(text in str(error) for text in SPOILT) and _answered(lambda: self._client.delete(*keys)):
+                self._report("quota.state_spoilt", {"keys": " ".join(keys)}, "warning")
+        except (redis.RedisError, OSError, ValueError, TypeError):
+            pass
+        return None
+
+    def _read_permit(self, answer: Any) -> Answer:
+        """Read the answer to who asked for a permit.
+
+        Raises:
+            ValueError, TypeError: it is none that the script gives.
+        """
+        wait, epoch, pause, permit, lead = answer
+        wait, name = _within(wait, LONGEST_WAIT), str(permit)
+        if bool(name) != (wait == 0):
+            raise ValueError("a permit has a name and no wait, a refusal has a wait and no name")
+        ahead = _within(lead, LEAD_SECONDS * self._second) if name else 0.0
+        return Answer(wait, str(epoch), _within(pause, LONGEST_PAUSE), name, ahead)
+
+
+def _read_roster(answer: Any) -> Roster:
+    workers, place, pause = answer
+    if not 0 <= int(place) < int(workers) <= MOST_WORKERS:
+        raise ValueError("that is no place among workers")
+    return Roster(int(workers), int(place), _within(pause, LONGEST_PAUSE))
+
+
+def _within(micro: Any, most: float) -> float:
+    """Return seconds from an answer's microseconds.
+
+    Raises:
+        ValueError, TypeError: that is no number from 0 to `most` seconds.
+    """
+    seconds = int(micro) / 1e6
+    if not 0 <= seconds <= most:
+        raise ValueError("out of range")
+    return seconds
+
 
 def _answered(command: Callable[[], object]) -> bool:
     try:
@@ -210,6 +283,10 @@ def _answered(command: Callable[[], object]) -> bool:
     except (redis.RedisError, OSError):
         return False
     return True
+
+
+def _text(script: str) -> str:
+    return files(__package__).joinpath(script).read_text(encoding="utf-8")
 
 
 def _micro(seconds: float) -> int:
