@@ -204,6 +204,8 @@ def begin_work(**_: Any) -> None:
                 services.settings.metrics_port,
                 headroom=services.headroom.factor,
                 store_away=services.store.outages.seconds,
+                quota_paused=services.limiter.paused_seconds,
+                own_share=services.limiter.keeps_to_own_share,
             )
     except EvertokenError as error:
         refuse(error)

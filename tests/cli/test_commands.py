@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import pytest
+import redis
 from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
@@ -491,6 +492,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "notices": "ok",
         "egress": "ok",
         "redis": "ok",
+        "quota": "ok",
         "workers": "fail",
         "beat": "warn",
         "tiktok": "ok",
@@ -542,6 +544,19 @@ def test_the_doctor_tells_how_a_stop_ends(cli: Cli, creator: str, store: Store) 
     assert "TikTok refuses the app" in told["brake"]["detail"]
     assert "app_stopped" in told["brake"]["detail"]
     assert "first good answer ends the stop" in told["brake"]["detail"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("pause", "state"), [("9" * 15, "ok"), (str(2**53 - 1), "warn"), ("inf", "ok"), ("x", "ok")])
+def test_the_doctor_shows_a_pause(cli: Cli, creator: str, redis_url: str, pause: str, state: str) -> None:
+    """A pause in Redis is shown with its length, an hour at most; what has passed or is no number is none."""
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset("evertoken:limit:app", "pause", pause)
+
+    told = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
+
+    assert told["quota"]["state"] == state
+    assert ("nothing is sent for 3600 s more" in told["quota"]["detail"]) == (state == "warn")
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.conftest import ServerProcess
 from tests.support.crowd import most_within
 from worker.limiter import Limiter
-from worker.limiter.shared import LONGEST_WAIT, SECOND, STATE, WORKERS, Shared, Windows
+from worker.limiter.shared import EXPECTED, LONGEST_WAIT, SECOND, STATE, WORKERS, Shared, Windows
 
 NewLimiter = Callable[..., Limiter]
 HOUR = 3_600
@@ -155,8 +155,10 @@ def test_a_state_that_was_spoilt_is_deleted_and_reported_and_works_again(
     assert [name for name, _ in facts] == ["quota.state_spoilt", "quota.redis_lost", "quota.redis_back"]
 
 
-@pytest.mark.parametrize("key", [STATE, SECOND, WORKERS, "evertoken:limit:expected"])
-@pytest.mark.parametrize("kind", ["string", "list", "stream"])
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [(STATE, "string"), (SECOND, "list"), (WORKERS, "stream"), (WORKERS, "string"), (EXPECTED, "list")],
+)
 def test_a_key_of_another_kind_is_deleted(
     limiter: Limiter, client: redis.Redis, wait_until: Callable[..., None], key: str, kind: str
 ) -> None:
@@ -215,7 +217,7 @@ def test_an_answer_that_no_script_gives_is_none(answer: object, redis_url: str) 
     shared.close()
 
 
-@pytest.mark.parametrize("field", ["pause", "opens", "tat"])
+@pytest.mark.parametrize("field", [pytest.param("pause", marks=pytest.mark.slow_suite), "opens", "tat"])
 def test_redis_that_permits_nothing_for_an_hour_is_done_without(
     redis_url: str, new_limiter: NewLimiter, client: redis.Redis, field: str, wait_until: Callable[..., None]
 ) -> None:
@@ -289,7 +291,7 @@ class Tamperer:
                 case "score":
                     self._client.zadd(SECOND, {f"{name}-{number}": value for number in range(12)})
                 case "expected":
-                    self._client.set("evertoken:limit:expected", value)
+                    self._client.set(EXPECTED, value)
                 case "kind":
                     self._client.set(STATE, value)
         except redis.RedisError:

@@ -186,8 +186,9 @@ def loud_facts(code: str) -> Iterator[str]:
             continue
         called = getattr(call.func, "id", getattr(call.func, "attr", ""))
         loud = len(call.args) > 2 or any(keyword.arg == "level" for keyword in call.keywords)
-        if called in {"Fact", "_tell"} and loud:
-            for part in ast.walk(call.args[0 if called == "Fact" else 1]):
+        loud = loud and not (called == "_report" and ast.unparse(call.args[-1]) == "'info'")
+        if called in {"Fact", "_tell", "_report"} and loud:
+            for part in ast.walk(call.args[1 if called == "_tell" else 0]):
                 if isinstance(part, ast.Constant) and re.fullmatch(r"[a-z]+\.[a-z_]*", str(part.value)):
                     yield str(part.value)
 

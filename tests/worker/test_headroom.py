@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from datetime import timedelta
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -73,10 +74,18 @@ def test_the_headroom_of_a_database_that_is_away_is_not_known(free_port: int) ->
     away.close()
 
 
+def serve(port: int, **gauges: Any) -> None:
+    """Serve metrics; gauges that are not given have any value."""
+    usual: dict[str, Any] = {
+        "headroom": lambda: 1.0, "store_away": lambda: 0.0, "quota_paused": lambda: 0.0, "own_share": lambda: True
+    }  # fmt: skip
+    serve_metrics(port, **(usual | gauges))
+
+
 def test_a_port_that_another_worker_has_costs_the_metrics_and_nothing_else(free_port: int) -> None:
     """Two workers of one host with the same setting both work; the second says so in one line."""
     with socket.create_server(("127.0.0.1", free_port)), capture_logs() as told:
-        serve_metrics(free_port, headroom=lambda: 1.0, store_away=lambda: 0.0)
+        serve(free_port)
 
     assert [(line["event"], line["port"], line["log_level"]) for line in told] == [
         ("metrics.unserved", free_port, "error")
@@ -88,10 +97,12 @@ def test_the_headroom_is_served_as_a_metric(store: Store, free_port: int) -> Non
     """Prometheus reads it from each worker."""
     keep(store, 20)
     told = headroom_of(store, [0.0])
-    serve_metrics(free_port, headroom=told.factor, store_away=lambda: 7.5)
+    serve(free_port, headroom=told.factor, store_away=lambda: 7.5, quota_paused=lambda: 30.5)
 
     with urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
 
     assert f"evertoken_quota_headroom {told.factor()}" in lines
     assert "evertoken_store_away_seconds 7.5" in lines
+    assert "evertoken_quota_paused_seconds 30.5" in lines
+    assert "evertoken_quota_own_share 1.0" in lines

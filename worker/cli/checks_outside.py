@@ -32,6 +32,7 @@ def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tup
         offline: True to leave TikTok alone.
     """
     yield "redis", lambda: redis(app)
+    yield "quota", lambda: quota(services)
     yield "workers", lambda: workers(app)
     yield "beat", lambda: beat(services.settings)
     yield "tiktok", lambda: Finding("tiktok", "skip", "not asked") if offline else tiktok(services)
@@ -46,6 +47,19 @@ def redis(app: Any) -> Finding:
     if policy != "noeviction":
         return Finding("redis", "fail", f"may drop queues when full (maxmemory-policy {policy}); set noeviction")
     return Finding("redis", "ok", "answers, and never evicts")
+
+
+def quota(services: Services) -> Finding:
+    """Look whether all requests are held back, by TikTok's word or by what somebody wrote to Redis."""
+    state = services.limiter.status()
+    if not state.shared:
+        return Finding("quota", "warn", "Redis does not answer: each worker keeps to its own share of the quota")
+    if state.paused_seconds:
+        told = (
+            "TikTok said that a limit was broken; without refresh.backed_off in a worker's log, somebody else wrote it"
+        )
+        return Finding("quota", "warn", f"nothing is sent for {state.paused_seconds:.0f} s more: {told}")
+    return Finding("quota", "ok", f"not paused; up to {state.usable_per_second:.1f} requests a second are sent")
 
 
 def workers(app: Any) -> Finding:

@@ -25,6 +25,14 @@ STORE_AWAY: Final = Gauge(
     "evertoken_store_away_seconds",
     "For how long the database has been away from this process; 0 while it answers and takes writes.",
 )
+QUOTA_PAUSED: Final = Gauge(
+    "evertoken_quota_paused_seconds",
+    "How long this process still sends nothing, because TikTok or Redis says that the app is paused; 0 if it sends.",
+)
+OWN_SHARE: Final = Gauge(
+    "evertoken_quota_own_share",
+    "1 if this process keeps to its own share of the quota, because Redis gives it no usable answer; else 0.",
+)
 
 
 def count_fact(fact: Fact) -> None:
@@ -35,16 +43,27 @@ def count_fact(fact: Fact) -> None:
         SECONDS.labels(call=call).observe(seconds)
 
 
-def serve_metrics(port: int, *, headroom: Callable[[], float], store_away: Callable[[], float]) -> None:
+def serve_metrics(
+    port: int,
+    *,
+    headroom: Callable[[], float],
+    store_away: Callable[[], float],
+    quota_paused: Callable[[], float],
+    own_share: Callable[[], bool],
+) -> None:
     """Serve the metrics on all addresses of this host; a port that cannot be had is told, since tokens come first.
 
     Args:
         port: TCP port.
         headroom: asked for the quota's headroom whenever the metrics are.
         store_away: asked likewise for the seconds of the outage of the database.
+        quota_paused: returns the seconds for which nothing is sent.
+        own_share: returns True if this process keeps to its own share of the quota.
     """
     HEADROOM.set_function(headroom)
     STORE_AWAY.set_function(store_away)
+    QUOTA_PAUSED.set_function(quota_paused)
+    OWN_SHARE.set_function(own_share)
     try:
         start_http_server(port)
     except OSError as error:
