@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.conftest import ServerProcess
 from tests.support.crowd import most_within
 from worker.limiter import Limiter
-from worker.limiter.shared import EXPECTED, LONGEST_WAIT, SECOND, STATE, WORKERS, Shared, Windows
+from worker.limiter.shared import EXPECTED, LONGEST_WAIT, SECOND, STATE, WORKERS, Answer, Shared, Windows
 
 NewLimiter = Callable[..., Limiter]
 HOUR = 3_600
@@ -133,7 +133,9 @@ def test_a_clock_that_was_set_back_stops_nobody(
 
 @pytest.mark.parametrize("value", ODD)
 @pytest.mark.parametrize("field", ["tat", "pause", "share", "opens", "guard", "epoch", "last"])
-def test_no_number_in_the_state_opens_the_gates(limiter: Limiter, client: redis.Redis, field: str, value: str) -> None:
+def test_no_number_in_the_state_opens_the_gates(
+    limiter: Limiter, client: redis.Redis, facts: Facts, field: str, value: str
+) -> None:
     """What is no number in its range is no answer, is deleted, and permits nothing by itself."""
     assert take(limiter) == 0
     client.hset(STATE, field, value)
@@ -141,6 +143,7 @@ def test_no_number_in_the_state_opens_the_gates(limiter: Limiter, client: redis.
     for _ in range(60):
         given += take(limiter) == 0
     assert given <= 10
+    assert "quota.state_spoilt" in dict(facts) or value == " 5"
 
 
 def test_a_state_that_was_spoilt_is_deleted_and_reported_and_works_again(
@@ -268,6 +271,18 @@ def test_a_process_that_gets_greetings_and_no_permits_uses_its_own_share(
     assert limiter.keeps_to_own_share()
 
 
+def test_no_process_sends_more_than_the_quota_whatever_redis_permits(
+    limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts its own requests, where nobody else can write."""
+    monkeypatch.setattr(limiter._shared, "permit", lambda **_: Answer(0.0, "1", 0.0, "permit", 0.0))
+    monkeypatch.setattr(limiter._shared, "depart", lambda _: 0.0)
+    times = sent(limiter, 2.1)
+
+    assert most_within(times, 1.0) <= 10
+    assert len(times) >= 20
+
+
 class Tamperer:
     """Writes to the limiter's keys as an example says."""
 
@@ -321,14 +336,14 @@ def test_whatever_is_written_to_its_keys_no_second_is_overfull_and_no_wait_is_lo
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         client.flushdb()
         tamper = Tamperer(client)
-        limiter = Limiter(redis_url, per_second=50, per_minute=300, second=0.05, minute=0.3, per_account_minute=40)
+        limiter = Limiter(redis_url, per_second=5, per_minute=30, second=0.05, minute=0.3, per_account_minute=40)
         times = list[float]()
         for action in example:
-            times += sent(limiter, 0.03)
+            times += sent(limiter, 0.01)
             tamper(*action)
         times += sent(limiter, 0.1)
         waits = [take(limiter, lane) for lane in ("refresh", "pull")]
         limiter.close()
 
-    assert most_within(times, 0.05) <= 50
+    assert most_within(times, 0.05) <= 5
     assert all(0 <= wait <= LONGEST_WAIT for wait in waits)
