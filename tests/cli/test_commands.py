@@ -14,6 +14,7 @@ import redis
 from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
+from sqlalchemy import text
 
 from worker.cli.authorize import authorize
 from worker.cli.checks_places import IGNORED_AUTHORITIES, IGNORED_PROXIES
@@ -290,7 +291,14 @@ def test_a_token_is_printed_alone(cli: Cli, creator: str) -> None:
     assert result.stdout.startswith("act.")
     assert result.stdout.count("\n") == 1
     assert result.stderr == ""
-    assert cli.json(grants, "token", creator) == {"creator_id": creator, "access_token": result.stdout.strip()}
+    served, shown = cli.json(grants, "token", creator), cli.json(grants, "show", creator)
+    assert served == {
+        "creator_id": creator,
+        "access_token": result.stdout.strip(),
+        "expires_at": shown["access_expires_at"],
+        "consent": 1,
+        "generation": shown["pair_generation"],
+    }
 
 
 def test_a_token_that_ends_too_soon_is_not_printed(cli: Cli, creator: str) -> None:
@@ -481,6 +489,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
 
     states = {check["check"]: check["state"] for check in told["checks"]}
     assert states == {
+        "version": "ok",
         "settings": "ok",
         "database": "ok",
         "clock": "ok",
@@ -566,5 +575,193 @@ def test_the_doctor_tells_missing_settings(cli: Cli, monkeypatch: pytest.MonkeyP
 
     told = cli.json(doctor, exit_code=2)
 
-    assert [check["check"] for check in told["checks"]] == ["settings"]
-    assert "EVERTOKEN_KEYRING is missing" in told["checks"][0]["detail"]
+    assert [(check["check"], check["state"]) for check in told["checks"]] == [("version", "ok"), ("settings", "fail")]
+    assert "EVERTOKEN_KEYRING is missing" in told["checks"][1]["detail"]
+
+
+def age(store: Store, changes: str) -> None:
+    """Change every grant by SQL, as time or TikTok would."""
+    run(store, f"UPDATE grants SET {changes}")  # noqa: S608 - changes of our own
+
+
+def run(store: Store, statement: str) -> None:
+    """Run a statement beside the store's own methods."""
+    store.transact(lambda connection: connection.execute(text(statement)), writes=True)
+
+
+def revoke(cli: Cli, creator: str, store: Store) -> None:
+    """End the grant here."""
+    assert cli(grants, "revoke", creator, "--yes").exit_code == 0
+
+
+def end_consent(cli: Cli, creator: str, store: Store) -> None:
+    """Let TikTok have refused the refresh token for good, and the access token have ended."""
+    age(store, "status = 'needs_reauth', access_expires_at = issued_at + 1")
+    run(store, "UPDATE pairs SET access_expires_at = issued_at + 1")
+
+
+def end_token(cli: Cli, creator: str, store: Store) -> None:
+    """Let the access token have ended before its refresh."""
+    age(store, "access_expires_at = issued_at + 1")
+    run(store, "UPDATE pairs SET access_expires_at = issued_at + 1")
+
+
+def forget(cli: Cli, creator: str, store: Store) -> None:
+    """Take the grant away altogether."""
+    for table in ("snapshots", "attempts", "pairs", "notices", "grants"):
+        run(store, f"DELETE FROM {table}")  # noqa: S608 - names of our own
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("happen", "kind", "says"),
+    [
+        (forget, "unknown", "there is no grant of creator"),
+        (revoke, "revoked", "is revoked and its tokens are wiped"),
+        (end_consent, "reauth_needed", "the creator must authorize again"),
+        (end_token, "expired", "ended"),
+    ],
+)
+def test_why_there_is_no_token_is_a_word_and_a_sentence(  # noqa: PLR0917 - fixtures
+    cli: Cli, creator: str, store: Store, happen: Callable[[Cli, str, Store], None], kind: str, says: str
+) -> None:
+    """Unknown, revoked, refused for good and expired ask for four different things of whoever wanted the token."""
+    happen(cli, creator, store)
+
+    result, told = cli(grants, "token", creator), cli.json(grants, "token", creator, exit_code=1)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert says in result.stderr
+    assert (told["creator_id"], told["error"], told["detail"]) == (creator, kind, told["detail"])
+    assert says in told["detail"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("happen", [revoke, end_consent])
+@pytest.mark.parametrize("command", [("refresh",), ("refresh", "--now"), ("pull",), ("pull", "--now")], ids=" ".join)
+def test_nothing_is_handed_out_for_a_grant_that_has_ended(
+    cli: Cli, creator: str, store: Store, happen: Callable[[Cli, str, Store], None], command: tuple[str, ...]
+) -> None:
+    """No worker can do what is asked, so the answer is what can be done."""
+    happen(cli, creator, store)
+
+    result = cli(grants, command[0], creator, *command[1:])
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "authoriz" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_second_revocation_says_that_it_was_revoked(cli: Cli, creator: str, store: Store) -> None:
+    """The person learns that nothing is left to do."""
+    revoke(cli, creator, store)
+
+    result = cli(grants, "revoke", creator, "--yes")
+
+    assert (result.exit_code, "is revoked" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_no_link_is_made_with_a_keyring_of_others(cli: Cli, creator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer to such a link would be refused after the creator had agreed."""
+    monkeypatch.setenv("EVERTOKEN_KEYRING", Keyring.new().to_json())
+
+    result = cli(authorize, "url")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "keyring" in result.stderr
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_no_database_is_made_where_the_folder_is_a_slip(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistyped path ends in a sentence that names the folder and the setting, and not in an empty database."""
+    monkeypatch.setenv("EVERTOKEN_DATABASE_URL", f"sqlite:///{Path.cwd()}/vra/evertoken.db")
+
+    result = cli(db, "upgrade")
+
+    assert result.exit_code == 2
+    assert f"there is no folder {Path.cwd()}/vra" in result.stderr
+    assert "EVERTOKEN_DATABASE_URL" in result.stderr
+    assert not Path("vra").exists()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("url", ["sqlite:///new.db", None], ids=["own file", "default"])
+def test_a_new_database_is_called_new_with_its_place(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, url: str | None
+) -> None:
+    """Who meant another file sees it at once; a second upgrade has nothing to do."""
+    if url is None:
+        monkeypatch.delenv("EVERTOKEN_DATABASE_URL")
+    else:
+        monkeypatch.setenv("EVERTOKEN_DATABASE_URL", url)
+
+    first, again = cli(db, "upgrade"), cli(db, "upgrade")
+
+    place = Path.cwd() / ("var/evertoken.db" if url is None else "new.db")
+    assert first.stdout.startswith("made a new, empty database")
+    assert str(place) in first.stdout.replace("\n", "")
+    assert again.stdout.startswith("nothing to do")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "command", [("status",), ("list",), ("show", "x"), ("token", "x"), ("refresh", "x")], ids=" ".join
+)
+def test_a_database_without_our_tables_says_what_to_run(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """It answers, so nobody is sent to look whether it does."""
+    (tmp_path / "empty.db").touch()
+    monkeypatch.setenv("EVERTOKEN_DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
+
+    result = cli(grants, *command)
+
+    assert result.exit_code == 1
+    assert "lacks a table" in result.stderr
+    assert "`celery -A worker db upgrade`" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [("list", "--after", "9223372036854775808"), ("show", "\udcff\udcfe")], ids=str)
+def test_an_argument_that_fits_no_database_is_a_sentence(cli: Cli, arguments: tuple[str, ...]) -> None:
+    """A number that is too large and bytes that are no text end in one sentence on both databases."""
+    result = cli(grants, *arguments)
+
+    assert result.exit_code in {1, 2}
+    assert "not available" not in result.stderr
+
+
+CONDITIONS = {
+    "fresh": "next_refresh_at = access_expires_at",
+    "due": "next_refresh_at = issued_at",
+    "overdue": "next_refresh_at = issued_at, issued_at = issued_at - 20 * (access_expires_at - issued_at)",
+    "expired": "access_expires_at = issued_at + 1",
+    "retrying": "failures = 1",
+    "in_doubt": "status = 'suspect', failures = 1",
+    "needs_reauth": "status = 'needs_reauth'",
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_what_the_status_counts_can_be_listed(cli: Cli, creator: str, store: Store, condition: str) -> None:
+    """The count and the list have one definition, on both databases."""
+    counted, listed = cli.json(grants, "status"), cli.json(grants, "list", "--status", condition)["grants"]
+    assert counted[condition] == len(listed)
+
+    age(store, CONDITIONS[condition])
+
+    counted = json.loads(cli(grants, "status", "--json").stdout)
+    listed = cli.json(grants, "list", "--status", condition)["grants"]
+    assert (counted[condition], [row["creator_id"] for row in listed]) == (1, [creator])
+
+
+def test_a_grant_whose_answer_never_came_is_listed_as_in_doubt(cli: Cli, creator: str, store: Store) -> None:
+    """An attempt that was sent and has no outcome is what the status calls in doubt."""
+    grant = store.grant(creator)
+    assert store.claim(grant.grant_id, owner="gone", lease_seconds=60, force=True)
+    age(store, "lease_until = NULL, lease_owner = NULL")
+
+    assert cli.json(grants, "status")["in_doubt"] == 1
+    assert [row["creator_id"] for row in cli.json(grants, "list", "--status", "in_doubt")["grants"]] == [creator]

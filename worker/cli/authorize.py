@@ -22,6 +22,7 @@ def authorize() -> None:
 def url(*, as_json: bool) -> None:
     """Print a consent link to send to a creator; it is good for EVERTOKEN_STATE_SECONDS."""
     with output.services() as services:
+        services.preflight.check_keyring()  # with another keyring the link's answer would be refused
         link = services.authorizer.url(services.store.ping())
         seconds = services.settings.state_seconds
     if as_json:

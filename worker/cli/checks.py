@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import TYPE_CHECKING, Final, Literal
 
 from worker.cli import output
@@ -60,6 +62,17 @@ def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding
     yield "grants", lambda: grants(services)
     yield "capacity", lambda: headroom(services)
     yield "notices", lambda: notices(services)
+
+
+def version() -> Finding:
+    """Name what runs here, so that a report tells it."""
+    try:
+        ours = metadata.version("evertoken")
+    except metadata.PackageNotFoundError:
+        return Finding("version", "warn", "Evertoken is not installed here as a package, so its version is not known")
+    return Finding(
+        "version", "ok", f"Evertoken {ours}, Celery {metadata.version('celery')}, Python {platform.python_version()}"
+    )
 
 
 def database(services: Services) -> Finding:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from worker.cli import output
+from worker.errors import UsageError
 
 if TYPE_CHECKING:
     from worker.store import SchemaState, Store
+
+DEFAULT_FILE: Final = "var/evertoken.db"
+"""Where the database is where no setting says otherwise."""
 
 
 @click.group()
@@ -23,13 +28,19 @@ def db() -> None:
 @db.command(cls=output.Command)
 @output.json_option
 def upgrade(*, as_json: bool) -> None:
-    """Bring the database to the newest migration; safe to run again."""
+    """Bring the database to the newest migration; safe to run again.
+
+    A SQLite file that is not there is made, in a folder that is there.
+    """
     with _store() as store:
+        made = _new_file(store)
         before = store.schema_state()
         store.upgrade()
         after = store.schema_state()
     if as_json:
         output.print_json({"before": before.at, "at": after.at, "wanted": after.wanted, "current": after.current})
+    elif made is not None:
+        click.echo(f"made a new, empty database at migration {after.at}: {made}")
     elif before.at == after.at:
         click.echo(f"nothing to do: the database is at {after.at}")
     else:
@@ -48,6 +59,23 @@ def check(*, as_json: bool) -> None:
         click.echo(_sentence(state))
     if not state.current:
         sys.exit(output.FINDING)
+
+
+def _new_file(store: Store) -> Path | None:
+    """Return SQLite's file where it is not there yet.
+
+    Raises:
+        UsageError: its folder is not there either, so the address may have a slip; our own default folder is made.
+    """
+    path = store.path
+    if path is None or path.exists():
+        return None
+    path = path.absolute()
+    if not path.parent.is_dir() and path != Path(DEFAULT_FILE).absolute():
+        raise UsageError(
+            f"there is no folder {path.parent} for a new database; make it, or look at EVERTOKEN_DATABASE_URL"
+        )
+    return path
 
 
 def _sentence(state: SchemaState) -> str:

@@ -41,10 +41,17 @@ def doctor(ctx: click.Context, *, offline: bool, as_json: bool) -> None:
 
 def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
     """Run the checks one after the other; without settings there is nothing else to look at."""
-    from worker.cli.checks import NEED_DATABASE, Finding, guarded, inner_checks  # noqa: PLC0415 - Celery loads this on every start
+    from worker.cli.checks import (  # noqa: PLC0415 - Celery loads this on every start
+        NEED_DATABASE,
+        Finding,
+        guarded,
+        inner_checks,
+        version,
+    )
     from worker.cli.checks_outside import outer_checks  # noqa: PLC0415 - as above
     from worker.cli.checks_places import place_checks  # noqa: PLC0415 - as above
 
+    yield version()
     try:
         with output.services() as services:
             yield Finding("settings", "ok", "complete, and do not contradict each other")

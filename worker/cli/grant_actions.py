@@ -78,12 +78,11 @@ def import_file(file: BinaryIO, *, form: Any, replace: bool, dry_run: bool, as_j
 def refresh(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -> None:
     """Refresh one grant before its time: marked due and handed to the workers, or with --now right here."""
     with output.services(changes_pairs=at_once) as services:
+        grant_id = services.store.request_refresh(creator)
         if at_once:
-            grant_id = services.store.grant(creator).grant_id
             done = _with_permit(lambda: services.refresher.refresh(grant_id, force=True))
             _tell_outcome(creator, done, good="refreshed", as_json=as_json)
             return
-        grant_id = services.store.request_refresh(creator)
     _publish(ctx, REFRESH_TASK, [[grant_id]], creator, grant_id, as_json=as_json)
 
 

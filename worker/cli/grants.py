@@ -11,12 +11,14 @@ import click
 
 from worker.cli import output
 from worker.cli.grant_actions import import_file, pull, refresh, revoke
-from worker.tokens import token_reader
 
 if TYPE_CHECKING:
+    from worker.errors import NotFoundError
     from worker.store import GrantView
 
 STATUSES: Final = ("active", "suspect", "needs_reauth", "revoked")
+CONDITIONS: Final = ("fresh", "due", "overdue", "expired", "retrying", "in_doubt")
+LARGEST_ID: Final = 2**63 - 1
 HISTORY: Final = 50
 """Attempts and snapshots that `explain` shows."""
 
@@ -27,18 +29,24 @@ def grants() -> None:
 
 
 @grants.command("list", cls=output.Command)
-@click.option("--status", type=click.Choice(STATUSES), help="Only grants of this status.")
+@click.option("--status", type=click.Choice(STATUSES + CONDITIONS), help="Only grants that `grants status` counts so.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many at most.")
-@click.option("--after", type=click.IntRange(0), default=0, help="Go on after this id; the last page told it.")
+@click.option(
+    "--after", type=click.IntRange(0, LARGEST_ID), default=0, help="Go on after this id; the last page told it."
+)
 @output.json_option
 def list_(*, status: str | None, limit: int, after: int, as_json: bool) -> None:
     """List grants in the order of their ids, a page at a time."""
-    from worker.store import GrantStatus  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.store import GrantCondition, GrantStatus  # noqa: PLC0415 - Celery loads this module on every start
 
     with output.services() as services:
         now = services.store.ping()
-        wanted = GrantStatus(status) if status else None
-        rows = services.store.grants(status=wanted, after_id=after, limit=limit)
+        rows = services.store.grants(
+            status=GrantStatus(status) if status in STATUSES else None,
+            condition=GrantCondition(status) if status in CONDITIONS else None,
+            after_id=after,
+            limit=limit,
+        )
     more = rows[-1].grant_id if len(rows) == limit else None
     if as_json:
         output.print_json({"grants": [_shown(row, now) for row in rows], "next_after": more})
@@ -146,13 +154,46 @@ def explain(creator: str, *, as_json: bool) -> None:
 @click.option("--min-validity", type=click.FloatRange(0), default=0.0, help="Seconds for which it must be valid still.")
 @output.json_option
 def token(creator: str, *, min_validity: float, as_json: bool) -> None:
-    """Print a valid access token and nothing else; exit 1 where none is valid for so long."""
+    """Print a valid access token and nothing else; exit 1 where none is valid for so long.
+
+    With --json the token's end and its numbers stand beside it; if there is none, `error` is unknown, revoked,
+    reauth_needed or expired.
+    """
+    from worker.errors import NotFoundError  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.tokens import token_reader  # noqa: PLC0415 - as above
+
     with output.services() as services:
-        found = token_reader(services).access_token(creator, min_validity=min_validity)
+        try:
+            found = token_reader(services).serve(creator, min_validity=min_validity)
+        except NotFoundError as error:
+            if not as_json:
+                raise
+            output.print_json({"creator_id": creator, "error": _kind_of(error), "detail": str(error)})
+            sys.exit(output.FINDING)
     if as_json:
-        output.print_json({"creator_id": creator, "access_token": found.reveal()})
+        output.print_json(
+            {
+                "creator_id": found.creator_id,
+                "access_token": found.access_token.reveal(),
+                "expires_at": found.expires_at,
+                "consent": found.consent,
+                "generation": found.generation,
+            }
+        )
     else:
-        click.echo(found.reveal())
+        click.echo(found.access_token.reveal())
+
+
+def _kind_of(error: NotFoundError) -> str:
+    from worker import errors  # noqa: PLC0415 - Celery loads this module on every start
+
+    kinds = {
+        errors.UnknownCreatorError: "unknown",
+        errors.RevokedError: "revoked",
+        errors.ReauthNeededError: "reauth_needed",
+        errors.ExpiredError: "expired",
+    }
+    return kinds.get(type(error), "not_found")
 
 
 def _planned(at: datetime | None) -> str:

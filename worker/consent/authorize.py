@@ -128,7 +128,7 @@ class Authorizer:
             False if TikTok was not asked for that reason.
 
         Raises:
-            NotFoundError: the creator is unknown, or no pair is held.
+            UnknownCreatorError, RevokedError: there is nothing to end.
             TikTokError: TikTok did not confirm; nothing changed here. A token that TikTok calls dead counts as ended.
         """
         pair = self._store.current_pair(creator_id)

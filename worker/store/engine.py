@@ -66,9 +66,14 @@ class Transactions:
         return self._url.get_backend_name()
 
     @property
+    def path(self) -> Path | None:
+        """SQLite's file; None for a server."""
+        return Path(self._url.database or "") if self.kind == "sqlite" else None
+
+    @property
     def is_missing(self) -> bool:
         """True where SQLite's file is not there: only an upgrade makes one, and nobody looks into an empty one."""
-        return self.kind == "sqlite" and not Path(self._url.database or "").exists()
+        return self.path is not None and not self.path.exists()
 
     def make_file(self) -> None:
         """Make SQLite's file, where it is not there yet.
@@ -115,7 +120,7 @@ class Transactions:
     def _try(self, work: Callable[[Connection], R], *, writes: bool, began: float) -> tuple[R | None, Exception | None]:
         if self.is_missing:
             raise self._away(
-                f"the database is not available: there is no file {self._url.database}; look at "
+                f"the database is not available: there is no file {self.path and self.path.absolute()}; look at "
                 "EVERTOKEN_DATABASE_URL, or let `celery -A worker db upgrade` make it",
                 writes=writes,
                 began=began,

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, false, func, select, text, true
+from sqlalchemy import ColumnElement, Connection, Select, case, false, func, select, text, true
 
 from worker.policy.verdicts import WRONG_APP_CODES, FleetEvidence
 from worker.store.clock import milliseconds, now
+from worker.store.conditions import conditions, is_serving, newest_attempt
 from worker.store.engine import Transactions, reads
 from worker.store.models import ATTEMPTS, GRANTS
 from worker.store.predicates import FINISHED, UNRESOLVED
 from worker.store.reports import FleetStatus
 from worker.store.rows import lease_is_free
-from worker.store.values import AttemptOutcome, GrantStatus
-
-OVERDUE_SHARE: Final = 10
-"""A due grant is overdue in the last tenth of its access token's life."""
+from worker.store.values import AttemptOutcome, GrantCondition, GrantStatus
 
 
 class Fleet(Transactions):
@@ -96,38 +94,27 @@ def _grants(which: ColumnElement[bool]) -> ColumnElement[int]:
 
 
 def _counts(at: datetime) -> Select[*tuple[Any, ...]]:
-    """Return the query that reads every grant once."""
-    grant = GRANTS.c
-    serving = grant.status.in_([GrantStatus.ACTIVE.value, GrantStatus.SUSPECT.value])
-    lives = and_(serving, grant.access_expires_at > at)
-    due = and_(lives, grant.next_refresh_at <= at)
-    ends_soon = (grant.access_expires_at - at) * OVERDUE_SHARE <= grant.access_expires_at - grant.issued_at
+    """Return the query that reads every grant once; grants in doubt are counted by their attempts."""
+    grant, is_a = GRANTS.c, conditions(at)
     counts = {
         "total": true(),
         **{status.value: grant.status == status.value for status in GrantStatus},
-        "fresh": and_(lives, grant.next_refresh_at > at),
-        "due": due,
-        "overdue": and_(due, ends_soon),
-        "expired": and_(serving, grant.access_expires_at <= at),
-        "retrying": and_(serving, grant.failures > 0),
+        **{
+            condition.value: is_a[condition] for condition in GrantCondition if condition is not GrantCondition.IN_DOUBT
+        },
     }
     return select(
         *(func.count(case((counted, 1))).label(name) for name, counted in counts.items()),
-        func.min(case((serving, grant.access_expires_at))).label("first_end"),
-        func.min(case((due, grant.next_refresh_at))).label("first_due"),
+        func.min(case((is_serving(), grant.access_expires_at))).label("first_end"),
+        func.min(case((is_a[GrantCondition.DUE], grant.next_refresh_at))).label("first_due"),
     )
 
 
 def _in_doubt(connection: Connection) -> int:
     """Return how many active grants' newest attempt was sent, or may have been, and has no complete answer."""
-    newest = and_(
-        ATTEMPTS.c.grant_id == GRANTS.c.id,
-        ATTEMPTS.c.consent == GRANTS.c.consent,
-        ATTEMPTS.c.generation == GRANTS.c.generation,
-    )
     return connection.execute(
         select(func.count())
         .select_from(ATTEMPTS)
-        .join(GRANTS, newest)
+        .join(GRANTS, newest_attempt())
         .where(text(UNRESOLVED), GRANTS.c.status == GrantStatus.ACTIVE.value, lease_is_free())
     ).scalar_one()

@@ -6,14 +6,15 @@ from typing import Any
 
 from sqlalchemy import Connection, select, text, update
 
-from worker.errors import NotFoundError
+from worker.errors import NotFoundError, ReauthNeededError, RevokedError, UnknownCreatorError
 from worker.store.clock import now
+from worker.store.conditions import conditions
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS
 from worker.store.predicates import HEALTHY
 from worker.store.rows import CURRENT_PAIR, AnyRow, attempt_view, current_pair, grant_view, is_current_pair
 from worker.store.saving import withdraw_reauth
-from worker.store.values import AttemptView, CurrentPair, GrantStatus, GrantView
+from worker.store.values import AttemptView, CurrentPair, GrantCondition, GrantStatus, GrantView
 from worker.vault.redaction import redact
 
 
@@ -25,7 +26,9 @@ class Grants(Transactions):
         """Return the pair that is served for a creator, whatever the grant's status.
 
         Raises:
-            NotFoundError: no such creator, or the grant was revoked and its pair wiped.
+            UnknownCreatorError: no such creator.
+            RevokedError: the grant was ended here and its pair wiped.
+            NotFoundError: the pair is not there, though nothing says why.
         """
         row = connection.execute(
             select(*CURRENT_PAIR)
@@ -33,7 +36,8 @@ class Grants(Transactions):
             .where(GRANTS.c.creator_id == creator_id, PAIRS.c.wiped_at.is_(None))
         ).first()
         if row is None:
-            raise NotFoundError(f"there is no pair of creator {redact(creator_id)}")
+            _refuse_revoked(_found(connection, creator_id))
+            raise NotFoundError(f"the pair of creator {redact(creator_id)} is not in the database")
         return current_pair(row)
 
     @reads
@@ -41,7 +45,7 @@ class Grants(Transactions):
         """Return a creator's grant.
 
         Raises:
-            NotFoundError: no such creator.
+            UnknownCreatorError: no such creator.
         """
         return grant_view(_found(connection, creator_id))
 
@@ -59,19 +63,29 @@ class Grants(Transactions):
 
     @reads
     def grants(
-        self, connection: Connection, *, status: GrantStatus | None = None, after_id: int = 0, limit: int = 100
+        self,
+        connection: Connection,
+        *,
+        status: GrantStatus | None = None,
+        condition: GrantCondition | None = None,
+        after_id: int = 0,
+        limit: int = 100,
     ) -> list[GrantView]:
         """Return a page of grants in the order of their ids.
 
         Args:
             connection: given by the decorator.
             status: only grants of this status.
+            condition: only grants that are this now.
             after_id: the last id of the page before.
             limit: most grants to return.
         """
         page = select(GRANTS).where(GRANTS.c.id > after_id).order_by(GRANTS.c.id).limit(limit)
         if status is not None:
             page = page.where(GRANTS.c.status == status.value)
+        if condition is not None:
+            at = connection.execute(select(now())).scalar_one()
+            page = page.where(conditions(at)[condition])
         return [grant_view(row) for row in connection.execute(page)]
 
     @reads
@@ -87,11 +101,13 @@ class Grants(Transactions):
 
     @writes
     def request_refresh(self, connection: Connection, creator_id: str) -> int:
-        """Make a creator's grant due now and return its id; a status that is not refreshed stays so.
+        """Make a creator's grant due now and return its id.
 
         Raises:
-            NotFoundError: no such creator.
+            UnknownCreatorError, RevokedError: there is nothing to refresh.
+            ReauthNeededError: TikTok refused the refresh token for good.
         """
+        _refuse_ended(_found(connection, creator_id))
         return _wish(connection, creator_id, next_refresh_at=now())
 
     @writes
@@ -120,8 +136,13 @@ class Grants(Transactions):
         """Want an account-data pull for a creator now, and return the grant's id.
 
         Raises:
-            NotFoundError: no such creator.
+            UnknownCreatorError, RevokedError: there is no token to pull with.
+            ReauthNeededError: the access token has ended and no refresh will bring another.
         """
+        grant, at = _found(connection, creator_id), connection.execute(select(now())).scalar_one()
+        _refuse_revoked(grant)
+        if grant.access_expires_at <= at:
+            _refuse_ended(grant)
         return _wish(connection, creator_id, next_pull_at=now())
 
     @writes
@@ -131,7 +152,7 @@ class Grants(Transactions):
         A pair that an attempt under way still brings is stored, and is wiped by upkeep.
 
         Raises:
-            NotFoundError: no such creator.
+            UnknownCreatorError: no such creator.
         """
         grant = _found(connection, creator_id, lock=True)
         connection.execute(
@@ -159,8 +180,25 @@ def _found(connection: Connection, creator_id: str, *, lock: bool = False) -> An
     query = select(GRANTS).where(GRANTS.c.creator_id == creator_id)
     row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
     if row is None:
-        raise NotFoundError(f"there is no grant of creator {redact(creator_id)}")
+        raise UnknownCreatorError(f"there is no grant of creator {redact(creator_id)}")
     return row
+
+
+def _refuse_revoked(grant: AnyRow) -> None:
+    if grant.status == GrantStatus.REVOKED.value:
+        raise RevokedError(
+            f"the grant of creator {redact(grant.creator_id)} is revoked and its tokens are wiped; only a new "
+            "authorization brings it back (`celery -A worker authorize url`)"
+        )
+
+
+def _refuse_ended(grant: AnyRow) -> None:
+    _refuse_revoked(grant)
+    if grant.status == GrantStatus.NEEDS_REAUTH.value:
+        raise ReauthNeededError(
+            f"TikTok refuses to refresh the grant of creator {redact(grant.creator_id)}, who has to authorize again "
+            "(`celery -A worker authorize url`)"
+        )
 
 
 def _wish(connection: Connection, creator_id: str, **values: Any) -> int:
@@ -169,7 +207,5 @@ def _wish(connection: Connection, creator_id: str, **values: Any) -> int:
         .where(GRANTS.c.creator_id == creator_id)
         .values(updated_at=now(), **values)
         .returning(GRANTS.c.id)
-    ).first()
-    if wished is None:
-        raise NotFoundError(f"there is no grant of creator {redact(creator_id)}")
+    ).one()
     return int(wished.id)

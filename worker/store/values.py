@@ -22,6 +22,17 @@ class GrantStatus(StrEnum):
     REVOKED = "revoked"  # ended on our side
 
 
+class GrantCondition(StrEnum):
+    """What a grant can be at a moment, besides its status."""
+
+    FRESH = "fresh"  # serving, and the renewal window has not begun
+    DUE = "due"  # serving, the window has begun, and the access token still lives
+    OVERDUE = "overdue"  # due, and in the last tenth of the token's life
+    EXPIRED = "expired"  # serving, and the access token has ended
+    RETRYING = "retrying"  # serving, and the last attempt failed, so that another follows
+    IN_DOUBT = "in_doubt"  # the newest attempt was sent and has no complete answer, or the grant is suspect
+
+
 class AttemptOutcome(StrEnum):
     """How an attempt ended; a row without one is still under way, or its process died."""
 

@@ -29,7 +29,8 @@ def access_token(creator_id: str, *, min_validity: float = 0) -> str:
 
     Raises:
         ConfigurationError: a setting is missing or wrong.
-        NotFoundError: unknown creator, or no token that is valid for so long; the text says which.
+        UnknownCreatorError, RevokedError, ExpiredError, ReauthNeededError: there is no token that is valid for so long;
+            all are NotFoundError of `worker.errors`.
         SealError: the stored bytes do not open with this keyring.
         StoreUnavailableError: the database does not answer.
     """

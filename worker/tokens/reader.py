@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from worker.errors import NotFoundError
+from worker.errors import ExpiredError, NotFoundError, ReauthNeededError, RevokedError
 from worker.store import CurrentPair, GrantStatus, Store
 from worker.vault import PairPlace, Sealer, Token
+
+
+@dataclass(frozen=True)
+class ServedToken:
+    """An access token with what its user needs to know of it.
+
+    Attributes:
+        expires_at: when TikTok stops taking it.
+        consent: number of the creator's consent.
+        generation: number of the pair within the consent; a later pair has a higher one.
+    """
+
+    creator_id: str
+    access_token: Token
+    expires_at: datetime
+    consent: int
+    generation: int
 
 
 class TokenReader:
@@ -16,22 +34,30 @@ class TokenReader:
         self._store = store
         self._sealer = sealer
 
-    def access_token(self, creator_id: str, *, min_validity: float = 0) -> Token:
-        """Return the creator's access token.
+    def serve(self, creator_id: str, *, min_validity: float = 0) -> ServedToken:
+        """Return the creator's access token, with its end and its generation.
 
         Args:
             creator_id: the creator, as TikTok's `open_id`.
             min_validity: seconds for which the token must still be valid.
 
         Raises:
-            NotFoundError: unknown creator, or no token that is valid for so long; the text says which.
+            UnknownCreatorError: no grant of this creator was ever stored.
+            RevokedError: the grant was ended here.
+            ReauthNeededError: the token has too little time left, and the creator has to authorize again.
+            ExpiredError: the token has too little time left, and a refresh is to bring another.
             SealError: the stored bytes do not open with this keyring.
             StoreUnavailableError: the database does not answer.
         """
         pair = self._store.current_pair(creator_id)
         _refuse_unusable(pair, min_validity)
         place = PairPlace(creator_id=pair.creator_id, consent=pair.consent, generation=pair.generation)
-        return self._sealer.open_access(pair.sealed, place)
+        token = self._sealer.open_access(pair.sealed, place)
+        return ServedToken(pair.creator_id, token, pair.access_expires_at, pair.consent, pair.generation)
+
+    def access_token(self, creator_id: str, *, min_validity: float = 0) -> Token:
+        """Return the creator's access token alone; arguments and errors are those of `serve`."""
+        return self.serve(creator_id, min_validity=min_validity).access_token
 
 
 def _refuse_unusable(pair: CurrentPair, min_validity: float) -> None:
@@ -41,7 +67,7 @@ def _refuse_unusable(pair: CurrentPair, min_validity: float) -> None:
             f"the right one with `grants import --replace`"
         )
     if pair.status is GrantStatus.REVOKED:
-        raise NotFoundError(f"the grant of creator {pair.creator_id} is revoked")
+        raise RevokedError(f"the grant of creator {pair.creator_id} is revoked")
     left = pair.access_expires_at - pair.now
     if left > timedelta(seconds=max(min_validity, 0)):
         return
@@ -49,5 +75,7 @@ def _refuse_unusable(pair: CurrentPair, min_validity: float) -> None:
     state = f"has {seconds:.0f} s left, less than the {min_validity:g} s asked for"
     if seconds <= 0:
         state = f"ended {-seconds:.0f} s ago"
-    again = "; the creator must authorize again" if pair.status is GrantStatus.NEEDS_REAUTH else ""
-    raise NotFoundError(f"the access token of creator {pair.creator_id} {state}{again}")
+    text = f"the access token of creator {pair.creator_id} {state}"
+    if pair.status is GrantStatus.NEEDS_REAUTH:
+        raise ReauthNeededError(f"{text}; the creator must authorize again")
+    raise ExpiredError(text)

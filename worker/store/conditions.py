@@ -1,0 +1,58 @@
+"""What a grant can be at a moment, besides its status: one definition for the counts and for the lists."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import ColumnElement, and_, exists, or_, text
+
+from worker.store.models import ATTEMPTS, GRANTS
+from worker.store.predicates import UNRESOLVED
+from worker.store.rows import lease_is_free
+from worker.store.values import GrantCondition, GrantStatus
+
+OVERDUE_SHARE: Final = 10
+"""A due grant is overdue in the last tenth of its access token's life."""
+
+
+def conditions(at: datetime) -> dict[GrantCondition, ColumnElement[bool]]:
+    """Return each condition as SQL over a row of `grants`.
+
+    Args:
+        at: the moment, on the database's clock; as an expression it would be computed again for every row.
+    """
+    grant = GRANTS.c
+    serving = is_serving()
+    lives = and_(serving, grant.access_expires_at > at)
+    due = and_(lives, grant.next_refresh_at <= at)
+    ends_soon = (grant.access_expires_at - at) * OVERDUE_SHARE <= grant.access_expires_at - grant.issued_at
+    return {
+        GrantCondition.FRESH: and_(lives, grant.next_refresh_at > at),
+        GrantCondition.DUE: due,
+        GrantCondition.OVERDUE: and_(due, ends_soon),
+        GrantCondition.EXPIRED: and_(serving, grant.access_expires_at <= at),
+        GrantCondition.RETRYING: and_(serving, grant.failures > 0),
+        GrantCondition.IN_DOUBT: or_(
+            grant.status == GrantStatus.SUSPECT.value,
+            and_(
+                grant.status == GrantStatus.ACTIVE.value,
+                lease_is_free(),
+                exists().where(newest_attempt(), text(UNRESOLVED)),
+            ),
+        ),
+    }
+
+
+def is_serving() -> ColumnElement[bool]:
+    """The grant is refreshed."""
+    return GRANTS.c.status.in_([GrantStatus.ACTIVE.value, GrantStatus.SUSPECT.value])
+
+
+def newest_attempt() -> ColumnElement[bool]:
+    """The attempt is the newest of its grant."""
+    return and_(
+        ATTEMPTS.c.grant_id == GRANTS.c.id,
+        ATTEMPTS.c.consent == GRANTS.c.consent,
+        ATTEMPTS.c.generation == GRANTS.c.generation,
+    )
