@@ -34,7 +34,7 @@ def test_a_worker_that_stood_still_before_sending_sends_nothing(scene: Scene, wa
     grant = scene.creator()
     stopped = scene.refresh(grant, at="pre_send:stop")
     stopped.stopped()
-    wait_until(lambda: scene.store.is_due(grant.grant_id))
+    wait_until(lambda: scene.store.claimable([grant.grant_id]).due)
 
     assert scene.kinds(scene.refresh(grant, STORE_SECONDS="5", LEASE_SECONDS="7")) == ["refreshed"]
     stopped.resume()
@@ -53,7 +53,7 @@ def test_a_worker_that_stood_still_after_sending_still_stores_its_pair(
     grant = scene.creator()
     stopped = scene.refresh(grant, at="post_recv:stop")
     stopped.stopped()
-    wait_until(lambda: scene.store.is_due(grant.grant_id))
+    wait_until(lambda: scene.store.claimable([grant.grant_id]).due)
     other = scene.refresh(grant, STORE_SECONDS="5", LEASE_SECONDS="7")
 
     assert scene.kinds(other) == (["failed"] if rotation == "strict" else ["refreshed"])

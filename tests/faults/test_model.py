@@ -145,14 +145,14 @@ class Daemon(RuleBasedStateMachine):
             self.upkeep(worker.journal).replay()
             waits = worker.journal.holds(claim.grant_id, claim.consent, claim.unresolved)
             if waits or self.store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:
-                self.store.unclaim(claim)
+                self.store.give_back([claim])
                 return
         worker.claim = claim
         worker.tokens = [
             self.sealer.open_refresh(
                 version.sealed, PairPlace(claim.creator_id, version.consent, version.generation)
             ).reveal()
-            for version in claim.versions
+            for version in self.store.kept_versions(claim)
         ]
 
     def send(self, worker: Worker) -> None:
@@ -160,7 +160,7 @@ class Daemon(RuleBasedStateMachine):
         assert worker.claim is not None
         if not self.lease_is_live(worker):
             if not worker.in_doubt and not worker.sent:
-                self.store.unclaim(worker.claim)
+                self.store.give_back([worker.claim])
             worker.forget()
             worker.sent = ""
             return

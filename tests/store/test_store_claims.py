@@ -9,6 +9,7 @@ from datetime import timedelta
 from multiprocessing.synchronize import Barrier
 from typing import TYPE_CHECKING, Any
 
+from tests.store.conftest import sealed
 from worker.store import AttemptOutcome, Claim, GrantStatus, open_store
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def test_a_held_lease_is_respected_even_by_force(fleet: Fleet) -> None:
     fleet.claim(grant.grant_id)
 
     assert fleet.store.claim(grant.grant_id, owner="b", lease_seconds=60, force=True) is None
-    assert not fleet.store.is_due(grant.grant_id)
+    assert not fleet.store.claimable([grant.grant_id]).due
 
 
 def test_a_grant_that_is_not_due_is_claimed_only_by_force(fleet: Fleet) -> None:
@@ -74,7 +75,7 @@ def test_a_lease_is_extended_only_while_it_is_held(fleet: Fleet) -> None:
 
     assert fleet.store.extend_lease(claim, 90)
     assert 85 < fleet.store.lease_seconds_left(claim) <= 90
-    assert fleet.store.unclaim(claim)
+    assert fleet.store.give_back([claim])
     assert not fleet.store.extend_lease(claim, 90)
 
 
@@ -83,7 +84,7 @@ def test_an_unclaimed_attempt_leaves_no_doubt_and_no_number_twice(fleet: Fleet) 
     grant = fleet.add()
     first = fleet.claim(grant.grant_id)
 
-    assert fleet.store.unclaim(first)
+    assert fleet.store.give_back([first]) == 1
 
     assert fleet.store.attempts(grant.grant_id) == []
     second = fleet.claim(grant.grant_id, force=False)
@@ -96,7 +97,7 @@ def test_unclaiming_after_the_lease_went_to_another_takes_nothing_from_them(flee
     late = fleet.claim(grant.grant_id, seconds=0)
     heir = fleet.claim(grant.grant_id)
 
-    assert not fleet.store.unclaim(late)
+    assert fleet.store.give_back([late]) == 0
 
     assert fleet.store.lease_seconds_left(heir) > 0
 
@@ -119,19 +120,24 @@ def test_attempts_in_doubt_are_unresolved_until_a_newer_pair_is_stored(fleet: Fl
     assert fleet.claim(grant.grant_id).unresolved == ()
 
 
-def test_a_claim_brings_every_kept_pair_of_its_consent_newest_first(fleet: Fleet) -> None:
-    """Each may be the one that TikTok still takes."""
+def test_a_claim_brings_the_current_pair_and_knows_every_kept_one_of_its_consent(fleet: Fleet) -> None:
+    """Each may be the one that TikTok still takes; the older ones are read when the current one was refused."""
     grant = fleet.add()
     fleet.save(fleet.claim(grant.grant_id), "two")
     fleet.save(fleet.claim(grant.grant_id), "three")
 
     claim = fleet.claim(grant.grant_id)
 
-    assert [version.generation for version in claim.versions] == [3, 2, 1]
-    assert claim.versions[0].sealed.sealed_refresh == b"refresh three"
-    fleet.store.unclaim(claim)
+    assert claim.sealed == sealed("three")
+    assert claim.kept == (3, 2, 1)
+    assert [(version.generation, version.sealed) for version in fleet.store.kept_versions(claim)] == [
+        (3, sealed("three")),
+        (2, sealed("two")),
+        (1, sealed("ada/1/1")),
+    ]
+    fleet.store.give_back([claim])
     fleet.add(replace=True)
-    assert [version.generation for version in fleet.claim(grant.grant_id).versions] == [5]
+    assert fleet.claim(grant.grant_id).kept == (5,)
 
 
 def test_of_many_threads_one_wins_each_grant(fleet: Fleet) -> None:

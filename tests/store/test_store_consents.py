@@ -168,14 +168,14 @@ def test_a_wish_for_a_refresh_makes_a_grant_due_unless_a_newer_pair_has_come(fle
     grant = fleet.add(next_refresh_at=fleet.soon(3600))
     seen = fleet.store.current_pair("ada")
     assert fleet.store.request_refresh_of(seen)
-    assert fleet.store.is_due(grant.grant_id)
+    assert fleet.store.claimable([grant.grant_id]).due
     fleet.save(fleet.claim(grant.grant_id), "newer")
 
     assert not fleet.store.request_refresh_of(seen)
 
-    assert not fleet.store.is_due(grant.grant_id)
+    assert not fleet.store.claimable([grant.grant_id]).due
     assert fleet.store.request_refresh("ada") == grant.grant_id
-    assert fleet.store.is_due(grant.grant_id)
+    assert fleet.store.claimable([grant.grant_id]).due
 
 
 def test_revoking_wipes_every_pair_and_every_wish(fleet: Fleet) -> None:

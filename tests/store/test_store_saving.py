@@ -69,7 +69,7 @@ def test_an_older_pair_is_kept_and_never_takes_the_place_of_a_newer_one(fleet: F
     assert fleet.current() == b"access newer"
     after = fleet.store.grant_by_id(grant.grant_id)
     assert (after.pair_generation, after.next_refresh_at) == (quick.generation, before.next_refresh_at)
-    assert [version.generation for version in fleet.claim(grant.grant_id).versions] == [3, 2, 1]
+    assert fleet.claim(grant.grant_id).kept == (3, 2, 1)
     assert {attempt.outcome for attempt in fleet.store.attempts(grant.grant_id)[1:]} == {AttemptOutcome.REFRESHED}
 
 
@@ -162,7 +162,7 @@ def test_pairs_saved_at_once_leave_the_newest_current(fleet: Fleet) -> None:
 
     for number, grant_id in enumerate(grants):
         assert fleet.current(f"creator {number}") == b"access pair 2"
-        assert len(fleet.claim(grant_id).versions) == 4
+        assert len(fleet.claim(grant_id).kept) == 4
 
 
 def test_one_row_whose_writing_fails_stops_no_other(fleet: Fleet) -> None:

@@ -62,7 +62,7 @@ def test_the_kept_pairs_of_a_failing_grant_are_not_wiped(fleet: Fleet) -> None:
     )
 
     assert fleet.store.wipe_superseded(0, 10) == 0
-    assert len(fleet.claim(grant.grant_id).versions) == 2
+    assert len(fleet.claim(grant.grant_id).kept) == 2
 
 
 def test_every_stored_pair_is_read_in_batches(fleet: Fleet) -> None:

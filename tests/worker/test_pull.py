@@ -52,7 +52,7 @@ def test_a_revoked_access_token_is_refreshed_first(new_world: NewWorld) -> None:
 
     assert world.services.puller.pull(grant.grant_id).kind == "refresh_first"
 
-    assert world.services.store.is_due(grant.grant_id)
+    assert world.services.store.claimable([grant.grant_id]).due
     assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
     assert world.services.puller.pull(grant.grant_id).kind == "pulled"
 
@@ -72,7 +72,7 @@ def test_reads_that_refuse_every_token_are_backed_off(new_world: NewWorld) -> No
         assert after.pull_failures == failures
         assert after.next_pull_at is not None
         assert after.next_pull_at > world.services.store.ping() + timedelta(seconds=1)
-        assert not world.services.store.is_due(grant.grant_id)
+        assert not world.services.store.claimable([grant.grant_id]).due
         world.services.store.request_pull(grant.creator_id)
 
     assert world.services.puller.pull(grant.grant_id).kind == "pulled"

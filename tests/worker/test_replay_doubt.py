@@ -157,7 +157,8 @@ def test_an_answer_committed_while_the_journals_are_looked_through_is_not_asked_
     services, holder = world.services, world.another()
     claim, now = services.store.claim(grant.grant_id, owner="holder", lease_seconds=1), services.store.ping()
     assert claim is not None
-    token = holder.sealer.open_refresh(claim.versions[0].sealed, PairPlace(grant.creator_id, claim.consent, 1))
+    assert claim.sealed is not None
+    token = holder.sealer.open_refresh(claim.sealed, PairPlace(grant.creator_id, claim.consent, 1))
     raw = holder.tiktok.send_refresh(token)
     holder.journal.append(entry_of(grant, claim, raw.body, now))
     world.sql("UPDATE grants SET lease_until = lease_until - 10000")

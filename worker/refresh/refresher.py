@@ -153,10 +153,10 @@ class Refresher:
             settled = self._settled_elsewhere(claim) if claim.unresolved else None
         except EvertokenError:
             with suppress(StoreUnavailableError):
-                self._store.unclaim(claim)
+                self._store.give_back([claim])
             raise
         if settled is not None:
-            self._store.unclaim(claim)
+            self._store.give_back([claim])
             return Refreshed(grant_id, "skipped", reason=settled)
         return self._attempt(claim, won_at)
 
@@ -168,7 +168,7 @@ class Refresher:
         except JournalError as error:
             self._hook(Fact("journal.not_ready", {"reason": str(error)}, level="error"))
             return Refreshed(grant_id, "not_ready", reason=str(error))
-        if not force and not self._store.is_due(grant_id):
+        if not force and not self._store.claimable([grant_id]).due:
             return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
         stopped = not self._brake.lets_through
         wait = self._limiter.take(lane=LANE, call=REFRESH_CALL, account=str(grant_id))
@@ -186,7 +186,7 @@ class Refresher:
                 # One failure is enough: that TikTok's other endpoint has trouble must not cost the grant its life.
                 self._owners.prove(claim.creator_id, lane=LANE, insist=claim.failures == 0)
         except WrongOwnerError as error:
-            self._store.unclaim(claim)
+            self._store.give_back([claim])
             return Refreshed(claim.grant_id, "failed", reason=str(error))
         except SealError as error:
             return self._endings.unreadable(Climb(claim, won_at), error)
@@ -194,9 +194,9 @@ class Refresher:
             return self._endings.fail(Climb(claim, won_at), error)
         except EvertokenError:
             with suppress(StoreUnavailableError):
-                self._store.unclaim(claim)
+                self._store.give_back([claim])
             raise
-        self._store.unclaim(claim)
+        self._store.give_back([claim])
         return self.refresh(claim.grant_id, force=force)
 
     def _settled_elsewhere(self, claim: Claim) -> str | None:
@@ -230,7 +230,7 @@ class Refresher:
             SealError: the current pair does not open.
         """
         tokens: list[Token] = []
-        for version in claim.versions:
+        for version in self._store.kept_versions(claim):
             if len(tokens) == MOST_TOKENS:
                 break
             place = PairPlace(claim.creator_id, version.consent, version.generation)
@@ -253,5 +253,5 @@ class Refresher:
             return self._endings.save(climb, last) if last.error is None else self._endings.fail(climb, last.error)
         if isinstance(climb.unsent, NotSentError):
             return self._endings.fail(climb, climb.unsent)
-        self._store.unclaim(claim)
+        self._store.give_back([claim])
         return Refreshed(claim.grant_id, "skipped", reason="the lease ends too soon, so nothing was sent")

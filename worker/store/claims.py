@@ -1,79 +1,162 @@
-"""Claims: the right to refresh one grant for a bounded time, won by one committed transaction."""
+"""Claims: the right to refresh grants for a bounded time, won for a whole group by one committed transaction.
+
+A row that another transaction holds locked is left out rather than waited for: its holder is at work on that grant.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select, text, true, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import JSON, BigInteger, Double, Integer, LargeBinary, Text, TypeEngine
 
-from worker.store.clock import milliseconds, now
+from worker.store.clock import NOW, Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, PAIRS
+from worker.store.models import ATTEMPTS, BRAKE, GRANTS, PAIRS
 from worker.store.predicates import REFRESHABLE, UNRESOLVED
-from worker.store.rows import PAIR_BYTES, AnyRow, is_attempt, lease_is_free, sealed_pair
-from worker.store.values import Claim, GrantStatus, PairVersion
+from worker.store.reports import BrakeState
+from worker.store.rows import AMONG, PAIR_BYTES, AnyRow, among, sealed_pair
+from worker.store.values import Claim, Claimable, GrantStatus, PairVersion
 
-CLAIMED: Final = (
-    GRANTS.c.id,
-    GRANTS.c.creator_id,
-    GRANTS.c.consent,
-    GRANTS.c.generation,
-    GRANTS.c.pair_generation,
-    GRANTS.c.status,
-    GRANTS.c.failures,
-    GRANTS.c.jitter,
-    GRANTS.c.issued_at,
-    GRANTS.c.access_expires_at,
-    GRANTS.c.refresh_expires_at,
-    GRANTS.c.scope,
-    GRANTS.c.lease_until,
-    GRANTS.c.unproven_since,
+GRANT_COLUMNS: Final[dict[str, type[TypeEngine[Any]]]] = {
+    "id": BigInteger,
+    "creator_id": Text,
+    "consent": Integer,
+    "generation": Integer,
+    "pair_generation": Integer,
+    "status": Text,
+    "failures": Integer,
+    "jitter": Double,
+    "issued_at": Instant,
+    "access_expires_at": Instant,
+    "refresh_expires_at": Instant,
+    "scope": Text,
+    "lease_until": Instant,
+    "updated_at": Instant,
+    "unproven_since": Instant,
+}
+"""What a claim tells of its grant; `updated_at` is the database's time of the claim."""
+PAIR_COLUMNS: Final = {"sealed_access": LargeBinary, "sealed_refresh": LargeBinary, "key_id": BigInteger}
+CURRENT_PAIR: Final = (
+    "p.grant_id = g.id AND p.consent = g.consent AND p.generation = g.pair_generation AND p.wiped_at IS NULL"
+)
+# Attempts older than the current pair are of no interest: the pair was won after them, so it is what TikTok gave last.
+# A newer one whose answer is not known may have rotated the current pair away.
+IN_DOUBT: Final = (
+    "a.grant_id = g.id AND a.consent = g.consent AND a.generation > g.pair_generation"
+    f" AND a.generation < g.generation AND {UNRESOLVED}"
+)
+KEPT: Final = "k.grant_id = g.id AND k.consent = g.consent AND k.wiped_at IS NULL"
+
+
+def _due(dialect: str) -> str:
+    return (
+        f"{AMONG[dialect]} AND {REFRESHABLE} AND (lease_until IS NULL OR lease_until <= {NOW[dialect]})"
+        f" AND (:force OR next_refresh_at <= {NOW[dialect]})"
+    )
+
+
+def _win(dialect: str, where: str) -> str:
+    """Return the UPDATE that takes the lease of grants."""
+    return f"""
+        UPDATE grants SET generation = generation + 1, lease_owner = :owner,
+               lease_until = {NOW[dialect]} + :lease, updated_at = {NOW[dialect]}
+         WHERE {where}
+        RETURNING {", ".join(GRANT_COLUMNS)}"""  # noqa: S608 - our own words, no value
+
+
+_DUE: Final = {
+    dialect: text(f"SELECT id FROM grants WHERE {_due(dialect)}").bindparams(force=False)  # noqa: S608 - our own words
+    for dialect in NOW
+}
+_POSTGRESQL: Final = text(f"""
+    WITH open AS MATERIALIZED (
+      SELECT id FROM grants WHERE {_due("postgresql")} ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
+    g AS ({_win("postgresql", "id IN (SELECT id FROM open)")}),
+    noted AS (
+      INSERT INTO attempts (grant_id, consent, generation, owner, claimed_at)
+      SELECT id, consent, generation, :owner, updated_at FROM g)
+    SELECT g.*, p.sealed_access, p.sealed_refresh, p.key_id,
+           ARRAY(SELECT k.generation FROM pairs k WHERE {KEPT}) AS kept,
+           ARRAY(SELECT a.generation FROM attempts a WHERE {IN_DOUBT}) AS unresolved
+      FROM g LEFT JOIN pairs p ON {CURRENT_PAIR}""").columns(  # noqa: S608 - our own words, no value
+    **GRANT_COLUMNS, **PAIR_COLUMNS, kept=ARRAY(Integer), unresolved=ARRAY(Integer)
+)
+_SQLITE: Final = (
+    text(_win("sqlite", _due("sqlite"))).columns(**GRANT_COLUMNS),
+    text(f"""
+        INSERT INTO attempts (grant_id, consent, generation, owner, claimed_at)
+        SELECT id, consent, generation, :owner, updated_at FROM grants WHERE {AMONG["sqlite"]}"""),  # noqa: S608 - our own words, no value
+    text(f"""
+        SELECT g.id, p.sealed_access, p.sealed_refresh, p.key_id,
+               (SELECT json_group_array(k.generation) FROM pairs k WHERE {KEPT}) AS kept,
+               (SELECT json_group_array(a.generation) FROM attempts a WHERE {IN_DOUBT}) AS unresolved
+          FROM grants g LEFT JOIN pairs p ON {CURRENT_PAIR}
+         WHERE g.{AMONG["sqlite"]}""").columns(  # noqa: S608 - our own words, no value
+        id=BigInteger, **PAIR_COLUMNS, kept=JSON, unresolved=JSON
+    ),
 )
 
 
 class Claims(Transactions):
-    """Winning, keeping and giving back the right to refresh a grant."""
+    """Winning, keeping and giving back the right to refresh grants."""
+
+    @reads
+    def claimable(self, connection: Connection, ids: Sequence[int]) -> Claimable:
+        """Return which of these grants a claim would win now, in their order, and how the brake stands."""
+        due = connection.execute(_DUE[connection.dialect.name], {"ids": among(connection, ids)})
+        found = set(due.scalars())
+        brake = connection.execute(select(BRAKE.c.reason, BRAKE.c.stopped_at, BRAKE.c.next_probe_at)).first()
+        return Claimable(
+            due=tuple(grant_id for grant_id in ids if grant_id in found),
+            brake=BrakeState(None, None, None) if brake is None else BrakeState(*brake),
+        )
 
     @writes
-    def claim(
-        self, connection: Connection, grant_id: int, *, owner: str, lease_seconds: float, force: bool = False
-    ) -> Claim | None:
-        """Claim a due grant: raise its generation, take the lease and write the attempt down, in one commit.
+    def claim_group(
+        self, connection: Connection, ids: Sequence[int], *, owner: str, lease_seconds: float, force: bool = False
+    ) -> list[Claim]:
+        """Claim due grants: raise their generations, take the leases and write the attempts down, in one commit.
 
         Args:
             connection: given by the decorator.
-            grant_id: the grant.
-            owner: who claims, for people who look at the row.
-            lease_seconds: how long the claim lasts, on the database's clock.
-            force: True to claim a grant that is not due; a held lease is respected all the same.
+            ids: the grants.
+            owner: who claims, for people who look at the rows.
+            lease_seconds: how long the claims last, on the database's clock.
+            force: True to claim grants that are not due; a held lease is respected all the same.
 
         Returns:
-            The claim, or None where the grant is unknown, not due, leased, or not to be refreshed at all.
+            The claims that were won, in the order of the ids. A grant is left out that is unknown, not due, leased, not
+            to be refreshed at all, or locked by another transaction.
         """
-        won = connection.execute(
-            update(GRANTS)
-            .where(
-                GRANTS.c.id == grant_id,
-                text(REFRESHABLE),
-                lease_is_free(),
-                true() if force else GRANTS.c.next_refresh_at <= now(),
-            )
-            .values(
-                generation=GRANTS.c.generation + 1,
-                lease_owner=owner,
-                lease_until=now() + milliseconds(lease_seconds),
-                updated_at=now(),
-            )
-            .returning(*CLAIMED, now().label("now"))
-        ).first()
-        if won is None:
-            return None
-        connection.execute(
-            insert(ATTEMPTS).values(
-                grant_id=won.id, consent=won.consent, generation=won.generation, owner=owner, claimed_at=now()
-            )
+        wanted = {"owner": owner, "lease": milliseconds(lease_seconds), "force": force}
+        if connection.dialect.name == "postgresql":
+            rows = connection.execute(_POSTGRESQL, {"ids": among(connection, ids), **wanted})
+            claims = {row.id: _claim(row, row, owner) for row in rows}
+        else:
+            win, note, read = _SQLITE
+            won = {row.id: row for row in connection.execute(win, {"ids": among(connection, ids), **wanted}).all()}
+            ours = {"ids": among(connection, list(won))}
+            connection.execute(note, {"owner": owner, **ours})
+            claims = {row.id: _claim(won[row.id], row, owner) for row in connection.execute(read, ours)}
+        return [claims[grant_id] for grant_id in dict.fromkeys(ids) if grant_id in claims]
+
+    def claim(self, grant_id: int, *, owner: str, lease_seconds: float, force: bool = False) -> Claim | None:
+        """Claim one grant; see `claim_group`."""
+        claims = self.claim_group([grant_id], owner=owner, lease_seconds=lease_seconds, force=force)
+        return claims[0] if claims else None
+
+    @reads
+    def kept_versions(self, connection: Connection, claim: Claim) -> tuple[PairVersion, ...]:
+        """Return the stored pairs of a claim's consent that were not wiped, newest first."""
+        kept = connection.execute(
+            select(PAIRS.c.generation, *PAIR_BYTES)
+            .where(PAIRS.c.grant_id == claim.grant_id, PAIRS.c.consent == claim.consent, PAIRS.c.wiped_at.is_(None))
+            .order_by(PAIRS.c.generation.desc())
         )
-        return _claim(won, owner, _versions(connection, won), _unresolved(connection, won))
+        return tuple(PairVersion(claim.consent, row.generation, sealed_pair(row)) for row in kept)
 
     @writes
     def extend_lease(self, connection: Connection, claim: Claim, lease_seconds: float) -> bool:
@@ -98,23 +181,32 @@ class Claims(Transactions):
         return 0.0 if row is None else float((row.lease_until - row.now).total_seconds())
 
     @writes
-    def unclaim(self, connection: Connection, claim: Claim) -> bool:
-        """Give a claim back under which nothing was sent: the attempt is forgotten, the schedule stays.
+    def give_back(self, connection: Connection, claims: Sequence[Claim]) -> int:
+        """Give claims back under which nothing was sent: the attempts are forgotten, the schedules stay.
 
-        The generation stays raised, so that no number is ever given twice.
+        The generations stay raised, so that no number is ever given twice.
 
         Returns:
-            True where the lease was still this claim's.
+            How many leases were still those of the claims.
         """
         freed = connection.execute(
-            update(GRANTS).where(holds_lease(claim)).values(lease_owner=None, lease_until=None, updated_at=now())
+            update(GRANTS)
+            .where(
+                tuple_(GRANTS.c.id, GRANTS.c.generation, GRANTS.c.lease_owner).in_(
+                    [(claim.grant_id, claim.generation, claim.owner) for claim in claims]
+                )
+            )
+            .values(lease_owner=None, lease_until=None, updated_at=now())
         )
         connection.execute(
             delete(ATTEMPTS).where(
-                is_attempt(claim.grant_id, claim.consent, claim.generation), ATTEMPTS.c.outcome.is_(None)
+                tuple_(ATTEMPTS.c.grant_id, ATTEMPTS.c.consent, ATTEMPTS.c.generation).in_(
+                    [(claim.grant_id, claim.consent, claim.generation) for claim in claims]
+                ),
+                ATTEMPTS.c.outcome.is_(None),
             )
         )
-        return freed.rowcount == 1
+        return freed.rowcount
 
 
 def holds_lease(claim: Claim) -> ColumnElement[bool]:
@@ -126,44 +218,19 @@ def holds_lease(claim: Claim) -> ColumnElement[bool]:
     )
 
 
-def _versions(connection: Connection, won: AnyRow) -> tuple[PairVersion, ...]:
-    kept = connection.execute(
-        select(PAIRS.c.generation, *PAIR_BYTES)
-        .where(PAIRS.c.grant_id == won.id, PAIRS.c.consent == won.consent, PAIRS.c.wiped_at.is_(None))
-        .order_by(PAIRS.c.generation.desc())
-    )
-    return tuple(PairVersion(won.consent, row.generation, sealed_pair(row)) for row in kept)
-
-
-def _unresolved(connection: Connection, won: AnyRow) -> tuple[int, ...]:
-    # Attempts older than the current pair are of no interest: the pair was won after them, so it is what TikTok
-    # gave last. A newer one whose answer is not known may have rotated the current pair away.
-    doubtful = connection.execute(
-        select(ATTEMPTS.c.generation)
-        .where(
-            ATTEMPTS.c.grant_id == won.id,
-            ATTEMPTS.c.consent == won.consent,
-            ATTEMPTS.c.generation > won.pair_generation,
-            ATTEMPTS.c.generation < won.generation,
-            text(UNRESOLVED),
-        )
-        .order_by(ATTEMPTS.c.generation)
-    )
-    return tuple(doubtful.scalars())
-
-
-def _claim(won: AnyRow, owner: str, versions: tuple[PairVersion, ...], unresolved: tuple[int, ...]) -> Claim:
+def _claim(won: AnyRow, with_pair: AnyRow, owner: str) -> Claim:
     return Claim(
         grant_id=won.id,
         creator_id=won.creator_id,
         consent=won.consent,
         generation=won.generation,
         owner=owner,
-        claimed_at=won.now,
+        claimed_at=won.updated_at,
         lease_until=won.lease_until,
         status=GrantStatus(won.status),
-        versions=versions,
-        unresolved=unresolved,
+        sealed=None if with_pair.key_id is None else sealed_pair(with_pair),
+        kept=tuple(sorted(with_pair.kept, reverse=True)),
+        unresolved=tuple(sorted(with_pair.unresolved)),
         failures=won.failures,
         jitter=won.jitter,
         issued_at=won.issued_at,

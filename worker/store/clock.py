@@ -17,6 +17,14 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND: Final = timedelta(milliseconds=1)
+NOW: Final = {
+    # Fixed within a statement. `unixepoch('subsec')` would read better and needs SQLite 3.42.
+    "sqlite": "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)",
+    # Not clock_timestamp(): that one is volatile, and no index would be used for a comparison with it. And date_part()
+    # rather than extract(): a double is computed faster than a numeric.
+    "postgresql": "CAST(floor(date_part('epoch', statement_timestamp()) * 1000) AS BIGINT)",
+}
+"""What `now()` is on each database, for statements that are written as text."""
 
 
 class Instant(TypeDecorator[datetime]):
@@ -28,7 +36,7 @@ class Instant(TypeDecorator[datetime]):
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
         """Return the milliseconds of an aware datetime."""
         del dialect
-        return None if value is None else (value - EPOCH) // MILLISECOND
+        return None if value is None else as_milliseconds(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
         """Return the datetime of stored milliseconds."""
@@ -50,19 +58,21 @@ class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function 
 
 @compiles(now, "sqlite")
 def _now_sqlite(element: now, compiler: SQLCompiler, **options: Any) -> str:
-    # Fixed within a statement. `unixepoch('subsec')` would read better and needs SQLite 3.42.
     del element, compiler, options
-    return "CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER)"
+    return NOW["sqlite"]
 
 
 @compiles(now, "postgresql")
 def _now_postgresql(element: now, compiler: SQLCompiler, **options: Any) -> str:
-    # Not clock_timestamp(): that one is volatile, and no index would be used for a comparison with it.
     del element, compiler, options
-    # And date_part() rather than extract(): a double is computed faster than a numeric.
-    return "CAST(floor(date_part('epoch', statement_timestamp()) * 1000) AS BIGINT)"
+    return NOW["postgresql"]
 
 
 def milliseconds(seconds: float) -> int:
     """Return a duration for arithmetic with instants."""
     return int(seconds * 1000)
+
+
+def as_milliseconds(at: datetime) -> int:
+    """Return an aware datetime as the database keeps it; finer parts are cut off."""
+    return (at - EPOCH) // MILLISECOND

@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, text
 from worker.store.clock import now
 from worker.store.engine import Transactions, reads
 from worker.store.models import GRANTS
-from worker.store.predicates import FAILING, HEALTHY, REFRESHABLE
+from worker.store.predicates import FAILING, HEALTHY
 from worker.store.rows import lease_is_free
 from worker.store.values import DueGrant
 
@@ -73,14 +73,6 @@ class DueScan(Transactions):
             connection.execute(_due(crowd, crowd.by_due_time, func.count().label("due"))).scalar_one()
             for crowd in (_HEALTHY, _FAILING)
         )
-
-    @reads
-    def is_due(self, connection: Connection, grant_id: int) -> bool:
-        """Return True where a claim on this grant would be won now."""
-        found = select(GRANTS.c.id).where(
-            GRANTS.c.id == grant_id, text(REFRESHABLE), GRANTS.c.next_refresh_at <= now(), lease_is_free()
-        )
-        return connection.execute(found).first() is not None
 
 
 def _due(crowd: _Crowd, index: str, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:

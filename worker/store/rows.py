@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, and_, or_
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_
 
 from worker.store.clock import now
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS
 from worker.store.values import AttemptOutcome, AttemptView, CurrentPair, GrantStatus, GrantView
 from worker.vault.sealing import SealedPair
 
+AMONG: Final = {"postgresql": "id = ANY(:ids)", "sqlite": "id IN (SELECT value FROM json_each(:ids))"}
+"""That a row's id is one of many, as text whose length does not depend on how many."""
 AnyRow = Row[*tuple[Any, ...]]
 """A row of any columns."""
 
@@ -30,6 +34,11 @@ CURRENT_PAIR: Final = (
     *PAIR_BYTES,
     now().label("now"),
 )
+
+
+def among(connection: Connection, ids: Sequence[int]) -> Any:
+    """Return ids as the parameter of `AMONG`."""
+    return list(ids) if connection.dialect.name == "postgresql" else json.dumps(list(ids))
 
 
 def lease_is_free() -> ColumnElement[bool]:

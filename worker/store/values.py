@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from worker.store.reports import BrakeState
 from worker.vault.sealing import SealedPair
 
 
@@ -70,7 +71,8 @@ class Claim:
     Attributes:
         consent: the consent that the attempt belongs to.
         generation: the number of this attempt; the pair it brings bears it.
-        versions: the stored pairs of this consent that were not wiped, newest first; the first is the current one.
+        sealed: the current pair; None where it is not there, or not there yet: it came in the very moment of the claim.
+        kept: generations of the stored pairs of this consent that were not wiped, newest first.
         unresolved: generations of older attempts of this consent, newer than the current pair, that have no outcome
             or ended in doubt: TikTok may have rotated the current pair for them.
         claimed_at: the database's time when the claim was committed.
@@ -86,7 +88,8 @@ class Claim:
     claimed_at: datetime
     lease_until: datetime
     status: GrantStatus
-    versions: tuple[PairVersion, ...]
+    sealed: SealedPair | None
+    kept: tuple[int, ...]
     unresolved: tuple[int, ...]
     failures: int
     jitter: float
@@ -96,6 +99,19 @@ class Claim:
     scope: str
     pair_generation: int
     unproven: bool = False
+
+
+@dataclass(frozen=True)
+class Claimable:
+    """What is known right before grants are claimed.
+
+    Attributes:
+        due: ids of grants that a claim would win now.
+        brake: whether refreshing is stopped for the whole app.
+    """
+
+    due: tuple[int, ...]
+    brake: BrakeState
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,21 @@ class NewPair:
     next_refresh_at: datetime
     scope: str | None
     refresh_kept: bool = False
+
+
+@dataclass(frozen=True)
+class BroughtPair:
+    """A pair to be stored, with the attempt that brought it.
+
+    Attributes:
+        request_id: TikTok's `request_id`, or None.
+    """
+
+    grant_id: int
+    consent: int
+    generation: int
+    pair: NewPair
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)

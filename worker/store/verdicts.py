@@ -165,11 +165,10 @@ def _end(connection: Connection, claim: Claim, answer: _Answer, values: dict[str
 
 def _nothing_came_since(claim: Claim) -> ColumnElement[bool]:
     """The current pair, and the kept ones, are those that the claim showed."""
-    shown = [version.generation for version in claim.versions]
     other = exists().where(
         PAIRS.c.grant_id == GRANTS.c.id,
         PAIRS.c.consent == claim.consent,
-        PAIRS.c.generation.not_in(shown),
+        PAIRS.c.generation.not_in(claim.kept),
         PAIRS.c.wiped_at.is_(None),
     )
     return and_(GRANTS.c.pair_generation == claim.pair_generation, ~other)
