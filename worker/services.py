@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Final
 
 from worker.accounts.pull import Puller
-from worker.consent.authorize import Authorizer, state_key_of
+from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges
 from worker.foundation import Foundation, PerProcess
 from worker.notices.delivery import Notifier
@@ -138,7 +138,7 @@ class Services(Foundation):
             store=self.store,
             sealer=self.sealer,
             journal=self.journal,
-            state_key=state_key_of(self.keyring),
+            redirect_uri=self.settings.tiktok_redirect_uri,
             scopes=self.settings.tiktok_scopes,
             state_seconds=self.settings.state_seconds,
             renew_at=self.settings.renew_at,

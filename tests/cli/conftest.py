@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from worker.consent.authorize import Authorizer, state_key_of
+from worker.consent.authorize import Authorizer
 from worker.journal import Journal
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
@@ -50,7 +50,14 @@ def new_authorizer(
     """Make authorizers over the sandbox; options go to the client, or replace a part of the same name."""
     clients: list[TikTok] = []
 
-    def make(*, journal: Journal = journal, store: Store = store, **options: Any) -> Authorizer:
+    def make(
+        *,
+        journal: Journal = journal,
+        store: Store = store,
+        state_seconds: int = 600,
+        sealer: Sealer = sealer,
+        **options: Any,
+    ) -> Authorizer:
         usual: dict[str, Any] = {
             "app_id": "app-1",
             "app_secret": Token("secret-CANARY"),
@@ -64,9 +71,9 @@ def new_authorizer(
             store=store,
             sealer=sealer,
             journal=journal,
-            state_key=state_key_of(sealer.keyring),
+            redirect_uri=REDIRECT_URI,
             scopes=("user.info.basic", "user.info.stats"),
-            state_seconds=600,
+            state_seconds=state_seconds,
             renew_at=2 / 3,
             owner="test",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -12,9 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from worker.consent.authorize import Authorizer
-from worker.consent.exchanges import Exchanges
+from worker.consent.exchanges import Exchanges, OtherAccountError
 from worker.errors import (
-    GiveUpError,
+    ConfigurationError,
     InDoubtError,
     JournalError,
     NotFoundError,
@@ -55,8 +56,8 @@ def exchanges_of(sandbox: RunningSandbox) -> int:
 def test_a_consent_becomes_a_grant(store: Store, journal: Journal, new_authorizer: New, visit: Visit) -> None:
     """Link, redirect with an encoded code, exchange: the grant serves a token that TikTok knows as this creator's."""
     authorizer = new_authorizer()
-    asked = parse_qs(urlsplit(authorizer.url(store.ping())).query)
-    redirect = visit(authorizer.url(store.ping()), "consent-1")
+    asked = parse_qs(urlsplit(authorizer.url()).query)
+    redirect = visit(authorizer.url(), "consent-1")
 
     grant = authorizer.exchange(redirect)
 
@@ -75,27 +76,112 @@ def test_a_second_consent_replaces_the_first(
 ) -> None:
     """A creator who authorizes again gets the next consent, and its pair is the one that is served."""
     authorizer = new_authorizer()
-    authorizer.exchange(visit(authorizer.url(store.ping()), "consent-2"))
+    authorizer.exchange(visit(authorizer.url(), "consent-2"))
     first = held(store, sealer, "consent-2")
 
-    grant = authorizer.exchange(visit(authorizer.url(store.ping()), "consent-2", sandbox_scope="user.info.basic"))
+    grant = authorizer.exchange(visit(authorizer.url(), "consent-2", sandbox_scope="user.info.basic"))
 
     assert grant.consent == 2
     assert grant.scope == "user.info.basic"
     assert held(store, sealer, "consent-2") != first
 
 
-def test_a_code_works_once(store: Store, new_authorizer: New, visit: Visit) -> None:
-    """A redirect that is pasted twice is refused by TikTok, in a clear sentence, and harms nothing."""
+def test_a_link_works_once(sandbox: RunningSandbox, store: Store, new_authorizer: New, visit: Visit) -> None:
+    """A redirect that is pasted twice is refused here, in a clear sentence, and nothing is sent."""
     authorizer = new_authorizer()
-    redirect = visit(authorizer.url(store.ping()), "once-1")
+    redirect = visit(authorizer.url(), "once-1")
     authorizer.exchange(redirect)
+    before = exchanges_of(sandbox)
 
-    with pytest.raises(GiveUpError, match="used already or is too old") as caught:
+    with pytest.raises(UsageError, match=r"was used at .* works once"):
         authorizer.exchange(redirect)
 
-    assert caught.value.code == 40110
+    assert exchanges_of(sandbox) == before
     assert store.grant("once-1").consent == 1
+
+
+def test_two_who_paste_at_once_send_one_exchange(sandbox: RunningSandbox, new_authorizer: New, visit: Visit) -> None:
+    """Of many processes with the same redirect one sends its code; the others say that the link was used."""
+    authorizer = new_authorizer()
+    redirect = visit(authorizer.url(), "once-2")
+    before, told = exchanges_of(sandbox), []
+
+    def paste() -> None:
+        try:
+            authorizer.exchange(redirect)
+        except UsageError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=paste) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert exchanges_of(sandbox) == before + 1
+    assert len(told) == 3
+    assert all("used" in text for text in told)
+
+
+def test_a_code_that_tiktok_refused_can_be_pasted_again(store: Store, new_authorizer: New, visit: Visit) -> None:
+    """An exchange that brought no pair leaves the link free, so that a passing trouble costs no second consent."""
+    link = new_authorizer().url()
+    redirect = visit(link, "again-1")
+    away = new_authorizer(base_url="http://127.0.0.1:9/open_api")
+
+    with pytest.raises(NotSentError):
+        away.exchange(redirect)
+
+    assert new_authorizer().exchange(redirect).creator_id == "again-1"
+
+
+def test_a_reference_goes_from_the_link_to_the_grant(store: Store, new_authorizer: New, visit: Visit) -> None:
+    """The operator's own name is stored with the grant, found by a search, and outlives a consent without one."""
+    authorizer = new_authorizer()
+    authorizer.exchange(visit(authorizer.url(reference="user-42"), "referred-1"))
+    authorizer.exchange(visit(authorizer.url(reference="user-43"), "referred-2"))
+
+    grant = authorizer.exchange(visit(authorizer.url(), "referred-1"))
+
+    assert (grant.consent, grant.reference) == (2, "user-42")
+    assert [found.creator_id for found in store.grants(reference="user-42")] == ["referred-1"]
+
+
+def test_another_account_than_the_invited_one_is_refused(
+    store: Store, journal: Journal, new_authorizer: New, visit: Visit, tmp_path: Path
+) -> None:
+    """Nothing is stored under either creator, and the pair that came is set aside, not lost."""
+    authorizer = new_authorizer()
+    invited = authorizer.exchange(visit(authorizer.url(), "invited-1"))
+
+    with pytest.raises(OtherAccountError, match="stranger-1 agreed, and the link was made for creator invited-1"):
+        authorizer.exchange(visit(authorizer.url(creator_id="invited-1"), "stranger-1"))
+
+    with pytest.raises(NotFoundError):
+        store.grant("stranger-1")
+    assert store.grant("invited-1") == invited
+    assert journal.pending == 0
+    assert len(list((tmp_path / "journal/set-aside").iterdir())) == 1
+
+
+def test_a_readers_keyring_begins_no_consent(new_authorizer: New, visit: Visit, sandbox: RunningSandbox) -> None:
+    """Neither a link nor an exchange is of use where the pair could not be sealed: nothing is sent."""
+    redirect = visit(new_authorizer().url(), "reader-1")
+    before, reader = exchanges_of(sandbox), new_authorizer(sealer=Sealer(Keyring.new().reader()))
+
+    with pytest.raises(ConfigurationError, match="reader's keyring stores no consents"):
+        reader.url()
+    with pytest.raises(ConfigurationError, match="reader's keyring stores no consents"):
+        reader.exchange(redirect)
+
+    assert exchanges_of(sandbox) == before
+
+
+def test_the_invited_account_is_taken(new_authorizer: New, visit: Visit) -> None:
+    """A link for one creator works for that creator."""
+    authorizer = new_authorizer()
+
+    assert authorizer.exchange(visit(authorizer.url(creator_id="invited-2"), "invited-2")).creator_id == "invited-2"
 
 
 def test_a_refusal_of_the_page_is_explained(store: Store, new_authorizer: New, visit: Visit) -> None:
@@ -103,30 +189,56 @@ def test_a_refusal_of_the_page_is_explained(store: Store, new_authorizer: New, v
     authorizer = new_authorizer()
 
     with pytest.raises(UsageError, match="did not agree"):
-        authorizer.exchange(visit(authorizer.url(store.ping()), "deny-1", sandbox_decision="deny"))
+        authorizer.exchange(visit(authorizer.url(), "deny-1", sandbox_decision="deny"))
 
 
 def test_an_old_or_foreign_state_sends_nothing(
     sandbox: RunningSandbox, store: Store, new_authorizer: New, visit: Visit
 ) -> None:
-    """A redirect whose state is too old or not ours is refused before the code leaves."""
-    authorizer = new_authorizer()
-    stale = visit(authorizer.url(store.ping() - timedelta(seconds=601)), "state-1")
+    """A redirect whose link has ended, or whose state is not ours or is missing, is refused before the code leaves."""
+    stale = visit(new_authorizer(state_seconds=-61).url(), "state-1")
+    redirect = visit(new_authorizer().url(), "state-2")
     before = exchanges_of(sandbox)
 
-    with pytest.raises(UsageError, match="was good for 600 s"):
-        authorizer.exchange(stale)
-    with pytest.raises(UsageError, match="not signed with this keyring"):
-        authorizer.exchange(stale.replace("state=", "state=A"))
+    with pytest.raises(UsageError, match=r"the link ended 6\d s ago"):
+        new_authorizer().exchange(stale)
+    with pytest.raises(UsageError, match="no link that this database knows"):
+        new_authorizer().exchange(redirect.replace("state=", "state=A"))
+    with pytest.raises(UsageError, match="no state"):
+        new_authorizer().exchange(redirect.partition("&state=")[0])
 
     assert exchanges_of(sandbox) == before
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong"),
+    [
+        pytest.param("scheme", lambda url: url.replace("https://", "http://"), id="scheme"),
+        pytest.param("host", lambda url: url.replace("https://", "https://evil."), id="host"),
+        pytest.param("host", lambda url: url.replace("?", ":444?", 1).replace("/callback", "/callback"), id="port"),
+        pytest.param("path", lambda url: url.replace("?", "/more?", 1), id="longer-path"),
+        pytest.param("path", lambda url: url.replace("?", "%2e?", 1), id="encoded-path"),
+    ],
+)
+def test_a_redirect_to_another_address_sends_nothing(
+    sandbox: RunningSandbox, new_authorizer: New, visit: Visit, part: str, wrong: Callable[[str], str]
+) -> None:
+    """Scheme, host and path of a pasted address are those that are registered for the app; its query alone will do."""
+    redirect = visit(new_authorizer().url(), f"address-{part}")
+    before = exchanges_of(sandbox)
+
+    with pytest.raises(UsageError, match="pasted address is not that of EVERTOKEN_TIKTOK_REDIRECT_URI"):
+        new_authorizer().exchange(wrong(redirect))
+
+    assert exchanges_of(sandbox) == before
+    assert new_authorizer().exchange(redirect.partition("?")[2]).creator_id == f"address-{part}"
 
 
 def test_a_code_is_not_spent_where_its_pair_cannot_be_kept(
     store: Store, new_authorizer: New, visit: Visit, tmp_path: Path, free_port: int
 ) -> None:
     """With the journal below its floor or the database away nothing is sent, so the same redirect works later."""
-    redirect = visit(new_authorizer().url(store.ping()), "kept-1")
+    redirect = visit(new_authorizer().url(), "kept-1")
     full = Journal(tmp_path / "full", Sealer(Keyring.new()), owner="test", floor_bytes=2**62)
     away = open_store(f"postgresql://nobody@127.0.0.1:{free_port}/none")
 
@@ -148,7 +260,7 @@ def test_a_journal_that_fails_as_nobody_foresaw_costs_no_consent(
         if name == step:
             raise MemoryError
 
-    redirect = visit(new_authorizer().url(store.ping()), f"surprise-{step}")
+    redirect = visit(new_authorizer().url(), f"surprise-{step}")
     with closing(Journal(tmp_path / "failing", Sealer(Keyring.new()), owner="test", failpoint=fail)) as journal:
         granted = new_authorizer(journal=journal).exchange(redirect)
 
@@ -186,7 +298,7 @@ def test_a_pair_that_came_is_kept_while_the_database_is_away(
     """A pair that the database does not take stays in the journal, and its replay makes the grant, once."""
     store, fail, heal = failing
     authorizer = new_authorizer(store=store, failpoint=fail)
-    redirect = visit(authorizer.url(store.ping()), "journal-1")
+    redirect = visit(authorizer.url(), "journal-1")
 
     with pytest.raises(NotReadyError, match="kept in the journal"):
         authorizer.exchange(redirect)
@@ -255,7 +367,7 @@ def test_a_replay_never_undoes_what_came_later(
 ) -> None:
     """An older answer changes nothing after a later consent, nor after a revocation."""
     authorizer = new_authorizer()
-    authorizer.exchange(visit(authorizer.url(store.ping()), "replay-2"))
+    authorizer.exchange(visit(authorizer.url(), "replay-2"))
     current, sent_at = held_by("replay-2"), store.ping() - timedelta(minutes=1)
 
     exchanges.store_replayed(raw_answer("replay-2", "old"), sent_at=sent_at)
@@ -284,7 +396,7 @@ def test_an_answer_cut_after_both_tokens_is_used(
     authorizer = new_authorizer()
     sandbox.fault("cut", creator="cut-1", at=-3, part="body", framing="length", how="fin")
 
-    grant = authorizer.exchange(visit(authorizer.url(store.ping()), "cut-1"))
+    grant = authorizer.exchange(visit(authorizer.url(), "cut-1"))
 
     assert grant.creator_id == "cut-1"
 
@@ -297,7 +409,7 @@ def test_a_lost_answer_is_told(
     sandbox.fault("lost", creator="lost-1", how="rst")
 
     with pytest.raises(InDoubtError, match="the code may be spent"):
-        authorizer.exchange(visit(authorizer.url(store.ping()), "lost-1"))
+        authorizer.exchange(visit(authorizer.url(), "lost-1"))
 
     assert journal.pending == 0
     assert store.grants() == []
@@ -305,7 +417,7 @@ def test_a_lost_answer_is_told(
 
 def test_an_unreachable_tiktok_spends_no_code(store: Store, new_authorizer: New, visit: Visit, free_port: int) -> None:
     """Where nothing was sent, the same redirect can be pasted again."""
-    redirect = visit(new_authorizer().url(store.ping()), "unsent-1")
+    redirect = visit(new_authorizer().url(), "unsent-1")
 
     with pytest.raises(NotSentError):
         new_authorizer(base_url=f"http://127.0.0.1:{free_port}/open_api").exchange(redirect)
@@ -318,7 +430,7 @@ def test_a_revocation_ends_the_consent_on_both_sides(
 ) -> None:
     """After a revocation TikTok refuses the token and no pair is held here."""
     authorizer = new_authorizer()
-    grant = authorizer.exchange(visit(authorizer.url(store.ping()), "revoke-1"))
+    grant = authorizer.exchange(visit(authorizer.url(), "revoke-1"))
     assert fields_for_scope(grant.scope.split(","))
 
     authorizer.revoke("revoke-1")
@@ -335,7 +447,7 @@ def test_a_revocation_that_tiktok_does_not_confirm_changes_nothing(
 ) -> None:
     """As long as TikTok has not confirmed, the grant lives on here, and the command can be run again."""
     authorizer = new_authorizer()
-    authorizer.exchange(visit(authorizer.url(store.ping()), "revoke-2"))
+    authorizer.exchange(visit(authorizer.url(), "revoke-2"))
     sandbox.fault("lost", creator="revoke-2", call="revoke", how="rst", rotates=False)
 
     with pytest.raises(InDoubtError):

@@ -8,6 +8,7 @@ from worker.consent.redirect import LONGEST, read_redirect
 from worker.errors import UsageError
 
 CODE = "CANARYcode"
+REGISTERED = "https://a.example/cb/"
 
 
 @pytest.mark.parametrize(
@@ -16,22 +17,22 @@ CODE = "CANARYcode"
         pytest.param("https://a.example/cb/?code=ab%2Ac%21d&scopes=x%2Cy&state=s1", "ab*c!d", "s1", id="whole address"),
         pytest.param("?code=ab%2Ac&state=s1", "ab*c", "s1", id="query with its mark"),
         pytest.param("code=ab%2Ac&state=s1", "ab*c", "s1", id="query alone"),
-        pytest.param("  <https://a.example/?code=x&state=s>\n", "x", "s", id="white space and brackets around"),
-        pytest.param("https://a.example/?code=a%252Ab&state=s", "a%2Ab", "s", id="decoded once, not twice"),
-        pytest.param("https://a.example/?code=a+b&state=s", "a+b", "s", id="a plus stays a plus"),
-        pytest.param("https://a.example/?auth_code=adv&state=s", "adv", "s", id="the advertiser flow's name"),
-        pytest.param("https://a.example/?auth_code=second&code=first&state=s", "first", "s", id="code goes first"),
+        pytest.param("  <https://a.example/cb/?code=x&state=s>\n", "x", "s", id="white space and brackets around"),
+        pytest.param("https://a.example/cb/?code=a%252Ab&state=s", "a%2Ab", "s", id="decoded once, not twice"),
+        pytest.param("https://a.example/cb/?code=a+b&state=s", "a+b", "s", id="a plus stays a plus"),
+        pytest.param("https://a.example/cb/?auth_code=adv&state=s", "adv", "s", id="the advertiser flow's name"),
+        pytest.param("https://a.example/cb/?auth_code=second&code=first&state=s", "first", "s", id="code goes first"),
         pytest.param(
-            "https://a.example/?code=&auth_code=adv&state=s", "adv", "s", id="an empty code counts for nothing"
+            "https://a.example/cb/?code=&auth_code=adv&state=s", "adv", "s", id="an empty code counts for nothing"
         ),
-        pytest.param("https://a.example/?code=x&state=s#_=_", "x", "s", id="fragment cut off"),
-        pytest.param("https://a.example/?code=x", "x", "", id="no state: judged later"),
-        pytest.param("https://a.example/?code=x&code=x&state=s", "x", "s", id="the same value twice"),
+        pytest.param("https://a.example/cb/?code=x&state=s#_=_", "x", "s", id="fragment cut off"),
+        pytest.param("https://a.example/cb/?code=x", "x", "", id="no state: judged later"),
+        pytest.param("https://a.example/cb/?code=x&code=x&state=s", "x", "s", id="the same value twice"),
     ],
 )
 def test_a_redirect_gives_code_and_state(pasted: str, code: str, state: str) -> None:
     """Whatever form the redirect is pasted in, the code comes out decoded exactly once."""
-    redirect = read_redirect(pasted)
+    redirect = read_redirect(pasted, expected=REGISTERED)
 
     assert (redirect.code, redirect.state) == (code, state)
 
@@ -67,11 +68,11 @@ def test_a_redirect_gives_code_and_state(pasted: str, code: str, state: str) -> 
 def test_a_wrong_redirect_is_explained_without_its_code(pasted: str, sentence: str) -> None:
     """Each way to be wrong has its own sentence, and none of them repeats what may be a code."""
     with pytest.raises(UsageError, match=sentence) as caught:
-        read_redirect(pasted)
+        read_redirect(pasted, expected=REGISTERED)
 
     assert CODE not in str(caught.value)
 
 
 def test_a_redirect_does_not_show_its_code() -> None:
     """Printing the value shows neither code nor state."""
-    assert CODE not in repr(read_redirect(f"?code={CODE}&state={CODE}"))
+    assert CODE not in repr(read_redirect(f"?code={CODE}&state={CODE}", expected=REGISTERED))

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from worker.consent.authorize import state_key_of
 from worker.errors import ConfigurationError, UsageError
 from worker.vault import Keyring
 
@@ -60,12 +59,6 @@ def test_readers_get_nothing_of_keys_that_seal_everything() -> None:
         Keyring.from_json(json.dumps(GOOD)).reader()
     with pytest.raises(UsageError, match="reader's keyring already"):
         Keyring.new().reader().reader()
-
-
-def test_a_readers_keyring_signs_no_consent_link() -> None:
-    """A link signed with it would be refused when it comes back, so none is made."""
-    with pytest.raises(ConfigurationError, match="signs no consent links"):
-        state_key_of(Keyring.new().reader())
 
 
 def test_new_keyrings_share_nothing() -> None:

@@ -93,7 +93,7 @@ def test_an_exchange_without_its_creator_is_kept_aside(new_world: NewWorld) -> N
     """There is no creator yet whose it could be; the person is told, and the bytes are not let go."""
     world = new_world()
     world.sandbox.fault("extra", call="token", times=1, fields={"open_id": None})
-    link = urlsplit(world.services.authorizer.url(world.services.store.ping()))
+    link = urlsplit(world.services.authorizer.url())
     redirect = world.sandbox.consent_url(state=parse_qs(link.query)["state"][0])
 
     with pytest.raises(InDoubtError):

@@ -10,6 +10,19 @@ from worker.cli import output
 from worker.errors import UsageError
 
 LONGEST_INPUT = 65_536
+LONGEST_REFERENCE = 255
+"""Characters; the width of the column."""
+
+
+def _checked_reference(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Refuse a reference that could not be searched for or shown."""
+    if value is None:
+        return None
+    if not value.strip() or value != value.strip() or not value.isprintable() or len(value) > LONGEST_REFERENCE:
+        raise click.BadParameter(
+            f"a reference has 1 to {LONGEST_REFERENCE} printable characters and no space at its ends"
+        )
+    return value
 
 
 @click.group()
@@ -18,15 +31,17 @@ def authorize() -> None:
 
 
 @authorize.command(cls=output.Command)
+@click.option("--reference", callback=_checked_reference, help="Your own name for the creator, such as user-42.")
+@click.option("--creator", metavar="CREATOR", help="Take the consent of this creator only.")
 @output.json_option
-def url(*, as_json: bool) -> None:
-    """Print a consent link to send to a creator; it is good for EVERTOKEN_STATE_SECONDS."""
+def url(*, reference: str | None, creator: str | None, as_json: bool) -> None:
+    """Print a consent link to send to a creator; it works once, within EVERTOKEN_STATE_SECONDS."""
     with output.services() as services:
         services.preflight.check_keyring()  # with another keyring the link's answer would be refused
-        link = services.authorizer.url(services.store.ping())
+        link = services.authorizer.url(reference=reference, creator_id=creator)
         seconds = services.settings.state_seconds
     if as_json:
-        output.print_json({"url": link, "valid_seconds": seconds})
+        output.print_json({"url": link, "valid_seconds": seconds, "reference": reference, "creator_id": creator})
     else:
         click.echo(link)
         output.note(f"good for {output.span(seconds)}; paste the address it ends at into `authorize exchange -`")

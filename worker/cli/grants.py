@@ -30,12 +30,13 @@ def grants() -> None:
 
 @grants.command("list", cls=output.Command)
 @click.option("--status", type=click.Choice(STATUSES + CONDITIONS), help="Only grants that `grants status` counts so.")
+@click.option("--reference", help="Only grants with this reference of yours.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many at most.")
 @click.option(
     "--after", type=click.IntRange(0, LARGEST_ID), default=0, help="Go on after this id; the last page told it."
 )
 @output.json_option
-def list_(*, status: str | None, limit: int, after: int, as_json: bool) -> None:
+def list_(*, status: str | None, reference: str | None, limit: int, after: int, as_json: bool) -> None:
     """List grants in the order of their ids, a page at a time."""
     from worker.store import GrantCondition, GrantStatus  # noqa: PLC0415 - Celery loads this module on every start
 
@@ -44,6 +45,7 @@ def list_(*, status: str | None, limit: int, after: int, as_json: bool) -> None:
         rows = services.store.grants(
             status=GrantStatus(status) if status in STATUSES else None,
             condition=GrantCondition(status) if status in CONDITIONS else None,
+            reference=reference,
             after_id=after,
             limit=limit,
         )
@@ -52,11 +54,12 @@ def list_(*, status: str | None, limit: int, after: int, as_json: bool) -> None:
         output.print_json({"grants": [_shown(row, now) for row in rows], "next_after": more})
         return
     output.print_table(
-        ("id", "creator", "status", "access token ends in", "next refresh in", "failures", "last reason"),
+        ("id", "creator", "reference", "status", "access token ends in", "next refresh in", "failures", "last reason"),
         [
             (
                 row.grant_id,
                 row.creator_id,
+                row.reference,
                 row.status,
                 output.span(row.access_expires_at - now),
                 output.span(row.next_refresh_at - now),

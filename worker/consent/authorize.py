@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
-from worker.consent import state as consent_state
-from worker.consent.exchanges import Exchanges
+from worker.consent.exchanges import LINK, Exchanges, OtherAccountError
 from worker.consent.redirect import read_redirect
+from worker.consent.state import ASK_AGAIN, handle_of, new_state, problem_of
 from worker.errors import (
     ConfigurationError,
     JournalError,
@@ -25,10 +24,10 @@ from worker.errors import (
 from worker.journal import Journal, JournalEntry, RecordId
 from worker.limiter import Limiter
 from worker.owners import OwnerCheck
-from worker.store import CurrentPair, GrantView, Store
+from worker.store import ConsentLink, CurrentPair, GrantView, Store
 from worker.telemetry import Fact, Hook, silent
 from worker.tiktok import EXCHANGE_CALL, REVOKE_CALL, RawAnswer, TikTok, bears_refresh_token
-from worker.vault import Keyring, PairPlace, Sealer, Token
+from worker.vault import PairPlace, Sealer, Token
 
 LONGEST_WAIT_SECONDS: Final = 5.0
 """How long an exchange or a revocation waits for a permit of the quota."""
@@ -38,9 +37,9 @@ class Authorizer:
     """Begins, stores and ends a creator's consent.
 
     Args:
-        state_key: signs the states of links; see `state_key_of`.
+        redirect_uri: where TikTok sends the browser; a pasted address must be it.
         scopes: what the link asks for; the creator may grant less.
-        state_seconds: life of a link's state.
+        state_seconds: life of a link.
         renew_at: fraction of an access token's life at which its renewal window begins.
         owner: name of this process, for reports.
         limiter: asked before each call; None asks nobody.
@@ -55,7 +54,7 @@ class Authorizer:
         store: Store,
         sealer: Sealer,
         journal: Journal,
-        state_key: bytes,
+        redirect_uri: str,
         scopes: Sequence[str],
         state_seconds: int,
         renew_at: float,
@@ -69,22 +68,30 @@ class Authorizer:
         self._exchanges = Exchanges(store=store, sealer=sealer, renew_at=renew_at, hook=hook)
         self._sealer = sealer
         self._journal = journal
-        self._state_key = state_key
+        self._redirect_uri = redirect_uri
         self._scopes = tuple(scopes)
-        self._state_life = timedelta(seconds=state_seconds)
+        self._state_seconds = state_seconds
         self._owner = owner
         self._limiter = limiter
         self._owners = owners
         self._hook = hook
 
-    def url(self, now: datetime) -> str:
-        """Return a consent link for any one creator; it works until its state ends.
+    def url(self, *, reference: str | None = None, creator_id: str | None = None) -> str:
+        """Return a consent link that works once, until its end.
 
         Args:
-            now: the database's time, which `exchange` compares with.
+            reference: the operator's own name for whom it is for; it is stored with the grant.
+            creator_id: the only creator whose consent is taken; None for any.
+
+        Raises:
+            ConfigurationError: the keyring is for readers, so no answer could be stored.
+            StoreUnavailableError: the database did not take the link.
         """
-        nonce = secrets.token_bytes(consent_state.NONCE_BYTES)
-        state = consent_state.sign(key=self._state_key, now=now, nonce=nonce)
+        self._refuse_readers_keyring()
+        state = new_state()
+        self._store.add_link(
+            handle_of(state), life_seconds=self._state_seconds, reference=reference, creator_id=creator_id
+        )
         return self._tiktok.authorization_url(state=state, scopes=self._scopes)
 
     def exchange(self, redirect_url: str) -> GrantView:
@@ -94,24 +101,46 @@ class Authorizer:
 
         Raises:
             UsageError: the redirect or its state is not as it must be, or TikTok's page refused; nothing was sent.
+            OtherAccountError: another creator agreed than the one whom the link was for; the pair is set aside.
             NotReadyError: the database does not answer (nothing was sent), or it went away after the pair came.
             JournalError: the journal cannot take the answer; nothing was sent.
             TikTokError: the exchange did not succeed.
         """
-        redirect = read_redirect(redirect_url)
-        sent_at = self._store.ping()
-        problem = consent_state.problem_of(redirect.state, key=self._state_key, now=sent_at, life=self._state_life)
-        if problem:
-            raise UsageError(problem)
+        self._refuse_readers_keyring()
+        redirect = read_redirect(redirect_url, expected=self._redirect_uri)
+        handle = handle_of(redirect.state)
+        link = self._store.link(handle)
+        problem = problem_of(redirect.state, link)
+        if problem or link is None:
+            raise UsageError(problem or ASK_AGAIN)
         self._journal.ready()
         self._permit(EXCHANGE_CALL)
-        raw = self._tiktok.send_exchange(Token(redirect.code))
-        record = self._keep(raw, sent_at)
+        if not self._store.take_link(handle):
+            raise UsageError(f"the link was used a moment ago, and each link works once; {ASK_AGAIN}")
+        sent_at = self._store.ping()
         try:
-            grant = self._exchanges.store(raw, sent_at=sent_at)
+            raw = self._tiktok.send_exchange(Token(redirect.code))
+            record = self._keep(raw, sent_at, handle)
+            return self._store_answer(raw, record, sent_at, link)
+        except TikTokError:
+            # No pair came. A code works once at TikTok, so pasting the redirect again does no harm.
+            with suppress(StoreUnavailableError):
+                self._store.free_link(handle)
+            raise
+
+    def _refuse_readers_keyring(self) -> None:
+        if self._sealer.keyring.for_readers:
+            raise ConfigurationError("a reader's keyring stores no consents; bring the keyring that workers use")
+
+    def _store_answer(self, raw: RawAnswer, record: RecordId | None, sent_at: datetime, link: ConsentLink) -> GrantView:
+        try:
+            grant = self._exchanges.store(raw, sent_at=sent_at, link=link)
         except StoreUnavailableError:
             kept = "is kept in the journal, and a worker will store it" if record else "could not be kept anywhere"
             raise NotReadyError(f"the pair came, but the database did not take it; it {kept}") from None
+        except OtherAccountError:
+            self._let_go(record, unread=True)
+            raise
         except TikTokError as error:
             self._heed(error)
             self._let_go(record, unread=bears_refresh_token(raw))
@@ -184,7 +213,7 @@ class Authorizer:
         while self._limiter is not None and (wait := self._limiter.depart()):
             time.sleep(wait)
 
-    def _keep(self, raw: RawAnswer, sent_at: datetime) -> RecordId | None:
+    def _keep(self, raw: RawAnswer, sent_at: datetime, handle: str) -> RecordId | None:
         """Put the answer into the journal; a journal that fails only now must not cost the pair that is in hand."""
         if not raw.body:
             return None
@@ -202,6 +231,7 @@ class Authorizer:
             retry_after=raw.retry_after,
             sent_at=sent_at,
             received_at=datetime.now(UTC),
+            extra={LINK: handle},
         )
         try:
             return self._journal.append(entry)
@@ -219,14 +249,3 @@ class Authorizer:
         with suppress(JournalError):  # then it waits in the journal, and its replay tries again
             self._journal.set_aside(record)
         self._hook(Fact("authorize.unread", {"owner": self._owner}, level="error"))
-
-
-def state_key_of(keyring: Keyring) -> bytes:
-    """Return the key that signs states; it stays the same when sealing keys rotate.
-
-    Raises:
-        ConfigurationError: the keyring is for readers, whose signatures nobody accepts.
-    """
-    if keyring.for_readers:
-        raise ConfigurationError("a reader's keyring signs no consent links; bring the keyring that workers use")
-    return consent_state.derive_key(keyring.fingerprint_key)

@@ -7,17 +7,23 @@ from datetime import datetime
 from typing import Any, Final
 
 from worker.consent.state import ASK_AGAIN
-from worker.errors import GiveUpError, InDoubtError, NotFoundError, SealError, TikTokError
+from worker.errors import EvertokenError, GiveUpError, InDoubtError, NotFoundError, SealError, TikTokError
 from worker.policy.renewal import draw_jitter, first_refresh, life_ends
-from worker.store import GrantStatus, GrantView, NewConsent, Store
+from worker.store import ConsentLink, GrantStatus, GrantView, NewConsent, Store
 from worker.telemetry import Fact, Hook
 from worker.tiktok import RawAnswer, TokenAnswer, read_token_answer, salvage
 from worker.vault import PairPlace, SealedPair, Sealer, Token
 
 SPENT_CODE: Final = 40110
 """TikTok's answer to a code that is used up or too old (TikTok's error appendix)."""
+LINK: Final = "link"
+"""Under this name a journal's entry of an exchange holds the handle of its link."""
 MOST_VERSIONS: Final = 100
 """Stored pairs of a grant that a replayed one is compared with; older ones are wiped within days."""
+
+
+class OtherAccountError(EvertokenError):
+    """Another creator agreed than the one whom the link was made for; nothing was stored under either."""
 
 
 class Exchanges:
@@ -37,21 +43,24 @@ class Exchanges:
         self._renew_at = renew_at
         self._hook = hook
 
-    def store(self, raw: RawAnswer, *, sent_at: datetime) -> GrantView:
+    def store(self, raw: RawAnswer, *, sent_at: datetime, link: ConsentLink | None = None) -> GrantView:
         """Store the consent that an answer brings; a creator who is known gets the next consent.
 
         Args:
             raw: the answer as received.
             sent_at: when it was asked for, on the database's clock.
+            link: the link that brought the code.
 
         Raises:
+            OtherAccountError: the link was made for another creator.
             TikTokError: the answer holds no pair; the same bytes will never hold one.
             StoreUnavailableError: the database did not take it; try again later.
         """
         answer, refresh = _read(raw)
-        return self._save(answer, refresh, sent_at)
+        self._refuse_other_account(answer, link)
+        return self._save(answer, refresh, sent_at, link)
 
-    def store_replayed(self, raw: RawAnswer, *, sent_at: datetime) -> GrantView:
+    def store_replayed(self, raw: RawAnswer, *, sent_at: datetime, handle: str | None = None) -> GrantView:
         """Store the consent of an answer that was found in the journal, unless it is stored or outdated already.
 
         It may be repeated. An answer changes nothing where its pair is among the stored ones, where the grant was
@@ -60,24 +69,37 @@ class Exchanges:
         Args:
             raw: the answer as received.
             sent_at: when it was asked for, on the database's clock.
+            handle: names the link that brought the code.
 
         Raises:
-            TikTokError, StoreUnavailableError: as for `store`.
+            OtherAccountError, TikTokError, StoreUnavailableError: as for `store`.
         """
         answer, refresh = _read(raw)
+        link = None if handle is None else self._store.link(handle)
+        self._refuse_other_account(answer, link)
         try:
             grant = self._store.grant(answer.creator_id)
         except NotFoundError:
-            return self._save(answer, refresh, sent_at)
+            return self._save(answer, refresh, sent_at, link)
         if self._outdated(grant, sent_at) or self._holds(grant, refresh):
             return grant
-        return self._save(answer, refresh, sent_at)
+        return self._save(answer, refresh, sent_at, link)
 
-    def _save(self, answer: TokenAnswer, refresh: Token, sent_at: datetime) -> GrantView:
+    def _refuse_other_account(self, answer: TokenAnswer, link: ConsentLink | None) -> None:
+        if link is None or link.creator_id in {None, answer.creator_id}:
+            return
+        told = {"creator_id": answer.creator_id, "expected": link.creator_id or ""}
+        self._hook(Fact("authorize.other_account", told, level="error"))
+        raise OtherAccountError(
+            f"creator {answer.creator_id} agreed, and the link was made for creator {link.creator_id}: nothing was "
+            f"stored, and the pair is kept in the journal's folder `set-aside`; {ASK_AGAIN}"
+        )
+
+    def _save(self, answer: TokenAnswer, refresh: Token, sent_at: datetime, link: ConsentLink | None) -> GrantView:
         def seal(item: NewConsent, number: int, generation: int) -> SealedPair:
             return self._sealer.seal_pair(answer.access_token, refresh, PairPlace(item.creator_id, number, generation))
 
-        result = self._store.save_consents([self._consent(answer, sent_at)], seal, replace=True)[0]
+        result = self._store.save_consents([self._consent(answer, sent_at, link)], seal, replace=True)[0]
         grant = self._store.grant(answer.creator_id)
         ids: dict[str, str | int] = {
             "grant_id": grant.grant_id,
@@ -89,7 +111,7 @@ class Exchanges:
             self._hook(Fact("answer.odd", ids | {"remark": remark}, level="warning"))
         return grant
 
-    def _consent(self, answer: TokenAnswer, sent_at: datetime) -> NewConsent:
+    def _consent(self, answer: TokenAnswer, sent_at: datetime, link: ConsentLink | None) -> NewConsent:
         expires_at = life_ends(issued_at=sent_at, seconds=answer.access_seconds)
         jitter = draw_jitter(secrets.randbits(32))
         first = first_refresh(
@@ -108,6 +130,7 @@ class Exchanges:
             refresh_expires_at=None if told is None else life_ends(issued_at=sent_at, seconds=told),
             next_refresh_at=first.at,
             jitter=jitter,
+            reference=None if link is None else link.reference,
         )
 
     def _outdated(self, grant: GrantView, sent_at: datetime) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from worker.errors import UsageError
 
@@ -58,8 +58,12 @@ class Redirect:
     state: str = field(repr=False)
 
 
-def read_redirect(text: str) -> Redirect:
+def read_redirect(text: str, *, expected: str) -> Redirect:
     """Read a pasted redirect: a whole address, or only its query.
+
+    Args:
+        text: what was pasted.
+        expected: the address that is registered for the app; a whole address must be it, up to its query.
 
     Raises:
         UsageError: one sentence on what is wrong or what TikTok's page refused; it never holds the code.
@@ -69,6 +73,7 @@ def read_redirect(text: str) -> Redirect:
     _refuse_second_encoding(values)
     for name in CODE_NAMES:
         if values.get(name):
+            _refuse_other_address(text, expected)
             return Redirect(code=values[name], state=values.get("state", ""))
     if "client_key" in values:
         raise UsageError(f"this is the consent link itself, not the redirect; {_HINT}")
@@ -109,6 +114,23 @@ def _explain_refusal(values: dict[str, str]) -> None:
     log_id = values.get("log_id") or values.get("logid")
     traced = f"; log id for TikTok's support: {_shown(log_id)}" if log_id else ""
     raise UsageError(f"TikTok's page refused ({_shown(error)}): {reason}{traced}")
+
+
+def _refuse_other_address(text: str, expected: str) -> None:
+    """Compare scheme, host and path: a code that was made for another address is refused by TikTok, and is spent."""
+    pasted, registered = (urlsplit(address.strip().strip("'\"<>")) for address in (text, expected))
+    if not pasted.scheme or not pasted.netloc:
+        return
+    for name, given, wanted in (
+        ("scheme", pasted.scheme.lower(), registered.scheme.lower()),
+        ("host", pasted.netloc.rpartition("@")[2].lower(), registered.netloc.lower()),
+        ("path", pasted.path or "/", registered.path or "/"),
+    ):
+        if given != wanted:
+            raise UsageError(
+                f"the {name} of the pasted address is not that of EVERTOKEN_TIKTOK_REDIRECT_URI, so it is no redirect "
+                f"of this app's links; nothing was sent. {_HINT.capitalize()}"
+            )
 
 
 def _refuse_second_encoding(values: dict[str, str]) -> None:

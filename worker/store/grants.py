@@ -11,7 +11,7 @@ from worker.store.clock import now
 from worker.store.conditions import conditions
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS
-from worker.store.predicates import HEALTHY
+from worker.store.predicates import HEALTHY, REFERENCED
 from worker.store.rows import CURRENT_PAIR, AnyRow, attempt_view, current_pair, grant_view, is_current_pair
 from worker.store.saving import withdraw_reauth
 from worker.store.values import AttemptView, CurrentPair, GrantCondition, GrantStatus, GrantView
@@ -68,6 +68,7 @@ class Grants(Transactions):
         *,
         status: GrantStatus | None = None,
         condition: GrantCondition | None = None,
+        reference: str | None = None,
         after_id: int = 0,
         limit: int = 100,
     ) -> list[GrantView]:
@@ -77,6 +78,7 @@ class Grants(Transactions):
             connection: given by the decorator.
             status: only grants of this status.
             condition: only grants that are this now.
+            reference: only grants with this reference.
             after_id: the last id of the page before.
             limit: most grants to return.
         """
@@ -86,6 +88,8 @@ class Grants(Transactions):
         if condition is not None:
             at = connection.execute(select(now())).scalar_one()
             page = page.where(conditions(at)[condition])
+        if reference is not None:
+            page = page.where(text(REFERENCED), GRANTS.c.reference == reference)
         return [grant_view(row) for row in connection.execute(page)]
 
     @reads

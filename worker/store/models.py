@@ -99,10 +99,12 @@ class Grant(Row, table=True):
         _partial("ix_grants_failing_order", "access_expires_at", "next_refresh_at", where=predicates.FAILING),
         _partial("ix_grants_pull_wanted", "next_pull_at", where=predicates.PULL_WANTED),
         Index("ix_grants_status_id", "status", "id"),
+        _partial("ix_grants_reference", "reference", where=predicates.REFERENCED),
     )
 
     id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
     creator_id: str = Field(sa_column=Column(String(255), nullable=False, unique=True))
+    reference: str | None = Field(sa_column=Column(String(255), nullable=True))
     consent: int = _number()
     generation: int = _number()
     pair_generation: int = _number()
@@ -205,6 +207,20 @@ class Notice(Row, table=True):
     next_try_at: datetime = _instant()
 
 
+class Link(Row, table=True):
+    """A consent link that is out; its handle is a hash of the link's `state`."""
+
+    __tablename__ = "links"
+    __table_args__ = (Index("ix_links_ends_at", "ends_at"),)
+
+    handle: str = Field(sa_column=Column(String(64), primary_key=True))
+    reference: str | None = Field(sa_column=Column(String(255), nullable=True))
+    creator_id: str | None = Field(sa_column=Column(String(255), nullable=True))
+    made_at: datetime = _instant()
+    ends_at: datetime = _instant()
+    used_at: datetime | None = _instant(null=True)
+
+
 class Brake(Row, table=True):
     """The one row that stops the whole app: no row, or one without a reason, means that nothing is stopped."""
 
@@ -246,6 +262,7 @@ GRANTS: Final[Table] = METADATA.tables["grants"]
 PAIRS: Final[Table] = METADATA.tables["pairs"]
 ATTEMPTS: Final[Table] = METADATA.tables["attempts"]
 SNAPSHOTS: Final[Table] = METADATA.tables["snapshots"]
+LINKS: Final[Table] = METADATA.tables["links"]
 NOTICES: Final[Table] = METADATA.tables["notices"]
 BRAKE: Final[Table] = METADATA.tables["brake"]
 WORKERS: Final[Table] = METADATA.tables["workers"]

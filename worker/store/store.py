@@ -8,6 +8,7 @@ from worker.store.due import DueScan
 from worker.store.fleet import Fleet
 from worker.store.grants import Grants
 from worker.store.keys import Keys
+from worker.store.links import Links
 from worker.store.load import Load
 from worker.store.notices import Notices
 from worker.store.operations import Operations
@@ -26,6 +27,7 @@ class Store(
     Saving,
     Verdicts,
     Consents,
+    Links,
     Grants,
     Owners,
     Pulls,

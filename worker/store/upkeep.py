@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS, WORKERS
+from worker.store.models import ATTEMPTS, GRANTS, LINKS, NOTICES, PAIRS, WORKERS
 from worker.store.predicates import FINISHED, OPEN, SUPERSEDED, WIPED
 from worker.store.reports import StaleAttempt, StoredPair
 from worker.store.rows import PAIR_BYTES, is_current_pair, sealed_pair
@@ -169,10 +169,12 @@ class Upkeep(Transactions):
 
     @writes
     def prune_told(self, connection: Connection, older_than_seconds: float) -> int:
-        """Delete notices that were delivered long ago, and processes that are long gone; return how many."""
+        """Delete what ended long ago of delivered notices, processes and links; return how many rows."""
         before = _before(older_than_seconds)
         notices = connection.execute(delete(NOTICES).where(NOTICES.c.delivered_at <= before))
-        return notices.rowcount + connection.execute(delete(WORKERS).where(WORKERS.c.last_seen_at <= before)).rowcount
+        links = connection.execute(delete(LINKS).where(LINKS.c.ends_at <= before))
+        workers = connection.execute(delete(WORKERS).where(WORKERS.c.last_seen_at <= before))
+        return notices.rowcount + links.rowcount + workers.rowcount
 
 
 def _before(seconds: float) -> ColumnElement[Any]:

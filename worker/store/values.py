@@ -172,6 +172,7 @@ class GrantView:
 
     grant_id: int
     creator_id: str
+    reference: str | None
     consent: int
     generation: int
     pair_generation: int
@@ -267,6 +268,7 @@ class NewConsent:
     Attributes:
         creator_id: the creator whose id the answer or the import line bears.
         pull: True to want an account-data pull at once.
+        reference: the operator's own name for the creator; None keeps the one that is stored.
         dated: False where `issued_at` is a guess: such a pair never takes the place of one that is stored.
         unproven: True if nobody but a file says whose the pair is.
     """
@@ -281,6 +283,24 @@ class NewConsent:
     pull: bool = True
     dated: bool = True
     unproven: bool = False
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class ConsentLink:
+    """A consent link that is out.
+
+    Attributes:
+        reference: the operator's own name for whom it was made.
+        creator_id: the only creator who may use it; None for any.
+        now: the database's time.
+    """
+
+    reference: str | None
+    creator_id: str | None
+    ends_at: datetime
+    used_at: datetime | None
+    now: datetime
 
 
 class ConsentResult(StrEnum):

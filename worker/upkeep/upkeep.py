@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Final
 
-from worker.consent.exchanges import Exchanges
+from worker.consent.exchanges import LINK, Exchanges, OtherAccountError
 from worker.errors import InDoubtError, JournalError, NotFoundError, SealError, StoreUnavailableError, TikTokError
 from worker.journal import Journal, JournalEntry, Orphan
 from worker.refresh.settlement import Attempt, MisfitError, Settlement
@@ -110,7 +110,7 @@ class Upkeep:
         entry = orphan.entry
         try:
             if entry.kind == "exchange":
-                self._exchanges.store_replayed(_raw(entry), sent_at=entry.sent_at)
+                self._exchanges.store_replayed(_raw(entry), sent_at=entry.sent_at, handle=entry.extra.get(LINK))
             else:
                 self._replay_refresh(entry)
         except StoreUnavailableError:
@@ -118,6 +118,9 @@ class Upkeep:
         except SealError as error:
             # It waits: with the key that is missing it can be stored. The other records go on.
             self._stuck(orphan, error)
+            return False
+        except OtherAccountError:
+            orphan.set_aside()
             return False
         except MisfitError as error:
             self._hook(Fact("journal.misfit", {"grant_id": entry.grant_id, "reason": str(error)}, level="error"))
