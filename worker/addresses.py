@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import ssl
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from typing import Any, Final, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from worker.errors import ConfigurationError
 
 TLS_SCHEME: Final = "rediss"
 CERTIFICATE_CHECKS: Final = {
@@ -15,6 +19,35 @@ CERTIFICATE_CHECKS: Final = {
     for word in (short, f"CERT_{short.upper()}")
 }
 """What `ssl_cert_reqs` may say in Redis's address: the words of the client and those of Celery."""
+DATABASE_FORMS: Final = "must begin with sqlite:/// or postgresql://"
+SQLITE_DRIVERS: Final = frozenset({"", "pysqlite", "aiosqlite"})
+POSTGRESQL_DRIVERS: Final = frozenset({"", "psycopg", "psycopg2", "psycopg2cffi", "asyncpg", "pg8000"})
+"""Drivers that another program's address may name. Evertoken has one of its own and passes over the name."""
+LIBPQ_OPTIONS: Final = re.compile(
+    "application_name|channel_binding|connect_timeout|dbname|fallback_application_name|gssdelegation|gssencmode|gsslib|"
+    "host|hostaddr|keepalives|keepalives_(count|idle|interval)|krbsrvname|load_balance_hosts|options|passfile|password|"
+    "port|require_auth|requirepeer|service|ssl_(max|min)_protocol_version|sslcert|sslcertmode|sslcompression|sslcrl|"
+    "sslcrldir|sslkey|sslmode|sslnegotiation|sslpassword|sslrootcert|sslsni|target_session_attrs|tcp_user_timeout|user"
+)
+"""The options of libpq that an address may hold: all but those that change the encoding or write secrets to a file."""
+OTHER_OPTIONS: Final = {
+    "client_encoding": "take it out: Evertoken speaks UTF-8",
+    "connection_limit": "take it out: one process opens at most 20 connections",
+    "currentSchema": "write schema=NAME",
+    "pool_size": "take it out: one process opens at most 20 connections",
+    "prepareThreshold": "take it out: Evertoken prepares no statement by name",
+    "prepare_threshold": "take it out: Evertoken prepares no statement by name",
+    "prepared_statement_cache_size": "take it out: Evertoken prepares no statement by name",
+    "search_path": "write schema=NAME",
+    "ssl": "write sslmode=require, or sslmode=verify-full with sslrootcert=FILE",
+    "sslaccept": "write sslmode=require, or sslmode=verify-full with sslrootcert=FILE",
+    "statement_cache_size": "take it out: Evertoken prepares no statement by name",
+}
+"""Options of other drivers, and what to write in their place."""
+SCHEMA_NAME: Final = re.compile(r"[A-Za-z_][\w$-]{0,62}", re.ASCII)
+HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%25\w+)?\]|[^\[\]:]*)(:(?P<port>[0-9]*))?")
+BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+HIGHEST_PORT: Final = 65535
 
 TIKTOK_DOMAINS: Final = ("tiktok.com", "tiktokapis.com")
 
@@ -28,7 +61,7 @@ def bad_server(name: str, url: str) -> str | None:
         name: the setting, for the text.
         url: its value.
     """
-    if url.startswith(("sqlite:", "redis+socket:")):
+    if url.startswith("redis+socket:"):
         return None
     try:
         parts = urlsplit(url)
@@ -36,10 +69,7 @@ def bad_server(name: str, url: str) -> str | None:
     except ValueError:
         parts = None
     if parts is None or parts.fragment or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query:
-        return (
-            f"{name} cannot be read: it is scheme://user:password@host:port/name, and in user and password each of "
-            "/ ? # @ : % [ ] is written as % and two digits (%2F %3F %23 %40 %3A %25 %5B %5D)"
-        )
+        return unreadable(name)
     if dict(parse_qsl(parts.query)).get("ssl_cert_reqs", "required") not in CERTIFICATE_CHECKS:
         return f"{name} holds an ssl_cert_reqs that is none of required, optional and none"
     return None
@@ -131,3 +161,109 @@ def on_loopback(url: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@dataclass(frozen=True)
+class DatabaseAddress:
+    """Where the database is.
+
+    Attributes:
+        kind: `sqlite` or `postgresql`.
+        file: SQLite's file; None for PostgreSQL.
+        libpq: PostgreSQL's address as libpq reads it; it may hold a password. Empty for SQLite.
+        schema: the schema of PostgreSQL that holds the tables; None leaves it to the server's `search_path`.
+    """
+
+    kind: Literal["sqlite", "postgresql"]
+    file: Path | None = None
+    libpq: str = field(default="", repr=False)
+    schema: str | None = None
+
+
+def read_database(name: str, url: str) -> DatabaseAddress:
+    """Read the address of the database.
+
+    Args:
+        name: what holds it, for the text of an error.
+        url: `sqlite:///PATH`, or `postgresql://user:password@host/name` in any form that libpq reads.
+
+    Raises:
+        ConfigurationError: the address cannot be used; the text shows no part of it but names of options.
+    """
+    scheme, _, rest = url.partition("://")
+    kind, _, driver = scheme.lower().partition("+")
+    if kind == "sqlite" and driver in SQLITE_DRIVERS and rest:
+        return DatabaseAddress("sqlite", file=_sqlite_file(name, rest))
+    if kind in {"postgresql", "postgres"} and driver in POSTGRESQL_DRIVERS and "://" in url:
+        return _postgresql(name, rest)
+    raise ConfigurationError(f"{name} {DATABASE_FORMS}")
+
+
+def _sqlite_file(name: str, rest: str) -> Path:
+    path = rest.removeprefix("/")
+    if "?" in path:
+        raise ConfigurationError(f"{name} holds options after ?, and SQLite's address takes none: sqlite:///PATH")
+    if not rest.startswith("/") or not path or path == ":memory:" or path.startswith("file:") or path.endswith("/"):
+        raise ConfigurationError(f"{name} must name a file: sqlite:///PATH, or sqlite:////PATH from the root folder")
+    home, parts = path.startswith("~"), Path(path).parts
+    if "~" in parts[1:] or any(part.startswith("$") for part in parts):
+        raise ConfigurationError(f"{name}: only ~ at the beginning of the path is replaced, no other ~ and no variable")
+    try:
+        return Path(path).expanduser() if home else Path(path)
+    except RuntimeError:
+        raise ConfigurationError(f"{name}: the home folder that ~ stands for is not known") from None
+
+
+def _postgresql(name: str, rest: str) -> DatabaseAddress:
+    before, _, query = rest.partition("?")
+    server, _, database = before.partition("/")
+    who, _, hosts = server.rpartition("@")
+    odd = any(sign.isspace() or not sign.isprintable() for sign in rest)
+    if odd or "#" in rest or any(sign in who for sign in "@[]") or "@" in database + query or BAD_PERCENT.search(rest):
+        raise ConfigurationError(unreadable(name))
+    for host in hosts.split(","):
+        match = HOST_AND_PORT.fullmatch(host)
+        if match is None or int(match["port"] or 1) not in range(1, HIGHEST_PORT + 1):
+            raise ConfigurationError(unreadable(name))
+    kept, schema = _postgresql_options(name, query)
+    if "," in hosts:
+        # Only one of several servers takes writes, and which one changes.
+        kept.setdefault("target_session_attrs", "read-write")
+    libpq = f"postgresql://{before}?" + "&".join(f"{key}={value}" for key, value in kept.items())
+    return DatabaseAddress("postgresql", libpq=libpq.removesuffix("?"), schema=schema)
+
+
+def _postgresql_options(name: str, query: str) -> tuple[dict[str, str], str | None]:
+    """Return libpq's options as they were written, and the schema."""
+    kept: dict[str, str] = {}
+    schema = None
+    pairs = [pair.partition("=")[::2] for pair in query.split("&") if pair]
+    keys = [key for key, _ in pairs]
+    for key, value in pairs:
+        if keys.count(key) > 1:
+            raise ConfigurationError(
+                f"{name} holds the option {shown(key)} twice; several hosts are written host1:port1,host2:port2"
+            )
+        if LIBPQ_OPTIONS.fullmatch(key):
+            kept[key] = value
+        elif key == "schema":
+            schema = unquote(value)
+            if SCHEMA_NAME.fullmatch(schema) is None:
+                raise ConfigurationError(f"{name}: the option schema names one schema, of letters, digits, _, $ and -")
+        elif key != "pgbouncer" or value not in {"true", "false"}:
+            advice = OTHER_OPTIONS.get(key, "take it out; libpq's options and schema=NAME are taken")
+            raise ConfigurationError(f"{name} holds the option {shown(key)}, which is not taken: {advice}")
+    return kept, schema
+
+
+def shown(key: str) -> str:
+    """Return an option's name for a text, shortened; what is no name may be a part of a password and is not shown."""
+    return key if re.fullmatch(r"\w{1,40}", key, re.ASCII) else "that is no name"
+
+
+def unreadable(name: str) -> str:
+    """Return the sentence on an address of which no part may be shown."""
+    return (
+        f"{name} cannot be read: it is scheme://user:password@host:port/name, and in user and password each of "
+        "/ ? # @ : % [ ] is written as % and two digits (%2F %3F %23 %40 %3A %25 %5B %5D)"
+    )

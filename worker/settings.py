@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
-from worker.addresses import bad_authorities, bad_proxy, bad_server, bad_url, is_tiktoks, on_loopback
+from worker.addresses import bad_authorities, bad_proxy, bad_server, bad_url, is_tiktoks, on_loopback, read_database
 from worker.errors import ConfigurationError
 from worker.vault.token import Token
 
@@ -87,16 +87,19 @@ class ReaderSettings(BaseModel):
     database_url: str = Field(
         repr=False,
         default="sqlite:///./var/evertoken.db",
-        description="SQLite (one host) or PostgreSQL: `postgresql://user:password@host/name`.",
+        description=(
+            "SQLite (one host), `sqlite:///PATH`, or PostgreSQL, `postgresql://user:password@host/name`: also behind a "
+            "pooler, with several hosts (`host1,host2`), libpq's options and `?schema=NAME`."
+        ),
     )
     store_seconds: float = Field(default=5, gt=0, le=60, description="Longest time of one database statement.")
 
     @model_validator(mode="after")
     def _refuse_other_databases(self) -> Self:
-        if not self.database_url.startswith(("sqlite:", "postgresql:", "postgresql+psycopg:")):
-            raise ValueError(f"{PREFIX}DATABASE_URL must begin with sqlite:/// or postgresql://")
-        if problem := bad_server(f"{PREFIX}DATABASE_URL", self.database_url):
-            raise ValueError(problem)
+        try:
+            read_database(f"{PREFIX}DATABASE_URL", self.database_url)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
         return self
 
 

@@ -10,6 +10,7 @@ import stat
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ def test_an_address_that_cannot_be_read_is_refused_without_being_shown() -> None
         f"{SECRET}",
         "sqlite://",
         f"postgresql://w:{SECRET}@host:no/name",
+        f"postgresql://w:p@host/name?sslmode=require&{SECRET}",
     ):
         with pytest.raises(ConfigurationError) as caught:
             open_store(url)
@@ -98,6 +100,60 @@ def test_postgresql_is_durable_and_bounded_in_time(fleet: Fleet) -> None:
     names = ("synchronous_commit", "statement_timeout", "lock_timeout", "transaction_isolation")
 
     assert [fleet.sql(f"SHOW {name}")[0][0] for name in names] == ["on", "10s", "5s", "read committed"]
+
+
+@POSTGRESQL
+def test_what_a_transaction_needs_lasts_for_that_transaction(store_url: str) -> None:
+    """A pooler hands the connection to other clients: they get nothing of ours, and we get nothing of theirs."""
+    names = ("statement_timeout", "lock_timeout", "synchronous_commit", "search_path", "role")
+    store = open_store(store_url, pool_size=1)
+    usual = _on_the_connection_of(store, *(f"SHOW {name}" for name in names))
+
+    def look(connection: Connection) -> list[str]:
+        return [connection.exec_driver_sql(f"SHOW {name}").scalar_one() for name in names]
+
+    ours = store.transact(look, writes=True)
+    left = _on_the_connection_of(store, *(f"SHOW {name}" for name in names))
+    _on_the_connection_of(
+        store,
+        "SET statement_timeout = 1", "SET lock_timeout = 0", "SET synchronous_commit = off",
+        "SET search_path = pg_catalog", "SET ROLE pg_monitor",
+    )  # fmt: skip
+
+    assert ours == ["10s", "5s", "on", '"$user", public', "none"]
+    assert left == usual
+    assert usual[:2] == ["0", "0"]
+    assert store.transact(look, writes=True) == ours
+    assert store.raise_alarm("key", "kind", "detail")
+    store.close()
+
+
+@POSTGRESQL
+def test_no_statement_is_prepared_by_name(store_url: str) -> None:
+    """Behind a pooler a name may be another client's, and then its statement runs in place of ours."""
+    store = open_store(store_url, pool_size=1)
+    for number in range(20):
+        store.raise_alarm(f"key {number}", "kind", "detail")
+        store.undelivered_notices(3)
+
+    assert _on_the_connection_of(store, "SELECT count(*) FROM pg_prepared_statements") == [0]
+    store.close()
+
+
+@POSTGRESQL
+def test_connections_that_ended_while_nobody_used_them_fail_nothing(store_url: str) -> None:
+    """The next transaction finds a new one, and what it does is done once."""
+    store = open_store(store_url, pool_size=2)
+    ran = []
+    store.transact(lambda _: store.ping(), writes=False)
+    with psycopg.connect(store_url, autocommit=True) as other:
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        assert other.execute(f"SELECT count(pg_terminate_backend(pid, 5000)) {others}".encode()).fetchone() == (2,)
+
+    store.transact(lambda connection: ran.append(connection.exec_driver_sql("SELECT 1").scalar_one()), writes=True)
+
+    assert ran == [1]
+    store.close()
 
 
 @SQLITE
@@ -299,3 +355,12 @@ def test_a_closed_store_opens_again_by_itself(store: Store) -> None:
     store.close()
 
     assert store.ping()
+
+
+def _on_the_connection_of(store: Store, *statements: str) -> list[Any]:
+    """Run statements outside any transaction on a connection of the store, as another client of its pooler would."""
+    with closing(store._engine().raw_connection()) as raw:
+        link = raw.dbapi_connection
+        assert isinstance(link, psycopg.Connection)
+        results = [link.execute(statement.encode()) for statement in statements]
+        return [row[0] for result in results if result.description and (row := result.fetchone())]

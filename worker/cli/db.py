@@ -30,19 +30,19 @@ def db() -> None:
 def upgrade(*, as_json: bool) -> None:
     """Bring the database to the newest migration; safe to run again.
 
+    Tables of a newer version stay as they are if this version runs with them.
     A SQLite file that is not there is made, in a folder that is there.
     """
     with _store() as store:
         made = _new_file(store)
         before = store.schema_state()
-        store.upgrade()
-        after = store.schema_state()
+        after = store.upgrade()
     if as_json:
-        output.print_json({"before": before.at, "at": after.at, "wanted": after.wanted, "current": after.current})
+        output.print_json({"before": before.at, **_facts(after)})
     elif made is not None:
         click.echo(f"made a new, empty database at migration {after.at}: {made}")
     elif before.at == after.at:
-        click.echo(f"nothing to do: the database is at {after.at}")
+        click.echo(f"nothing to do: {after}")
     else:
         click.echo(f"migrated the database from {before.at or 'empty'} to {after.at}")
 
@@ -50,14 +50,14 @@ def upgrade(*, as_json: bool) -> None:
 @db.command(cls=output.Command)
 @output.json_option
 def check(*, as_json: bool) -> None:
-    """Tell whether the database is at the newest migration; exit 1 where it is not."""
+    """Tell whether this version runs on the database's tables; exit 1 where it does not."""
     with _store() as store:
         state = store.schema_state()
     if as_json:
-        output.print_json({"at": state.at, "wanted": state.wanted, "current": state.current})
+        output.print_json(_facts(state))
     else:
-        click.echo(_sentence(state))
-    if not state.current:
+        click.echo(str(state))
+    if not state.runs:
         sys.exit(output.FINDING)
 
 
@@ -78,11 +78,8 @@ def _new_file(store: Store) -> Path | None:
     return path
 
 
-def _sentence(state: SchemaState) -> str:
-    if state.current:
-        return f"the database is at {state.at}, the newest migration"
-    at = state.at or "no migration"
-    return f"the database is at {at} and must be at {state.wanted}: run `celery -A worker db upgrade`"
+def _facts(state: SchemaState) -> dict[str, object]:
+    return {"at": state.at, "wanted": state.wanted, "current": state.current, "runs": state.runs}
 
 
 @contextmanager

@@ -12,13 +12,16 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from worker.addresses import DatabaseAddress, read_database
 from worker.errors import ConfigurationError, StoreRefusedError, StoreUnavailableError
 from worker.store.faults import describe, is_outage, is_transient
 from worker.store.outage import Outages
@@ -27,15 +30,35 @@ MAX_TRIES: Final = 5
 RETRY_PAUSE_SECONDS: Final = 0.05
 CONNECT_SECONDS: Final = 5
 WRITES: Final = "evertoken_writes"
-POSTGRESQL_DRIVER: Final = "postgresql+psycopg"
-LOST_PEER: Final = {
+BEGIN_POSTGRESQL: Final = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED; "
+    "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; "
+    "SET LOCAL role TO DEFAULT; SET LOCAL search_path TO {schema}; "
+    "SELECT set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')"
+    " THEN 'on' ELSE current_setting('synchronous_commit') END, true)"
+)
+"""How a transaction begins, in one round trip.
+
+A pooler gives each transaction another server connection, whose settings other clients change: so nothing is set for
+longer than a transaction, and what a neighbour may have set is set back. DEFAULT is what the role and database say.
+"""
+CONNECTING: Final = {
+    "connect_timeout": CONNECT_SECONDS,
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-"""How soon a server that vanished without a word is noticed: within 15 s while sending, 25 s while waiting."""
+"""How soon a server that vanished without a word is noticed: within 15 s while sending, 25 s while waiting.
+
+The address may say otherwise.
+"""
+UNPREPARED: Final = {"prepare_threshold": None, "autocommit": True}
+"""No statement is prepared by name, since behind a pooler the name may be another client's on that connection.
+
+And the driver begins no transaction of its own; `_begin_postgresql` does.
+"""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,7 +73,8 @@ class Transactions:
     """
 
     def __init__(self, url: str, *, pool_size: int, statement_seconds: float) -> None:
-        self._url = _parse(url)
+        self._address = read_database("the database's address", url)
+        self._libpq = _libpq_options(self._address)
         self._pool_size = pool_size
         self._statement_seconds = statement_seconds
         self._engines: dict[int, Engine] = {}
@@ -58,17 +82,18 @@ class Transactions:
         self.outages = Outages()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._url.render_as_string(hide_password=True)}>"
+        place = self._address.file or f"{self._libpq.get('host', '')}/{self._libpq.get('dbname', '')}"
+        return f"<{type(self).__name__} {self.kind} {place}>"
 
     @property
     def kind(self) -> str:
         """`sqlite` or `postgresql`."""
-        return self._url.get_backend_name()
+        return self._address.kind
 
     @property
     def path(self) -> Path | None:
         """SQLite's file; None for a server."""
-        return Path(self._url.database or "") if self.kind == "sqlite" else None
+        return self._address.file
 
     @property
     def is_missing(self) -> bool:
@@ -81,8 +106,8 @@ class Transactions:
         Raises:
             StoreUnavailableError: it cannot be made.
         """
-        if self.is_missing:
-            _make_private(Path(self._url.database or ""))
+        if self.path is not None and self.is_missing:
+            _make_private(self.path)
 
     def close(self) -> None:
         """Close this process's connections; the store opens again by itself when it is used."""
@@ -103,7 +128,7 @@ class Transactions:
             if fault is None:
                 self.outages.succeeded(writes=writes)
                 return cast("R", result)
-            text, outage, again = describe(fault, self._url.password), is_outage(fault), is_transient(fault)
+            text, outage, again = describe(fault, self._libpq.get("password")), is_outage(fault), is_transient(fault)
             # Released before anything is raised: the driver's error still knows the statement's values.
             del fault
             if not again or attempt == MAX_TRIES or time.monotonic() > began + self._statement_seconds:
@@ -126,14 +151,30 @@ class Transactions:
                 began=began,
             )
         try:
-            with (
-                self._turn(writes=writes),
-                self._engine().connect().execution_options(**{WRITES: writes}) as connection,
-                connection.begin(),
-            ):
+            with self._turn(writes=writes), self._begun(writes=writes) as connection:
                 return work(connection), None
         except (SQLAlchemyError, UnicodeEncodeError, OverflowError) as fault:
             return None, fault.with_traceback(None)
+
+    @contextmanager
+    def _begun(self, *, writes: bool) -> Iterator[Connection]:
+        """Give a connection in a transaction, which is committed at the end of the block.
+
+        A connection that died while it waited in the pool is found by the BEGIN, before anything ran, and replaced;
+        so no transaction pays for asking first whether its connection lives.
+        """
+        options = {WRITES: writes}
+        with ExitStack() as opened:
+            connection = opened.enter_context(self._engine().connect().execution_options(**options))
+            try:
+                opened.enter_context(connection.begin())
+            except DBAPIError as fault:
+                if not fault.connection_invalidated:
+                    raise
+                connection.close()
+                connection = opened.enter_context(self._engine().connect().execution_options(**options))
+                opened.enter_context(connection.begin())
+            yield connection
 
     @contextmanager
     def _turn(self, *, writes: bool) -> Iterator[None]:
@@ -161,21 +202,18 @@ class Transactions:
     def _new_engine(self) -> Engine:
         sqlite = self.kind == "sqlite"
         engine = create_engine(
-            self._url,
+            URL.create("sqlite", database=str(self._address.file)) if sqlite else URL.create("postgresql+psycopg"),
             hide_parameters=True,
             pool_size=self._pool_size,
             max_overflow=0,
             pool_timeout=self._statement_seconds,
-            pool_pre_ping=True,
-            connect_args={"timeout": self._statement_seconds}
-            if sqlite
-            else {"connect_timeout": CONNECT_SECONDS, **LOST_PEER},
+            connect_args={"timeout": self._statement_seconds} if sqlite else CONNECTING | self._libpq | UNPREPARED,
         )
         if sqlite:
             event.listen(engine, "connect", self._prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
-            event.listen(engine, "connect", self._prepare_postgresql)
+            event.listen(engine, "begin", self._begin_postgresql)
         return engine
 
     def _prepare_sqlite(self, connection: Any, _record: object) -> None:
@@ -188,17 +226,12 @@ class Transactions:
         ):
             connection.execute(f"PRAGMA {pragma}").close()
 
-    def _prepare_postgresql(self, connection: Any, _record: object) -> None:
+    def _begin_postgresql(self, connection: Connection) -> None:
         milliseconds = int(self._statement_seconds * 1000)
-        connection.autocommit = True
-        connection.execute(
-            "SELECT set_config('statement_timeout', %(statement)s, false), set_config('lock_timeout', %(lock)s, false),"
-            " set_config('default_transaction_isolation', 'read committed', false),"
-            " set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')"
-            " THEN 'on' ELSE current_setting('synchronous_commit') END, false)",
-            {"statement": str(milliseconds), "lock": str(milliseconds // 2)},
-        )
-        connection.autocommit = False
+        schema = "DEFAULT" if self._address.schema is None else f'"{self._address.schema}"'
+        connection.exec_driver_sql(
+            BEGIN_POSTGRESQL.format(statement=milliseconds, lock=milliseconds // 2, schema=schema)
+        ).close()
 
 
 def reads(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Concatenate[S, P], R]:
@@ -237,15 +270,10 @@ def _make_private(path: Path) -> None:
         raise StoreUnavailableError(f"the database is not available: {error.strerror}: {path}") from None
 
 
-def _parse(url: str) -> URL:
+def _libpq_options(address: DatabaseAddress) -> dict[str, Any]:
+    """Return what libpq reads in an address; empty for SQLite."""
     try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        parsed = None
-    if parsed is None or parsed.get_backend_name() not in {"sqlite", "postgresql"}:
-        raise ConfigurationError("the database URL must begin with sqlite:/// or postgresql://")
-    if parsed.get_backend_name() == "postgresql":
-        return parsed.set(drivername=POSTGRESQL_DRIVER)
-    if parsed.database in {None, "", ":memory:"}:
-        raise ConfigurationError("the SQLite database must be a file: sqlite:///PATH")
-    return parsed.set(drivername="sqlite")
+        return conninfo_to_dict(address.libpq)
+    except psycopg.ProgrammingError:
+        # libpq's own sentence shows what it stumbled over, which may be the password.
+        raise ConfigurationError("the database's address cannot be read by libpq") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from worker.vault.sealing import SealedPair
 
@@ -39,17 +40,53 @@ class FleetStatus:
     oldest_due_seconds: float
 
 
+class SchemaFit(StrEnum):
+    """How the tables and this code go together."""
+
+    CURRENT = "current"
+    """The tables are this code's own."""
+    BEHIND = "behind"
+    """An upgrade is needed."""
+    NEWER = "newer"
+    """A newer version migrated the tables, and this code still runs on them."""
+    TOO_NEW = "too_new"
+    """A newer version migrated the tables, and this code does not run on them."""
+
+
 @dataclass(frozen=True)
 class SchemaState:
     """The migration that the database is at, and the one that this code wants; `at` is None in an empty database."""
 
     at: str | None
     wanted: str
+    fit: SchemaFit
 
     @property
     def current(self) -> bool:
         """True where nothing is left to migrate."""
-        return self.at == self.wanted
+        return self.fit is SchemaFit.CURRENT
+
+    @property
+    def runs(self) -> bool:
+        """True if this code runs on the tables as they are."""
+        return self.fit in {SchemaFit.CURRENT, SchemaFit.NEWER}
+
+    def __str__(self) -> str:
+        """Return one sentence that says what to do."""
+        match self.fit:
+            case SchemaFit.CURRENT:
+                return f"the database is at {self.at}, the newest migration"
+            case SchemaFit.BEHIND:
+                at = self.at or "no migration"
+                return f"the database is at {at} and must be at {self.wanted}: run `celery -A worker db upgrade`"
+            case SchemaFit.NEWER:
+                return f"the database is at {self.at}, a migration of a newer version; this version runs with it"
+            case SchemaFit.TOO_NEW:
+                return (
+                    f"the database is at {self.at}, a migration of a newer version that this version (migration "
+                    f"{self.wanted}) does not run with: install the newer version again, or restore the backup that "
+                    "was made before the upgrade"
+                )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,9 @@
 """The schema's migrations, run from code: no alembic.ini and no command of Alembic's is needed.
 
 New revisions are written by hand into `migrations/versions`; a test holds models and migrations to be one schema.
+
+Each migration says in `compatible_from` which is the oldest migration whose code still runs on its tables. An upgrade
+writes that beside the revision, so that an older version, which does not know the revision, can tell whether it runs.
 """
 
 from __future__ import annotations
@@ -11,15 +14,29 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select, text, update
 
+from worker.errors import NotReadyError
 from worker.store.clock import now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.reports import SchemaState
+from worker.store.models import METADATA
+from worker.store.reports import SchemaFit, SchemaState
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
+VERSIONS: Final = Table(
+    "evertoken_schema",
+    MetaData(),
+    Column("version_num", String(32), primary_key=True),
+    Column("compatible_from", String(32)),
+)
+"""One row: the revision, kept by Alembic, and the oldest one whose code runs on these tables.
+
+Not Alembic's usual table, because an application that shares the database may keep its own revisions in that one.
+"""
+FIRST_VERSIONS: Final = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+"""Where revisions up to `LAST_OF_FIRST` were kept. Code from that time looks there, and there only."""
+LAST_OF_FIRST: Final = "0003"
 UPGRADE_LOCK: Final = 4_851_702_133
 """Key of the advisory lock that lets one process migrate a PostgreSQL database at a time."""
 
@@ -35,21 +52,26 @@ class Schema(Transactions):
     now = ping
 
     def schema_state(self) -> SchemaState:
-        """Return which migration the database is at and which one this code wants."""
-        wanted = ScriptDirectory.from_config(_config()).get_current_head()
-        return SchemaState(at=None if self.is_missing else self._revision(), wanted=wanted or "")
+        """Return which migration the database is at, which one this code wants, and how they go together."""
+        if self.is_missing:
+            return _state(chain(), None, None)
+        return self._state()
 
     def upgrade(self) -> SchemaState:
         """Bring the schema to what this code wants, in one transaction; a second process waits and finds it done.
 
-        It makes SQLite's file, where there is none.
+        It makes SQLite's file, where there is none. Tables of a newer version that this code runs with stay as they
+        are.
+
+        Raises:
+            NotReadyError: this code does not run on the newer tables, or tables of the same names are there already.
         """
         self.make_file()
         return self._upgrade()
 
     @reads
-    def _revision(self, connection: Connection) -> str | None:
-        return MigrationContext.configure(connection).get_current_revision()
+    def _state(self, connection: Connection) -> SchemaState:
+        return _look(connection, chain())
 
     @writes
     def _upgrade(self, connection: Connection) -> SchemaState:
@@ -57,11 +79,85 @@ class Schema(Transactions):
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL lock_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK})
+        revisions = chain()
+        before = _look(connection, revisions)
+        if before.fit is SchemaFit.TOO_NEW:
+            raise NotReadyError(str(before))
+        if before.fit is SchemaFit.NEWER:
+            return before
+        if before.at is None:
+            self._refuse_missing_schema(connection)
+            _refuse_taken_names(connection)
+        VERSIONS.create(connection, checkfirst=True)
+        if before.at is not None and connection.execute(select(VERSIONS)).first() is None:
+            connection.execute(VERSIONS.insert().values(version_num=before.at))
         config = _config()
-        config.attributes["connection"] = connection
+        config.attributes |= {"connection": connection, "version_table": VERSIONS.name}
         command.upgrade(config, "head")
-        wanted = ScriptDirectory.from_config(config).get_current_head() or ""
-        return SchemaState(at=MigrationContext.configure(connection).get_current_revision(), wanted=wanted)
+        compatible_from = max(revisions.values(), key=list(revisions).index)
+        connection.execute(update(VERSIONS).values(compatible_from=compatible_from))
+        if _keeps_ours(connection, revisions):
+            _tell_first_versions(connection, revisions, compatible_from)
+        return _look(connection, revisions)
+
+    def _refuse_missing_schema(self, connection: Connection) -> None:
+        schema = self._address.schema
+        if schema is not None and not inspect(connection).has_schema(schema):
+            raise NotReadyError(
+                f"the database has no schema {schema}, which EVERTOKEN_DATABASE_URL names: correct the name, or make it"
+                " with CREATE SCHEMA"
+            )
+
+
+def _look(connection: Connection, revisions: dict[str, str]) -> SchemaState:
+    if inspect(connection).has_table(VERSIONS.name):
+        row = connection.execute(select(VERSIONS)).first()
+        return _state(revisions, *(row or (None, None)))
+    if _keeps_ours(connection, revisions):
+        return _state(revisions, connection.execute(select(FIRST_VERSIONS.c.version_num)).scalar_one(), None)
+    return _state(revisions, None, None)
+
+
+def _state(revisions: dict[str, str], at: str | None, compatible_from: str | None) -> SchemaState:
+    wanted = next(reversed(revisions))
+    if at is None or at in revisions:
+        fit = SchemaFit.CURRENT if at == wanted else SchemaFit.BEHIND
+    else:
+        # What this code knows is older than what it does not know.
+        fit = SchemaFit.NEWER if compatible_from in revisions else SchemaFit.TOO_NEW
+    return SchemaState(at=at, wanted=wanted, fit=fit)
+
+
+def _keeps_ours(connection: Connection, revisions: dict[str, str]) -> bool:
+    """Return True if the table of the first versions is there and is ours, not another application's."""
+    looker = inspect(connection)
+    if not all(looker.has_table(name) for name in (FIRST_VERSIONS.name, "grants", "pairs", "attempts", "sentinels")):
+        return False
+    found = connection.execute(select(FIRST_VERSIONS.c.version_num)).scalars().all()
+    return len(found) == 1 and found[0] in revisions
+
+
+def _tell_first_versions(connection: Connection, revisions: dict[str, str], compatible_from: str) -> None:
+    """Leave to code that looks there only what it runs with: its own newest revision, or one that it must refuse."""
+    order = list(revisions)
+    runs = order.index(compatible_from) <= order.index(LAST_OF_FIRST)
+    connection.execute(update(FIRST_VERSIONS).values(version_num=LAST_OF_FIRST if runs else order[-1]))
+
+
+def _refuse_taken_names(connection: Connection) -> None:
+    looker = inspect(connection)
+    taken = sorted(name for name in METADATA.tables if looker.has_table(name))
+    if taken:
+        raise NotReadyError(
+            f"the database has tables of another application by the names {', '.join(taken)}: give Evertoken a "
+            "database or, on PostgreSQL, a schema of its own (?schema=NAME at the end of EVERTOKEN_DATABASE_URL)"
+        )
+
+
+def chain() -> dict[str, str]:
+    """Return each revision of this code, the oldest first, with its `compatible_from`; the strictest if it has none."""
+    scripts = reversed(list(ScriptDirectory.from_config(_config()).walk_revisions()))
+    return {script.revision: getattr(script.module, "compatible_from", script.revision) for script in scripts}
 
 
 def _config() -> Config:

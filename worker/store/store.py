@@ -49,11 +49,11 @@ def open_store(url: str, *, pool_size: int = 20, statement_seconds: float = 10) 
     """Return a store; it connects at its first use.
 
     Args:
-        url: `sqlite:///PATH` or `postgresql://user:password@host/name`.
+        url: `sqlite:///PATH` or `postgresql://user:password@host/name`; see `read_database`.
         pool_size: most connections of one process; at least its number of threads.
         statement_seconds: longest time of one statement, and of waiting for SQLite's one writer or for a connection.
 
     Raises:
-        ConfigurationError: an address of neither kind; the text does not hold it.
+        ConfigurationError: the address cannot be used; the text shows no secret of it.
     """
     return Store(url, pool_size=pool_size, statement_seconds=statement_seconds)

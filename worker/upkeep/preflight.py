@@ -9,7 +9,7 @@ from typing import Final
 from worker.errors import JournalError, NotReadyError, SealError
 from worker.journal import Journal
 from worker.policy.sealing_key import LIVING_SECONDS, choose_sealing_key
-from worker.store import Store
+from worker.store import SchemaFit, Store
 from worker.telemetry import Fact, Hook
 from worker.vault import Sealer
 
@@ -32,6 +32,7 @@ class Preflight:
         self._owner = owner
         self._chosen: int | None = None
         self._told: str | None = None
+        self._newer: str | None = None
 
     def check(self) -> None:
         """Refuse to go on where a result could not be kept; nobody is told of this process.
@@ -40,7 +41,7 @@ class Preflight:
             NotReadyError: the database is away or not migrated, or the keyring does not open what is stored.
             JournalError: the journal cannot be written.
         """
-        self._check_schema()
+        self.check_schema()
         self.check_keyring()
         self._journal.ready()
         for warning in self._journal.warnings():
@@ -92,13 +93,18 @@ class Preflight:
         """Take this process off the list of living ones."""
         self._store.goodbye(self._owner)
 
-    def _check_schema(self) -> None:
+    def check_schema(self) -> None:
+        """Refuse to go on if this version does not run on the database's tables.
+
+        Raises:
+            NotReadyError: they are older, or newer than this version runs with; the text says what to do.
+        """
         state = self._store.schema_state()
-        if not state.current:
-            raise NotReadyError(
-                f"the database is at migration {state.at or 'none'} and {state.wanted} is needed; "
-                "run `celery -A worker db upgrade`"
-            )
+        if not state.runs:
+            raise NotReadyError(str(state))
+        if state.fit is SchemaFit.NEWER and state.at != self._newer:
+            self._newer = state.at
+            self._hook(Fact("schema.newer", {"at": state.at, "wanted": state.wanted}))
 
     def _say(self) -> None:
         lacking = self._store.hello(

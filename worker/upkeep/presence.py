@@ -71,14 +71,17 @@ class Presence:
 
     def _repeat(self) -> None:
         while not self._leaving.wait(self._seconds):
+            unfit = "schema.unfit"
             try:
+                self._preflight.check_schema()
+                unfit = "keys.unfit"
                 self._preflight.hello()
             except StoreRefusedError as error:
                 self._hook(Fact("presence.failed", {"reason": str(error)}, level="warning"))
             except StoreUnavailableError:
                 continue  # the store reports its outages
             except NotReadyError as error:
-                self._hook(Fact("keys.unfit", {"reason": str(error)}, level="error"))
+                self._hook(Fact(unfit, {"reason": str(error)}, level="error"))
                 self._on_unfit()
             except EvertokenError as error:
                 self._hook(Fact("presence.failed", {"reason": str(error)}, level="warning"))

@@ -5,6 +5,7 @@ from alembic import op
 
 revision = "0001"
 down_revision = None
+compatible_from = "0001"
 
 ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 INSTANT = sa.BigInteger()
