@@ -67,8 +67,8 @@ SQLITE_TEXTS: Final = {
     sqlite3.SQLITE_TOOBIG: REFUSED_VALUE,
     sqlite3.SQLITE_MISMATCH: REFUSED_VALUE,
 }
-QUOTES_NAMES_ONLY: Final = ("42P01", "42703", "42501", "3F000")
-"""PostgreSQL's own sentence for these names tables, columns and schemas, and no value."""
+QUOTES_NAMES_ONLY: Final = ("42P01", "42703", "42501", "3F000", "08P01", "53300", "57P01", "57P03")
+"""The own sentence of PostgreSQL or a pooler for these names tables, columns, schemas and states, and no value."""
 SHUT_OUT_TEXT: Final = re.compile(r"FATAL:\s+(.*(?:authentication failed|does not exist|pg_hba\.conf|not permitted).*)")
 
 
