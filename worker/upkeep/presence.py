@@ -37,7 +37,7 @@ class Presence:
         Args:
             preflight: says hello.
             hook: where facts go.
-            on_unfit: called where this process could not read what others write any more: it has to end.
+            on_unfit: called if this process no longer reads what others write, or no longer runs on the tables: it has to end.
             seconds: time between two hellos.
         """
         self._preflight = preflight
@@ -71,17 +71,17 @@ class Presence:
 
     def _repeat(self) -> None:
         while not self._leaving.wait(self._seconds):
-            unfit = "schema.unfit"
+            runs = False
             try:
                 self._preflight.check_schema()
-                unfit = "keys.unfit"
+                runs = True
                 self._preflight.hello()
             except StoreRefusedError as error:
                 self._hook(Fact("presence.failed", {"reason": str(error)}, level="warning"))
             except StoreUnavailableError:
                 continue  # the store reports its outages
             except NotReadyError as error:
-                self._hook(Fact(unfit, {"reason": str(error)}, level="error"))
+                self._hook(Fact("keys.unfit" if runs else "schema.unfit", {"reason": str(error)}, level="error"))
                 self._on_unfit()
             except EvertokenError as error:
                 self._hook(Fact("presence.failed", {"reason": str(error)}, level="warning"))
