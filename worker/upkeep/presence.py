@@ -37,7 +37,7 @@ class Presence:
         Args:
             preflight: says hello.
             hook: where facts go.
-            on_unfit: called if this process no longer reads what others write, or no longer runs on the tables: it has to end.
+            on_unfit: called if this process cannot read what others write, or does not run on the tables: it has to end.
             seconds: time between two hellos.
         """
         self._preflight = preflight
