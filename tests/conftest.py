@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,13 @@ rm -rf "$3"
 FAST_POSTGRES: Final = ("fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=200")
 
 
-def _free_port() -> int:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what the slow suite asks for."""
+    parser.addoption("--pooler", action="store_true", help="put a PgBouncer in transaction mode before PostgreSQL")
+
+
+def find_free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -113,11 +119,32 @@ class ServerProcess:
         _wait_until(answers, START_SECONDS)
 
 
-def _start(arguments: list[str], folder: Path, *, url: str, port: int, stop: str, user: str | None) -> ServerProcess:
+def start_server(
+    arguments: list[str],
+    folder: Path,
+    *,
+    url: str,
+    port: int,
+    stop: str,
+    user: str | None,
+    environ: Mapping[str, str] | None = None,
+) -> ServerProcess:
+    """Start a server in its folder; `wait_ready` waits for it.
+
+    Args:
+        arguments: the command.
+        folder: a folder of its own, which is removed at the end.
+        url: what a client connects to.
+        port: where it listens.
+        stop: the signal that ends it at once.
+        user: who runs it; the user of the tests by default.
+        environ: its environment; that of the tests by default.
+    """
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, user=user
-        )
+            arguments, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, user=user,
+            env=environ,
+        )  # fmt: skip
     return ServerProcess(url, port, folder, stop, process)
 
 
@@ -133,9 +160,9 @@ def _valkey_binary() -> str:
 
 def start_redis(*options: str) -> ServerProcess:
     """Start a real Redis-protocol server on a free port; options go to the server."""
-    folder, port = Path(tempfile.mkdtemp(prefix="evertoken-redis-")), _free_port()
+    folder, port = Path(tempfile.mkdtemp(prefix="evertoken-redis-")), find_free_port()
     arguments = [_valkey_binary(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
-    server = _start(
+    server = start_server(
         [*arguments, "--maxmemory-policy", "noeviction", *options],
         folder,
         url=f"redis://127.0.0.1:{port}/0",
@@ -161,7 +188,7 @@ def _postgres_binaries(folder: Path) -> Path:
 
 def start_postgres(*options: str) -> ServerProcess:
     """Start a PostgreSQL with `name=value` settings and wait until it answers; it is a context that ends it."""
-    folder, port = Path(tempfile.mkdtemp(prefix="evertoken-postgres-")), _free_port()
+    folder, port = Path(tempfile.mkdtemp(prefix="evertoken-postgres-")), find_free_port()
     programs, data = _postgres_binaries(folder), folder / "data"
     data.mkdir(mode=0o700)
     user = SERVER_USER if os.geteuid() == 0 else None
@@ -174,7 +201,7 @@ def start_postgres(*options: str) -> ServerProcess:
     )
     assert made.returncode == 0, made.stderr
     settings = ("listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", *options)
-    server = _start(
+    server = start_server(
         [str(programs / "postgres"), "-D", str(data), *(part for each in settings for part in ("-c", each))],
         folder,
         url=f"postgresql://postgres@127.0.0.1:{port}/postgres",
@@ -229,6 +256,18 @@ def new_postgres() -> Iterator[Callable[..., ServerProcess]]:
 
 
 @pytest.fixture(scope="session")
+def _postgres_front(request: pytest.FixtureRequest, postgres_server: ServerProcess) -> Iterator[ServerProcess]:
+    """What the tests connect to: PostgreSQL itself or, with `--pooler`, a PgBouncer before it."""
+    if not request.config.getoption("pooler"):
+        yield postgres_server
+        return
+    from tests.support.pooler import start_pooler  # noqa: PLC0415 - it imports this module
+
+    with start_pooler(postgres_server, default_pool_size="30") as pooler:
+        yield pooler
+
+
+@pytest.fixture(scope="session")
 def _postgres_template(postgres_server: ServerProcess) -> str:
     from worker.store import open_store  # noqa: PLC0415 - only tests of the database pay for importing it
 
@@ -268,7 +307,7 @@ def empty_database_url(database_kind: str, tmp_path: Path, request: pytest.Fixtu
         return
     server: ServerProcess = request.getfixturevalue("postgres_server")
     _run_sql(server.url, "CREATE DATABASE empty TEMPLATE template0")
-    yield _database(server, "empty")
+    yield _database(request.getfixturevalue("_postgres_front"), "empty")
     _run_sql(server.url, "DROP DATABASE empty WITH (FORCE)")
 
 
@@ -282,7 +321,7 @@ def store_url(database_kind: str, tmp_path: Path, request: pytest.FixtureRequest
     template = request.getfixturevalue("_postgres_template")
     server: ServerProcess = request.getfixturevalue("postgres_server")
     _run_sql(server.url, f"CREATE DATABASE fresh TEMPLATE {template} STRATEGY FILE_COPY")
-    yield _database(server, "fresh")
+    yield _database(request.getfixturevalue("_postgres_front"), "fresh")
     _run_sql(server.url, "DROP DATABASE fresh WITH (FORCE)")
 
 
@@ -311,13 +350,13 @@ def sealer(keyring: Keyring) -> Sealer:
 @pytest.fixture
 def free_port() -> int:
     """A loopback port that was free a moment ago."""
-    return _free_port()
+    return find_free_port()
 
 
 @pytest.fixture
 def free_ports() -> Callable[[], int]:
     """Returns another free loopback port at each call."""
-    return _free_port
+    return find_free_port
 
 
 @pytest.fixture

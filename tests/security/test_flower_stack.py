@@ -15,7 +15,7 @@ import redis
 import requests
 from flower.urls import handlers
 
-from tests.conftest import _free_port, _wait_until, start_redis
+from tests.conftest import _wait_until, find_free_port, start_redis
 from tests.security.canary import Scan
 from tests.security.canary_flower import expected, one_task_of_each_kind, pages
 from tests.security.canary_pages import PlainClient
@@ -56,7 +56,7 @@ class Shown:
 @pytest.fixture(scope="module")
 def shown() -> Iterator[Shown]:
     """Start worker, beat and Flower as they are shipped, with secrets that are looked for, and let them work."""
-    secrets, port = Secrets(), _free_port()
+    secrets, port = Secrets(), find_free_port()
     with (
         tempfile.TemporaryDirectory() as name,
         start_redis() as server,

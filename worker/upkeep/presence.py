@@ -37,7 +37,7 @@ class Presence:
         Args:
             preflight: says hello.
             hook: where facts go.
-            on_unfit: called if this process cannot read what others write, or does not run on the tables: it has to end.
+            on_unfit: called if this process does not read what others write or does not run on the tables.
             seconds: time between two hellos.
         """
         self._preflight = preflight

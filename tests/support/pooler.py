@@ -1,0 +1,101 @@
+"""A real PgBouncer in transaction mode before the PostgreSQL of the tests.
+
+It is the one on the PATH, or Debian's package unpacked under `build/`, which takes apt and the network, but not root.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import pytest
+
+from tests.conftest import SERVER_USER, ServerProcess, find_free_port, start_server
+
+PACKAGE: Final = "pgbouncer"
+UNPACKED: Final = Path(__file__).parents[2] / "build" / PACKAGE
+LIBRARIES: Final = re.compile(r"\b(libevent-[\w.+-]+|libc-ares\w+|libcares\w+)")
+"""Packages that PgBouncer needs and a machine without it may lack."""
+FETCH_SECONDS: Final = 120
+SETTINGS: Final = {
+    "listen_addr": "127.0.0.1",
+    "unix_socket_dir": "",
+    "auth_type": "trust",
+    "auth_file": "users.txt",
+    "pool_mode": "transaction",
+    "server_round_robin": "1",
+    "query_wait_timeout": "20",
+    "max_client_conn": "500",
+}
+
+
+def start_pooler(server: ServerProcess, **settings: str) -> ServerProcess:
+    """Start a pooler before a PostgreSQL, whose databases it offers by their names; it is a context that ends it.
+
+    Args:
+        server: where it connects to.
+        settings: PgBouncer's own, such as `default_pool_size`.
+    """
+    folder, port = Path(tempfile.mkdtemp(prefix="evertoken-pgbouncer-")), find_free_port()
+    folder.chmod(0o755)
+    program, libraries = _program(folder)
+    (folder / "users.txt").write_text('"postgres" ""\n')
+    lines = [f"{name} = {value}" for name, value in (SETTINGS | settings | {"listen_port": str(port)}).items()]
+    databases = ["[databases]", f"* = host=127.0.0.1 port={server.port}"]
+    (folder / "pgbouncer.ini").write_text("\n".join([*databases, "[pgbouncer]", *lines]) + "\n")
+    pooler = start_server(
+        [program, "pgbouncer.ini"],
+        folder,
+        url=f"postgresql://postgres@127.0.0.1:{port}/postgres",
+        port=port,
+        stop="INT",
+        user=SERVER_USER if os.geteuid() == 0 else None,
+        environ=os.environ | {"LD_LIBRARY_PATH": libraries},
+    )
+    pooler.wait_ready(lambda: psycopg.connect(pooler.url).close(), psycopg.OperationalError)
+    return pooler
+
+
+def _program(folder: Path) -> tuple[str, str]:
+    """Return the program and the path of its libraries; what was unpacked is copied to a folder that all may read."""
+    found = shutil.which(PACKAGE, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is not None:
+        return found, ""
+    if not (UNPACKED / "usr/sbin" / PACKAGE).exists():
+        _fetch()
+    copied = shutil.copytree(UNPACKED / "usr", folder / "usr", symlinks=True)
+    libraries = sorted({str(file.parent) for file in copied.rglob("lib*.so*")})
+    return str(copied / "sbin" / PACKAGE), ":".join(libraries)
+
+
+def _fetch() -> None:
+    """Unpack Debian's package and its libraries; where that cannot be done the test is skipped, with the reason."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        pytest.skip(
+            "PgBouncer is not installed, and without apt-get it cannot be fetched: install the package pgbouncer"
+        )
+    UNPACKED.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=UNPACKED.parent) as scratch:
+        needed = [PACKAGE, *LIBRARIES.findall(_run(scratch, "apt-cache", "depends", PACKAGE))]
+        _run(scratch, "apt-get", "download", *needed)
+        for file in Path(scratch).glob("*.deb"):
+            _run(scratch, "dpkg-deb", "--extract", str(file), "unpacked")
+        if not UNPACKED.exists():
+            Path(scratch, "unpacked").rename(UNPACKED)
+
+
+def _run(folder: str, *command: str) -> str:
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False,
+        env=os.environ | {"LC_ALL": "C"},
+    )  # fmt: skip
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        pytest.skip(f"PgBouncer is not installed and cannot be fetched: {command[0]} says {said[-1]}")
+    return done.stdout
