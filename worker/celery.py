@@ -83,6 +83,7 @@ def report_failure(task: str, error: EvertokenError) -> None:
     _failing[task] = str(error)
 
 
+HEARTBEAT: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe without a reader is an error
 _unwritten: Final[set[str]] = set()  # heartbeat files that could not be written the last time
 _failing: Final[dict[str, str]] = {}  # tasks whose last run failed, with the reason that was logged
 HOME: Final = str(Path(__file__).resolve().parents[1])
@@ -109,12 +110,17 @@ app.config_from_object(celeryconfig)
 def touch(name: str) -> None:
     """Show that this process lives, by the modification time of a file in the run folder.
 
-    Celery would take an error for a lost connection, or end beat, so it is told once; the file's age tells the rest.
+    A link in its place is not followed, so that nobody who may write to the folder can make or touch other files.
+    Celery would take an error for a lost connection, or end beat, so it is logged once; the file's age tells the rest.
     """
     path = Path(celeryconfig.settings.run_dir, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        descriptor = os.open(path, HEARTBEAT, 0o644)
+        try:
+            os.utime(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if name not in _unwritten:
             log_fact(Fact("heartbeat.unwritten", {"file": str(path), "reason": error.strerror or ""}, level="error"))

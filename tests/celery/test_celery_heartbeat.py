@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support.daemon import READY_SECONDS, Daemon
 from tests.support.world import World
 from worker.sandbox.process import RunningSandbox
+from worker.telemetry import Fact
 
 TOLD = b'"event": "heartbeat.unwritten"'
 
@@ -38,3 +41,56 @@ def test_a_heartbeat_that_cannot_be_written_is_told_once_and_stops_nothing(
 
     assert [child.log.read_bytes().count(TOLD) for child in (worker, beat)] == [1, 1]
     assert b"Connection to broker lost" not in worker.log.read_bytes()
+
+
+@pytest.fixture
+def touch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], list[Fact]]:
+    """Touch a heartbeat in the folder of the test, and return the facts that were logged."""
+    from worker import celery  # noqa: PLC0415 - only tests of the app pay for importing Celery
+
+    logged: list[Fact] = []
+    monkeypatch.setattr(celery, "log_fact", logged.append)
+    monkeypatch.setattr(celery, "_unwritten", set())
+    monkeypatch.setattr(celery, "celeryconfig", SimpleNamespace(settings=SimpleNamespace(run_dir=tmp_path / "run")))
+
+    def touched(name: str) -> list[Fact]:
+        celery.touch(name)
+        return logged
+
+    return touched
+
+
+def test_a_heartbeat_is_fresh_after_each_touch(touch: Callable[[str], list[Fact]], tmp_path: Path) -> None:
+    """The file is made with its folder, and an old one becomes new."""
+    path = tmp_path / "run" / "worker.alive"
+    assert touch(path.name) == []
+    os.utime(path, (0, 0))
+
+    assert touch(path.name) == []
+    assert path.stat().st_mtime > 0
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("kind", ["link to a file", "link to nothing", "link to a folder", "pipe", "folder"])
+def test_a_heartbeat_touches_its_own_file_alone(touch: Callable[[str], list[Fact]], tmp_path: Path, kind: str) -> None:
+    """Whatever lies in the file's place, nothing else is made or touched, nothing waits, and it is logged once."""
+    (tmp_path / "run").mkdir()
+    path, target = tmp_path / "run" / "worker.alive", tmp_path / "target"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(target)
+    if kind == "link to a file":
+        target.write_text("kept")
+    elif kind == "link to a folder":
+        target.mkdir()
+    for old in (path, target):
+        if old.exists():
+            os.utime(old, (0, 0))
+
+    touch(path.name)
+    assert [fact.name for fact in touch(path.name)] == ["heartbeat.unwritten"]
+    assert target.exists() is (kind in {"link to a file", "link to a folder"})
+    assert all(old.stat().st_mtime == 0 for old in (path, target) if old.exists())

@@ -121,3 +121,52 @@ def test_a_piped_table_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
 def test_spans_are_told_in_two_units(value: timedelta | float | None, text: str) -> None:
     """Lengths of time are told roughly, with a minus where they have gone by."""
     assert output.span(value) == text
+
+
+ODD_TEXTS = {
+    "markup that ends": "[/red]",
+    "markup with a link": "[link=https://evil.example]click[/link]",
+    "markup with a style": "[bold red]ALARM[/]",
+    "an escape": "\x1b]8;;https://evil.example\x07click",
+    "a C1 control": "\x9b31mred",
+    "a bidi override": "abc\u202etxt.exe",
+    "an isolate": "\u2066abc\u2069",
+    "a NUL": "a\x00b",
+    "half a character": "a\ud800b",
+    "a line separator": "a\u2028b",
+}
+SAFE = {*"\n", *map(chr, range(32, 127))}
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS)
+def test_odd_text_stays_text_wherever_it_is_printed(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Title, head, cell, sentence and note show it as it is: no markup is read, and no control reaches the terminal."""
+    output.print_table((f"h{text}", "b"), [(text, 1)], title=f"creator {text}, active")
+    output.say(f"creator {text}: pulled")
+    output.note(f"creator {text} is known")
+    shown = capsys.readouterr()
+
+    visible = output.printable(text).replace("\n", "?")
+    assert shown.out.count(visible) >= 4
+    assert f"creator {visible} is known" in shown.err
+    box = set("┏━┳┓┃┡╇┩│└─┴┘")
+    assert set(shown.out + shown.err) <= SAFE | box
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS)
+def test_json_escapes_what_a_terminal_would_obey(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs get every character, in keys too; a terminal gets printable ones, and letters stay letters."""
+    output.print_json({"creator": text, text: ["Jürgen 日本 🎉"]})
+    shown = capsys.readouterr().out
+
+    assert json.loads(shown) == {"creator": text, text: ["Jürgen 日本 🎉"]}
+    assert "Jürgen 日本 🎉" in shown
+    assert all(char.isprintable() or char == "\n" for char in shown)
+
+
+@pytest.mark.parametrize("text", ["[/red]", "a\x9bb", "a\u202eb"], ids=["markup", "C1", "bidi"])
+def test_an_error_about_odd_text_is_one_plain_sentence(text: str) -> None:
+    """A creator's id in a refusal cannot change the terminal either."""
+    result = run(NotFoundError(f"there is no creator {text}"))
+
+    assert (result.exit_code, result.stderr) == (1, f"error: there is no creator {output.printable(text)}\n")

@@ -287,3 +287,44 @@ def test_values_print_no_secret(raw: Raw, canaries: Canaries) -> None:
     answer: RawAnswer = raw(_with(access_token="act.CANARY", refresh_token="rft.CANARY"))
 
     assert "CANARY" not in f"{answer!r} {answer} {read_token_answer(answer)!r} {answer.sent!r}"
+
+
+LONG = "act.LONG-new-access-0123456789!4321.e1"
+ECHOES = {
+    "the whole token": LONG,
+    "in capitals": LONG.upper(),
+    "the token in a scope": f"user.{LONG}",
+    "its beginning": LONG[:20],
+    "its end": LONG[-14:],
+    "what was sent": "rft.CANARY-old-refresh-0123456789!4321.e1",
+    "a token of somebody else": "rft.0123456789abcdefghijklmnopqrstuvwxyz",
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES.values(), ids=ECHOES)
+@pytest.mark.parametrize("listed", [False, True], ids=["text", "list"])
+def test_a_token_in_the_scopes_is_left_out(echo: str, listed: bool, raw: Raw, canaries: Canaries) -> None:
+    """The pair is stored with the scopes that are scopes, and a remark without the token."""
+    scope = ["user.info.basic", echo] if listed else f"user.info.basic,{echo}"
+    answer = read_token_answer(raw(_with(access_token=LONG, scope=scope), sent=(Token(canaries.refresh),)))
+
+    assert answer.access_token.reveal() == LONG
+    assert answer.scope == ("user.info.basic",)
+    assert answer.remarks == ("scope holds something that is no scope",)
+
+
+@pytest.mark.parametrize("creator", [LONG, f"x{LONG}", ECHOES["a token of somebody else"], ECHOES["what was sent"]])
+def test_a_token_is_no_creator(creator: str, raw: Raw, canaries: Canaries) -> None:
+    """An id is shown everywhere, so an answer that has a token in its place names no creator."""
+    sent = (Token(canaries.refresh),)
+    with pytest.raises(InDoubtError, match="no creator") as caught:
+        read_token_answer(raw(_with(access_token=LONG, open_id=creator), sent=sent))
+    assert creator not in str(caught.value)
+    assert salvage(raw(_with(access_token=LONG, open_id=creator), sent=sent)) is None
+
+
+def test_scopes_that_share_a_word_with_a_token_are_kept(raw: Raw) -> None:
+    """A few letters in common are an accident."""
+    answer = read_token_answer(raw(_with(access_token="act.user.info.xyz-0123456789", scope="user.info.basic")))
+
+    assert answer.scope == ("user.info.basic",)

@@ -135,6 +135,49 @@ def test_number_that_no_database_takes_is_none(hostile: Hostile, client: Client,
     assert found.data == {"likes": None, "shares": None, "comments": 2}
 
 
+def test_no_echo_of_a_secret_is_kept(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """In a value, a name, a list or an address, whole or in part: what is stored holds no stretch of it."""
+    strange = "rft." + "0123456789" * 4
+    data = {
+        "display_name": f"hello {canaries.access} there",
+        "bio": [canaries.secret, {"deep": strange}],
+        canaries.access: 1,
+        "url": f"https://cdn.example/a?x={canaries.access[:24]}&y=1",
+        "username": "react.js and act.two fans", "likes": 7, "none": None, "yes": True,
+    }  # fmt: skip
+    _reply(hostile, code=0, data=data)
+
+    found = client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"]).data
+
+    assert found == {
+        "display_name": "hello [hidden] there",
+        "bio": ["[hidden]", {"deep": "[hidden]"}],
+        "[hidden]": 1,
+        "url": "https://cdn.example/a?x=[hidden]&y=1",
+        "username": "react.js and act.two fans", "likes": 7, "none": None, "yes": True,
+    }  # fmt: skip
+
+
+def test_text_that_no_database_takes_is_replaced(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """NUL and half characters become the sign for what is unknown, in names too; whole characters stay."""
+    body = rb'{"code":0,"data":{"display_name":"a\u0000b\ud800c","\udc00":["\u0000"],"emoji":"\ud83c\udf89"}}'
+    hostile.answer(hostile.framed(body))
+
+    found = client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"]).data
+
+    assert found == {"display_name": "a\ufffdb\ufffdc", "\ufffd": ["\ufffd"], "emoji": "🎉"}
+
+
+def test_deep_account_data_is_cut_off(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """Nesting without end costs neither the call nor the rest of the account."""
+    hostile.answer(hostile.framed(b'{"code":0,"data":{"likes":1,"deep":' + b"[" * 300 + b"]" * 300 + b"}}"))
+
+    found = client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"]).data
+
+    assert found["likes"] == 1
+    assert str(found["deep"]).count("[") <= 64
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"data":{}}', b'{"code":0}', b'{"code":0,"data":[]}'])
 def test_unreadable_read_is_in_doubt(body: bytes, hostile: Hostile, client: Client, canaries: Canaries) -> None:
     """It says nothing, so nothing is stored; reading again harms nobody."""

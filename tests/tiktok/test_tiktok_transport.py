@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from worker.egress.sockets import CURRENT
 from worker.errors import ConfigurationError, InDoubtError, NotSentError, StopEveryoneError
 from worker.tiktok import salvage
 from worker.vault import Token
@@ -462,3 +463,18 @@ def test_durations_that_cannot_be_are_refused(client: Client) -> None:
     """Connecting cannot take longer than the whole call."""
     with pytest.raises(ConfigurationError):
         client("https://a.b/c", connect_seconds=50, deadline_seconds=45)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "broken off"])
+def test_nothing_of_an_answer_stays_behind(cut: bool, hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """After a call its thread keeps no byte of the answer, which may hold a pair for as long as the thread lives."""
+    answer = hostile.framed(b'{"code":0,"data":{"access_token":"act.x"}}')
+    hostile.answer(answer[:-5] if cut else answer)
+    sender = client(hostile.url)
+
+    assert sender.send_refresh(Token(canaries.refresh)).complete is not cut
+    assert vars(CURRENT) == {}
+    hostile.close()
+    with pytest.raises(NotSentError):
+        sender.send_refresh(Token(canaries.refresh))
+    assert vars(CURRENT) == {}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -247,6 +249,29 @@ def test_a_damaged_header_costs_no_record(
     damaged(dead_segment(2), offset)
 
     assert grants(new_journal()) == [1, 2]
+    assert ["header" in alarm for alarm in alarms] == [True]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [b"[]", b"null", b"7", b'"x"', b"{}", b'{"segment": 7}', b'{"segment": null}', b'{"segment": "xyz"}',
+     b'{"segment": "ab"}', b'{"segment": ["ab"]}', b"{", b"\xff\xfe", b"[" * 400],
+    ids=str,
+)  # fmt: skip
+def test_an_odd_header_with_a_good_checksum_ends_no_replay(
+    dead_segment: Leave, new_journal: NewJournal, alarms: list[str], tmp_path: Path, told: bytes
+) -> None:
+    """Whatever JSON it holds, its records and those of other files are replayed, by the files' names."""
+    other = dead_segment(1)
+    beside = other.rename(tmp_path / other.name)
+    path = dead_segment(2)
+    beside.rename(other)
+    data = path.read_bytes()
+    head = struct.pack(">8sII", b"EVTKNJ1\n", len(told), zlib.crc32(told)) + told
+    path.write_bytes(head.ljust(HEADER_BYTES, b"\0") + data[HEADER_BYTES:])
+
+    assert segment_id_of(path.read_bytes()[:HEADER_BYTES]) is None
+    assert sorted(number or 0 for number in grants(new_journal())) == [1, 1, 2]
     assert ["header" in alarm for alarm in alarms] == [True]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.world import World
 from worker.store import GrantStatus
+from worker.tiktok.wording import fit_to_store
 
 NewWorld = Callable[..., World]
 
@@ -170,3 +171,20 @@ def test_a_limit_of_the_reads_endpoint_holds_no_refresh_back(new_world: NewWorld
     assert grant.next_pull_at is not None
     assert 290 < (grant.next_pull_at - world.services.store.ping()).total_seconds() <= 300
     assert world.services.refresher.refresh(due.grant_id).kind == "refreshed"
+
+
+def test_odd_account_data_spoils_no_query(new_world: NewWorld) -> None:
+    """A name with NUL and half a character is stored so that every row can be read, by SQL as by our commands."""
+    world = new_world()
+    grant_id = wanting(world)
+    claim = world.services.store.claim_pull(grant_id, owner="test", lease_seconds=60)
+    assert claim is not None
+    data = fit_to_store({"display_name": "a\x00b\ud800", "n": 1}, ())
+    world.services.store.save_snapshot(claim, data, keep=5)
+
+    query = "SELECT data->>'display_name' FROM snapshots"
+    names = world.services.store.transact(
+        lambda connection: connection.exec_driver_sql(query).scalars().all(), writes=False
+    )
+    assert names == ["a\ufffdb\ufffd"]
+    assert world.services.store.snapshots(grant_id)[0].data == data

@@ -63,7 +63,7 @@ def exchange(redirect_url: str, *, as_json: bool) -> None:
     if as_json:
         output.print_json(grant)
         return
-    click.echo(f"creator {grant.creator_id} authorized (consent {grant.consent}), scopes {grant.scope or 'unknown'}")
+    output.say(f"creator {grant.creator_id} authorized (consent {grant.consent}), scopes {grant.scope or 'unknown'}")
     click.echo(f"access token until {output.moment(grant.access_expires_at)} UTC, ", nl=False)
     click.echo(f"first refresh at {output.moment(grant.next_refresh_at)} UTC")
 

@@ -102,6 +102,6 @@ def tiktok(services: Services) -> Finding:
 
 def _age(path: Path) -> float | None:
     try:
-        return max(time.time() - path.stat().st_mtime, 0.0)
+        return max(time.time() - path.lstat().st_mtime, 0.0)
     except OSError:
         return None

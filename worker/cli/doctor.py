@@ -31,7 +31,9 @@ def doctor(ctx: click.Context, *, offline: bool, as_json: bool) -> None:
         found.append(finding)
         if not as_json:
             mark = finding.state if ctx.obj.no_color else click.style(finding.state, fg=MARKS[finding.state])
-            click.echo(f"{mark:<{4 + len(mark) - len(finding.state)}}  {finding.check:<9} {finding.detail}")
+            click.echo(
+                f"{mark:<{4 + len(mark) - len(finding.state)}}  {finding.check:<9} {output.printable(finding.detail)}"
+            )
     healthy = all(finding.state != "fail" for finding in found)
     if as_json:
         output.print_json({"healthy": healthy, "checks": [_told(finding) for finding in found]})

@@ -116,9 +116,9 @@ def revoke(creator: str, *, yes: bool, as_json: bool) -> None:
     if as_json:
         output.print_json({"creator_id": creator, "status": "revoked", "at_tiktok": told})
     elif told:
-        click.echo(f"creator {creator} is revoked, and the tokens are wiped")
+        output.say(f"creator {creator} is revoked, and the tokens are wiped")
     else:
-        click.echo(
+        output.say(
             f"creator {creator} is revoked here, and the tokens are wiped; TikTok was not asked, because they are "
             "another creator's"
         )
@@ -178,7 +178,7 @@ def _tell_outcome(creator: str, done: Any, *, good: str, as_json: bool) -> None:
     if as_json:
         output.print_json({"creator_id": creator} | asdict(done))
     else:
-        click.echo(f"creator {creator}: {done.kind}" + (f" ({done.reason})" if done.reason else ""))
+        output.say(f"creator {creator}: {done.kind}" + (f" ({done.reason})" if done.reason else ""))
     if done.kind != good:
         sys.exit(output.FINDING)
 
@@ -194,6 +194,6 @@ def _publish(ctx: click.Context, task: str, args: list[Any], creator: str, grant
     if as_json:
         output.print_json({"creator_id": creator, "grant_id": grant_id, "task": task, "task_id": task_id})
     elif task_id is None:
-        click.echo(f"creator {creator} is marked; Redis does not answer, so the next scan hands it out")
+        output.say(f"creator {creator} is marked; Redis does not answer, so the next scan hands it out")
     else:
-        click.echo(f"creator {creator} is handed to the workers as {task} {task_id}")
+        output.say(f"creator {creator} is handed to the workers as {task} {task_id}")

@@ -148,8 +148,8 @@ def explain(creator: str, *, as_json: bool) -> None:
     )
     if grant.status is not GrantStatus.REVOKED:
         click.echo(f"access token ends in {output.span(grant.access_expires_at - now)}")
-    click.echo(f"next refresh: {_planned(following.refresh_at)}{following.refresh_why}")
-    click.echo(f"next pull: {_planned(following.pull_at)}{following.pull_why}")
+    output.say(f"next refresh: {_planned(following.refresh_at)}{following.refresh_why}")
+    output.say(f"next pull: {_planned(following.pull_at)}{following.pull_why}")
 
 
 @grants.command(cls=output.CreatorCommand)

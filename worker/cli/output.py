@@ -87,13 +87,23 @@ def refuse_other_app(ctx: click.Context) -> None:
 
 def fail(sentence: str, *, wrong_use: bool = False) -> NoReturn:
     """Print one sentence on standard error and exit: 2 for wrong use, 1 for a finding."""
-    click.echo(f"error: {sentence}", err=True)
+    click.echo(printable(f"error: {sentence}"), err=True)
     sys.exit(WRONG_USE if wrong_use else FINDING)
 
 
 def note(sentence: str) -> None:
     """Print one sentence on standard error, so that standard output holds only what was asked for."""
-    click.echo(sentence, err=True)
+    click.echo(printable(sentence), err=True)
+
+
+def say(sentence: str) -> None:
+    """Print one sentence, which may hold text of others: no control character of it reaches the terminal."""
+    click.echo(printable(sentence))
+
+
+def printable(text: str) -> str:
+    """Return a text without control characters, direction marks and half characters; its line ends stay."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
 
 
 def settings() -> Settings:
@@ -154,8 +164,13 @@ def services(*, changes_pairs: bool = False) -> Iterator[Services]:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document: dataclasses as objects, instants as ISO 8601 in UTC."""
-    click.echo(json.dumps(plain(value), indent=2, ensure_ascii=False))
+    """Print one JSON document: dataclasses as objects, instants as ISO 8601 in UTC.
+
+    Letters of all scripts stay readable. What is not printable, such as control characters, direction marks and half
+    characters, is escaped, so that it reaches programs whole and no terminal.
+    """
+    document = json.dumps(plain(value), indent=2, ensure_ascii=False)
+    click.echo("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in document))
 
 
 def plain(value: object) -> Any:
@@ -180,14 +195,14 @@ def plain(value: object) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table for people; cells are shown as they are, never read as markup."""
+    """Print a table for people; title, heads and cells are shown as they are, never read as markup."""
     from rich.console import Console  # noqa: PLC0415 - Celery loads this module on every start
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
 
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=None if title is None else Text(_cell(title)), title_justify="left", header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(Text(_cell(column)), overflow="fold")
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     colour = getattr(click.get_current_context(silent=True), "obj", None)
@@ -225,7 +240,7 @@ def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return moment(value)
     text = str(value.value) if isinstance(value, Enum) else str(value)
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return printable(text).replace("\n", "?")
 
 
 def _typed(ctx: click.Context) -> str:

@@ -84,4 +84,5 @@ class Egress:
             reason = in_words(error)
         finally:
             connection.close()
+            CURRENT.end()
         raise ConnectionError(reason)

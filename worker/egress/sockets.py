@@ -65,7 +65,13 @@ class Call:
 
 
 class _Current(threading.local):
+    """The call of this thread while it is under way."""
+
     call: Call
+
+    def end(self) -> None:
+        """Forget the call, which holds the bytes of its answer."""
+        del self.call
 
 
 CURRENT: Final = _Current()

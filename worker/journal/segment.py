@@ -109,14 +109,18 @@ class Damage:
 
 
 def segment_id_of(head: bytes) -> bytes | None:
-    """Return the segment id that a header names, or None where the header is damaged."""
+    """Return the segment id that a header names, or None if the header is damaged or tells of no segment."""
     if len(head) < HEADER_BYTES:
         return None
     magic, length, crc = _HEADER.unpack_from(head)
     text = head[_HEADER.size : _HEADER.size + length]
     if magic != _HEADER_MAGIC or length > HEADER_BYTES - _HEADER.size or zlib.crc32(text) != crc:
         return None
-    return bytes.fromhex(json.loads(text)["segment"])
+    try:
+        segment_id = bytes.fromhex(json.loads(text)["segment"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return segment_id if len(segment_id) == SEGMENT_ID_BYTES else None
 
 
 def segment_id_of_name(file_name: str) -> bytes | None:

@@ -15,7 +15,7 @@ from worker.tiktok.codes import SUCCESS_CODES
 from worker.tiktok.envelope import is_text, open_envelope, read_code, secrets_of
 from worker.tiktok.parsing import Document, read_prefix
 from worker.tiktok.values import RawAnswer, TokenAnswer
-from worker.tiktok.wording import clean_request_id
+from worker.tiktok.wording import STRANGE_TOKEN, clean_request_id, echoes_secret
 from worker.vault.token import Token
 
 CREATOR_NAMES: Final = ("open_id", "creator_id")
@@ -49,7 +49,7 @@ def read_token_answer(raw: RawAnswer, *, now: datetime | None = None) -> TokenAn
     """
     envelope = open_envelope(raw, now=now)
     document = Document(envelope.members, envelope.repeated)
-    answer = _token_object(document, envelope.request_id)
+    answer = _token_object(document, envelope.request_id, envelope.secrets)
     if isinstance(answer, str):
         raise InDoubtError(
             f"{raw.call} was answered without a pair that can be used ({answer})",
@@ -79,9 +79,10 @@ def salvage(raw: RawAnswer, *, named: bool = True) -> TokenAnswer | None:
     code = read_code(document.members.get("code"))
     if code is not None and code not in SUCCESS_CODES:
         return None
-    request_id = clean_request_id(document.members.get("request_id"), secrets_of(raw, document.members))
+    secrets = secrets_of(raw, document.members)
+    request_id = clean_request_id(document.members.get("request_id"), secrets)
     remarks = ("salvaged from an answer that was not complete",)
-    answer = _token_object(document, request_id, remarks=remarks, named=named)
+    answer = _token_object(document, request_id, secrets, remarks=remarks, named=named)
     if isinstance(answer, str) or answer.refresh_token is None:
         return None
     return answer
@@ -99,7 +100,12 @@ def _tokens_in(document: Document) -> dict[str, Any]:
 
 
 def _token_object(
-    document: Document, request_id: str | None, remarks: tuple[str, ...] = (), *, named: bool = True
+    document: Document,
+    request_id: str | None,
+    secrets: tuple[Token, ...],
+    remarks: tuple[str, ...] = (),
+    *,
+    named: bool = True,
 ) -> TokenAnswer | str:
     """Return the token answer in a document, or in a few words what is missing."""
     if DECISIVE_KEYS & document.repeated:
@@ -109,7 +115,7 @@ def _token_object(
     if not is_text(access):
         return "no access token"
     anonymous = not named and all(found.get(name) is None for name in CREATOR_NAMES)
-    creator = "" if anonymous else read_creator(found)
+    creator = "" if anonymous else read_creator(found, secrets)
     if creator is None:
         return "no creator, or two of them"
     noted = list(remarks)
@@ -124,14 +130,14 @@ def _token_object(
         refresh_token=Token(str(refresh)) if is_text(refresh) else None,
         access_seconds=_life(found, ACCESS_LIFE_NAMES, noted),
         refresh_seconds=_life(found, REFRESH_LIFE_NAMES, noted),
-        scope=read_scope(found.get("scope"), noted),
+        scope=read_scope(found.get("scope"), noted, secrets),
         request_id=request_id,
         remarks=tuple(noted),
     )
 
 
-def read_creator(found: dict[str, Any]) -> str | None:
-    """Return the one creator the answer names; a bare number counts, two different ids do not."""
+def read_creator(found: dict[str, Any], secrets: tuple[Token, ...]) -> str | None:
+    """Return the one creator the answer names; a bare number counts, two different ids and a secret do not."""
     named = set()
     for name in CREATOR_NAMES:
         value = found.get(name)
@@ -141,7 +147,8 @@ def read_creator(found: dict[str, Any]) -> str | None:
             named.add(value)
     creator = named.pop() if len(named) == 1 else ""
     usable = creator.isprintable() and " " not in creator and 0 < len(creator) <= CREATOR_LIMIT
-    return creator if usable else None
+    echo = any(secret.reveal() in creator for secret in secrets) or STRANGE_TOKEN.search(creator)
+    return creator if usable and not echo else None
 
 
 def _life(found: dict[str, Any], names: tuple[str, ...], noted: list[str]) -> int | None:
@@ -161,15 +168,15 @@ def _life(found: dict[str, Any], names: tuple[str, ...], noted: list[str]) -> in
     return value
 
 
-def read_scope(value: Any, noted: list[str]) -> tuple[str, ...] | None:
-    """Return the granted scopes, sorted and without duplicates; TikTok's order is not stable."""
+def read_scope(value: Any, noted: list[str], secrets: tuple[Token, ...]) -> tuple[str, ...] | None:
+    """Return the granted scopes, sorted, without duplicates or echoes of secrets; TikTok's order is not stable."""
     if value is None:
         return None
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list):
         names = [None]
-    usable = {name.strip() for name in names if _is_scope(name)}
-    if not usable or not all(name == "" or _is_scope(name) for name in names):
+    usable = {name.strip() for name in names if _is_scope(name) and not echoes_secret(name, secrets)}
+    if not usable or not all(name == "" or (_is_scope(name) and name.strip() in usable) for name in names):
         noted.append("scope holds something that is no scope")
     return tuple(sorted(usable)) or None
 

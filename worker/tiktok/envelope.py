@@ -54,12 +54,14 @@ class Envelope:
         members: the whole JSON object.
         repeated: keys that stood there twice with different values.
         request_id: TikTok's request id, or None.
+        secrets: what was sent and what the answer brought; nothing that is stored or shown may repeat them.
     """
 
     code: int | None
     members: dict[str, Any] = field(repr=False)
     repeated: frozenset[str]
     request_id: str | None
+    secrets: tuple[Token, ...] = field(default=(), repr=False)
 
 
 def open_envelope(raw: RawAnswer, *, now: datetime | None) -> Envelope:
@@ -101,8 +103,14 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None) -> Envelope:
         _raise_by_code(raw, document.members, code, now)
     if code is None and status in REFUSED_UNREAD:
         _raise_unread_refusal(raw)
-    request_id = clean_request_id(document.members.get("request_id"), secrets_of(raw, document.members))
-    return Envelope(code=code, members=document.members, repeated=document.repeated, request_id=request_id)
+    secrets = secrets_of(raw, document.members)
+    return Envelope(
+        code=code,
+        members=document.members,
+        repeated=document.repeated,
+        request_id=clean_request_id(document.members.get("request_id"), secrets),
+        secrets=secrets,
+    )
 
 
 def read_code(value: Any) -> int | None:

@@ -6,6 +6,7 @@ from worker.errors import InDoubtError
 from worker.tiktok.answers import read_creator, read_scope
 from worker.tiktok.envelope import Envelope
 from worker.tiktok.values import AccountData, TokenInfo
+from worker.tiktok.wording import fit_to_store
 
 
 def read_token_info(envelope: Envelope, *, call: str) -> TokenInfo:
@@ -17,14 +18,16 @@ def read_token_info(envelope: Envelope, *, call: str) -> TokenInfo:
     data = envelope.members.get("data")
     if not isinstance(data, dict):
         raise _unfit(envelope, call)
-    app_id, creator_id = data.get("app_id"), read_creator(data)
+    app_id, creator_id = data.get("app_id"), read_creator(data, envelope.secrets)
     if creator_id is None or isinstance(app_id, bool) or not isinstance(app_id, str | int):
         raise _unfit(envelope, call)
-    return TokenInfo(app_id=str(app_id), creator_id=creator_id, scope=read_scope(data.get("scope"), []) or ())
+    return TokenInfo(
+        app_id=str(app_id), creator_id=creator_id, scope=read_scope(data.get("scope"), [], envelope.secrets) or ()
+    )
 
 
 def read_account_data(envelope: Envelope, creator_id: str, *, call: str) -> AccountData:
-    """Return the fields of one account as TikTok named them.
+    """Return the fields of one account as TikTok named them, without an echo of a secret.
 
     Raises:
         InDoubtError: the answer has no code, or no data.
@@ -32,7 +35,7 @@ def read_account_data(envelope: Envelope, creator_id: str, *, call: str) -> Acco
     data = envelope.members.get("data")
     if envelope.code is None or not isinstance(data, dict):
         raise _unfit(envelope, call)
-    return AccountData(creator_id=creator_id, data=data, request_id=envelope.request_id)
+    return AccountData(creator_id=creator_id, data=fit_to_store(data, envelope.secrets), request_id=envelope.request_id)
 
 
 def _unfit(envelope: Envelope, call: str) -> InDoubtError:

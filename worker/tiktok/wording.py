@@ -1,9 +1,11 @@
-"""Makes TikTok's own words fit for a log: one line, bounded, and without any secret that we sent or received."""
+"""Makes TikTok's own words fit for a log or a table: without any secret that we sent or received."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from worker.vault.token import Token
@@ -13,9 +15,18 @@ READ_LIMIT: Final = 2000
 GRAM: Final = 6
 """An echo of this many characters of a secret hides the word that it stands in."""
 
+KEPT_GRAM: Final = 12
+"""An echo of this many characters is hidden from what is stored; fewer could be an accident in a long address."""
+
 HIDDEN: Final = "[hidden]"
 LONG_WORD: Final = 16
 VERY_LONG_WORD: Final = 32
+
+STRANGE_TOKEN: Final = re.compile(r"(?:\b|(?<=_))(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{24,}", re.IGNORECASE)
+"""A token that we do not know: its beginning, and a length that no word has."""
+UNFIT: Final = re.compile(r"[\x00\ud800-\udfff]")
+"""What databases cannot hold in a text: NUL, and halves of characters that JSON can smuggle in."""
+MOST_DEPTH: Final = 64
 
 REQUEST_ID: Final = re.compile(r"[0-9]{8}[0-9A-Za-z_-]{0,56}")
 """TikTok's request ids begin with a UTC stamp; nothing else is taken for one."""
@@ -46,6 +57,43 @@ def clean_request_id(value: Any, secrets: Iterable[Token]) -> str | None:
     return value
 
 
+def fit_to_store(value: Any, secrets: Iterable[Token]) -> Any:
+    """Return a value of an answer as it may be stored and shown: no secret in it, and nothing that no text can hold.
+
+    A stretch of a secret becomes `[hidden]`, also in the names of members. NUL and half characters become U+FFFD.
+
+    Args:
+        value: what JSON knows; deeper than 64 it is cut off.
+        secrets: what we sent and what the answer brought.
+    """
+    return _fit(value, tuple(secrets), MOST_DEPTH)
+
+
+def echoes_secret(text: str, secrets: Iterable[Token]) -> bool:
+    """Tell whether a text repeats a stretch of a secret, or holds a token that we do not know."""
+    return STRANGE_TOKEN.search(text) is not None or any(_echoes(text, secrets, KEPT_GRAM))
+
+
+def _fit(value: Any, secrets: tuple[Token, ...], depth: int) -> Any:
+    if isinstance(value, str):
+        return _hidden(UNFIT.sub("\ufffd", value), secrets)
+    if isinstance(value, (dict, list)) and not depth:
+        return None
+    if isinstance(value, dict):
+        return {_fit(name, secrets, depth): _fit(inner, secrets, depth - 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_fit(inner, secrets, depth - 1) for inner in value]
+    return value
+
+
+def _hidden(text: str, secrets: tuple[Token, ...]) -> str:
+    marks = _echoes(text, secrets, KEPT_GRAM)
+    if any(marks):
+        runs = groupby(zip(text, marks, strict=True), key=itemgetter(1))
+        text = "".join(HIDDEN if marked else "".join(char for char, _ in run) for marked, run in runs)
+    return STRANGE_TOKEN.sub(HIDDEN, text)
+
+
 def _one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
@@ -55,13 +103,13 @@ def _folded(text: str) -> str:
     return "".join(low if len(low := character.lower()) == 1 else character for character in text)
 
 
-def _echoes(line: str, secrets: Iterable[Token]) -> list[bool]:
+def _echoes(line: str, secrets: Iterable[Token], gram: int = GRAM) -> list[bool]:
     """Mark the characters of `line` that repeat a stretch of a secret; a shorter secret must stand there in full."""
     folded = _folded(line)
     marks = [False] * len(line)
     for secret in secrets:
         text = _folded(_one_line(secret.reveal()))
-        size = min(GRAM, len(text))
+        size = min(gram, len(text))
         grams = {text[at : at + size] for at in range(len(text) - size + 1)}
         for at in range(len(folded) - size + 1):
             if folded[at : at + size] in grams:
