@@ -18,7 +18,6 @@ from celery import Celery, Task, bootsteps, signals
 from celery.beat import Scheduler
 from celery.exceptions import CeleryError
 from celery.loaders.app import AppLoader
-from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 
 from worker import celeryconfig
@@ -259,20 +258,6 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
 
 
 app.steps["worker"].add(Heartbeat)
-
-
-class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
-    """Outlives the loss of Redis while delayed messages are in hand, which is most of the time here.
-
-    When its channel closes, kombu 5.7 puts messages back that are not acknowledged. Over a lost connection that ends in
-    an AttributeError, and the worker with it. They are hints: what they were about is found by the next scan.
-    """
-
-    def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Close the lost connection and leave its messages where they are."""
-        if self.task_consumer is not None:
-            self.task_consumer.channel.do_restore = False
-        super().on_connection_error_after_connected(exc)
 
 
 class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no types

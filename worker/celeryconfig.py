@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 
 from worker.addresses import redis_tls
 from worker.errors import ConfigurationError
@@ -51,9 +51,10 @@ task_acks_late = False
 task_reject_on_worker_lost = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_prefetch_multiplier = 1
+worker_disable_rate_limits = True  # the quota is kept elsewhere; nothing else may slow a task down
 worker_disable_prefetch = True  # a worker fetches when a thread is free, so other workers find the rest
 
-worker_consumer = "worker.celery:LastingConsumer"  # the stock one ends when Redis goes away at the wrong moment
+worker_consumer = "worker.consumer:LastingConsumer"  # the stock one ends when Redis goes away at the wrong moment
 worker_pool = "threads"  # bounded calls over the network; nothing kills a thread between answer and commit
 worker_concurrency = 16
 worker_send_task_events = True  # Flower
@@ -64,7 +65,10 @@ enable_utc = True
 timezone = "UTC"
 
 task_default_queue = "default"
-task_queues = [Queue("refresh"), Queue("pull"), Queue("default")]
+# Each queue is bound to a key of its own. Celery binds queues without a key to one and the same, and each would get
+# every message that somebody publishes to the exchange instead of to a queue.
+task_default_exchange = "evertoken"
+task_queues = [Queue(name, Exchange("evertoken"), routing_key=name) for name in ("refresh", "pull", "default")]
 task_create_missing_queues = False
 task_routes = {
     "tasks.refresh.*": {"queue": "refresh"},

@@ -39,6 +39,13 @@ def test_no_task_makes_a_queue_of_its_own() -> None:
     assert app.conf.task_create_missing_queues is False
 
 
+def test_each_queue_is_bound_to_a_key_of_its_own() -> None:
+    """What is published to the exchange under a queue's key reaches that queue alone."""
+    bound = [(queue.exchange.name, queue.routing_key) for queue in app.amqp.queues.values()]
+
+    assert bound == [("evertoken", name) for name in ("refresh", "pull", "default")]
+
+
 def test_messages_are_json_and_results_are_off() -> None:
     """Nothing is pickled, and no result is kept anywhere."""
     assert (app.conf.task_serializer, app.conf.accept_content) == ("json", ["json"])

@@ -153,6 +153,7 @@ def test_redis_neither_evicts_nor_forgets_and_asks_for_a_password(services: dict
 
     assert "--maxmemory-policy noeviction" in command
     assert "--appendonly yes" in command
+    assert "--proto-max-bulk-len 1mb" in command
     assert "requirepass" in command
     assert "/run/secrets/redis_password" in command
 

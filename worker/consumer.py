@@ -1,0 +1,129 @@
+"""The consumer of a worker: it outlives the loss of Redis, and takes nothing from it that is no message of ours."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from queue import Empty
+from typing import Any, Final, cast
+
+from celery.worker.consumer import Consumer
+from celery.worker.control import Panel
+from kombu.transport import redis
+from kombu.transport.virtual import Message
+
+from worker.policy.messages import envelope_problem, task_problem
+from worker.telemetry import Fact, log_fact
+
+PREFIX: Final = "tasks."
+CONTROLS: Final = frozenset({
+    "ping", "active_queues", "registered", "stats", "conf", "active", "reserved", "scheduled", "revoked",
+    "enable_events",
+})  # fmt: skip
+"""Remote commands that `doctor` and Flower send. Any other would let who reaches Redis end a worker or slow it down."""
+
+for _name in set(Panel.data) - CONTROLS:
+    del Panel.data[_name]
+    Panel.meta.pop(_name, None)  # an alias has none
+
+
+class RefusedMessageError(Exception):
+    """A message is refused; the text says why and repeats nothing of it."""
+
+
+def refuse_message(reason: str) -> None:
+    """Report a message that was refused and is gone."""
+    log_fact(Fact("message.refused", {"reason": reason}, level="warning"))
+
+
+class CheckedMessage(Message):
+    """A message that is looked at before it is decoded; one that is refused is empty and bears the error."""
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        problem, read = envelope_problem(payload), cast("Callable[..., None]", super().__init__)
+        if problem is None:
+            try:
+                read(payload, channel=channel, **options)
+            except Exception as error:  # noqa: BLE001 - whatever a message does to the library, it ends no worker
+                problem = f"it cannot be decoded ({type(error).__name__})"
+            else:
+                return
+        empty = {
+            "body": "",
+            "headers": {},
+            "properties": {"delivery_tag": str(uuid.uuid4()), "delivery_info": {"exchange": "", "routing_key": ""}},
+        }
+        read(empty, channel=channel, **options)
+        self.errors = [(RefusedMessageError, RefusedMessageError(problem), None)]  # type: ignore[list-item]  # never raised, so no traceback
+
+
+class CheckedChannel(redis.Channel):
+    """Ends neither the connection nor the worker when Redis hands out what is no message at all."""
+
+    Message = CheckedMessage
+
+    def _brpop_read(self, **options: Any) -> Any:
+        return self._checked(super()._brpop_read, **options)
+
+    def _receive(self) -> Any:
+        return self._checked(super()._receive)
+
+    @staticmethod
+    def _checked(read: Callable[..., Any], **options: Any) -> Any:
+        try:
+            return read(**options)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            refuse_message(f"it cannot be read ({type(error).__name__})")
+            raise Empty from None
+
+
+class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
+    """Outlives the loss of Redis while delayed messages are in hand, which is most of the time here.
+
+    When its channel closes, kombu 5.7 puts messages back that are not acknowledged. Over a lost connection that ends in
+    an AttributeError, and the worker with it. They are hints: what they were about is found by the next scan.
+    """
+
+    def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
+        # Workers share what they know through the database. What they would tell each other comes from Redis.
+        alone = {**(worker_options or {}), "without_mingle": True, "without_gossip": True}
+        super().__init__(*args, worker_options=alone, **options)
+
+    def connection_for_read(self, heartbeat: Any = None) -> Any:
+        """Connect with channels that check what they get."""
+        connection = self.app.connection_for_read(heartbeat=heartbeat)
+        connection.transport.Channel = CheckedChannel
+        return self.ensure_connected(connection)
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
+        """Return what takes a message; one that asks for nothing that we do is reported and gone."""
+        handle = super().create_task_handler(*args, **options)
+        tasks = frozenset(name for name in self.app.tasks if name.startswith(PREFIX))
+
+        def take(message: Any) -> Any:
+            problem = task_problem(
+                message.headers, message.content_type, message.body, tasks=tasks, now=datetime.now(UTC)
+            )
+            if problem is None:
+                try:
+                    return handle(message)
+                except (ValueError, KeyError, TypeError) as error:
+                    problem = f"it cannot be taken ({type(error).__name__})"
+            refuse_message(problem)
+            return None if message.acknowledged else message.ack()
+
+        return take
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Report a message that cannot be decoded; its text is not repeated, since it may hold anything."""
+        refuse_message(
+            str(exc) if isinstance(exc, RefusedMessageError) else f"it cannot be decoded ({type(exc).__name__})"
+        )
+        message.ack()
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Close the lost connection and leave its messages where they are."""
+        if self.task_consumer is not None:
+            self.task_consumer.channel.do_restore = False
+        super().on_connection_error_after_connected(exc)

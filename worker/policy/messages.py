@@ -1,0 +1,103 @@
+"""Messages from the broker: which are refused. Whoever can write to Redis can put anything in their place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+MOST_BYTES: Final = 65_536
+"""Of a body, and of all header values together; a thousand ids take a quarter of it."""
+MOST_IDS: Final = 1_000
+LARGEST_ID: Final = 2**63 - 1
+LATEST: Final = timedelta(hours=1)
+"""How far ahead a message may be put off; a worker holds it in memory until then."""
+JSON: Final = "application/json"
+
+
+def envelope_problem(envelope: object) -> str | None:
+    """Return why a message cannot be taken from its queue, or None.
+
+    Args:
+        envelope: what lies in Redis, read as JSON.
+    """
+    return next(_problems_of_envelope(envelope), None)
+
+
+def task_problem(
+    headers: Mapping[str, Any], content_type: str | None, body: str | bytes, *, tasks: Collection[str], now: datetime
+) -> str | None:
+    """Return why a message asks for nothing that a worker does, or None.
+
+    Args:
+        headers: of the message.
+        content_type: of its body.
+        body: JSON of positional arguments, named arguments and what else Celery can embed.
+        tasks: names of the tasks.
+        now: an aware instant.
+    """
+    return next(_problems_of_headers(headers, content_type, tasks, now), None) or next(_problems_of_body(body), None)
+
+
+def _problems_of_envelope(envelope: object) -> Iterator[str]:
+    """Yield the first problem; nobody asks for a second, so what comes later may rely on what was looked at."""
+    if not isinstance(envelope, dict):
+        yield "it is no message"
+        return
+    properties, headers, body = envelope.get("properties"), envelope.get("headers") or {}, envelope.get("body")
+    if not isinstance(properties, dict) or not isinstance(headers, dict) or not isinstance(body, str):
+        yield "it lacks a part of a message"
+        return
+    info = properties.get("delivery_info")
+    places = (info.get("exchange"), info.get("routing_key")) if isinstance(info, dict) else (None,)
+    if not all(isinstance(text, str) for text in (properties.get("delivery_tag"), *places)):
+        yield "it does not say where it goes"
+    if headers.get("compression"):
+        yield "it is compressed, which no message of Evertoken is"
+    if len(body) > 2 * MOST_BYTES or sum(len(str(value)) for value in headers.values()) > MOST_BYTES:
+        yield "it is too long"
+
+
+def _problems_of_headers(
+    headers: Mapping[str, Any], content_type: str | None, tasks: Collection[str], now: datetime
+) -> Iterator[str]:
+    name = headers.get("task")
+    if not isinstance(name, str) or name not in tasks:
+        yield "it names no task of this version"
+    if not isinstance(headers.get("id"), str) or content_type != JSON:
+        yield "its headers are not those of a task"
+    if headers.get("timelimit") not in (None, [None, None]):
+        yield "it brings a time limit"
+    if not all(_is_soon(headers.get(name), now) for name in ("eta", "expires")):
+        yield "its time is no time, or too far ahead"
+
+
+def _problems_of_body(body: str | bytes) -> Iterator[str]:
+    try:
+        arguments, named, embedded = json.loads(body)
+    except (ValueError, TypeError, RecursionError):
+        arguments = named = embedded = None
+    if not isinstance(arguments, list) or not isinstance(named, dict):
+        yield "its body holds no arguments"
+        return
+    if embedded and (not isinstance(embedded, dict) or any(embedded.values())):
+        yield "it asks for more than one task"
+    if not all(_is_ids(value) for value in (*arguments, *named.values())):
+        yield f"its arguments are not ids, or more than {MOST_IDS}"
+
+
+def _is_soon(value: object, now: datetime) -> bool:
+    if value is None:
+        return True
+    try:
+        instant = datetime.fromisoformat(str(value))
+    except ValueError:
+        return False
+    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)) - now <= LATEST
+
+
+def _is_ids(value: object) -> bool:
+    """Tell whether an argument is an id, or a list of ids that is not too long."""
+    ids = value if isinstance(value, list) else [value]
+    return len(ids) <= MOST_IDS and all(type(each) is int and 0 < each <= LARGEST_ID for each in ids)
