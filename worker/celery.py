@@ -185,15 +185,17 @@ def check_before_work(sender: Any, **_: Any) -> None:
     module = str(getattr(sender.pool_cls, "__module__", sender.pool_cls)).rsplit(".", 1)[-1]
     if module not in POOLS:
         refuse(f"the worker pool {module} is not offered; use `-P threads`")
-    services = build_services()
+    if POOLS[module] != "prefork":
+        begin_work()
+        return
+    services = build_services()  # a child that may not work would be started again and again
     try:
-        services.preflight.check()
+        services.preflight.enter()
+        services.preflight.goodbye()
     except EvertokenError as error:
         refuse(error)
     finally:
         services.close()
-    if POOLS[module] != "prefork":
-        begin_work()
 
 
 @signals.worker_process_init.connect
@@ -203,7 +205,6 @@ def begin_work(**_: Any) -> None:
         services = shared_services()
         services.report_outages()
         services.presence.begin()
-        services.upkeep.replay()
         if services.settings.metrics_port is not None:
             serve_metrics(
                 services.settings.metrics_port,

@@ -202,6 +202,7 @@ class Services(Foundation):
             store=self.store,
             sealer=self.sealer,
             journal=self.journal,
+            upkeep=self.upkeep,
             hook=self.hook,
             owner=self.owner,
         )

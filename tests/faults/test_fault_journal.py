@@ -30,6 +30,26 @@ def test_a_disk_without_room_for_the_journal_sends_nothing(scene: Scene) -> None
     assert scene.judge() == {}
 
 
+@pytest.mark.parametrize("when", ["at-the-start", "at-run-time"])
+def test_a_full_journal_disk_keeps_no_received_pair_from_the_database(scene: Scene, tmp_path: Path, when: str) -> None:
+    """A process without room claims nothing and stores what a dead one had received, before another host asks again."""
+    grant, other = scene.creators(2)
+    scene.refresh(grant, at="pre_commit:kill").ended()
+    step = {"do": "enter"} if when == "at-the-start" else {"do": "refresh", "ids": [other.grant_id]}
+    worker = scene.worker({"do": "limit", "what": "RLIMIT_FSIZE", "number": MEGABYTE}, step)
+    worker.ended()
+
+    assert [note.kind for note in scene.notes() if note.pid == worker.pid and note.what == "done"] == [
+        "JournalError" if when == "at-the-start" else "not_ready"
+    ]
+    assert scene.look(grant).pair_generation == 2
+    scene.end_leases()
+    scene.refresh(other, grant, JOURNAL_DIR=str(tmp_path / "other-host")).ended()
+    assert scene.sent() == 2
+    assert scene.judge() == {}
+    assert scene.look(grant).status is GrantStatus.ACTIVE
+
+
 def test_a_log_that_cannot_be_written_stops_nothing(scene: Scene) -> None:
     """The disk of the log is full: the refresh does not care."""
     grant = scene.creator()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import struct
@@ -75,6 +76,24 @@ def test_a_killed_process_loses_nothing_that_was_written(
         orphan.release()
     assert list(folder.glob("*.segment")) == []
     assert alarms == []
+
+
+def test_a_disk_that_became_read_only_is_replayed_from(
+    folder: Path, keyring: Keyring, new_journal: NewJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing disk that the system holds read-only still gives back what a dead process left on it."""
+    with child(folder, keyring, "killed_at", "post_fsync") as process:
+        process.wait(30)
+    journal, really_open = new_journal(), os.open
+
+    def read_only(path: object, flags: int, *args: int, **options: int) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return really_open(path, flags, *args, **options)  # type: ignore[arg-type]  # any path that os.open takes
+
+    monkeypatch.setattr(os, "open", read_only)
+
+    assert grants(journal) == [1]
 
 
 def test_a_living_process_keeps_its_records_until_it_is_killed(

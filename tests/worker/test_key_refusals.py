@@ -50,7 +50,7 @@ def test_a_look_alone_finds_a_missing_key(new_world: NewWorld, keyring: Keyring)
     other = world.another(KEYRING=with_keys(keyring, 2, active=2).to_json())
 
     with pytest.raises(NotReadyError, match="lacks key 1, which other processes seal with"):
-        other.preflight.check()
+        other.preflight.check_keyring()
 
 
 def test_a_key_that_others_take_into_use_while_a_process_starts_is_tried_too(
@@ -69,6 +69,7 @@ def test_a_key_that_others_take_into_use_while_a_process_starts_is_tried_too(
         store=starting.store,
         sealer=starting.sealer,
         journal=EventfulJournal(starting, others_go_on),
+        upkeep=starting.upkeep,
         hook=silent,
         owner="starting",
     )

@@ -19,8 +19,8 @@ def test_a_ready_world_passes(new_world: NewWorld) -> None:
     world = new_world()
     world.creator()
 
-    world.services.preflight.check()
-    world.another().preflight.check()
+    world.services.preflight.enter()
+    world.another().preflight.enter()
 
 
 def test_a_database_that_is_not_migrated_is_named_with_the_command(
@@ -30,7 +30,7 @@ def test_a_database_that_is_not_migrated_is_named_with_the_command(
     services = new_world().another(DATABASE_URL=empty_database_url)
 
     with pytest.raises(NotReadyError, match="db upgrade"):
-        services.preflight.check()
+        services.preflight.enter()
 
 
 def test_a_keyring_without_a_key_in_use_is_refused(new_world: NewWorld) -> None:
@@ -41,7 +41,7 @@ def test_a_keyring_without_a_key_in_use_is_refused(new_world: NewWorld) -> None:
     renamed = Keyring(active=7, keys={7: other.keys[1]}, fingerprint_key=other.fingerprint_key)
 
     with pytest.raises(NotReadyError, match="lacks key 1"):
-        world.another(KEYRING=renamed.to_json()).preflight.check()
+        world.another(KEYRING=renamed.to_json()).preflight.enter()
 
 
 def test_another_key_of_the_same_number_is_refused(new_world: NewWorld) -> None:
@@ -50,7 +50,7 @@ def test_another_key_of_the_same_number_is_refused(new_world: NewWorld) -> None:
     world.services.preflight.enter()
 
     with pytest.raises(NotReadyError, match="key 1 is not the one"):
-        world.another(KEYRING=Keyring.new().to_json()).preflight.check()
+        world.another(KEYRING=Keyring.new().to_json()).preflight.enter()
 
 
 def test_a_readers_keyring_starts_no_worker(new_world: NewWorld, keyring: Keyring) -> None:
@@ -58,7 +58,7 @@ def test_a_readers_keyring_starts_no_worker(new_world: NewWorld, keyring: Keyrin
     reader = new_world().another(KEYRING=keyring.reader().to_json())
 
     with pytest.raises(NotReadyError, match="bring the one that workers use"):
-        reader.preflight.check()
+        reader.preflight.enter()
 
 
 def test_a_journal_that_cannot_be_written_is_refused(new_world: NewWorld, tmp_path: Path) -> None:
@@ -66,4 +66,4 @@ def test_a_journal_that_cannot_be_written_is_refused(new_world: NewWorld, tmp_pa
     (tmp_path / "occupied").write_text("a file")
 
     with pytest.raises(JournalError):
-        new_world().another(JOURNAL_DIR=str(tmp_path / "occupied")).preflight.check()
+        new_world().another(JOURNAL_DIR=str(tmp_path / "occupied")).preflight.enter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -24,7 +25,7 @@ def lock_existing(path: Path) -> int | None:
         JournalError: the file cannot be opened, or is a link or no plain file.
     """
     try:
-        descriptor = os.open(path, OPEN_FLAGS)
+        descriptor = _open(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -37,6 +38,16 @@ def lock_existing(path: Path) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def _open(path: Path) -> int:
+    """Open a file, on a disk that has become read-only for reading alone: what it holds can still be stored."""
+    try:
+        return os.open(path, OPEN_FLAGS)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+    return os.open(path, OPEN_FLAGS & ~os.O_RDWR)
 
 
 def read_whole(descriptor: int) -> bytes:

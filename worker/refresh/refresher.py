@@ -167,6 +167,8 @@ class Refresher:
             self._journal.ready()
         except JournalError as error:
             self._hook(Fact("journal.not_ready", {"reason": str(error)}, level="error"))
+            with suppress(EvertokenError):
+                self._recover()  # it needs no room, and other hosts may be about to send the tokens again
             return Refreshed(grant_id, "not_ready", reason=str(error))
         if not force and not self._store.claimable([grant_id]).due:
             return Refreshed(grant_id, "skipped", reason="not due, or under a lease")

@@ -11,6 +11,7 @@ from worker.journal import Journal
 from worker.policy.sealing_key import LIVING_SECONDS, choose_sealing_key
 from worker.store import SchemaFit, Store
 from worker.telemetry import Fact, Hook
+from worker.upkeep.upkeep import Upkeep
 from worker.vault import Sealer
 
 SENTINEL: Final = b"evertoken sentinel"
@@ -24,42 +25,41 @@ LACKING: Final = "the keyring lacks key {}, which other processes seal with; bri
 class Preflight:
     """Checks database, keyring and journal, and reports this process to the others."""
 
-    def __init__(self, *, store: Store, sealer: Sealer, journal: Journal, hook: Hook, owner: str) -> None:
+    def __init__(
+        self, *, store: Store, sealer: Sealer, journal: Journal, upkeep: Upkeep, hook: Hook, owner: str
+    ) -> None:
         self._store = store
         self._sealer = sealer
         self._journal = journal
+        self._upkeep = upkeep
         self._hook = hook
         self._owner = owner
         self._chosen: int | None = None
         self._told: str | None = None
         self._newer: str | None = None
 
-    def check(self) -> None:
-        """Refuse to go on where a result could not be kept; nobody is told of this process.
+    def enter(self) -> None:
+        """Join the living processes, store what dead ones of this host had received, and refuse to go on without room.
+
+        In this order: whatever keeps a process from claiming keeps it from storing received pairs only where it could
+        not write them so that the others can read them. A replay needs no room in the journal.
 
         Raises:
             NotReadyError: the database is away or not migrated, or the keyring does not open what is stored.
-            JournalError: the journal cannot be written.
+            JournalError: the journal cannot be written. In both cases this process is on no list.
         """
         self.check_schema()
         self.check_keyring()
-        self._journal.ready()
-        for warning in self._journal.warnings():
-            self._hook(Fact("journal.warning", {"reason": warning}, level="warning"))
-
-    def enter(self) -> None:
-        """Check as `check` does and join the living processes; from now on none of them seals what is unreadable here.
-
-        Raises:
-            NotReadyError, JournalError: as for `check`; this process is on no list then.
-        """
-        self.check()
         try:
             self.hello()
             self._open_sentinels(self._store.sentinels())
+            self._upkeep.replay()
+            self._journal.ready()
         except BaseException:
             self.goodbye()
             raise
+        for warning in self._journal.warnings():
+            self._hook(Fact("journal.warning", {"reason": warning}, level="warning"))
 
     def check_keyring(self) -> None:
         """Open the sentinel of each key in use, and look for pairs of other keys.
