@@ -1,8 +1,8 @@
 """A lean worker process: the daemon's own services, without Celery, doing what a job says until it is told to end.
 
 A job is a list of steps, each a mapping with `do`: `enter` (as a worker starts), `refresh` (`ids`, `force`, `threads`,
-`times`), `replay`, `settle`, `pull` (`ids`), `hold`, `limit`, `shift_clock`, `drain` (`since`), or `serve`: find what is
-due and refresh it, over and over, until SIGTERM or for `seconds`.
+`times`), `replay`, `settle`, `pull` (`ids`), `hold`, `limit`, `shift_clock`, `drain` (`since`), or `serve`: find what
+is due and refresh it, over and over, until SIGTERM or for `seconds`.
 """
 
 from __future__ import annotations
