@@ -168,7 +168,7 @@ def test_plain_answer_to_a_handshake_was_not_sent(
         client(f"https://localhost:{hostile.port}/x", ca_file=authority.file).send_refresh(Token(canaries.refresh))
 
 
-LATE = 0.4
+LATE = 0.6
 
 
 class StandStill:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, Final
 
 from worker.errors import InDoubtError
 from worker.tiktok.codes import SUCCESS_CODES
 from worker.tiktok.envelope import is_text, open_envelope, read_code, secrets_of
-from worker.tiktok.parsing import Document, read_prefix
+from worker.tiktok.parsing import Document, objects_in, read_document, read_prefix, texts_in
 from worker.tiktok.values import RawAnswer, TokenAnswer
 from worker.tiktok.wording import STRANGE_TOKEN, clean_request_id, echoes_secret
 from worker.vault.token import Token
@@ -27,6 +28,10 @@ SCOPE_LIMIT: Final = 100
 DECISIVE_KEYS: Final = frozenset({"code", "data", "access_token", "refresh_token", *CREATOR_NAMES})
 """Where one of these stands twice with different values, nobody can tell which one TikTok meant."""
 
+TOKENS: Final = frozenset({"access_token", "refresh_token"})
+REFRESH_IN_TEXT: Final = re.compile(r"""refresh_token[\\"']*\s*[:=>]\s*[\\"']*[^\s\\"'&,<>{}]{8,}[\s\\"'&,<>}]""")
+"""A refresh token with what ends it, in any notation that is not JSON."""
+NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 SECONDS: Final = re.compile(r"[0-9]{1,12}(\.0*)?", re.ASCII)
 
 
@@ -49,7 +54,8 @@ def read_token_answer(raw: RawAnswer, *, now: datetime | None = None) -> TokenAn
     """
     envelope = open_envelope(raw, now=now)
     document = Document(envelope.members, envelope.repeated)
-    answer = _token_object(document, envelope.request_id, envelope.secrets)
+    odd = () if envelope.frame is None else (f"the answer came as {envelope.frame}",)
+    answer = _token_object(document, envelope.request_id, envelope.secrets, odd)
     if isinstance(answer, str):
         raise InDoubtError(
             f"{raw.call} was answered without a pair that can be used ({answer})",
@@ -89,14 +95,30 @@ def salvage(raw: RawAnswer, *, named: bool = True) -> TokenAnswer | None:
 
 
 def bears_refresh_token(raw: RawAnswer) -> bool:
-    """Tell whether an answer holds a refresh token in full, whatever else is wrong with it: then it is not let go."""
-    document = read_prefix(raw.body)
-    return document is not None and is_text(_tokens_in(document).get("refresh_token"))
+    """Tell whether an answer holds, or may hold, a whole refresh token, whatever its frame: then it is not let go.
+
+    Where nothing can be read, a text that names a refresh token counts, and so does a good answer that is no text.
+    """
+    document = read_document(raw.body)
+    if not isinstance(document, Document):
+        document = read_prefix(raw.body) or document
+    if isinstance(document, Document):
+        spoken = {name: value for name, value in document.members.items() if name != "message"}
+        return any(is_text(found.get("refresh_token")) for found in objects_in(spoken))
+    if any(REFRESH_IN_TEXT.search(text) for text in texts_in(raw.body)):
+        return True
+    return raw.complete and raw.http_status == HTTPStatus.OK and NO_TEXT.search(raw.body) is not None
 
 
 def _tokens_in(document: Document) -> dict[str, Any]:
+    """Return the object that holds the tokens: `data`, the answer itself as in v1.2, or the one inside `data`."""
     data = document.members.get("data")
-    return data if isinstance(data, dict) and {"access_token", "refresh_token"} & data.keys() else document.members
+    if isinstance(data, dict) and TOKENS & data.keys():
+        return data
+    if TOKENS & document.members.keys():
+        return document.members
+    whole = [found for found in objects_in(data) if found.keys() >= TOKENS]
+    return whole[0] if len(whole) == 1 else document.members
 
 
 def _token_object(
@@ -122,6 +144,8 @@ def _token_object(
     refresh = found.get("refresh_token")
     if refresh not in (None, "") and not is_text(refresh):
         noted.append("refresh token is not a text: the old one is kept")
+    if found is not document.members and found is not document.members.get("data"):
+        noted.append("the tokens stand in an odd place")
     if found is not document.members and read_code(document.members.get("code")) != 0:
         noted.append("the envelope's code is not 0")
     return TokenAnswer(

@@ -23,7 +23,7 @@ from worker.errors import (
     WaitError,
 )
 from worker.tiktok.codes import SUCCESS_CODES, Kind, kind_of, row
-from worker.tiktok.parsing import Document, read_document
+from worker.tiktok.parsing import Document, objects_in, read_document
 from worker.tiktok.values import RawAnswer
 from worker.tiktok.waits import busy_wait, quota_wait
 from worker.tiktok.wording import clean_message, clean_request_id
@@ -55,6 +55,7 @@ class Envelope:
         repeated: keys that stood there twice with different values.
         request_id: TikTok's request id, or None.
         secrets: what was sent and what the answer brought; nothing that is stored or shown may repeat them.
+        frame: what was odd about the way the answer came; None where nothing was.
     """
 
     code: int | None
@@ -62,6 +63,7 @@ class Envelope:
     repeated: frozenset[str]
     request_id: str | None
     secrets: tuple[Token, ...] = field(default=(), repr=False)
+    frame: str | None = None
 
 
 def open_envelope(raw: RawAnswer, *, now: datetime | None) -> Envelope:
@@ -110,6 +112,7 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None) -> Envelope:
         repeated=document.repeated,
         request_id=clean_request_id(document.members.get("request_id"), secrets),
         secrets=secrets,
+        frame=document.frame,
     )
 
 
@@ -129,9 +132,7 @@ def read_code(value: Any) -> int | None:
 
 def secrets_of(raw: RawAnswer, members: dict[str, Any]) -> tuple[Token, ...]:
     """Return the secrets that must not show in any text about this answer: what was sent, and what it brought."""
-    data = members.get("data")
-    places = (members, data) if isinstance(data, dict) else (members,)
-    brought = [place.get(name) for place in places for name in ("access_token", "refresh_token")]
+    brought = [found.get(name) for found in objects_in(members) for name in ("access_token", "refresh_token")]
     return (*(raw.sent or ()), *(Token(text) for text in brought if isinstance(text, str) and is_text(text)))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import re
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 GZIP_MARK: Final = b"\x1f\x8b"
@@ -20,6 +23,10 @@ CLOSERS: Final = {"{": "}", "[": "]"}
 MARKS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],"]', re.DOTALL)
 """Whole strings, brackets and commas; a lone quote begins a string that never ends."""
 
+FRAMES: Final = 2
+"""So many odd frames around one another are opened, such as a string of JSON in UTF-16."""
+SEARCH_DEPTH: Final = 8
+WIDE_LOOK: Final = 64
 REPAIR_TRIES: Final = 8
 REPAIR_DEPTH: Final = 32
 """A token object stands two deep; below this nothing is looked for, so that hostile nesting costs nothing."""
@@ -32,14 +39,16 @@ class Document:
     Attributes:
         members: its members; numbers that cannot be held (NaN, infinite, too long) are None.
         repeated: keys that stood twice in one object with different values; what they mean is anybody's guess.
+        frame: what was odd about the way it came, in a few words; None where nothing was.
     """
 
     members: dict[str, Any]
     repeated: frozenset[str]
+    frame: str | None = None
 
 
 def read_document(body: bytes) -> Document | str:
-    """Read a whole body.
+    """Read a whole body, in whatever frame it came.
 
     Returns:
         The document, or a few words on why there is none; they hold nothing of the body.
@@ -49,11 +58,14 @@ def read_document(body: bytes) -> Document | str:
         return fault
     if not opened.strip():
         return "empty"
-    try:
-        text = opened.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return "not UTF-8"
-    return _document(text)
+    text = _utf8(opened)
+    found = "not UTF-8" if text is None else _document(text)
+    if isinstance(found, str):
+        for odd, frame in _unframed(opened):
+            document = _document(odd)
+            if isinstance(document, Document):
+                return replace(document, frame=frame)
+    return found
 
 
 def read_prefix(body: bytes) -> Document | None:
@@ -65,17 +77,88 @@ def read_prefix(body: bytes) -> Document | None:
     Returns:
         The document up to the cut, or None where not even one object can be read.
     """
-    opened, _ = _opened(body)
-    text = opened.decode("utf-8", errors="replace")
-    start = text.find("{")
-    if start < 0:
-        return None
-    text = text[start:]
-    for end, closers in reversed(_checkpoints(text)[-REPAIR_TRIES:]):
-        found = _document(text[:end] + closers)
-        if isinstance(found, Document):
-            return found
+    for text in texts_in(body):
+        start = text.find("{")
+        if start < 0:
+            continue
+        rest = text[start:]
+        for end, closers in reversed(_checkpoints(rest)[-REPAIR_TRIES:]):
+            found = _document(rest[:end] + closers)
+            if isinstance(found, Document) and found.members:
+                return found
     return None
+
+
+def texts_in(body: bytes) -> Iterator[str]:
+    """Yield every text that a body may stand for, cut off or not, the likeliest first."""
+    opened, _ = _opened(body)
+    yield opened.decode("utf-8", errors="replace")
+    for text, _ in _unframed(opened):
+        yield text
+
+
+def objects_in(value: Any, depth: int = SEARCH_DEPTH) -> Iterator[dict[str, Any]]:
+    """Yield a value's objects, wherever they stand: in members, in lists, and as JSON in a string."""
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[", '"')):
+        value = _loaded(value)
+    if isinstance(value, dict):
+        yield value
+    if depth and isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, dict | list | str):
+                yield from objects_in(item, depth - 1)
+
+
+def _unframed(data: bytes | str, depth: int = FRAMES) -> Iterator[tuple[str, str]]:
+    """Yield the texts inside of odd frames: compressed, in another encoding, or as a string of JSON."""
+    if isinstance(data, bytes):
+        for opened, frame in _decompressed(data):
+            yield opened.decode("utf-8-sig", errors="replace"), frame
+            if depth:
+                yield from ((text, f"{inner} in {frame}") for text, inner in _unframed(opened, depth - 1))
+        for text in _wide(data):
+            yield text, "UTF-16 or UTF-32"
+            if depth:
+                yield from ((inside, f"{inner} in UTF-16 or UTF-32") for inside, inner in _unframed(text, depth - 1))
+    plain = _utf8(data) if isinstance(data, bytes) else data
+    value = None if plain is None or not plain.lstrip().startswith('"') else _loaded(plain)
+    if isinstance(value, str):
+        yield value, "a string"
+        if depth:
+            yield from _unframed(value, depth - 1)
+
+
+def _decompressed(data: bytes) -> Iterator[tuple[bytes, str]]:
+    for window, frame in ((31, "gzip"), (15, "deflate"), (-15, "deflate without its head")):
+        try:
+            opened = zlib.decompressobj(wbits=window).decompress(data, OPENED_LIMIT_BYTES)
+        except zlib.error:
+            continue
+        if opened:
+            yield opened, frame
+
+
+def _wide(data: bytes) -> Iterator[str]:
+    """Yield the texts that bytes mean in the encodings of two and four bytes a letter; JSON has no zero bytes else."""
+    if b"\0" in data[:WIDE_LOOK] or data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        for encoding in ("utf-32", "utf-32-be", "utf-16", "utf-16-be"):
+            with suppress(UnicodeError):
+                yield data[: len(data) - len(data) % (4 if "32" in encoding else 2)].decode(encoding).lstrip("\ufeff")
+
+
+def _utf8(data: bytes) -> str | None:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+
+
+def _loaded(text: str) -> Any:
+    """Return the value of a JSON text, or None where it is none or hostile."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _opened(body: bytes) -> tuple[bytes, str | None]:
