@@ -29,7 +29,8 @@ pytestmark = [pytest.mark.slow_suite, pytest.mark.parametrize("database_kind", [
 
 CLIENTS = 6
 ROUNDS = 40
-LIFE_SECONDS = 12
+LIFE_SECONDS = 60
+RENEW_AT = "0.1"
 SUITE_SECONDS = 900
 SPEAKS_OF_ITS_OWN_CONNECTION = ("lasts_for_that_transaction", "prepared_by_name", "while_nobody_used_them")
 """Tests that look at one server connection across transactions, which a pooler does not give to anybody."""
@@ -160,7 +161,12 @@ def test_an_upgrade_runs_through_a_pooler(empty_database_url: str, postgres_serv
 def world(pooled_url: str, redis_url: str, keyring: Keyring, tmp_path: Path) -> Iterator[World]:
     """Creators whose tokens live for seconds, in a database behind the pooler."""
     with start_sandbox(SandboxOptions(rotation="strict", expires_in=LIFE_SECONDS)) as sandbox:
-        settings = {"DATABASE_URL": pooled_url, "REDIS_URL": redis_url, "KEYRING": keyring.to_json()}
+        settings = {
+            "DATABASE_URL": pooled_url,
+            "REDIS_URL": redis_url,
+            "KEYRING": keyring.to_json(),
+            "RENEW_AT": RENEW_AT,
+        }
         with closing(World(sandbox, plain_environ() | daemon_settings(sandbox, tmp_path, **settings))) as made:
             yield made
 
@@ -179,7 +185,7 @@ def test_a_daemon_behind_a_pooler_refreshes_and_pulls(
     with Daemon(tmp_path, world.environ) as daemon:
         children = daemon.worker("one"), daemon.worker("two"), daemon.beat()
         daemon.wait_ready(wait_until, *children)
-        wait_until(done, 10 * LIFE_SECONDS)
+        wait_until(done, 2 * LIFE_SECONDS)
         daemon.stop(*children)
     judged = world.verdict(*grants)
     logs = b"".join(child.log.read_bytes() for child in children)
