@@ -124,7 +124,7 @@ class Versions:
     def _generations(self) -> dict[str, int]:
         def read(connection: Connection) -> dict[str, int]:
             rows = connection.exec_driver_sql("SELECT creator_id, pair_generation FROM grants")
-            return {creator: generation for creator, generation in rows}
+            return {str(creator): int(generation) for creator, generation in rows}
 
         return self.store.transact(read, writes=False)
 
