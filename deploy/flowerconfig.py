@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from logging import INFO, getLogger
 from pathlib import Path
+
+from worker.errors import ConfigurationError
+from worker.pasted import cleaned, decoded
 
 
 def _credentials() -> list[str]:
@@ -15,12 +19,14 @@ def _credentials() -> list[str]:
     """
     text = os.environ.get("FLOWER_BASIC_AUTH", "")
     path = os.environ.get("FLOWER_BASIC_AUTH_FILE", "")
+    place = "FLOWER_BASIC_AUTH"
     if not text and path:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SystemExit(f"FLOWER_BASIC_AUTH_FILE cannot be read ({type(error).__name__})") from None
-    found = [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
+        place = "FLOWER_BASIC_AUTH_FILE"
+    try:
+        text = text or (decoded(Path(cleaned(path, place)), place) if path else "")
+        found = [kept for part in re.split(r"[\r\n,]+", text) if (kept := cleaned(part, place))]
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
     if not found:
         raise SystemExit("Flower needs a password: set FLOWER_BASIC_AUTH=user:password, or FLOWER_BASIC_AUTH_FILE")
     if not all(user and password for user, _, password in (part.partition(":") for part in found)):

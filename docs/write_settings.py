@@ -21,6 +21,10 @@ Every setting is read from the environment, else from a file `.env` in the worki
 `NAME_FILE`: the path of a file that holds the value. A value goes before its file. An unknown `EVERTOKEN_` name, a
 missing value or two values that contradict each other stop the process at its start, with a sentence that says which.
 
+Blanks, line breaks, a byte order mark, characters that cannot be seen and one pair of plain quotes around a value or a
+file's content are no part of it. Inside a value a character that cannot be seen is refused. Variables that Kubernetes
+sets for a service named `evertoken` or `evertoken-...`, such as a port `tcp://10.0.0.1:80`, are passed over.
+
 | name | default | what it is |
 |---|---|---|
 """

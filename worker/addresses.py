@@ -154,6 +154,15 @@ def bad_authorities(name: str, file: Path) -> str | None:
     return None
 
 
+def is_ip_address(text: str) -> bool:
+    """Return True for an IPv4 or IPv6 address without brackets."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def on_loopback(url: str) -> bool:
     """Return True where the host of an address is this machine."""
     try:

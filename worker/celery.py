@@ -24,7 +24,7 @@ from worker import celeryconfig
 from worker.errors import ConfigurationError, EvertokenError, StoreRefusedError, StoreUnavailableError
 from worker.hardening import dump_stacks_on_signal, install_last_words, keep_memory_private, refuse_debug_switches
 from worker.services import build_services, shared_services
-from worker.settings import load_settings
+from worker.settings import is_service_link, load_settings
 from worker.telemetry import Fact, configure_logging, count_fact, log_fact, serve_metrics
 
 WRONG_USE: Final = 2
@@ -139,6 +139,15 @@ def refuse(problem: EvertokenError | str) -> None:
     sys.exit(WRONG_USE if wrong_use else NOT_READY)
 
 
+def pass_over_service_links() -> None:
+    """Keep Flower from reading what Kubernetes sets for a service named flower: FLOWER_PORT=tcp://... is no port."""
+    for name, value in list(os.environ.items()):
+        if name.startswith("FLOWER_") and is_service_link(name, value):
+            del os.environ[name]
+
+
+if "flower" in sys.argv[1:]:
+    pass_over_service_links()
 if celeryconfig.settings_problem is not None and STOCK_COMMANDS.intersection(sys.argv[1:]):
     refuse(ConfigurationError(celeryconfig.settings_problem))
 
@@ -208,6 +217,7 @@ def begin_work(**_: Any) -> None:
         if services.settings.metrics_port is not None:
             serve_metrics(
                 services.settings.metrics_port,
+                address=services.settings.metrics_address,
                 headroom=services.headroom.factor,
                 store_away=services.store.outages.seconds,
                 quota_paused=services.limiter.paused_seconds,

@@ -1,8 +1,9 @@
 """Failpoints: named steps of a token's way at which the fault tests kill, stop or delay a real process.
 
-They do nothing unless `EVERTOKEN_TEST_FAILPOINTS` is set, as `name:action` pairs separated by commas, and it is taken
-only together with `EVERTOKEN_TEST_RUN=1`; a process that finds the one without the other does not start. Actions:
-`kill` (SIGKILL), `stop` (SIGSTOP), `raise`, `sleep=SECONDS`, each with an optional `@N`: only at the N-th passing.
+They do nothing unless `EVERTOKEN_TEST_FAILPOINTS` is set, as `name:action` pairs separated by commas. It is taken only
+together with `EVERTOKEN_TEST_RUN=1` and with a TikTok on this machine's loopback; else a process does not start.
+Actions: `kill` (SIGKILL), `stop` (SIGSTOP), `raise`, `sleep=SECONDS`, each with an optional `@N`: only at the N-th
+passing.
 """
 
 from __future__ import annotations
@@ -52,15 +53,21 @@ def no_failpoint(name: str) -> None:
     """Do nothing; what every process outside the fault tests gets."""
 
 
-def failpoint_of(environ: Mapping[str, str]) -> Failpoint:
+def failpoint_of(environ: Mapping[str, str], *, sandboxed: bool) -> Failpoint:
     """Return the failpoint function that the environment asks for.
 
+    Args:
+        environ: the environment.
+        sandboxed: True if TikTok's address is on this machine's loopback.
+
     Raises:
-        ConfigurationError: failpoints are set outside a test run, or cannot be read.
+        ConfigurationError: failpoints are set outside a test run or beside a real address, or cannot be read.
     """
     text = environ.get(SWITCH, "")
     if not text:
         return no_failpoint
+    if not sandboxed:
+        raise ConfigurationError(f"{SWITCH} is set beside a real TikTok: failpoints break a process; unset it")
     if environ.get(TEST_RUN) != "1":
         raise ConfigurationError(f"{SWITCH} is set: failpoints break a process on purpose and are for tests alone")
     orders = dict(_read(part) for part in text.split(","))

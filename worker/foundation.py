@@ -79,7 +79,7 @@ class Foundation(Reading):
     @cached_property
     def failpoint(self) -> Failpoint:
         """What the fault tests hook into; does nothing anywhere else."""
-        return failpoint_of(os.environ)
+        return failpoint_of(os.environ, sandboxed=self.settings.sandboxed)
 
     @cached_property
     def egress(self) -> Egress:

@@ -8,21 +8,42 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
-from worker.addresses import bad_authorities, bad_proxy, bad_server, bad_url, is_tiktoks, on_loopback, read_database
+from worker.addresses import (
+    bad_authorities,
+    bad_proxy,
+    bad_server,
+    bad_url,
+    is_ip_address,
+    is_tiktoks,
+    on_loopback,
+    read_database,
+)
 from worker.errors import ConfigurationError
+from worker.failpoints import failpoint_of
+from worker.pasted import cleaned, decoded, read_file
 from worker.vault.token import Token
 
 PREFIX: Final = "EVERTOKEN_"
 TEST_SWITCHES: Final = frozenset({"EVERTOKEN_TEST_FAILPOINTS", "EVERTOKEN_TEST_RUN"})
 """Read by the fault harness, not by Settings; the worker refuses them outside tests."""
+LINES: Final = frozenset({"keyring"})
+"""Settings whose value may have several lines."""
+SERVICE_LINK: Final = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$"
+)
+LINKED_PORT: Final = re.compile(r"(tcp|udp|sctp)://")
+TIKTOKS_WORD: Final = re.compile(r"[!#-&(-\[\]-~]+")
+"""An app's id or secret: ASCII without blanks, quotes and backslashes."""
 HIGHEST_TIER: Final = (50, 3000)
 """TikTok's Ultimate tier: requests per second and per minute (official doc 1740029171730433)."""
 TIKTOKS_ADDRESSES: Final = frozenset({"tiktok_base_url", "tiktok_authorize_url"})
@@ -170,12 +191,16 @@ class Settings(MessengerSettings, ReaderSettings):
     snapshots_kept: int = Field(default=30, ge=1, le=10000, description="Snapshots kept for each creator.")
 
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="Port of the Prometheus metrics.")
+    metrics_address: str = Field(
+        default="127.0.0.1",
+        description="Address that the metrics are served on; `0.0.0.0` or `::` for all, since they have no password.",
+    )
     notice_url: str | None = Field(default=None, description="Where notices are posted as signed JSON.")
     notice_secret: Secret | None = Field(default=None, description="Key of the notices' signature.")
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
-        problems = [*_bad_addresses(self), *_contradictions(self)]
+        problems = [*_bad_words(self), *_bad_addresses(self), *_bad_places(self), *_contradictions(self)]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -192,7 +217,7 @@ def load_settings(environ: Mapping[str, str] | None = None, *, dotenv: Path | No
 
 
 def load(kind: type[T], environ: Mapping[str, str] | None = None, *, dotenv: Path | None = Path(".env")) -> T:
-    """Read the settings of a kind.
+    """Read the settings of a kind; what people leave around a value when they paste it is taken away.
 
     Args:
         kind: which settings are wanted; others of ours are known and left alone.
@@ -202,29 +227,74 @@ def load(kind: type[T], environ: Mapping[str, str] | None = None, *, dotenv: Pat
     Raises:
         ConfigurationError: every problem in one text: which name, and what it expected; no value is echoed.
     """
-    raw = dotenv_values(dotenv, interpolate=False) if dotenv else {}
-    raw |= os.environ if environ is None else environ
-    given = {name: value for name, value in raw.items() if name.startswith(PREFIX) and value and value.strip()}
-    problems = list(_unknown(given))
+    problems: list[str] = []
+    given: dict[str, str] = {}
+    try:
+        given |= _ours(_dotenv(dotenv), problems)
+    except ConfigurationError as error:
+        problems.append(str(error))
+    given |= _ours(os.environ if environ is None else environ, problems)
+    problems.extend(_unknown(given))
     values: dict[str, str] = {}
     for field in kind.model_fields:
-        name = PREFIX + field.upper()
-        if name in given:
-            values[field] = given[name]
-        elif f"{name}_FILE" in given:
-            try:
-                values[field] = Path(given[f"{name}_FILE"]).read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                problems.append(f"{name}_FILE: the file cannot be read ({type(error).__name__})")
-            else:
-                if not values[field]:
-                    problems.append(f"{name}_FILE: the file is empty")
+        name, lines = PREFIX + field.upper(), field in LINES
+        try:
+            if name in given and (value := cleaned(given[name], name, lines=lines)):
+                values[field] = value
+            elif file := cleaned(given.get(f"{name}_FILE", ""), f"{name}_FILE"):
+                values[field] = read_file(Path(file), f"{name}_FILE: the file", lines=lines)
+        except ConfigurationError as error:
+            problems.append(str(error))
     if not problems:
         try:
-            return kind.model_validate(values)
+            read = kind.model_validate(values)
+            failpoint_of(given, sandboxed=not isinstance(read, Settings) or read.sandboxed)
         except ValidationError as error:
             problems.extend(_explain(error))
+        else:
+            return read
     raise ConfigurationError("; ".join(problems))
+
+
+def _dotenv(path: Path | None) -> Mapping[str, str | None]:
+    """Read a file of `NAME=value` lines.
+
+    Raises:
+        ConfigurationError: it cannot be read, or one of our names stands in a line that makes no sense.
+    """
+    if path is None or not path.exists() or path.is_dir():  # a folder .env is often a virtual environment
+        return {}
+    found: dict[str, str | None] = {}
+    for line in parse_stream(StringIO(decoded(path, str(path)))):
+        if line.error and PREFIX in line.original.string:
+            raise ConfigurationError(f"{path}, line {line.original.line}: is not NAME=value; look at its quotes")
+        if line.key is not None:
+            found[line.key] = line.value
+    return found
+
+
+def _ours(environ: Mapping[str, str | None], problems: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the names and values that are meant for us; Kubernetes's service links are passed over."""
+    for name, value in environ.items():
+        seen = "".join(each for each in name if each.isascii() and each.isprintable()).strip()
+        if not seen.startswith(PREFIX) or not value or not value.strip() or is_service_link(name, value):
+            continue
+        if seen == name:
+            yield name, value
+        else:
+            problems.append(f"the name {name!a} holds a character that cannot be seen; type it again")
+
+
+def is_service_link(name: str, value: str) -> bool:
+    """Tell whether a variable is one of those that Kubernetes sets in every container for each service.
+
+    A service `evertoken` or `evertoken-metrics` makes EVERTOKEN_SERVICE_HOST, EVERTOKEN_PORT=tcp://..., and so on.
+
+    Args:
+        name: of the variable.
+        value: its value.
+    """
+    return SERVICE_LINK.search(name) is not None or (name.endswith("_PORT") and LINKED_PORT.match(value) is not None)
 
 
 def _unknown(given: Mapping[str, str]) -> Iterator[str]:
@@ -277,6 +347,17 @@ def _is_named(url: str, hosts: tuple[str, ...]) -> bool:
     return (urlsplit(url).hostname or "") in {host.lower() for host in hosts}
 
 
+def _bad_words(settings: Settings) -> Iterator[str]:
+    secret, other = settings.tiktok_app_secret, settings.tiktok_app_secret_next
+    for field, word in (
+        ("TIKTOK_APP_ID", settings.tiktok_app_id),
+        ("TIKTOK_APP_SECRET", secret.reveal()),
+        ("TIKTOK_APP_SECRET_NEXT", other.reveal() if other else "-"),
+    ):
+        if not TIKTOKS_WORD.fullmatch(word):
+            yield f"{PREFIX}{field} holds a blank, a quote, a backslash or what is not ASCII: copy it from the portal"
+
+
 def _bad_addresses(settings: Settings) -> Iterator[str]:
     if settings.notice_url and settings.notice_secret is None:
         yield f"{PREFIX}NOTICE_URL is set and {PREFIX}NOTICE_SECRET is missing: notices are signed"
@@ -291,6 +372,11 @@ def _bad_addresses(settings: Settings) -> Iterator[str]:
                 f"{name} leads to a host that is not TikTok's, and it would get the app's secret and tokens: mend it, "
                 f"or name that host in {PREFIX}TIKTOK_FOREIGN_HOSTS"
             )
+
+
+def _bad_places(settings: Settings) -> Iterator[str]:
+    if not is_ip_address(settings.metrics_address):
+        yield f"{PREFIX}METRICS_ADDRESS must be an IP address of this host, such as 127.0.0.1 or 0.0.0.0"
     if settings.egress_proxy and (problem := bad_proxy(f"{PREFIX}EGRESS_PROXY", settings.egress_proxy)):
         yield problem
     if settings.ca_file and (problem := bad_authorities(f"{PREFIX}CA_FILE", settings.ca_file)):

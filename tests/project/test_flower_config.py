@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import subprocess
 import sys
@@ -49,6 +50,49 @@ def test_takes_the_password_from_a_file(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("FLOWER_BASIC_AUTH_FILE", str(tmp_path / "auth"))
 
     assert options(root)["basic_auth"] == ["operator:one", "reader:two"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfoperator:one\r\nreader:two\r\n",
+        b"\"operator:one\"\r\n'reader:two'",
+        b"\xe2\x80\x8boperator:one\xc2\xa0\nreader:two",
+    ],
+)
+def test_harmless_marks_in_the_password_file_are_no_part_of_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes
+) -> None:
+    """A byte order mark would be a part of the name, and a carriage return a part of the password."""
+    (tmp_path / "auth").write_bytes(content)
+    monkeypatch.setenv("FLOWER_BASIC_AUTH_FILE", f"{tmp_path / 'auth'}\r")
+
+    assert options(root)["basic_auth"] == ["operator:one", "reader:two"]
+
+
+@pytest.mark.parametrize("content", ["operator:o\u200bne", "operator:o\0ne", "operator:\u201cone\u201d", "\ufeff\r\n"])
+def test_a_damaged_password_file_stops_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
+) -> None:
+    """A password that nobody could type is told, and not shown."""
+    (tmp_path / "auth").write_text(content, encoding="utf-8")
+    monkeypatch.setenv("FLOWER_BASIC_AUTH_FILE", str(tmp_path / "auth"))
+    with pytest.raises(SystemExit, match=r"FLOWER_BASIC_AUTH|Flower needs a password") as refused:
+        options(root)
+
+    assert "operator" not in str(refused.value)
+
+
+def test_starts_beside_a_kubernetes_service_named_flower(root: Path) -> None:
+    """FLOWER_PORT=tcp://... is no port; Flower comes as far as its own check of the password."""
+    links = {"FLOWER_PORT": "tcp://10.0.0.1:5555", "FLOWER_SERVICE_HOST": "10.0.0.1", "FLOWER_PORT_5555_TCP": "tcp://x"}
+    command = [sys.executable, "-m", "celery", "-A", "worker", "flower", f"--conf={root / 'deploy/flowerconfig.py'}"]
+    ran = subprocess.run(
+        command, cwd=root, env=os.environ | links, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert "Flower needs a password" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_a_file_that_cannot_be_read_stops_it(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

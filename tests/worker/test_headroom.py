@@ -77,6 +77,7 @@ def test_the_headroom_of_a_database_that_is_away_is_not_known(free_port: int) ->
 def serve(port: int, **gauges: Any) -> None:
     """Serve metrics; gauges that are not given have any value."""
     usual: dict[str, Any] = {
+        "address": "127.0.0.1",
         "headroom": lambda: 1.0, "store_away": lambda: 0.0, "quota_paused": lambda: 0.0, "own_share": lambda: True
     }  # fmt: skip
     serve_metrics(port, **(usual | gauges))

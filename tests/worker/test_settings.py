@@ -232,3 +232,21 @@ def test_the_environment_goes_before_dotenv(tmp_path: Path) -> None:
 def test_every_setting_has_a_description() -> None:
     """The generated page says of each setting what it is for."""
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize("switches", [{"TEST_RUN": "1"}, {}, {"TEST_RUN": "1", "TIKTOK_FOREIGN_HOSTS": "a.example"}])
+@pytest.mark.parametrize("url", ["https://business-api.tiktok.com/open_api", "https://a.example"])
+def test_failpoints_are_refused_beside_a_real_address_whatever_else_is_set(switches: dict[str, str], url: str) -> None:
+    """A switch of tests that was left in an environment stops a worker with real tokens at its start."""
+    told = refusal(
+        TEST_FAILPOINTS="post_recv:kill", TIKTOK_BASE_URL=url, **{"TIKTOK_FOREIGN_HOSTS": "a.example"} | switches
+    )
+
+    assert "EVERTOKEN_TEST_FAILPOINTS is set beside a real TikTok" in told
+
+
+def test_the_metrics_are_on_loopback_unless_told_otherwise() -> None:
+    """They have no password, so other hosts see them only if somebody says so."""
+    assert load_settings(GOOD, dotenv=None).metrics_address == "127.0.0.1"
+    assert load_settings(GOOD | {"EVERTOKEN_METRICS_ADDRESS": "::"}, dotenv=None).metrics_address == "::"
+    assert "EVERTOKEN_METRICS_ADDRESS must be an IP address" in refusal(METRICS_ADDRESS="canary")

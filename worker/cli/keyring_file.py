@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.errors import ConfigurationError, UsageError
+from worker.pasted import read_file
 from worker.vault.keyring_text import KeyringText
 
 OWNER_ONLY: Final = 0o600
@@ -19,13 +20,9 @@ def read(path: Path) -> KeyringText:
     """Read a keyring's file.
 
     Raises:
-        UsageError: it cannot be read.
-        ConfigurationError: it is no keyring.
+        ConfigurationError: it cannot be read, or is no keyring.
     """
-    try:
-        return KeyringText.read(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read ({type(error).__name__})") from None
+    return KeyringText.read(read_file(path, str(path), lines=True))
 
 
 def write_new(path: Path, text: str, mode: int = OWNER_ONLY) -> None:

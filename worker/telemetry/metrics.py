@@ -46,15 +46,17 @@ def count_fact(fact: Fact) -> None:
 def serve_metrics(
     port: int,
     *,
+    address: str,
     headroom: Callable[[], float],
     store_away: Callable[[], float],
     quota_paused: Callable[[], float],
     own_share: Callable[[], bool],
 ) -> None:
-    """Serve the metrics on all addresses of this host; a port that cannot be had is told, since tokens come first.
+    """Serve the metrics; a port that cannot be had is told, since tokens come first.
 
     Args:
         port: TCP port.
+        address: IP address of this host; 0.0.0.0 or :: for all.
         headroom: asked for the quota's headroom whenever the metrics are.
         store_away: asked likewise for the seconds of the outage of the database.
         quota_paused: returns the seconds for which nothing is sent.
@@ -65,7 +67,7 @@ def serve_metrics(
     QUOTA_PAUSED.set_function(quota_paused)
     OWN_SHARE.set_function(own_share)
     try:
-        start_http_server(port)
+        start_http_server(port, address)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         log_fact(Fact("metrics.unserved", {"port": port, "reason": reason}, level="error"))

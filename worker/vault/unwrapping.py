@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.errors import ConfigurationError, NotReadyError
+from worker.pasted import read_file
 from worker.vault.keyring_text import FROM_FILE, FROM_SERVICE, KEY_BYTES, decoded
 
 FINGERPRINT_ID: Final = 0
@@ -87,7 +88,4 @@ def name_of(key_id: int) -> str:
 
 
 def _content(path: str, name: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the file of the keyring's {name} cannot be read ({type(error).__name__})") from None
+    return read_file(Path(path), f"the file of the keyring's {name}")
