@@ -12,6 +12,7 @@ def keep_house() -> None:
     services = shared_services()
     services.upkeep.replay()
     services.upkeep.end_stale_attempts()
+    services.brake.settle()
     services.commits.retry_stuck()
     services.upkeep.wipe_superseded()
     services.upkeep.prune()

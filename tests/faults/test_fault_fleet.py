@@ -15,6 +15,8 @@ from worker.tokens import token_reader
 SERVE = {"do": "serve", "threads": 2}
 YEAR = 366 * 86_400
 APP_STOPPED = "app_stopped"
+REFUSALS_HELD = "refusals_held"
+REFUSALS_OVER = "refusals_over"
 
 
 def kinds_of_notices(scene: Scene) -> list[str]:
@@ -61,38 +63,76 @@ def test_a_storm_of_refusals_for_the_quota_slows_the_app_down(
     assert scene.judge() == {}
 
 
-def test_many_creators_gone_at_once_stop_the_app_before_anybody_is_asked(scene: Scene) -> None:
-    """TikTok calls an unlikely share of grants gone: that is more likely our trouble or theirs than the creators'."""
+def test_many_creators_gone_at_once_are_held_back_and_nobody_is_asked(scene: Scene) -> None:
+    """TikTok calls an unlikely share of grants gone: the others go on, one alarm is raised, and nobody is asked."""
     grants = scene.creators(9)
     for grant in grants[2:]:
         scene.revoke(grant)
-    worker = scene.refresh(*grants)
-    worker.ended()
-    again = scene.refresh(*grants, force=True)
-    again.ended()
+    for _ in range(3):
+        scene.refresh(*grants, force=True).ended()
 
-    assert scene.store.brake().stopped
-    assert kinds_of_notices(scene) == [APP_STOPPED]
+    assert not scene.store.brake().stopped
+    assert scene.store.brake().held_reason
+    assert kinds_of_notices(scene) == [REFUSALS_HELD]
     assert GrantStatus.NEEDS_REAUTH not in {scene.look(grant).status for grant in grants}
+    assert [scene.look(grant).pair_generation for grant in grants[:2]] == [4, 4]
 
 
 def test_a_restored_backup_of_yesterday_marks_nobody_and_serves_what_lives(scene: Scene) -> None:
-    """The restored refresh tokens are all used up: the fleet is suspect, the app stops, and one alarm is raised."""
+    """The restored refresh tokens are all used up: the fleet is suspect, one alarm is raised, and nobody is asked."""
     grants = scene.creators(8)
-    scene.refresh(*grants).ended()
-    run_sql(
-        scene.store,
-        "DELETE FROM pairs WHERE generation > 1",
-        "DELETE FROM attempts",
-        "UPDATE grants SET generation = 1, pair_generation = 1",
-    )
-    scene.refresh(*grants, force=True).ended()
+    restore_backup(scene, *grants)
+    for _ in range(3):
+        scene.refresh(*grants, force=True).ended()
 
-    assert scene.store.brake().stopped
-    assert {scene.look(grant).status for grant in grants} <= {GrantStatus.ACTIVE, GrantStatus.SUSPECT}
-    assert kinds_of_notices(scene) == [APP_STOPPED]
+    assert scene.store.brake().held_reason is not None
+    assert {scene.look(grant).status for grant in grants} == {GrantStatus.SUSPECT}
+    assert kinds_of_notices(scene) == [REFUSALS_HELD]
     for grant in grants:
         assert token_reader(scene.world.services).access_token(grant.creator_id, min_validity=60)
+
+
+def test_healthy_grants_go_on_beside_restored_ones_with_one_alarm_and_one_all_clear(scene: Scene) -> None:
+    """A restore that lost some refreshes is one alarm; when the lost pairs are found, the hold ends by itself."""
+    grants = scene.creators(20)
+    lost, healthy = grants[:8], grants[8:]
+    bring_back = restore_backup(scene, *lost)
+    scene.refresh(*grants, force=True).ended()
+    scene.refresh(*healthy, force=True).ended()
+    scene.refresh(*lost, force=True).ended()
+    assert {scene.look(grant).failures for grant in healthy} == {0}
+    assert {scene.look(grant).status for grant in lost} == {GrantStatus.SUSPECT}
+    assert kinds_of_notices(scene) == [REFUSALS_HELD]
+
+    bring_back()
+    scene.refresh(*lost, force=True).ended()
+    scene.world.services.brake.settle()
+
+    assert scene.store.brake().held_reason is None
+    assert {scene.look(grant).status for grant in lost} == {GrantStatus.ACTIVE}
+    assert kinds_of_notices(scene) == [REFUSALS_HELD, REFUSALS_OVER]
+
+
+def restore_backup(scene: Scene, *grants: GrantView) -> Callable[[], None]:
+    """Refresh grants and take the database back to before that; return what brings the newer pairs in again."""
+    scene.refresh(*grants).ended()
+    ids = ", ".join(str(grant.grant_id) for grant in grants)
+    run_sql(
+        scene.store,
+        f"CREATE TABLE newer AS SELECT * FROM pairs WHERE generation > 1 AND grant_id IN ({ids})",  # noqa: S608 - our own ids
+        f"DELETE FROM pairs WHERE generation > 1 AND grant_id IN ({ids})",  # noqa: S608 - as above
+        f"DELETE FROM attempts WHERE grant_id IN ({ids})",  # noqa: S608 - as above
+        f"UPDATE grants SET generation = 1, pair_generation = 1 WHERE id IN ({ids})",  # noqa: S608 - as above
+    )
+
+    def bring_back() -> None:
+        run_sql(
+            scene.store,
+            "INSERT INTO pairs SELECT * FROM newer",
+            f"UPDATE grants SET pair_generation = 2 WHERE id IN ({ids})",  # noqa: S608 - as above
+        )
+
+    return bring_back
 
 
 def test_a_restored_backup_with_its_journals_is_brought_up_to_date(scene: Scene) -> None:

@@ -124,7 +124,7 @@ def journal(services: Services) -> Finding:
 
 
 def brake(services: Services) -> Finding:
-    """Look whether refreshing is stopped for the whole app."""
+    """Look whether refreshing is stopped for the whole app, and whether creators are asked to authorize."""
     state = services.store.brake()
     if state.stopped:
         since = f"refreshing is stopped since {output.moment(state.stopped_at)} UTC: {state.reason}"
@@ -132,6 +132,9 @@ def brake(services: Services) -> Finding:
             "end the cause (docs/operations.md, app_stopped); probes go out, and the first good answer ends the stop"
         )
         return Finding("brake", "fail", f"{since}; {go_on}")
+    if state.held_reason is not None:
+        since = f"no creator is asked to authorize since {output.moment(state.held_at)} UTC: {state.held_reason}"
+        return Finding("brake", "fail", f"{since}; docs/operations.md, refusals_held, has the steps")
     return Finding("brake", "ok", "off: refreshing goes on")
 
 

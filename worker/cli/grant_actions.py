@@ -80,7 +80,7 @@ def refresh(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -
     with output.services(changes_pairs=at_once) as services:
         grant_id = services.store.request_refresh(creator)
         if at_once:
-            done = _with_permit(lambda: services.refresher.refresh(grant_id, force=True))
+            done = with_permit(lambda: services.refresher.refresh(grant_id, force=True))
             _tell_outcome(creator, done, good="refreshed", as_json=as_json)
             return
     _publish(ctx, REFRESH_TASK, [[grant_id]], creator, grant_id, as_json=as_json)
@@ -96,7 +96,7 @@ def pull(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -> N
     with output.services(changes_pairs=at_once) as services:
         grant_id = services.store.request_pull(creator)
         if at_once:
-            done = _with_permit(lambda: services.puller.pull(grant_id))
+            done = with_permit(lambda: services.puller.pull(grant_id))
             _tell_outcome(creator, done, good="pulled", as_json=as_json)
             return
     _publish(ctx, PULL_TASK, [grant_id], creator, grant_id, as_json=as_json)
@@ -166,7 +166,7 @@ def _counts(report: ImportReport) -> str:
     return text + (f"; {report.unknown_age} of unknown age, refreshed soon" if report.unknown_age else "")
 
 
-def _with_permit(act: Callable[[], Any]) -> Any:
+def with_permit(act: Callable[[], Any]) -> Any:
     """Run a use case; where the quota is spent, wait for a permit, but not for long."""
     end = time.monotonic() + LONGEST_WAIT_SECONDS
     while (done := act()).kind == "denied" and time.monotonic() + done.wait_seconds < end:

@@ -11,6 +11,7 @@ import click
 
 from worker.cli import output
 from worker.cli.grant_actions import import_file, pull, refresh, revoke
+from worker.cli.recheck import recheck
 
 if TYPE_CHECKING:
     from worker.errors import NotFoundError
@@ -214,5 +215,5 @@ def _shown(grant: GrantView, now: datetime) -> dict[str, object]:
     return fields | {"seconds_left": round(left, 3)}
 
 
-for command in (import_file, refresh, pull, revoke):
+for command in (import_file, refresh, pull, revoke, recheck):
     grants.add_command(command)

@@ -16,6 +16,7 @@ from worker.policy.verdicts import (
     Standing,
     Verdict,
     brake_reason,
+    hold_reason,
     judge,
     spare,
 )
@@ -121,7 +122,7 @@ class Trouble:
         self.tally.refused += verdict.outcome == "refused" and not foreseen
         self.tally.troubled += verdict.outcome in {"not_sent", "in_doubt"}
         self.braked = self.braked or brake_reason(self._evidence(), error, failures=state.failures) is not None
-        if self.braked:
+        if self.braked or hold_reason(self._evidence()):
             verdict = spare(verdict, standing)
         if verdict.action is Action.ASK:
             return True

@@ -175,6 +175,21 @@ class FleetEvidence:
     app_refused: int = 0
 
 
+def hold_reason(evidence: FleetEvidence) -> str | None:
+    """Return why no creator may be asked to authorize again for now, or None.
+
+    A restored backup, or another system that refreshes the same grants, makes TikTok call many grants gone at once.
+    Those wait, and all others are refreshed as ever.
+
+    Args:
+        evidence: the last `BRAKE_WINDOW`, without the grant that was refused just now.
+    """
+    total = evidence.refreshed + evidence.refused + evidence.stopped + evidence.troubled
+    if evidence.refused >= FEWEST_REFUSALS and evidence.refused > REFUSED_SHARE * total:
+        return f"TikTok calls an unlikely share of grants gone: {evidence.refused} of {total} in five minutes"
+    return None
+
+
 def brake_reason(evidence: FleetEvidence, error: TikTokError, *, failures: int) -> str | None:
     """Return why the whole app must stop refreshing, or None.
 
@@ -195,8 +210,6 @@ def brake_reason(evidence: FleetEvidence, error: TikTokError, *, failures: int) 
     total = evidence.refreshed + evidence.refused + stopped + evidence.troubled
     if stopped >= FEWEST_STOPS and stopped > evidence.refreshed:
         return f"TikTok refuses our requests: {stopped} of {total}"
-    if evidence.refused >= FEWEST_REFUSALS and evidence.refused > REFUSED_SHARE * total:
-        return f"TikTok calls an unlikely share of grants gone: {evidence.refused} of {total}"
     spread = evidence.troubled_grants >= FEWEST_TROUBLED_GRANTS
     if spread and evidence.troubled >= FEWEST_TROUBLES and evidence.troubled > TROUBLED_SHARE * total:
         return f"TikTok does not answer as it should: {evidence.troubled} of {total}"

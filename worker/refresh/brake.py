@@ -2,6 +2,9 @@
 
 It lives in the database, so every worker obeys it and it outlasts them. While it is on, one probe at a time is let
 through; the first that TikTok answers as it should lets the brake go.
+
+The hold is its smaller sister: when TikTok calls an unlikely share of grants gone, all refreshing goes on, the refused
+grants stay suspect, and no creator is asked until few are left or a person has looked.
 """
 
 from __future__ import annotations
@@ -9,8 +12,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from worker.errors import TikTokError
-from worker.policy.verdicts import BRAKE_WINDOW, brake_reason
+from worker.errors import AskCreatorError, TikTokError
+from worker.policy.verdicts import BRAKE_WINDOW, FEWEST_REFUSALS, brake_reason, hold_reason
 from worker.store import Store
 from worker.telemetry import Fact, Hook
 
@@ -40,7 +43,7 @@ class Brake:
         return self._store.may_refresh(probe_seconds=self._probe_seconds)
 
     def considers(self, error: TikTokError, *, grant_id: int, failures: int) -> str | None:
-        """Weigh an error together with the app's last minutes, and pull the brake where they call for it.
+        """Weigh an error together with the app's last minutes, and pull the brake or begin a hold if they call for it.
 
         Args:
             error: what an attempt met.
@@ -48,17 +51,30 @@ class Brake:
             failures: its failed attempts in a row before this one.
 
         Returns:
-            Why the brake is on, or None where it is off.
+            Why no creator is asked for now: the brake or the hold is on. None if both are off.
         """
         state = self._store.brake()
         if state.stopped:
             self._seen_on = True
             return state.reason
         evidence = self._store.evidence(window_seconds=self._window.total_seconds(), without=grant_id)
+        if isinstance(error, AskCreatorError):
+            return self._holds(state.held_reason, hold_reason(evidence))
         reason = brake_reason(evidence, error, failures=failures)
         if reason and self._store.pull_brake(reason, probe_seconds=self._probe_seconds):
             self._hook(Fact("app.stopped", {"reason": reason, "code": error.code}, level="error"))
         return reason
+
+    def _holds(self, held: str | None, reason: str | None) -> str | None:
+        if held is None and reason is not None and self._store.begin_hold(reason):
+            self._hook(Fact("refusals.held", {"reason": reason}, level="error"))
+        return held or reason
+
+    def settle(self) -> None:
+        """Say that a stop is over, and end a hold when few grants are suspect: one all-clear for each alarm."""
+        self._store.announce_resumed(after_seconds=self._window.total_seconds())
+        if self._store.end_hold(fewest=FEWEST_REFUSALS):
+            self._hook(Fact("refusals.over", {}))
 
     def succeeded(self) -> None:
         """Let the brake go after a refresh that TikTok answered as it should, where it was seen to be on."""

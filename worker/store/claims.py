@@ -14,10 +14,10 @@ from sqlalchemy.types import JSON, BigInteger, Double, Integer, LargeBinary, Tex
 
 from worker.store.clock import NOW, Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, BRAKE, GRANTS, PAIRS
+from worker.store.models import ATTEMPTS, GRANTS, PAIRS
 from worker.store.predicates import REFRESHABLE, UNRESOLVED
 from worker.store.reports import BrakeState
-from worker.store.rows import AMONG, PAIR_BYTES, AnyRow, among, sealed_pair
+from worker.store.rows import AMONG, BRAKE_STATE, PAIR_BYTES, AnyRow, among, sealed_pair
 from worker.store.values import Claim, Claimable, GrantStatus, PairVersion
 
 GRANT_COLUMNS: Final[dict[str, type[TypeEngine[Any]]]] = {
@@ -108,10 +108,10 @@ class Claims(Transactions):
         """Return which of these grants a claim would win now, in their order, and how the brake stands."""
         due = connection.execute(_DUE[connection.dialect.name], {"ids": among(connection, ids)})
         found = set(due.scalars())
-        brake = connection.execute(select(BRAKE.c.reason, BRAKE.c.stopped_at, BRAKE.c.next_probe_at)).first()
+        brake = connection.execute(select(*BRAKE_STATE)).first()
         return Claimable(
             due=tuple(grant_id for grant_id in ids if grant_id in found),
-            brake=BrakeState(None, None, None) if brake is None else BrakeState(*brake),
+            brake=BrakeState() if brake is None else BrakeState(*brake),
         )
 
     @writes

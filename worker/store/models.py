@@ -231,6 +231,9 @@ class Brake(Row, table=True):
     reason: str | None = _text(null=True)
     stopped_at: datetime | None = _instant(null=True)
     next_probe_at: datetime | None = _instant(null=True)
+    released_at: datetime | None = _instant(null=True)
+    held_reason: str | None = _text(null=True)
+    held_at: datetime | None = _instant(null=True)
 
 
 class WorkerProcess(Row, table=True):

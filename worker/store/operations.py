@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.keys import keys_in_turn
-from worker.store.models import BRAKE, SENTINELS, WORKERS
+from worker.store.models import BRAKE, GRANTS, NOTICES, SENTINELS, WORKERS
 from worker.store.notices import insert_notice
 from worker.store.reports import BrakeState, WorkerView
+from worker.store.rows import BRAKE_STATE
 from worker.store.saving import add_unless_known
+from worker.store.values import GrantStatus
 
 APP_STOPPED = "app_stopped"
+APP_RESUMED = "app_resumed"
+REFUSALS_HELD = "refusals_held"
+REFUSALS_OVER = "refusals_over"
 
 
 class Operations(Transactions):
@@ -25,8 +30,8 @@ class Operations(Transactions):
     @reads
     def brake(self, connection: Connection) -> BrakeState:
         """Return whether refreshing is stopped for the whole app."""
-        row = connection.execute(select(BRAKE.c.reason, BRAKE.c.stopped_at, BRAKE.c.next_probe_at)).first()
-        return BrakeState(None, None, None) if row is None else BrakeState(*row)
+        row = connection.execute(select(*BRAKE_STATE)).first()
+        return BrakeState() if row is None else BrakeState(*row)
 
     def may_refresh(self, *, probe_seconds: float) -> bool:
         """Return True where a refresh may go ahead: the brake is off, or this call has won the next probe.
@@ -47,7 +52,9 @@ class Operations(Transactions):
 
     @writes
     def pull_brake(self, connection: Connection, reason: str, *, probe_seconds: float) -> bool:
-        """Stop refreshing for the whole app and write the one alarm, unless it is stopped already.
+        """Stop refreshing for the whole app, unless it is stopped already.
+
+        The one alarm is written unless the last one has had no all-clear yet: then it is the same trouble.
 
         Args:
             connection: given by the decorator.
@@ -66,7 +73,8 @@ class Operations(Transactions):
         ).scalar()
         if stopped_at is None:
             return False
-        insert_notice(connection, f"{APP_STOPPED}:{stopped_at.isoformat()}", APP_STOPPED, reason)
+        if _open_alarm(connection, APP_STOPPED, APP_RESUMED) is None:
+            insert_notice(connection, f"{APP_STOPPED}:{stopped_at.isoformat()}", APP_STOPPED, reason)
         return True
 
     def release_brake(self) -> bool:
@@ -75,8 +83,51 @@ class Operations(Transactions):
 
     @writes
     def _let_go(self, connection: Connection) -> bool:
-        let_go = update(BRAKE).where(BRAKE.c.reason.is_not(None))
-        return bool(connection.execute(let_go.values(reason=None, stopped_at=None, next_probe_at=None)).rowcount == 1)
+        values = {"reason": None, "stopped_at": None, "next_probe_at": None, "released_at": now()}
+        let_go = connection.execute(update(BRAKE).where(BRAKE.c.reason.is_not(None)).values(**values))
+        return bool(let_go.rowcount == 1)
+
+    @writes
+    def announce_resumed(self, connection: Connection, *, after_seconds: float) -> bool:
+        """Write the all-clear of a stop that has been over for some seconds; return True if there was one to write."""
+        quiet = or_(BRAKE.c.released_at.is_(None), BRAKE.c.released_at <= now() - milliseconds(after_seconds))
+        alarm = _open_alarm(connection, APP_STOPPED, APP_RESUMED)
+        over = connection.execute(select(BRAKE.c.id).where(BRAKE.c.reason.is_(None), quiet)).first() is not None
+        if alarm is None or not over:
+            return False
+        return insert_notice(connection, f"{APP_RESUMED}:{alarm}", APP_RESUMED, "refreshing goes on for all")
+
+    @writes
+    def begin_hold(self, connection: Connection, reason: str) -> bool:
+        """Ask no creator to authorize again for now, and write the one alarm; return True if this call began it."""
+        add_unless_known(connection, BRAKE, id=1)
+        held_at = connection.execute(
+            update(BRAKE)
+            .where(BRAKE.c.held_reason.is_(None))
+            .values(held_reason=reason, held_at=now())
+            .returning(BRAKE.c.held_at)
+        ).scalar()
+        return held_at is not None and insert_notice(
+            connection, f"{REFUSALS_HELD}:{held_at.isoformat()}", REFUSALS_HELD, reason
+        )
+
+    def end_hold(self, *, fewest: int) -> bool:
+        """End the hold if fewer grants than this are suspect, and write its all-clear; return True if it ended."""
+        return self.brake().held_reason is not None and self._end_hold(fewest)
+
+    @writes
+    def _end_hold(self, connection: Connection, fewest: int) -> bool:
+        suspects = select(GRANTS.c.id).where(GRANTS.c.status == GrantStatus.SUSPECT.value).limit(fewest).subquery()
+        left = connection.execute(select(func.count()).select_from(suspects)).scalar_one()
+        if left >= fewest:
+            return False
+        held = update(BRAKE).where(BRAKE.c.held_reason.is_not(None)).values(held_reason=None, held_at=None)
+        alarm = _open_alarm(connection, REFUSALS_HELD, REFUSALS_OVER)
+        if connection.execute(held).rowcount != 1:
+            return False
+        detail = f"{left} suspect grants are left, and each is looked at again" if left else "no grant is suspect"
+        insert_notice(connection, f"{REFUSALS_OVER}:{alarm}", REFUSALS_OVER, detail)
+        return True
 
     @writes
     def hello(
@@ -158,6 +209,13 @@ class Operations(Transactions):
             )
             for row in connection.execute(seen)
         ]
+
+
+def _open_alarm(connection: Connection, begin: str, end: str) -> int | None:
+    """Return the id of the newest notice of the kind `begin` if no notice of the kind `end` followed it."""
+    newest = select(NOTICES.c.id, NOTICES.c.kind).where(NOTICES.c.kind.in_((begin, end))).order_by(NOTICES.c.id.desc())
+    row = connection.execute(newest.limit(1)).first()
+    return None if row is None or row.kind == end else int(row.id)
 
 
 def _listed(key_ids: Collection[int]) -> str:

@@ -143,11 +143,15 @@ class BrakeState:
     Attributes:
         reason: why; None where nothing is stopped.
         next_probe_at: when the next single refresh is let through to see whether the trouble is over.
+        held_reason: why no creator is asked to authorize again for now; None if they are asked as ever.
+        held_at: since when.
     """
 
-    reason: str | None
-    stopped_at: datetime | None
-    next_probe_at: datetime | None
+    reason: str | None = None
+    stopped_at: datetime | None = None
+    next_probe_at: datetime | None = None
+    held_reason: str | None = None
+    held_at: datetime | None = None
 
     @property
     def stopped(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Row, and_, or_
 
 from worker.store.clock import now
-from worker.store.models import ATTEMPTS, GRANTS, PAIRS
+from worker.store.models import ATTEMPTS, BRAKE, GRANTS, PAIRS
 from worker.store.values import AttemptOutcome, AttemptView, CurrentPair, GrantStatus, GrantView
 from worker.vault.sealing import SealedPair
 
@@ -34,6 +34,15 @@ CURRENT_PAIR: Final = (
     *PAIR_BYTES,
     now().label("now"),
 )
+
+BRAKE_STATE: Final = (
+    BRAKE.c.reason,
+    BRAKE.c.stopped_at,
+    BRAKE.c.next_probe_at,
+    BRAKE.c.held_reason,
+    BRAKE.c.held_at,
+)
+"""Columns of `BrakeState`, in its order."""
 
 
 def among(connection: Connection, ids: Sequence[int]) -> Any:

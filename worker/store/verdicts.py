@@ -17,7 +17,7 @@ from worker.store.engine import Transactions, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS
 from worker.store.notices import insert_notice
 from worker.store.predicates import REFRESHABLE
-from worker.store.rows import is_attempt
+from worker.store.rows import is_attempt, lease_is_free
 from worker.store.saving import reauth_key
 from worker.store.values import AttemptOutcome, Claim, GrantStatus
 
@@ -120,6 +120,23 @@ class Verdicts(Transactions):
             key = reauth_key(claim.grant_id, claim.consent, claim.pair_generation)
             insert_notice(connection, key, REAUTH_NEEDED, reason, grant_id=claim.grant_id)
         return asked
+
+    @writes
+    def ask_suspect(self, connection: Connection, grant_id: int, reason: str) -> bool:
+        """Have the creator of a suspect grant asked to authorize again, because a person says so; write the one notice.
+
+        Returns:
+            False if the grant is not suspect any more: then nobody is asked.
+        """
+        values = {"status": GrantStatus.NEEDS_REAUTH.value, "last_reason": reason, "updated_at": now()}
+        suspect = (GRANTS.c.id == grant_id) & (GRANTS.c.status == GrantStatus.SUSPECT.value) & lease_is_free()
+        asked = connection.execute(
+            update(GRANTS).where(suspect).values(**values).returning(GRANTS.c.consent, GRANTS.c.pair_generation)
+        ).first()
+        if asked is None:
+            return False
+        insert_notice(connection, reauth_key(grant_id, *asked), REAUTH_NEEDED, reason, grant_id=grant_id)
+        return True
 
     @writes
     def record_outcome(
