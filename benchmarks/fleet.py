@@ -32,6 +32,7 @@ from sqlalchemy import text
 from benchmarks.quota import LEAST_USED, SETTLE_SECONDS, Server, closest, most_within
 from tests.conftest import start_postgres
 from tests.support.daemon import plain_environ
+from worker.consent.import_lines import Source
 from worker.consent.importer import Importer, ImportReport
 from worker.policy import quota
 from worker.sandbox.broker import connect
@@ -161,7 +162,10 @@ def fill(sandbox: RunningSandbox, services: Services, creators: int, *, refreshe
     for first in range(1, creators + 1, CONSENTS_AT_ONCE):
         given = sandbox.grants(min(CONSENTS_AT_ONCE, creators + 1 - first), first=first)
         lines = "\n".join(json.dumps(token) for token in given)
-        importer.run(io.BytesIO(lines.encode()), report=ImportReport(), on_bad=_refuse)
+        report = ImportReport()
+        importer.run(Source(io.BytesIO(lines.encode())), report=report)
+        if report.bad:
+            raise AssertionError(f"the sandbox's own tokens were refused: {report.counts}")
     now = int(services.store.ping().timestamp() * 1000)
     change(services, "UPDATE grants SET next_refresh_at = :now + CAST(id * :each AS bigint)",
            now=now, each=60_000 / refreshes_a_minute)  # fmt: skip
@@ -177,10 +181,6 @@ def _asked(server: Server) -> int:
     with connect(server.url) as client:
         told: Any = client.info("commandstats")
     return int(told["cmdstat_evalsha"]["calls"])
-
-
-def _refuse(bad: object) -> None:
-    raise AssertionError(f"the sandbox's own tokens were refused: {bad}")
 
 
 def _drive(

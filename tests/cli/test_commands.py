@@ -362,7 +362,7 @@ def test_status_has_its_agreed_names(cli: Cli, creator: str) -> None:
 def lines(count: int, **change: object) -> str:
     """Return JSON lines of so many creators."""
     return "".join(
-        json.dumps({"open_id": f"i{n}", "access_token": "act.CANARY", "refresh_token": f"rft.{n}"} | change) + "\n"
+        json.dumps({"open_id": f"i{n}", "access_token": f"act.CANARY{n}", "refresh_token": f"rft.{n}"} | change) + "\n"
         for n in range(count)
     )
 
@@ -383,18 +383,52 @@ def test_grants_are_listed_by_pages(cli: Cli, tmp_path: Path) -> None:
 
 def test_an_import_tells_its_bad_lines(cli: Cli, tmp_path: Path, store: Store) -> None:
     """Bad lines are told with number and reason, the rest is imported, and the exit status is 1."""
-    (tmp_path / "some.jsonl").write_text(lines(2) + "CANARY\n" + lines(1, open_id="j"))
+    (tmp_path / "some.jsonl").write_text(lines(3) + "CANARY\n" * 12)
 
     result = cli(grants, "import", "some.jsonl")
 
     assert result.exit_code == 1
-    assert "line 3: the line is not JSON" in result.stderr
-    assert "4 lines: 3 new, 0 replaced, 0 skipped, 1 bad" in result.stdout
+    assert "15 lines: 3 new, 0 replaced, 0 skipped, 12 not imported" in result.stdout
+    assert result.stdout.count("the line is not JSON") == 1
+    assert "4, 5, 6, 7, 8, 9, 10, 11, ..." in result.stdout
+    assert result.stderr == ""
     assert "CANARY" not in result.output
     assert store.fleet_status().total == 3
     again = cli.json(grants, "import", "some.jsonl", exit_code=1)
-    assert again["bad_lines"] == [{"line": 3, "reason": "the line is not JSON"}]
-    assert (again["created"], again["skipped"], again["bad"]) == (0, 3, 1)
+    assert [(each["what"], each["lines"], each["which"]) for each in again["reasons"]] == [
+        ("bad", 12, list(range(4, 16))),
+        ("skipped", 3, [1, 2, 3]),
+    ]
+    assert (again["created"], again["skipped"], again["bad"]) == (0, 3, 12)
+
+
+def test_a_dry_run_says_what_an_import_would_do(cli: Cli, tmp_path: Path, store: Store) -> None:
+    """Each line is counted by what would be done and why, and the columns that are read or not are named."""
+    rows = ("a1,act.1,rft.1,7,2026-11-01", "a2,act.2,NULL,7,2026-11-01", "a1,act.3,rft.3,7,2026-11-02")
+    (tmp_path / "dump.csv").write_text("\n".join(("account,at,rt,age,issued_at", *rows)))
+    arguments = ("import", "dump.csv", "--map", "creator=account,access=at,refresh=rt")
+
+    tried = cli(grants, *arguments, "--dry-run")
+    told = cli.json(grants, *arguments, "--dry-run", exit_code=1)
+
+    assert tried.exit_code == 1
+    assert "nothing stored; this would be done: 3 lines: 1 new, 0 replaced, 1 skipped, 1 not imported" in tried.stdout
+    for words in ("rt is missing", "has a newer pair", "creator from account", "not read: age"):
+        assert words in tried.stdout
+    assert (told["created"], told["skipped"], told["bad"], told["columns_not_read"]) == (1, 1, 1, ["age"])
+    assert store.fleet_status().total == 0
+    assert cli.json(grants, *arguments, exit_code=1)["created"] == 1
+    assert cli.json(grants, *arguments, "--dry-run", exit_code=1)["skipped"] == 2
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("mapping", ["creator", "creator=", "=x", "shoe=size"])
+def test_a_mapping_that_cannot_be_read_exits_2(cli: Cli, mapping: str) -> None:
+    """What is wrong with `--map` is told in a sentence."""
+    result = cli(grants, "import", "-", "--map", mapping, stdin=lines(1))
+
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_an_import_reads_standard_input(cli: Cli, store: Store) -> None:

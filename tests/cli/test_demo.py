@@ -133,13 +133,14 @@ def test_stored_pairs_are_opened_for_the_verdict_and_shown_on_both_boards(
     store: Store, sealer: Sealer, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     """What was imported from the sandbox is found again by its fingerprint, and the boards count it."""
-    from worker.consent.importer import Importer, ImportReport  # noqa: PLC0415 - only this test imports tokens
+    from worker.consent.import_lines import Source  # noqa: PLC0415 - only this test imports tokens
+    from worker.consent.importer import Importer, ImportReport  # noqa: PLC0415 - as above
 
     with start_sandbox() as sandbox:
         given = sandbox.grants(3)
         lines = "\n".join(json.dumps(token) for token in given).encode()
         importer = Importer(store=store, sealer=sealer, renew_at=RENEW_AT)
-        importer.run(io.BytesIO(lines), report=ImportReport(), on_bad=lambda bad: pytest.fail(bad.reason))
+        importer.run(Source(io.BytesIO(lines)), report=ImportReport())
         log = tmp_path / "worker-refresh.log"
         log.write_text('{"event": "refresh.saved", "logger": "evertoken", "creator_id": "creator-1"}\n{"half', "utf-8")
         watch = Watch(store, sandbox, tmp_path)

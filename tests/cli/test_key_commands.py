@@ -65,10 +65,8 @@ def imported(count: int, path: Path) -> None:
     """Import pairs in a process of the keyring in a file."""
     import io  # noqa: PLC0415 - only here
 
-    from worker.consent.importer import (  # noqa: PLC0415 - only tests of the database pay for it
-        Importer,
-        ImportReport,
-    )
+    from worker.consent.import_lines import Source  # noqa: PLC0415 - only tests of the database pay for it
+    from worker.consent.importer import Importer, ImportReport  # noqa: PLC0415 - as above
     from worker.services import build_services  # noqa: PLC0415 - as above
 
     lines = "".join(
@@ -80,7 +78,7 @@ def imported(count: int, path: Path) -> None:
     try:
         services.preflight.enter()
         importer = Importer(store=services.store, sealer=services.sealer, renew_at=2 / 3)
-        importer.run(io.BytesIO(lines.encode()), report=ImportReport(), on_bad=lambda bad: pytest.fail(bad.reason))
+        importer.run(Source(io.BytesIO(lines.encode())), report=ImportReport())
         services.preflight.goodbye()
     finally:
         services.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from worker.store import Claim, ConsentResult, GrantView, NewConsent, NewPair, Store
+from worker.store import Claim, ConsentResult, GrantView, Likeness, NewConsent, NewPair, Store
 from worker.vault.sealing import SealedPair
 
 DAY = timedelta(days=1)
@@ -53,10 +53,11 @@ class Fleet:
         return self.store.grant(creator_id)
 
     def keep(
-        self, items: Sequence[NewConsent], *, replace: bool = False, newer_only: bool = False
+        self, items: Sequence[NewConsent], *, replace: bool = False, likeness: Likeness | None = None
     ) -> list[ConsentResult]:
-        """Store consents, each pair sealed by naming its place."""
-        return self.store.save_consents(items, seal_name, replace=replace, newer_only=newer_only)
+        """Store consents, each pair sealed by naming its place; a likeness is what each pair is found to have."""
+        compare = None if likeness is None else lambda *_: likeness
+        return self.store.save_consents(items, seal_name, replace=replace, compare=compare)
 
     def pair(self, word: str, *, scope: str | None = None) -> NewPair:
         """Return a fresh pair that is not due for most of a day."""

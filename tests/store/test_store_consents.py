@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.store import AttemptOutcome, ConsentResult, GrantStatus, NewConsent
+from worker.store import AttemptOutcome, ConsentResult, GrantStatus, Likeness, NewConsent
 from worker.vault.sealing import SealedPair
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet
 
-CREATED, REPLACED, SKIPPED = ConsentResult.CREATED, ConsentResult.REPLACED, ConsentResult.SKIPPED
+CREATED, REPLACED, KNOWN = ConsentResult.CREATED, ConsentResult.REPLACED, ConsentResult.KNOWN
 
 
 def test_a_new_consent_becomes_an_active_grant_with_its_pair(fleet: Fleet) -> None:
@@ -45,7 +45,7 @@ def test_a_known_creator_is_skipped_unless_replacing_was_asked_for(fleet: Fleet)
     """An import run twice changes nothing."""
     before = fleet.add()
 
-    assert fleet.keep([fleet.consent("ada"), fleet.consent("bob")]) == [SKIPPED, CREATED]
+    assert fleet.keep([fleet.consent("ada"), fleet.consent("bob")]) == [KNOWN, CREATED]
 
     assert fleet.store.grant("ada") == before
 
@@ -56,9 +56,9 @@ def test_an_older_pair_never_takes_the_place_of_a_newer_one_where_only_newer_one
     older = replace(fleet.consent("ada"), issued_at=before.issued_at - timedelta(seconds=1))
     newer = replace(fleet.consent("ada"), issued_at=before.issued_at + timedelta(seconds=1))
 
-    assert fleet.keep([older], replace=True, newer_only=True) == [SKIPPED]
+    assert fleet.keep([older], replace=True, likeness=Likeness.OTHER) == [ConsentResult.OLDER]
     assert fleet.store.grant("ada") == before
-    assert fleet.keep([newer], replace=True, newer_only=True) == [REPLACED]
+    assert fleet.keep([newer], replace=True, likeness=Likeness.OTHER) == [REPLACED]
 
 
 def test_a_replaced_grant_gets_the_next_numbers_and_starts_afresh(fleet: Fleet) -> None:
@@ -96,9 +96,9 @@ def test_a_creator_twice_in_one_batch_counts_once(fleet: Fleet) -> None:
     """Without replacing the first line counts, with it the last."""
     first, second = fleet.consent("ada", scope="first"), fleet.consent("ada", scope="second")
 
-    assert fleet.keep([first, second]) == [CREATED, SKIPPED]
+    assert fleet.keep([first, second]) == [CREATED, KNOWN]
     assert fleet.store.grant("ada").scope == "first"
-    assert fleet.keep([first, second], replace=True) == [SKIPPED, REPLACED]
+    assert fleet.keep([first, second], replace=True) == [KNOWN, REPLACED]
     assert (fleet.store.grant("ada").scope, fleet.store.grant("ada").consent) == ("second", 2)
 
 

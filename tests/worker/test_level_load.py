@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from worker.consent.import_lines import Source
 from worker.consent.importer import Importer, ImportReport
 from worker.policy.renewal import next_refresh
 from worker.store import Store
@@ -37,7 +38,9 @@ def test_a_thousand_grants_imported_in_one_go_are_level_in_their_second_life(sto
         for number in range(CREATORS)
     )
     importer = Importer(store=store, sealer=sealer, renew_at=RENEW_AT)
-    importer.run(io.BytesIO("\n".join(lines).encode()), report=ImportReport(), on_bad=lambda bad: pytest.fail(str(bad)))
+    report = ImportReport()
+    importer.run(Source(io.BytesIO("\n".join(lines).encode())), report=report)
+    assert report.created == CREATORS
 
     counts = [0] * SLICES
     for grant in store.grants(limit=CREATORS):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.world import SCOPE, World
+from worker.consent.import_lines import Source
 from worker.consent.importer import Importer, ImportReport
 from worker.errors import NotFoundError
 from worker.store import AttemptOutcome, GrantStatus, GrantView
@@ -28,7 +29,7 @@ def bring_in(world: World, token: dict[str, Any], creator_id: str | None = None,
     fields |= {name: token[name] for name in ("access_token", "refresh_token", "expires_in")}
     services, report = world.services, ImportReport()
     importer = Importer(store=services.store, sealer=services.sealer, renew_at=2 / 3)
-    importer.run(io.BytesIO(json.dumps(fields).encode()), report=report, on_bad=lambda bad: pytest.fail(bad.reason))
+    importer.run(Source(io.BytesIO(json.dumps(fields).encode())), report=report)
     assert report.created == 1
     services.store.request_refresh(known_as)
     return services.store.grant(known_as)

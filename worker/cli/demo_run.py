@@ -15,6 +15,7 @@ from worker.cli.board import Board
 from worker.cli.demo_plan import COMFORTABLE_RATE, DemoPlan
 from worker.cli.demo_verdict import DemoVerdict, reach_verdict, stored_refresh_tokens
 from worker.cli.demo_watch import Watch
+from worker.consent.import_lines import Source
 from worker.consent.importer import Importer, ImportReport
 from worker.errors import NotReadyError
 from worker.sandbox.children import Child
@@ -125,11 +126,10 @@ class DemoRun:
             count = min(CONSENTS_AT_ONCE, self._plan.creators + 1 - first)
             given = stack.sandbox.grants(count, first=first)
             lines = "\n".join(json.dumps(token) for token in given)
-            importer.run(
-                io.BytesIO(lines.encode()),
-                report=report,
-                on_bad=lambda bad: self._problems.append(f"line {bad.line} of the import: {bad.reason}"),
-            )
+            importer.run(Source(io.BytesIO(lines.encode())), report=report)
+        self._problems += [
+            f"{count} lines of the import: {reason}" for (what, reason), count in report.counts.items() if what == "bad"
+        ]
 
     def _anything_died(self, stack: Stack, board: Board) -> bool:
         """Tell of parts that ended by themselves; True where the run cannot go on."""

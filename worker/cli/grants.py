@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from worker.cli import output
-from worker.cli.grant_actions import import_file, pull, refresh, revoke
+from worker.cli.grant_actions import pull, refresh, revoke
+from worker.cli.grants_import import import_file
 from worker.cli.recheck import recheck
 
 if TYPE_CHECKING:

@@ -7,30 +7,58 @@ TikTok's answers of several years name the same things differently (`creator_id`
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from worker.errors import UsageError
+from worker.policy import creator_id as creator_ids
 from worker.policy.renewal import UNKNOWN_LIFE
 from worker.vault import Token
 
 LONGEST_TOKEN: Final = 8_192
-TOKEN_STARTS: Final = ("act.", "rft.")
-LONGEST_CREATOR_ID: Final = 128
+ACCESS_START: Final = "act."
+REFRESH_START: Final = "rft."
 LONGEST_ACCESS_LIFE: Final = timedelta(days=366)
 LONGEST_REFRESH_LIFE: Final = timedelta(days=3_660)
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
 OLDEST: Final = datetime(2016, 9, 1, tzinfo=UTC)
 """Before this there was no TikTok, so an earlier instant is a mistake."""
 _MILLISECONDS_FROM: Final = 100_000_000_000
+_MICROSECONDS_FROM: Final = 100_000_000_000_000
 
-CREATOR: Final = ("creator_id", "open_id", "business_id")
-LIFE: Final = ("expires_in", "expires", "access_token_expires_in")
-REFRESH_LIFE: Final = ("refresh_token_expires_in", "refresh_expires_in", "refresh_expires")
-ISSUED_AT: Final = ("issued_at", "created_at", "obtained_at")
-EXPIRES_AT: Final = ("expires_at", "access_token_expires_at")
-REFRESH_EXPIRES_AT: Final = ("refresh_token_expires_at", "refresh_expires_at")
+FIELDS: Final[dict[str, tuple[str, ...]]] = {
+    "creator": ("creator_id", "open_id", "business_id"),
+    "access": ("access_token",),
+    "refresh": ("refresh_token",),
+    "scope": ("scope", "scopes"),
+    "expires_in": ("expires_in", "expires", "access_token_expires_in"),
+    "refresh_expires_in": ("refresh_token_expires_in", "refresh_expires_in", "refresh_expires"),
+    "issued_at": ("issued_at", "created_at", "obtained_at"),
+    "expires_at": ("expires_at", "access_token_expires_at"),
+    "refresh_expires_at": ("refresh_token_expires_at", "refresh_expires_at"),
+}
+"""What is read, and the names under which files have it."""
+NEEDED: Final = ("creator", "access", "refresh")
+OF_NO_USE: Final = frozenset({"token_type"})
+"""Names that are not reported as unread: TikTok's answers have them, and they say nothing."""
+_EMPTY: Final = frozenset(
+    {
+        "", "null", "\\n", "none", "nil", "nan", "nat", "n/a", "na", "#n/a", "undefined", "unknown", "-", "--", "?",
+        "(null)", "<null>", "[null]", "<none>", "(none)", "empty", "(empty)", "<empty>", "tbd", "todo",
+    }
+)  # fmt: skip
+"""What databases, spreadsheets and programs write where there is no value, in small letters."""
+_MASK: Final = re.compile(
+    r".*(\*{3}|\.{3}|\u2026|\u2022).*|(?:act\.|rft\.)?x{3,}|.*redacted.*|.*masked.*", re.IGNORECASE
+)
+_WRAPPED: Final = re.compile(r"[<\[({$].*|.*[>\])}]")
+_PERCENT: Final = re.compile(r"%[0-9A-Fa-f]{2}")
+_SCOPE_MARKS: Final = re.compile(r"[\[\]{}\",]")
+"""What stands around scopes in lists of JSON and of PostgreSQL."""
+_QUOTES: Final = frozenset("\"'`")
 
 
 class BadLineError(Exception):
@@ -44,6 +72,7 @@ class ImportedPair:
     Attributes:
         age_known: False where the line told neither when the pair was issued nor when it ends.
         dated: True where the line told when the pair was issued: an issue time, or an end and a life.
+        usual: False where a token does not begin as TikTok's do, so that it may be encrypted or of another service.
     """
 
     creator_id: str
@@ -55,9 +84,62 @@ class ImportedPair:
     refresh_expires_at: datetime | None
     age_known: bool
     dated: bool
+    usual: bool
 
 
-def read_pair(fields: Mapping[str, Any], now: datetime) -> ImportedPair:
+class FieldNames:
+    """The names under which a file has its fields: TikTok's of several years, or those that a person mapped."""
+
+    def __init__(self, mapping: Mapping[str, str] | None = None) -> None:
+        """Take what a person mapped.
+
+        Args:
+            mapping: the file's own name by ours; both without regard to case. A mapped field is read under that name
+                alone.
+
+        Raises:
+            UsageError: a field of ours that there is not.
+        """
+        self._names = dict(FIELDS)
+        for ours, theirs in (mapping or {}).items():
+            self._names[_field_named(ours)] = (theirs.strip().lower(),)
+
+    def of(self, field: str) -> tuple[str, ...]:
+        """Return the names of a field, the one that counts first before the others."""
+        return self._names[field]
+
+    def missing(self, columns: Iterable[str]) -> str | None:
+        """Return what a file with these columns lacks, in a sentence, or None."""
+        found = set(columns)
+        lacking = [field for field in NEEDED if not found.intersection(self._names[field])]
+        lacking += [field for field, names in self._names.items() if names != FIELDS[field] and not found & set(names)]
+        if not lacking:
+            return None
+        return "; ".join(
+            f"there is no column {' or '.join(self._names[field])} ({field})" for field in dict.fromkeys(lacking)
+        )
+
+    def read(self, columns: Iterable[str]) -> dict[str, str]:
+        """Return by field the column that it is read from; where a file has several, the one that counts first."""
+        found = set(columns)
+        firsts = {field: next((name for name in names if name in found), None) for field, names in self._names.items()}
+        return {field: name for field, name in firsts.items() if name is not None}
+
+    def unread(self, columns: Iterable[str]) -> list[str]:
+        """Return the columns that are not read."""
+        read = {name for names in self._names.values() for name in names} | OF_NO_USE
+        return [column for column in columns if column not in read]
+
+
+def _field_named(name: str) -> str:
+    wanted = name.strip().lower()
+    for field, names in FIELDS.items():
+        if wanted == field or wanted in names:
+            return field
+    raise UsageError(f"there is no field {name!r} to map; the fields are {', '.join(FIELDS)}")
+
+
+def read_pair(fields: Mapping[str, Any], now: datetime, names: FieldNames | None = None) -> ImportedPair:
     """Return what a line's fields say; names that are unknown here are ignored.
 
     A pair whose line tells no issue time and no end is taken as issued now, with its age marked as unknown.
@@ -66,9 +148,10 @@ def read_pair(fields: Mapping[str, Any], now: datetime) -> ImportedPair:
     Raises:
         BadLineError: which field is wrong and how.
     """
-    life = _seconds(fields, LIFE, LONGEST_ACCESS_LIFE)
-    issued_at = _instant(fields, ISSUED_AT)
-    expires_at = _instant(fields, EXPIRES_AT)
+    line = _Line(fields, names or FieldNames())
+    life = line.seconds("expires_in", LONGEST_ACCESS_LIFE)
+    issued_at = line.instant("issued_at")
+    expires_at = line.instant("expires_at")
     if issued_at is not None and issued_at > now + CLOCK_TOLERANCE:
         raise BadLineError("the issue time lies in the future")
     age_known = issued_at is not None or expires_at is not None
@@ -81,15 +164,15 @@ def read_pair(fields: Mapping[str, Any], now: datetime) -> ImportedPair:
         raise BadLineError("the access token ends before it was issued")
     if expires_at - issued_at > LONGEST_ACCESS_LIFE:
         raise BadLineError("the access token's life is longer than a year")
-    refresh_expires_at = _instant(fields, REFRESH_EXPIRES_AT)
-    refresh_life = _seconds(fields, REFRESH_LIFE, LONGEST_REFRESH_LIFE)
+    refresh_expires_at = line.instant("refresh_expires_at")
+    refresh_life = line.seconds("refresh_expires_in", LONGEST_REFRESH_LIFE)
     if refresh_expires_at is None and refresh_life is not None:
         refresh_expires_at = issued_at + refresh_life
     if refresh_expires_at is not None and refresh_expires_at <= now:
         raise BadLineError("the refresh token has ended; the creator must authorize again")
-    creator_id, scope = _creator_id(fields), _scope(fields.get("scope"))
-    access_token, refresh_token = _token(fields, "access_token"), _token(fields, "refresh_token")
-    _refuse_tokens_elsewhere(creator_id, scope, access_token, refresh_token)
+    creator_id, scope = line.creator_id(), line.scope()
+    access_token, refresh_token = line.token("access"), line.token("refresh")
+    _refuse_mixed_up(creator_id, scope, access_token, refresh_token)
     return ImportedPair(
         creator_id=creator_id,
         access_token=access_token,
@@ -100,93 +183,123 @@ def read_pair(fields: Mapping[str, Any], now: datetime) -> ImportedPair:
         refresh_expires_at=refresh_expires_at,
         age_known=age_known,
         dated=dated,
+        usual=_begins(access_token, ACCESS_START) and _begins(refresh_token, REFRESH_START),
     )
 
 
-def _pick(fields: Mapping[str, Any], names: tuple[str, ...]) -> tuple[str, Any] | None:
-    """Return name and value of the first of these fields that is there and not empty."""
-    return next(((name, fields[name]) for name in names if _is_there(fields.get(name))), None)
+class _Line:
+    """The fields of one line, by our names."""
 
+    def __init__(self, fields: Mapping[str, Any], names: FieldNames) -> None:
+        self._fields = fields
+        self._names = names
 
-def _creator_id(fields: Mapping[str, Any]) -> str:
-    found: set[str] = set()
-    for name in CREATOR:
-        value = fields.get(name)
-        if not _is_there(value):
-            continue
-        if isinstance(value, bool) or not isinstance(value, str | int):
+    def creator_id(self) -> str:
+        found: set[str] = set()
+        for name, value in self._values("creator"):
+            if isinstance(value, float):
+                raise BadLineError(f"{name} is not a text; as a number with a fraction or exponent it has lost digits")
+            if isinstance(value, bool) or not isinstance(value, str | int):
+                raise BadLineError(f"{name} is not a text")
+            found.add(str(value).strip())
+        if not found:
+            first, *others = self._names.of("creator")
+            raise BadLineError(f"{first} (or {', '.join(others)}) is missing" if others else f"{first} is missing")
+        if len(found) > 1:
+            raise BadLineError(f"{', '.join(self._names.of('creator'))} differ")
+        creator_id = found.pop()
+        if not creator_ids.is_creator_id(creator_id):
+            raise BadLineError(f"the creator's id is not 1 to {creator_ids.LONGEST} plain characters")
+        damage = creator_ids.damage_of(creator_id)
+        if damage is not None:
+            raise BadLineError(f"the creator's id is {damage}; export this column as text")
+        return creator_id
+
+    def token(self, field: str) -> Token:
+        name, value = next(self._values(field), (self._names.of(field)[0], None))
+        if value is None:
+            raise BadLineError(f"{name} is missing")
+        if not isinstance(value, str):
             raise BadLineError(f"{name} is not a text")
-        found.add(str(value).strip())
-    if not found:
-        raise BadLineError("creator_id (or open_id, business_id) is missing")
-    if len(found) > 1:
-        raise BadLineError("creator_id, open_id and business_id differ")
-    creator_id = found.pop()
-    if not creator_id or len(creator_id) > LONGEST_CREATOR_ID or not _is_plain(creator_id):
-        raise BadLineError(f"the creator's id is not 1 to {LONGEST_CREATOR_ID} plain characters")
-    return creator_id
+        text = value.strip()
+        if _MASK.fullmatch(text) or _WRAPPED.fullmatch(text):
+            raise BadLineError(f"{name} is masked or a placeholder, not a token")
+        if _QUOTES & {text[0], text[-1]}:
+            raise BadLineError(f"{name} stands in quotes, which are no part of a token")
+        if len(text) > LONGEST_TOKEN or not _is_plain(text):
+            raise BadLineError(f"{name} is not 1 to {LONGEST_TOKEN} plain characters")
+        if _PERCENT.search(text):
+            raise BadLineError(f"{name} is percent-encoded; decode it once")
+        if text.lower() in {ACCESS_START, REFRESH_START, name}:
+            raise BadLineError(f"{name} is a placeholder, not a token")
+        return Token(text)
+
+    def scope(self) -> str:
+        name, value = next(self._values("scope"), ("scope", ""))
+        parts = _SCOPE_MARKS.sub(" ", value).split() if isinstance(value, str) else value
+        if not isinstance(parts, list) or not all(isinstance(part, str) and _is_plain(part) for part in parts):
+            raise BadLineError(f"{name} is neither a text nor a list of texts")
+        return ",".join(sorted(set(parts)))
+
+    def seconds(self, field: str, longest: timedelta) -> timedelta | None:
+        for name, value in self._values(field):
+            seconds = _number(value)
+            if seconds is None or not 0 < seconds <= longest.total_seconds():
+                raise BadLineError(f"{name} is not a number of seconds from 1 to {longest.days} days")
+            return timedelta(seconds=seconds)
+        return None
+
+    def instant(self, field: str) -> datetime | None:
+        for name, value in self._values(field):
+            return _instant(name, value)
+        return None
+
+    def _values(self, field: str) -> Any:
+        """Yield the names and values of a field that are there and not empty."""
+        for name in self._names.of(field):
+            value = self._fields.get(name)
+            if not _is_empty(value):
+                yield name, value
 
 
-def _token(fields: Mapping[str, Any], name: str) -> Token:
-    value = fields.get(name)
-    if not _is_there(value):
-        raise BadLineError(f"{name} is missing")
-    if not isinstance(value, str):
-        raise BadLineError(f"{name} is not a text")
-    text = value.strip()
-    if not text or len(text) > LONGEST_TOKEN or not _is_plain(text):
-        raise BadLineError(f"{name} is not 1 to {LONGEST_TOKEN} plain characters")
-    return Token(text)
-
-
-def _refuse_tokens_elsewhere(creator_id: str, scope: str, *tokens: Token) -> None:
-    """Refuse a line with a token where a creator or a scope is wanted: those are stored and shown as they are."""
+def _refuse_mixed_up(creator_id: str, scope: str, access: Token, refresh: Token) -> None:
+    """Refuse a line whose columns have changed places: it would be stored, shown and sent as something else."""
     for name, text in (("the creator's id", creator_id), ("scope", scope)):
         parts = text.split(",")
-        if any(part.startswith(TOKEN_STARTS) or Token(part) in tokens for part in parts if part):
+        starts = (ACCESS_START, REFRESH_START)
+        if any(part.startswith(starts) or Token(part) in (access, refresh) for part in parts if part):
             raise BadLineError(f"{name} looks like a token; two columns may have changed places")
+    if access == refresh:
+        raise BadLineError("access_token and refresh_token are the same text")
+    if _begins(access, REFRESH_START) or _begins(refresh, ACCESS_START):
+        raise BadLineError(
+            f"access_token begins with {REFRESH_START} or refresh_token with {ACCESS_START}; two columns may have "
+            "changed places"
+        )
 
 
-def _is_there(value: object) -> bool:
-    return value is not None and value != ""
+def _begins(token: Token, start: str) -> bool:
+    return token.reveal().startswith(start)
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() in _EMPTY)
 
 
 def _is_plain(text: str) -> bool:
     return text.isascii() and text.isprintable() and " " not in text
 
 
-def _scope(value: object) -> str:
-    if not _is_there(value):
-        return ""
-    parts = value.replace(",", " ").split() if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(isinstance(part, str) and _is_plain(part) for part in parts):
-        raise BadLineError("scope is neither a text nor a list of texts")
-    return ",".join(sorted(set(parts)))
-
-
-def _seconds(fields: Mapping[str, Any], names: tuple[str, ...], longest: timedelta) -> timedelta | None:
-    picked = _pick(fields, names)
-    if picked is None:
-        return None
-    seconds = _number(picked[1])
-    if seconds is None or not 0 < seconds <= longest.total_seconds():
-        raise BadLineError(f"{picked[0]} is not a number of seconds from 1 to {longest.days} days")
-    return timedelta(seconds=seconds)
-
-
-def _instant(fields: Mapping[str, Any], names: tuple[str, ...]) -> datetime | None:
-    picked = _pick(fields, names)
-    if picked is None:
-        return None
-    name, value = picked
+def _instant(name: str, value: object) -> datetime:
     number = _number(value)
     if number is not None:
-        if number >= _MILLISECONDS_FROM:
-            raise BadLineError(f"{name} looks like milliseconds; seconds since 1970 or ISO 8601 are taken")
-        instant = datetime.fromtimestamp(max(number, 0), tz=UTC)
+        if number >= _MICROSECONDS_FROM:
+            raise BadLineError(f"{name} is not a number of seconds or milliseconds since 1970")
+        seconds = number / 1000 if number >= _MILLISECONDS_FROM else number
+        instant = datetime.fromtimestamp(max(seconds, 0), tz=UTC)
     else:
         try:
-            instant = datetime.fromisoformat(value.strip())
+            instant = datetime.fromisoformat(value.strip())  # type: ignore[attr-defined]  # anything else is caught
             instant = (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
         except (ValueError, AttributeError, OverflowError):
             raise BadLineError(f"{name} is neither ISO 8601 nor seconds since 1970") from None

@@ -1,24 +1,236 @@
-"""Reading the lines of an import: JSON lines or CSV, found out from the first line, in bounded memory."""
+"""Reading the file of an import: JSON lines, JSON documents or CSV, found out from its beginning.
+
+Lines are read one at a time. Only JSON that goes over several lines, and a pipe, are held in memory as a whole,
+because the file is read twice: once to check and choose, once to store.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
-from worker.consent.import_fields import CREATOR, BadLineError, ImportedPair, read_pair
+from worker.consent.import_fields import (
+    ACCESS_START,
+    NEEDED,
+    REFRESH_START,
+    BadLineError,
+    FieldNames,
+    ImportedPair,
+    read_pair,
+)
 from worker.errors import UsageError
 
-Format = Literal["jsonl", "csv"]
+Format = Literal["jsonl", "json", "csv"]
+_Lines = Iterator[tuple[int, int, bytes | None]]
+"""Number, size and content of lines."""
 LONGEST_LINE: Final = 65_536
 """Bytes; a line of tokens and scopes has one or two thousand."""
+LARGEST_HELD: Final = 256 * 2**20
+"""Bytes of a file that is held in memory as a whole."""
+MOST_COLUMNS: Final = 200
+"""Different names of fields that are remembered for the report."""
 _BOM: Final = b"\xef\xbb\xbf"
 _WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
+_SEPARATORS: Final = ",;\t|"
+_SEPARATOR_LINE: Final = re.compile(rb"(?i)\s*\"?sep=(.)\"?\s*")
+_PRINTED_RULE: Final = re.compile(rb"[-+|\s]+|\(\d+ rows?\)\s*")
+"""What psql prints under a header and below the last row."""
+_COLUMN: Final = re.compile(r"[\w .:/-]{1,64}")
+"""What may be a column's name; anything else is content in the wrong place, and is not shown."""
+_JSON_MARKS: Final = re.compile(r"[\s,\[\]]*")
+_NOT_UTF8: Final = "the file is not UTF-8 text; save it as UTF-8"
 _TOO_LONG: Final = f"the line is longer than {LONGEST_LINE} bytes"
 
-Parse = Callable[[bytes, datetime], ImportedPair]
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a file.
+
+    Attributes:
+        line: number of the line on which it begins, from 1.
+        size: bytes read for it.
+        pair: what it says; None if it cannot be imported, or for a line without an entry.
+        fault: why it cannot be imported; nothing of its content.
+    """
+
+    line: int
+    size: int
+    pair: ImportedPair | None = None
+    fault: str | None = None
+
+    @property
+    def blank(self) -> bool:
+        """True for a line without an entry, such as a header."""
+        return self.pair is None and self.fault is None
+
+
+class Source:
+    """The file of an import, which can be read several times."""
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        *,
+        form: Format | None = None,
+        names: FieldNames | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> None:
+        """Take a file.
+
+        Args:
+            stream: its bytes, UTF-8; what cannot be read twice, such as a pipe, is read into memory here.
+            form: how to read it; None finds out from its beginning.
+            names: the names of its fields.
+            columns: the columns of a CSV that has no header.
+
+        Raises:
+            UsageError: a pipe with more bytes than are held in memory.
+        """
+        self._stream = stream if stream.seekable() else io.BytesIO(_read_all(stream))
+        self._start = self._stream.tell()
+        self._form = form
+        self._names = names or FieldNames()
+        self._columns = [name.strip().lower() for name in columns] if columns else None
+        self._seen: dict[str, None] = {}
+
+    @property
+    def read_columns(self) -> dict[str, str]:
+        """By field the column that it was read from, as far as the file was read."""
+        return self._names.read(self._seen)
+
+    @property
+    def unread_columns(self) -> list[str]:
+        """The columns that were not read, as far as the file was read; at most `MOST_COLUMNS`."""
+        return self._names.unread(self._seen)
+
+    def entries(self, now: datetime) -> Iterator[Entry]:
+        """Yield the file's entries from its start, blank lines and headers included.
+
+        Args:
+            now: the database's time.
+
+        Raises:
+            UsageError: the file as a whole cannot be read; the text says what to do.
+        """
+        self._stream.seek(self._start)
+        head = self._stream.read(LONGEST_LINE)
+        self._stream.seek(self._start)
+        if head.startswith(_WIDE_BOMS) or b"\0" in head:
+            raise UsageError(_NOT_UTF8)
+        form = self._form or _form_of(head.removeprefix(_BOM).lstrip())
+        if form == "json":
+            return self._documents(now)
+        return self._json_lines(now) if form == "jsonl" else self._csv_lines(now)
+
+    def _json_lines(self, now: datetime) -> Iterator[Entry]:
+        for number, size, line in numbered_lines(self._stream):
+            if line is not None and not line.strip():
+                yield Entry(number, size)
+                continue
+            try:
+                values = list(_objects(json.loads(_whole(line)), self._names))
+            except BadLineError as error:
+                yield Entry(number, size, fault=str(error))
+            except (ValueError, RecursionError):
+                yield Entry(number, size, fault="the line is not JSON")
+            else:
+                yield Entry(number, size)
+                for value in values:
+                    yield self._entry(number, 0, value, now)
+
+    def _documents(self, now: datetime) -> Iterator[Entry]:
+        data = _read_all(self._stream)
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise UsageError(_NOT_UTF8) from None
+        decoder, at, line, counted = json.JSONDecoder(), 0, 1, 0
+        yield Entry(line, len(data))
+        while (at := _after_marks(text, at)) < len(text):
+            line, counted = line + text.count("\n", counted, at), at
+            try:
+                value, at = decoder.raw_decode(text, at)
+            except (ValueError, RecursionError):
+                raise UsageError(f"the file's JSON breaks off or is damaged at line {line}; nothing is read") from None
+            for item in _objects(value, self._names):
+                yield self._entry(line, 0, item, now)
+
+    def _csv_lines(self, now: datetime) -> Iterator[Entry]:
+        lines = numbered_lines(self._stream)
+        separator, header, lines = yield from self._header(lines)
+        for number, size, line in lines:
+            if line is not None and (not line.strip() or (separator == "|" and _PRINTED_RULE.fullmatch(line))):
+                yield Entry(number, size)
+                continue
+            try:
+                fields = _fields(_whole(line), separator, header)
+            except BadLineError as error:
+                yield Entry(number, size, fault=str(error))
+            else:
+                yield self._entry(number, size, fields, now)
+
+    def _header(self, lines: _Lines) -> Generator[Entry, None, tuple[str, list[str], _Lines]]:
+        """Yield the lines up to the header, and return separator, columns and the lines after it."""
+        separator = ""
+        for number, size, line in lines:
+            told = _SEPARATOR_LINE.fullmatch(line) if number == 1 and line is not None else None
+            if told is not None or (line is not None and not line.strip()):
+                separator = told[1].decode("latin-1") if told else separator
+                yield Entry(number, size)
+                continue
+            first = _text(line, UsageError)
+            separator = separator or max(_SEPARATORS, key=first.count)
+            header = self._columns
+            if header is None:
+                header = [name.strip().lower() for name in _cells(first, separator, UsageError)]
+                yield Entry(number, size)
+            else:
+                lines = itertools.chain([(number, size, line)], lines)
+            self._check(header)
+            self._see(header)
+            return separator, header, lines
+        return separator, [], iter(())
+
+    def _check(self, header: list[str]) -> None:
+        if any(name.startswith((ACCESS_START, REFRESH_START)) for name in header):
+            raise UsageError(
+                "the first line holds a token, so the file has no header; name its columns in their order, such as "
+                "--columns open_id,access_token,refresh_token"
+            )
+        lacking = self._names.missing(header)
+        if lacking is not None:
+            raise UsageError(
+                f"the first line is neither a JSON object nor a CSV header that names all that is needed: {lacking}; "
+                f"with other names, say which is which: --map {','.join(f'{field}=COLUMN' for field in NEEDED)}"
+            )
+        read = [name for name in header if name not in self._names.unread(header)]
+        if len(set(read)) != len(read):
+            raise UsageError("the CSV header names a column twice")
+
+    def _entry(self, line: int, size: int, value: Any, now: datetime) -> Entry:
+        if not isinstance(value, Mapping):
+            return Entry(line, size, fault="the line is not a JSON object")
+        fields = {str(name).strip().lower(): content for name, content in value.items()}
+        self._see(fields)
+        try:
+            return Entry(line, size, pair=read_pair(fields, now, self._names))
+        except BadLineError as error:
+            return Entry(line, size, fault=str(error))
+
+    def _see(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._seen or not _COLUMN.fullmatch(name) or name.startswith((ACCESS_START, REFRESH_START)):
+                continue
+            if len(self._seen) >= MOST_COLUMNS:
+                break
+            self._seen[name] = None
 
 
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
@@ -33,88 +245,78 @@ def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
         yield number, size, (line.removeprefix(_BOM) if number == 1 else line) if whole else None
 
 
-class LineReader:
-    """Reads the lines of one stream; the first that is not blank tells the format."""
-
-    def __init__(self, *, form: Format | None, now: datetime) -> None:
-        """Make one for a stream.
-
-        Args:
-            form: how to read it, or None to find out.
-            now: the database's time.
-        """
-        self._form = form
-        self._now = now
-        self._parse: Parse | None = None
-
-    def read(self, line: bytes | None) -> ImportedPair | None:
-        """Return a line's pair, or None for a CSV's header.
-
-        Args:
-            line: its bytes; None where it was too long.
-
-        Raises:
-            BadLineError: this line cannot be imported.
-            UsageError: the stream cannot be imported; the text says what to do.
-        """
-        if line is None:
-            raise BadLineError(_TOO_LONG)
-        if self._parse is not None:
-            return self._parse(line, self._now)
-        start = line.strip()
-        _refuse_other_files(start)
-        if self._form == "jsonl" or (self._form is None and start.startswith(b"{")):
-            self._parse = _parse_json
-            return _parse_json(line, self._now)
-        self._parse = _csv_parser(start)
-        return None
-
-
-def _refuse_other_files(start: bytes) -> None:
-    if start.startswith(_WIDE_BOMS) or b"\0" in start:
-        raise UsageError("the file is not UTF-8 text; save it as UTF-8")
-    if start.startswith(b"["):
-        raise UsageError("the file is one JSON array; give one object a line, as `jq -c '.[]' FILE` prints them")
-    if start == b"{":
-        raise UsageError("the file's JSON goes over several lines; give one object a line, as `jq -c . FILE` prints it")
-
-
-def _parse_json(line: bytes, now: datetime) -> ImportedPair:
+def _form_of(head: bytes) -> Format:
+    """Return how a file is read that begins like this: a line that is a JSON object of its own makes JSON lines."""
+    if head.startswith(b"["):
+        return "json"
+    if not head.startswith(b"{"):
+        return "csv"
     try:
-        fields = json.loads(line)
+        json.loads(head.partition(b"\n")[0])
     except (ValueError, RecursionError):
-        raise BadLineError("the line is not JSON") from None
-    if not isinstance(fields, dict):
-        raise BadLineError("the line is not a JSON object")
-    if "access_token" not in fields and isinstance(fields.get("data"), dict):
-        fields = fields["data"]  # a whole answer of TikTok's, as it came
-    return read_pair(fields, now)
+        return "json"
+    return "jsonl"
 
 
-def _csv_parser(header: bytes) -> Parse:
+def _objects(value: Any, names: FieldNames) -> Iterator[Any]:
+    """Yield the entries of a JSON value: itself, a whole answer's `data`, or the one list that it holds."""
+    if not isinstance(value, dict) or {str(name).strip().lower() for name in value} & set(names.of("access")):
+        yield value
+        return
+    data = value.get("data")
+    if isinstance(data, dict):
+        yield from _objects(data, names)
+        return
+    lists = [member for member in value.values() if isinstance(member, list) and any(map(_is_object, member))]
+    if len(lists) == 1:
+        yield from lists[0]
+    else:
+        yield value
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _after_marks(text: str, at: int) -> int:
+    found = _JSON_MARKS.match(text, at)
+    return found.end() if found else at
+
+
+def _whole(line: bytes | None) -> bytes:
+    if line is None:
+        raise BadLineError(_TOO_LONG)
+    return line
+
+
+def _text(line: bytes | None, error: type[BadLineError | UsageError]) -> str:
+    if line is None:
+        raise error(_TOO_LONG)
     try:
-        text = header.decode("utf-8")
+        return line.decode("utf-8")
     except UnicodeDecodeError:
-        raise UsageError("the file is not UTF-8 text; save it as UTF-8") from None
-    delimiter = max(",;\t", key=text.count)
-    names = [name.strip().lower() for name in next(csv.reader([text], delimiter=delimiter))]
-    if not {"access_token", "refresh_token"} <= set(names) or not set(CREATOR) & set(names):
+        raise error("the line is not UTF-8 text" if error is BadLineError else _NOT_UTF8) from None
+
+
+def _fields(line: bytes, separator: str, header: list[str]) -> dict[str, str]:
+    cells = _cells(_text(line, BadLineError), separator, BadLineError)
+    if len(cells) != len(header):
+        raise BadLineError(f"the line has {len(cells)} fields and the header {len(header)}")
+    return dict(zip(header, cells, strict=True))
+
+
+def _cells(text: str, separator: str, error: type[BadLineError | UsageError]) -> list[str]:
+    try:
+        return next(csv.reader([text.rstrip("\r\n")], delimiter=separator, strict=True, skipinitialspace=True))
+    except (csv.Error, StopIteration):
+        raise error("the line's quotes do not close; a field never holds a line break") from None
+
+
+def _read_all(stream: BinaryIO) -> bytes:
+    data = stream.read(LARGEST_HELD + 1)
+    if len(data) > LARGEST_HELD:
         raise UsageError(
-            "the first line is neither a JSON object nor a CSV header that names access_token, refresh_token "
-            f"and one of {', '.join(CREATOR)}"
+            f"more than {LARGEST_HELD // 2**20} MiB are not read from a pipe or as one JSON document; "
+            "give a file with one object a line, as `jq -c '.[]' FILE` prints them"
         )
-    if len(set(names)) != len(names):
-        raise UsageError("the CSV header names a column twice")
-
-    def parse(line: bytes, now: datetime) -> ImportedPair:
-        try:
-            cells = next(csv.reader([line.decode("utf-8").rstrip("\r\n")], delimiter=delimiter, strict=True))
-        except UnicodeDecodeError:
-            raise BadLineError("the line is not UTF-8 text") from None
-        except (csv.Error, StopIteration):
-            raise BadLineError("the line's quotes do not close; a field never holds a line break") from None
-        if len(cells) != len(names):
-            raise BadLineError(f"the line has {len(cells)} fields and the header {len(names)}")
-        return read_pair(dict(zip(names, cells, strict=True)), now)
-
-    return parse
+    return data

@@ -1,31 +1,30 @@
-"""Importing existing tokens: a stream of JSON lines or CSV becomes grants, in batches and in bounded memory.
+"""Importing existing tokens: a file of JSON or CSV becomes grants, in batches.
 
-A bad line is told by its number and a reason that holds nothing of its content; the others are imported. Batches
-that were stored stay stored when the import is interrupted: run it again, and known creators are skipped.
+The file is read twice. The first reading checks every line and chooses the line of each creator; nothing is stored if
+the file as a whole is damaged. The second stores batch after batch. What is remembered in between is a few hundred
+bytes for each line, and no token. A line that was not taken is counted under a reason that holds nothing of its
+content. Batches that were stored stay stored when an import is interrupted: run it again.
 """
 
 from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO, Final
+from typing import Final, Literal, NamedTuple
 
-from worker.consent.import_fields import BadLineError, ImportedPair
-from worker.consent.import_lines import Format, LineReader, numbered_lines
+from worker.consent.import_fields import ImportedPair
+from worker.consent.import_lines import Source
+from worker.errors import SealError
 from worker.policy.renewal import draw_jitter, first_refresh
-from worker.store import ConsentResult, NewConsent, Store
+from worker.store import ConsentResult, Likeness, NewConsent, PairVersion, Store
 from worker.vault import PairPlace, SealedPair, Sealer
 
 BATCH: Final = 500
-NOT_REPLACED: Final = {
-    ConsentResult.UNDATED: "the creator is known and the line does not tell when its pair was issued; add issued_at",
-    ConsentResult.BUSY: "the creator is known and a refresh that may bring a newer pair is under way or in doubt; "
-    "import this line again later",
-}
-"""Why a line with a known creator was refused although replacing was asked for."""
+LISTED_LINES: Final = 10_000
+"""Line numbers that a report lists for one reason; all are counted."""
 UNKNOWN_AGE_SHARE: Final = 1 / 8
 """Part of the life over which the first refreshes of tokens of unknown age are spread.
 
@@ -33,38 +32,105 @@ Such a token may end at any moment, so it is refreshed soon and not near the end
 24 hours is three hours: 100,000 grants then come at 9.3 a second, which TikTok's lowest tier of 10 carries.
 """
 
-
-_Batch = dict[str, tuple[int, ImportedPair]]
-"""Lines to be stored together: their numbers and pairs, by creator."""
-
-
-@dataclass(frozen=True)
-class BadLine:
-    """A line that was not imported: its number, from 1, and why; nothing of its content."""
-
-    line: int
-    reason: str
+What = Literal["new", "replaced", "skipped", "bad"]
+"""`skipped`: rightly left alone; `bad`: not imported, and a person has to look."""
+RESULTS: Final[dict[ConsentResult, tuple[What, str]]] = {
+    ConsentResult.CREATED: ("new", ""),
+    ConsentResult.REPLACED: ("replaced", ""),
+    ConsentResult.SAME: ("skipped", "this very pair is stored already"),
+    ConsentResult.OLDER: ("skipped", "a pair as new or newer is stored"),
+    ConsentResult.KNOWN: (
+        "bad",
+        "the creator is known with another pair; with --replace the file's is taken where it is newer",
+    ),
+    ConsentResult.UNDATED: (
+        "bad",
+        "the creator is known and the line does not tell when its pair was issued; add issued_at",
+    ),
+    ConsentResult.BUSY: (
+        "bad",
+        "the creator is known and a refresh that may bring a newer pair is under way or in doubt; import again later",
+    ),
+    ConsentResult.DEAD: ("bad", "TikTok refused this pair before; the creator must authorize again, or bring another"),
+    ConsentResult.REVOKED: ("bad", "the creator was revoked here after this pair was issued"),
+    ConsentResult.FOREIGN: ("bad", "TikTok says that this pair belongs to another creator"),
+}
+"""What storing a line did, and the reason in words."""
+TWICE: Final = "another line of this creator has the same pair"
+OUTDATED: Final = "another line of this creator has a newer pair"
+UNCLEAR: Final = (
+    "another line of this creator has another pair, and their issue times do not tell which is newer; add issued_at, "
+    "or leave one line"
+)
+SHARED: Final = "a line of another creator has the same token, so one of the two ids is wrong"
 
 
 @dataclass
 class ImportReport:
-    """What an import did.
+    """What an import did, or would do.
 
     Attributes:
-        lines: lines with content, a CSV's header not counted.
-        created: grants that are new.
-        replaced: known creators whose tokens were replaced.
-        skipped: known creators that were left alone, and repeated lines of one creator.
-        bad: lines that were refused.
+        lines: entries of the file; a CSV's header is none.
+        lines_of: line numbers by what was done and why; at most `LISTED_LINES` each.
+        counts: how many lines, by the same.
         unknown_age: imported lines that told no issue time.
+        unusual: imported lines with a token that does not begin as TikTok's do.
+        read_columns: by field the column it was read from.
+        unread_columns: columns that were not read.
     """
 
     lines: int = 0
-    created: int = 0
-    replaced: int = 0
-    skipped: int = 0
-    bad: int = 0
+    lines_of: dict[tuple[What, str], list[int]] = field(default_factory=dict)
+    counts: dict[tuple[What, str], int] = field(default_factory=dict)
     unknown_age: int = 0
+    unusual: int = 0
+    read_columns: dict[str, str] = field(default_factory=dict)
+    unread_columns: list[str] = field(default_factory=list)
+
+    def add(self, what: What, reason: str, line: int) -> None:
+        """Count a line."""
+        self.counts[what, reason] = self.counts.get((what, reason), 0) + 1
+        listed = self.lines_of.setdefault((what, reason), [])
+        if len(listed) < LISTED_LINES:
+            listed.append(line)
+
+    def count(self, what: What) -> int:
+        """Return how many lines came out like this."""
+        return sum(count for (done, _), count in self.counts.items() if done == what)
+
+    @property
+    def created(self) -> int:
+        """Grants that are new."""
+        return self.count("new")
+
+    @property
+    def replaced(self) -> int:
+        """Known creators whose pairs were replaced."""
+        return self.count("replaced")
+
+    @property
+    def skipped(self) -> int:
+        """Lines that were rightly left alone."""
+        return self.count("skipped")
+
+    @property
+    def bad(self) -> int:
+        """Lines that were not imported and want a person."""
+        return self.count("bad")
+
+
+class _Seen(NamedTuple):
+    """What is remembered of an entry: hashes, salted in each process, and the issue time in milliseconds if it told."""
+
+    number: int
+    line: int
+    refresh: int
+    access: int
+    issued: int | None
+
+
+_Batch = dict[str, tuple[int, ImportedPair]]
+"""Lines to be stored together: their numbers and pairs, by creator."""
 
 
 class Importer:
@@ -86,74 +152,53 @@ class Importer:
 
     def run(
         self,
-        stream: BinaryIO,
+        source: Source,
         *,
         report: ImportReport,
-        on_bad: Callable[[BadLine], None],
-        form: Format | None = None,
         replace: bool = False,
         dry_run: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        """Import a stream.
+        """Import a file.
 
         Args:
-            stream: the file's bytes, UTF-8.
+            source: the file.
             report: filled as the import goes, so that it is right after an interruption too.
-            on_bad: told of each bad line at once.
-            form: how to read the stream; None finds out from its first line.
-            replace: True to replace the tokens of known creators, where the file's are surely newer than the stored
-                ones. A line of a known creator is bad where that cannot be told.
-            dry_run: True to check every line and store nothing; known creators are not looked up.
-            progress: told the bytes read since the last call.
+            replace: True to replace the pairs of known creators where the file's are surely newer than the stored ones.
+            dry_run: True to store nothing and report what would be done.
+            progress: called with the bytes read since the last call; all bytes are read twice.
 
         Raises:
-            UsageError: the stream as a whole cannot be read: a JSON array, a CSV without the needed columns.
+            UsageError: the file as a whole cannot be read, such as a CSV without the needed columns.
             StoreUnavailableError: the database went away; what was stored before stays.
         """
         now = self._store.ping()
-        reader = LineReader(form=form, now=now)
+        try:
+            left_out = _choose(source, now, report, progress)
+        finally:
+            report.read_columns, report.unread_columns = source.read_columns, source.unread_columns
         numbers = itertools.count(secrets.randbits(20))
         batch: _Batch = {}
-        for number, size, line in numbered_lines(stream):
+        for number, entry in enumerate(source.entries(now)):
             if progress is not None:
-                progress(size)
-            if line is not None and not line.strip():
+                progress(entry.size)
+            if entry.pair is None or number in left_out:
                 continue
-            try:
-                pair = reader.read(line)
-            except BadLineError as error:
-                report.lines += 1
-                report.bad += 1
-                on_bad(BadLine(number, str(error)))
-                continue
-            if pair is not None:
-                report.lines += 1
-                self._put(batch, number, pair, report, replace=replace)
-            if len(batch) >= self._batch and not dry_run:
-                self._save(batch, numbers, now, report, on_bad, replace=replace)
+            batch[entry.pair.creator_id] = (entry.line, entry.pair)
+            if len(batch) >= self._batch:
+                self._finish(batch, numbers, now, report, replace=replace, dry_run=dry_run)
                 batch = {}
-        if batch and not dry_run:
-            self._save(batch, numbers, now, report, on_bad, replace=replace)
+        self._finish(batch, numbers, now, report, replace=replace, dry_run=dry_run)
 
-    def _put(self, batch: _Batch, number: int, pair: ImportedPair, report: ImportReport, *, replace: bool) -> None:
-        """Add a pair to the batch; of one creator's lines the first counts, or with `replace` the last."""
-        report.unknown_age += not pair.age_known
-        if pair.creator_id in batch:
-            report.skipped += 1
-            if not replace:
-                return
-        batch[pair.creator_id] = (number, pair)
-
-    def _save(
+    def _finish(
         self,
         batch: _Batch,
         numbers: Iterator[int],
         now: datetime,
         report: ImportReport,
-        on_bad: Callable[[BadLine], None],
         *,
         replace: bool,
+        dry_run: bool,
     ) -> None:
         consents = [self._consent(pair, next(numbers), now) for _, pair in batch.values()]
 
@@ -162,14 +207,36 @@ class Importer:
             place = PairPlace(item.creator_id, consent, generation)
             return self._sealer.seal_pair(pair.access_token, pair.refresh_token, place)
 
-        results = self._store.save_consents(consents, seal, replace=replace, newer_only=True)
-        for (line, _), result in zip(batch.values(), results, strict=True):
-            report.created += result is ConsentResult.CREATED
-            report.replaced += result is ConsentResult.REPLACED
-            report.skipped += result is ConsentResult.SKIPPED
-            if result in NOT_REPLACED:
-                report.bad += 1
-                on_bad(BadLine(line, NOT_REPLACED[result]))
+        def compare(item: NewConsent, current: int, versions: Sequence[PairVersion]) -> Likeness:
+            return self._likeness(batch[item.creator_id][1], current, versions)
+
+        if dry_run:
+            results = self._store.judge_consents(consents, compare, replace=replace)
+        else:
+            results = self._store.save_consents(consents, seal, replace=replace, compare=compare)
+        for (line, pair), result in zip(batch.values(), results, strict=True):
+            what, reason = RESULTS[result]
+            report.add(what, reason, line)
+            if what in {"new", "replaced"}:
+                report.unknown_age += not pair.age_known
+                report.unusual += not pair.usual
+
+    def _likeness(self, pair: ImportedPair, current: int, versions: Sequence[PairVersion]) -> Likeness:
+        kin = earlier = False
+        for version in versions:
+            place = PairPlace(pair.creator_id, version.consent, version.generation)
+            try:
+                if self._sealer.open_refresh(version.sealed, place) != pair.refresh_token:
+                    continue
+                if version.generation != current:
+                    earlier = True
+                elif self._sealer.open_access(version.sealed, place) == pair.access_token:
+                    return Likeness.SAME
+                else:
+                    kin = True
+            except SealError:  # it cannot be compared; its grant's alarm is raised where it is used
+                continue
+        return Likeness.KIN if kin else Likeness.EARLIER if earlier else Likeness.OTHER
 
     def _consent(self, pair: ImportedPair, number: int, now: datetime) -> NewConsent:
         jitter = draw_jitter(number)
@@ -194,3 +261,67 @@ class Importer:
             dated=pair.dated,
             unproven=True,
         )
+
+
+def _choose(source: Source, now: datetime, report: ImportReport, progress: Callable[[int], None] | None) -> set[int]:
+    """Read a file, report what is wrong with its entries, and return the numbers of those that are left out."""
+    creators: dict[int, list[_Seen]] = {}
+    first_with: dict[int, tuple[int, int]] = {}
+    shared: set[int] = set()
+    for number, entry in enumerate(source.entries(now)):
+        if progress is not None:
+            progress(entry.size)
+        if entry.blank:
+            continue
+        report.lines += 1
+        if entry.pair is None:
+            report.add("bad", entry.fault or "", entry.line)
+            continue
+        seen = _remember(number, entry.line, entry.pair)
+        creator = hash(entry.pair.creator_id)
+        creators.setdefault(creator, []).append(seen)
+        for token in (seen.refresh, seen.access):
+            other, its_number = first_with.setdefault(token, (creator, number))
+            if other != creator:
+                shared |= {number, its_number}
+    left_out: set[int] = set()
+    for lines in creators.values():
+        for seen, what, reason in _left_out(lines, shared):
+            report.add(what, reason, seen.line)
+            left_out.add(seen.number)
+    return left_out
+
+
+def _remember(number: int, line: int, pair: ImportedPair) -> _Seen:
+    return _Seen(
+        number,
+        line,
+        hash(pair.refresh_token.reveal()),
+        hash(pair.access_token.reveal()),
+        round(pair.issued_at.timestamp() * 1000) if pair.dated else None,
+    )
+
+
+def _left_out(lines: list[_Seen], shared: set[int]) -> Iterator[tuple[_Seen, What, str]]:
+    """Yield a creator's entries that are left out, each with its reason; the order in the file is of no matter."""
+    for seen in lines:
+        if seen.number in shared:
+            yield seen, "bad", SHARED
+    lines = [seen for seen in lines if seen.number not in shared]
+    if len(lines) <= 1:
+        return
+    dates: dict[tuple[int, int], int | None] = {}
+    for seen in lines:
+        pair = (seen.refresh, seen.access)
+        told = [at for at in (dates.get(pair), seen.issued) if at is not None]
+        dates[pair] = max(told, default=None)
+    newest = max((at for at in dates.values() if at is not None), default=None)
+    best = [pair for pair, at in dates.items() if at == newest]
+    if len(dates) > 1 and (None in dates.values() or len(best) > 1):
+        for seen in lines:
+            yield seen, "bad", UNCLEAR
+        return
+    kept = next(seen for seen in lines if (seen.refresh, seen.access) == best[0] and seen.issued == newest)
+    for seen in lines:
+        if seen is not kept:
+            yield seen, "skipped", TWICE if (seen.refresh, seen.access) == best[0] else OUTDATED

@@ -68,9 +68,14 @@ def _now_postgresql(element: now, compiler: SQLCompiler, **options: Any) -> str:
     return NOW["postgresql"]
 
 
+def whole_milliseconds(instant: datetime) -> datetime:
+    """Return an instant as the database keeps it; compare only such instants with stored ones."""
+    return EPOCH + (instant - EPOCH) // MILLISECOND * MILLISECOND
+
+
 def milliseconds(seconds: float) -> int:
     """Return a duration for arithmetic with instants."""
-    return int(seconds * 1000)
+    return round(seconds * 1000)
 
 
 def as_milliseconds(at: datetime) -> int:

@@ -21,17 +21,19 @@ from sqlalchemy import (
     update,
 )
 
-from worker.store.clock import now
-from worker.store.engine import Transactions, writes
+from worker.store.clock import now, whole_milliseconds
+from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS
 from worker.store.predicates import UNRESOLVED
-from worker.store.rows import AnyRow, lease_is_free
+from worker.store.rows import PAIR_BYTES, AnyRow, lease_is_free, sealed_pair
 from worker.store.saving import insert_unless_known, reauth_key
-from worker.store.values import ConsentResult, GrantStatus, NewConsent
+from worker.store.values import ConsentResult, GrantStatus, Likeness, NewConsent, PairVersion
 from worker.vault.sealing import SealedPair
 
 Seal = Callable[[NewConsent, int, int], SealedPair]
 """Seals the pair of a consent to its place: the item, its consent and its generation. It does no input or output."""
+Compare = Callable[[NewConsent, int, Sequence[PairVersion]], Likeness]
+"""Compares an item with a creator's kept pairs, newest first, of which the one of this generation is current."""
 FIRST: Final = 1
 
 
@@ -46,7 +48,7 @@ class Consents(Transactions):
         seal: Seal,
         *,
         replace: bool,
-        newer_only: bool = False,
+        compare: Compare | None = None,
     ) -> list[ConsentResult]:
         """Store consents in one transaction; a few hundred at a time are fast and hold no lock for long.
 
@@ -59,37 +61,53 @@ class Consents(Transactions):
             items: what to store. Of several with the same creator the first counts; with `replace` the last.
             seal: seals an item's pair; it may be called again where the transaction is tried again.
             replace: True to replace the consent of creators who are known.
-            newer_only: True to replace only what is surely older than the item, so that an old file never takes the
-                place of a living pair: not a pair issued at the same time or later, nothing by an item without a
-                sure date, and no grant with a refresh under way or with one in doubt that was sent after the item
-                was issued.
+            compare: compares an item with the stored pairs of its creator; it does no input or output. With it only
+                what is surely older than the item is replaced, so that an old file never takes the place of a living
+                pair: see `judge_consents`. None replaces without a look.
 
         Returns:
             One result for each item, in the same order.
         """
-        results = [ConsentResult.SKIPPED] * len(items)
+        results = [ConsentResult.KNOWN] * len(items)
         chosen: dict[str, int] = {}
         for place, item in enumerate(items):
             if replace or item.creator_id not in chosen:
                 chosen[item.creator_id] = place
-        known = _lock_known(connection, list(chosen))
+        known = _known(connection, list(chosen), lock=True)
         fresh = [items[place] for creator_id, place in chosen.items() if creator_id not in known]
         created = _create(connection, fresh, seal)
         for creator_id in created:
             results[chosen[creator_id]] = ConsentResult.CREATED
-        if replace:
-            # A creator who came from somewhere else between the look and the insert is known now.
-            known |= _lock_known(connection, [item.creator_id for item in fresh if item.creator_id not in created])
-            found = [(items[chosen[creator_id]], row) for creator_id, row in known.items()]
-            verdicts = [_may_replace(item, row) if newer_only else ConsentResult.REPLACED for item, row in found]
-            taken = [pair for pair, verdict in zip(found, verdicts, strict=True) if verdict is ConsentResult.REPLACED]
-            _replace(connection, taken, seal)
-            for (item, _), verdict in zip(found, verdicts, strict=True):
-                results[chosen[item.creator_id]] = verdict
+        # A creator who came from somewhere else between the look and the insert is known now.
+        late = [item.creator_id for item in fresh if item.creator_id not in created]
+        known |= _known(connection, late, lock=True)
+        found = [(items[chosen[creator_id]], row) for creator_id, row in known.items()]
+        verdicts = _judge(connection, found, compare, replace=replace)
+        taken = [pair for pair, verdict in zip(found, verdicts, strict=True) if verdict is ConsentResult.REPLACED]
+        _replace(connection, taken, seal)
+        for (item, _), verdict in zip(found, verdicts, strict=True):
+            results[chosen[item.creator_id]] = verdict
         return results
 
+    @reads
+    def judge_consents(
+        self, connection: Connection, items: Sequence[NewConsent], compare: Compare, *, replace: bool
+    ) -> list[ConsentResult]:
+        """Return what `save_consents` would do now with items of different creators; nothing is changed.
 
-def _lock_known(connection: Connection, creator_ids: list[str]) -> dict[str, AnyRow]:
+        A pair that is stored, or was stored before the current one, is never taken again, whatever its date. A creator
+        who has to authorize again, and one whose pair is another creator's, takes any other pair. Otherwise the pair
+        must surely be newer than what is stored or under way: not one issued at the same millisecond or earlier, none
+        without a sure date, and none while a refresh is under way or in doubt that was sent after the pair was issued.
+        """
+        known = _known(connection, [item.creator_id for item in items], lock=False)
+        found = [(item, known[item.creator_id]) for item in items if item.creator_id in known]
+        verdicts = _judge(connection, found, compare, replace=replace)
+        by_creator = {item.creator_id: verdict for (item, _), verdict in zip(found, verdicts, strict=True)}
+        return [by_creator.get(item.creator_id, ConsentResult.CREATED) for item in items]
+
+
+def _known(connection: Connection, creator_ids: list[str], *, lock: bool) -> dict[str, AnyRow]:
     if not creator_ids:
         return {}
     in_doubt_since = (
@@ -102,33 +120,81 @@ def _lock_known(connection: Connection, creator_ids: list[str]) -> dict[str, Any
         )
         .scalar_subquery()
     )
-    rows = connection.execute(
+    rows = (
         select(
             GRANTS.c.id,
             GRANTS.c.creator_id,
             GRANTS.c.consent,
             GRANTS.c.generation,
             GRANTS.c.pair_generation,
+            GRANTS.c.status,
             GRANTS.c.issued_at,
+            GRANTS.c.updated_at,
+            GRANTS.c.belongs_to,
             lease_is_free().label("free"),
             in_doubt_since.label("in_doubt_since"),
         )
         .where(GRANTS.c.creator_id.in_(creator_ids))
         .order_by(GRANTS.c.id)
-        .with_for_update(key_share=True)
     )
-    return {row.creator_id: row for row in rows}
+    found = connection.execute(rows.with_for_update(key_share=True) if lock else rows)
+    return {row.creator_id: row for row in found}
 
 
-def _may_replace(item: NewConsent, row: AnyRow) -> ConsentResult:
-    """Return REPLACED where the item is surely newer than all that is stored or under way, else why not."""
+def _judge(
+    connection: Connection, found: list[tuple[NewConsent, AnyRow]], compare: Compare | None, *, replace: bool
+) -> list[ConsentResult]:
+    if compare is None:
+        return [ConsentResult.REPLACED if replace else ConsentResult.KNOWN] * len(found)
+    versions = _versions(connection, [row.id for _, row in found])
+    return [
+        _verdict(item, row, compare(item, row.pair_generation, versions.get(row.id, ())), replace=replace)
+        for item, row in found
+    ]
+
+
+def _verdict(item: NewConsent, row: AnyRow, likeness: Likeness, *, replace: bool) -> ConsentResult:
+    dead, foreign = row.status == GrantStatus.NEEDS_REAUTH.value, row.belongs_to is not None
+    verdict = ConsentResult.REPLACED
+    if likeness is not Likeness.OTHER and dead:
+        return ConsentResult.DEAD
+    if likeness is Likeness.SAME:
+        return ConsentResult.FOREIGN if foreign else ConsentResult.SAME
+    if likeness is Likeness.EARLIER:
+        return ConsentResult.OLDER
+    if not dead and not foreign:
+        verdict = _by_dates(item, row)
+    wish = {ConsentResult.REPLACED, ConsentResult.UNDATED}
+    return ConsentResult.KNOWN if verdict in wish and not replace else verdict
+
+
+def _by_dates(item: NewConsent, row: AnyRow) -> ConsentResult:
+    """Return REPLACED if the item is surely newer than all that is stored or under way, else why not."""
     if not item.dated:
         return ConsentResult.UNDATED
-    if item.issued_at <= row.issued_at:
-        return ConsentResult.SKIPPED
-    if not row.free or (row.in_doubt_since is not None and item.issued_at <= row.in_doubt_since):
+    issued_at = whole_milliseconds(item.issued_at)  # as the database keeps it: the same instant must not seem later
+    if row.status == GrantStatus.REVOKED.value and issued_at <= row.updated_at:
+        return ConsentResult.REVOKED
+    if issued_at <= row.issued_at:
+        return ConsentResult.OLDER
+    if not row.free or (row.in_doubt_since is not None and issued_at <= row.in_doubt_since):
         return ConsentResult.BUSY
     return ConsentResult.REPLACED
+
+
+def _versions(connection: Connection, grant_ids: list[int]) -> dict[int, list[PairVersion]]:
+    """Return the kept pairs of these grants, newest first."""
+    if not grant_ids:
+        return {}
+    rows = connection.execute(
+        select(PAIRS.c.grant_id, PAIRS.c.consent, PAIRS.c.generation, *PAIR_BYTES)
+        .where(PAIRS.c.grant_id.in_(grant_ids), PAIRS.c.wiped_at.is_(None))
+        .order_by(PAIRS.c.grant_id, PAIRS.c.consent.desc(), PAIRS.c.generation.desc())
+    )
+    versions: dict[int, list[PairVersion]] = {}
+    for row in rows:
+        versions.setdefault(row.grant_id, []).append(PairVersion(row.consent, row.generation, sealed_pair(row)))
+    return versions
 
 
 def _create(connection: Connection, items: list[NewConsent], seal: Seal) -> set[str]:

@@ -28,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlmodel import Field, SQLModel
 
+from worker.policy.creator_id import LONGEST
 from worker.store import predicates
 from worker.store.clock import Instant
 from worker.store.values import AttemptOutcome, GrantStatus
@@ -103,7 +104,7 @@ class Grant(Row, table=True):
     )
 
     id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
-    creator_id: str = Field(sa_column=Column(String(255), nullable=False, unique=True))
+    creator_id: str = Field(sa_column=Column(String(LONGEST), nullable=False, unique=True))
     reference: str | None = Field(sa_column=Column(String(255), nullable=True))
     consent: int = _number()
     generation: int = _number()

@@ -308,6 +308,20 @@ class ConsentResult(StrEnum):
 
     CREATED = "created"
     REPLACED = "replaced"
-    SKIPPED = "skipped"  # the creator is known; replacing was not asked for, or the stored pair is as new
+    SAME = "same"  # this very pair is stored
+    OLDER = "older"  # a pair as new or newer is stored
+    KNOWN = "known"  # the creator is known with another pair, and replacing was not asked for
     UNDATED = "undated"  # the creator is known, and it cannot be told which pair is newer
     BUSY = "busy"  # a refresh is under way, or one that may have brought a newer pair has no outcome yet
+    DEAD = "dead"  # TikTok refused this very pair, and the creator was asked to authorize again
+    REVOKED = "revoked"  # the grant was revoked here after the pair was issued
+    FOREIGN = "foreign"  # TikTok says that this very pair is another creator's
+
+
+class Likeness(StrEnum):
+    """How a pair compares with the stored pairs of its creator."""
+
+    SAME = "same"  # it is the current one
+    EARLIER = "earlier"  # it was stored before the current one
+    KIN = "kin"  # it has the refresh token of the current one, with another access token
+    OTHER = "other"

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from worker.errors import InDoubtError
+from worker.policy.creator_id import is_creator_id
 from worker.tiktok.codes import SUCCESS_CODES
 from worker.tiktok.envelope import is_text, open_envelope, read_code, secrets_of
 from worker.tiktok.parsing import Document, objects_in, read_document, read_prefix, texts_in
@@ -23,7 +24,6 @@ CREATOR_NAMES: Final = ("open_id", "creator_id")
 ACCESS_LIFE_NAMES: Final = ("expires_in", "expires")
 REFRESH_LIFE_NAMES: Final = ("refresh_token_expires_in", "refresh_expires_in", "refresh_expires")
 ABSURD_SECONDS: Final = 400 * 86400
-CREATOR_LIMIT: Final = 255
 SCOPE_LIMIT: Final = 100
 DECISIVE_KEYS: Final = frozenset({"code", "data", "access_token", "refresh_token", *CREATOR_NAMES})
 """Where one of these stands twice with different values, nobody can tell which one TikTok meant."""
@@ -170,9 +170,8 @@ def read_creator(found: dict[str, Any], secrets: tuple[Token, ...]) -> str | Non
         if isinstance(value, str) and value:
             named.add(value)
     creator = named.pop() if len(named) == 1 else ""
-    usable = creator.isprintable() and " " not in creator and 0 < len(creator) <= CREATOR_LIMIT
     echo = any(secret.reveal() in creator for secret in secrets) or STRANGE_TOKEN.search(creator)
-    return creator if usable and not echo else None
+    return creator if is_creator_id(creator) and not echo else None
 
 
 def _life(found: dict[str, Any], names: tuple[str, ...], noted: list[str]) -> int | None:

@@ -1,0 +1,176 @@
+"""`celery -A worker grants import`: existing tokens become grants, and the report says what became of each line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final
+
+import click
+
+from worker.cli import output
+from worker.errors import UsageError
+
+if TYPE_CHECKING:
+    from worker.consent.importer import ImportReport
+
+SHOWN_LINES: Final = 8
+"""Line numbers that the table names for one reason; `--json` has more."""
+
+
+@click.command("import", cls=output.Command)
+@click.argument("file", type=click.File("rb"))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("jsonl", "json", "csv")),
+    help="How to read it; otherwise its beginning tells.",
+)
+@click.option(
+    "--map",
+    "mapping",
+    metavar="FIELD=COLUMN,...",
+    help="The file's own names: creator=account_id,access=at,refresh=rt,issued_at=updated.",
+)
+@click.option("--columns", metavar="COLUMN,...", help="The columns of a CSV without a header, in their order.")
+@click.option("--replace", is_flag=True, help="Replace the tokens of known creators where the file's are newer.")
+@click.option("--dry-run", is_flag=True, help="Store nothing, and report what would be done with each line.")
+@output.json_option
+def import_file(
+    file: BinaryIO,
+    *,
+    form: Any,
+    mapping: str | None,
+    columns: str | None,
+    replace: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Import existing tokens from JSON or CSV; `-` reads standard input.
+
+    Each line needs access_token, refresh_token and one of creator_id, open_id, business_id. It may have expires_in (or
+    expires), refresh_token_expires_in (or refresh_expires_in, refresh_expires), scope, and a time: issued_at (or
+    created_at, obtained_at) or expires_at, as ISO 8601 or seconds or milliseconds since 1970, UTC unless it says
+    otherwise. Columns of other names are named with --map. A token without a time may be of any age, so it is refreshed
+    within an eighth of its life.
+
+    Before an imported pair is used, TikTok is asked whose it is. Of several lines of one creator the one with the
+    latest issue time counts, in any order.
+
+    With --replace a pair takes the place of the stored one only where its issue time is later, or where TikTok refused
+    the stored one. A known creator's line is refused where its issue time is not told (expires_at needs expires_in
+    beside it), and while a refresh that may have brought a newer pair is under way or in doubt.
+    Exit status 1 says that at least one line was not imported and wants a person.
+    """
+    from worker.consent.import_fields import FieldNames  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.consent.import_lines import Source  # noqa: PLC0415 - as above
+    from worker.consent.importer import Importer, ImportReport  # noqa: PLC0415 - as above
+
+    source = Source(
+        file,
+        form=form,
+        names=FieldNames(_read_map(mapping)),
+        columns=columns.split(",") if columns else None,
+    )
+    report = ImportReport()
+    with output.services(changes_pairs=not dry_run) as services, _progress(file, quiet=as_json) as progress:
+        importer = Importer(store=services.store, sealer=services.sealer, renew_at=services.settings.renew_at)
+        try:
+            importer.run(source, report=report, replace=replace, dry_run=dry_run, progress=progress)
+        except BaseException:
+            if report.created or report.replaced:
+                output.note(f"stopped: {_counts(report)}; run the same command again, stored pairs are skipped")
+            raise
+    if as_json:
+        output.print_json(_plain(report) | {"dry_run": dry_run})
+    else:
+        _print(report, dry_run=dry_run)
+    if report.bad:
+        sys.exit(output.FINDING)
+
+
+def _read_map(mapping: str | None) -> dict[str, str]:
+    pairs = [part.split("=", 1) for part in (mapping or "").split(",") if part.strip()]
+    if any(len(pair) != len(("field", "column")) or not all(text.strip() for text in pair) for pair in pairs):
+        raise UsageError("--map wants FIELD=COLUMN pairs with commas between, such as creator=account_id,refresh=rt")
+    return {ours: theirs for ours, theirs in pairs}  # noqa: C416 - a pair is a list, which dict() would not take
+
+
+def _print(report: ImportReport, *, dry_run: bool) -> None:
+    click.echo(("nothing stored; this would be done: " if dry_run else "") + _counts(report))
+    if report.counts:
+        names = {"new": "imported", "bad": "not imported"}
+        output.print_table(
+            ("lines", "what", "why", "which"),
+            [
+                (count, names.get(what, what), reason, _some(report.lines_of[what, reason], count))
+                for (what, reason), count in sorted(report.counts.items(), key=lambda item: (item[0][0], -item[1]))
+            ],
+        )
+    if report.read_columns:
+        click.echo(f"read: {', '.join(f'{field} from {name}' for field, name in report.read_columns.items())}")
+    if report.unread_columns:
+        click.echo(f"not read: {', '.join(report.unread_columns)}; a column is named with --map FIELD=COLUMN")
+    if report.unknown_age:
+        click.echo(
+            f"{output.counted(report.unknown_age, 'line')} told no time, so these pairs are refreshed soon, and "
+            "--replace will not take their place without issued_at"
+        )
+    if report.unusual:
+        click.echo(
+            f"{output.counted(report.unusual, 'line')} have tokens that do not begin with act. and rft., as TikTok's "
+            "do: are they encrypted, or another service's?"
+        )
+
+
+def _some(lines: list[int], count: int) -> str:
+    text = ", ".join(str(line) for line in lines[:SHOWN_LINES])
+    return text + (", ..." if count > SHOWN_LINES else "")
+
+
+def _plain(report: ImportReport) -> dict[str, object]:
+    return {
+        "lines": report.lines,
+        "created": report.created,
+        "replaced": report.replaced,
+        "skipped": report.skipped,
+        "bad": report.bad,
+        "unknown_age": report.unknown_age,
+        "unusual": report.unusual,
+        "columns_read": report.read_columns,
+        "columns_not_read": report.unread_columns,
+        "reasons": [
+            {"what": what, "reason": reason, "lines": count, "which": report.lines_of[what, reason]}
+            for (what, reason), count in report.counts.items()
+        ],
+    }
+
+
+@contextmanager
+def _progress(file: IO[bytes], *, quiet: bool) -> Iterator[Callable[[int], None] | None]:
+    """Show a progress bar over the file's bytes, each read twice, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415 - Celery loads this module on every start
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+    columns = (TextColumn("importing"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        size = _size(file)
+        task = bar.add_task("importing", total=None if size is None else 2 * size)
+        yield lambda size: bar.update(task, advance=size)
+
+
+def _size(file: IO[bytes]) -> int | None:
+    try:
+        return os.fstat(file.fileno()).st_size or None
+    except (OSError, ValueError):
+        return None
+
+
+def _counts(report: ImportReport) -> str:
+    text = f"{output.counted(report.lines, 'line')}: {report.created} new, {report.replaced} replaced, "
+    return text + f"{report.skipped} skipped, {report.bad} not imported"
