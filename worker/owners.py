@@ -21,8 +21,6 @@ from worker.vault import PairPlace, Sealer
 WRONG_OWNER: Final = "wrong_owner"
 LONGEST_WAIT_SECONDS: Final = 5.0
 """How long a permit of the quota is waited for."""
-HOLD_SECONDS: Final = 86_400.0
-"""After this a held grant comes up again, and is held again."""
 
 
 class OwnerCheck:
@@ -38,8 +36,8 @@ class OwnerCheck:
     def prove(self, creator_id: str, *, lane: Lane, insist: bool = True) -> CurrentPair:
         """Return a creator's current pair, confirmed by TikTok; a pair that needs no proof costs one read.
 
-        TikTok cannot tell the owner of an access token that has ended, and may refuse to. Then the pair is let through:
-        a refresh stores nothing under a creator whose id its answer does not bear.
+        TikTok cannot tell the owner of an access token that has ended, and may refuse to. Then the pair is let through
+        and stays unproven: a refresh stores nothing under a creator whose id its answer does not bear.
 
         Args:
             creator_id: under whose id the pair is stored.
@@ -90,12 +88,11 @@ class OwnerCheck:
         return replace(pair, scope=scope, unproven=False)
 
     def _let_through(self, pair: CurrentPair, error: TikTokError) -> CurrentPair:
-        self._store.confirm_owner(pair, scope=None)
         self._tell(pair, "owner.untold", level="warning", code=error.code, request_id=error.request_id)
-        return replace(pair, unproven=False)
+        return pair
 
     def _hold(self, pair: CurrentPair, belongs_to: str) -> None:
-        self._store.hold_pair(pair, belongs_to=belongs_to, seconds=HOLD_SECONDS)
+        self._store.hold_pair(pair.grant_id, pair.consent, pair.generation, belongs_to=belongs_to)
 
     def _wait_for_permit(self, grant_id: int, lane: Lane) -> None:
         end = time.monotonic() + LONGEST_WAIT_SECONDS

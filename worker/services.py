@@ -8,6 +8,7 @@ from typing import Final
 from worker.accounts.pull import Puller
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges
+from worker.consent.placing import Placing
 from worker.foundation import Foundation, PerProcess
 from worker.notices.delivery import Notifier
 from worker.owners import OwnerCheck
@@ -123,12 +124,24 @@ class Services(Foundation):
             owner=self.owner,
             lease_seconds=self.settings.lease_seconds,
             snapshots_kept=self.settings.snapshots_kept,
+            pull_seconds=self.settings.pull_seconds,
         )
 
     @cached_property
     def exchanges(self) -> Exchanges:
         """From the answer to an exchange to a stored consent."""
         return Exchanges(store=self.store, sealer=self.sealer, renew_at=self.settings.renew_at, hook=self.hook)
+
+    @cached_property
+    def placing(self) -> Placing:
+        """The use case of placing pairs that were set aside."""
+        return Placing(
+            journal=self.journal,
+            exchanges=self.exchanges,
+            tiktok=self.tiktok,
+            limiter=self.limiter,
+            hook=self.hook,
+        )
 
     @cached_property
     def authorizer(self) -> Authorizer:
@@ -191,6 +204,7 @@ class Services(Foundation):
         return Headroom(
             store=self.store,
             renew_at=settings.renew_at,
+            pull_seconds=settings.pull_seconds,
             per_second=settings.quota_per_second,
             per_minute=settings.quota_per_minute,
         )

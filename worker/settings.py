@@ -189,6 +189,13 @@ class Settings(MessengerSettings, ReaderSettings):
     deadline_seconds: float = Field(default=45, gt=0, le=600, description="Longest time of a whole call to TikTok.")
     state_seconds: int = Field(default=600, ge=60, le=86400, description="Life of a consent link's `state`.")
     snapshots_kept: int = Field(default=30, ge=1, le=10000, description="Snapshots kept for each creator.")
+    pull_seconds: float | None = Field(
+        default=None,
+        ge=60,
+        le=2_592_000,
+        description="Longest time between two pulls of a creator's account data. A pull follows each refresh in any "
+        "case; without this setting there are no others.",
+    )
 
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="Port of the Prometheus metrics.")
     metrics_address: str = Field(

@@ -53,6 +53,14 @@ def test_the_headroom_is_the_quota_over_refreshes_and_pulls(store: Store) -> Non
     assert headroom.plan().headroom == pytest.approx(0.97 / 60 / (2 * 10 / HALF))
 
 
+def test_pulls_between_refreshes_take_their_part_of_the_quota(store: Store) -> None:
+    """Ten creators who are pulled every hour as well, beside each refresh of two hours, need twice as much."""
+    keep(store, 10)
+    headroom = Headroom(store=store, renew_at=0.5, per_second=1, per_minute=1, pull_seconds=HALF / 2)
+
+    assert headroom.plan().headroom == pytest.approx(0.97 / 60 / (2 * 10 / HALF + 10 / (HALF / 2)))
+
+
 def test_the_figure_is_counted_anew_after_some_minutes(store: Store) -> None:
     """Counting reads the whole fleet, so whoever asks often is told what was counted before."""
     clock = [0.0]

@@ -6,6 +6,7 @@ import io
 import json
 import secrets
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ import pytest
 from tests.support.world import SCOPE, World
 from worker.consent.import_lines import Source
 from worker.consent.importer import Importer, ImportReport
-from worker.errors import NotFoundError
+from worker.errors import NotFoundError, UsageError
+from worker.journal import JournalEntry
 from worker.store import AttemptOutcome, GrantStatus, GrantView
-from worker.tiktok import TokenInfo
+from worker.tiktok import REFRESH_CALL, TokenInfo
 from worker.tokens import token_reader
 from worker.vault import Token
 
@@ -146,18 +148,127 @@ def test_an_owner_that_tiktok_will_not_tell_costs_the_grant_nothing(new_world: N
     assert not world.services.store.brake().stopped
 
 
-def test_an_ended_pair_of_another_creator_waits_aside_under_the_owners_id(new_world: NewWorld) -> None:
-    """What the refresh brought is kept aside, and the alarm names the creator to whom TikTok gave it."""
-    world = new_world()
+def spoil(world: World) -> tuple[GrantView, str]:
+    """Let a refresh spend a pair that was imported under a wrong id; return that grant and the owner's id."""
     token = given(world)[0]
     grant = bring_in(world, token, "somebody-else")
     world.sandbox.fault("code", creator=token["open_id"], call="token_info", code=40102, message="expired")
-
     assert world.services.refresher.refresh(grant.grant_id).kind == "failed"
+    world.sandbox.heal()
+    return world.look(grant), str(token["open_id"])
+
+
+def test_an_ended_pair_of_another_creator_waits_aside_under_the_owners_id(new_world: NewWorld) -> None:
+    """What the refresh brought is kept aside, and the wrong grant is held: nobody is asked to authorize for it."""
+    world = new_world()
+
+    grant, owner = spoil(world)
 
     (notice,) = world.services.store.undelivered_notices()
-    assert notice.kind == "misfit"
-    assert token["open_id"] in notice.detail
+    assert (notice.kind, owner in notice.detail) == ("misfit", True)
+    (pair,) = world.services.placing.pairs()
+    assert (pair.creator_id, pair.asked_for, pair.fault) == (owner, "somebody-else", None)
+    assert (grant.belongs_to, grant.status) == (owner, GrantStatus.ACTIVE)
+    assert world.services.refresher.refresh(grant.grant_id, force=True).kind == "failed"
+    assert world.sandbox.creator(owner)["refreshes"] == 1
+
+
+def test_a_pair_that_was_set_aside_is_placed_with_its_owner(new_world: NewWorld) -> None:
+    """The owner's grant has the pair and goes on; the record is gone once the database has it."""
+    world = new_world()
+    wrong, owner = spoil(world)
+    placing = world.services.placing
+    (record,) = placing.pairs()
+
+    grant = placing.place(placing.look(record.name))
+
+    assert (grant.creator_id, grant.status) == (owner, GrantStatus.ACTIVE)
+    assert list(placing.pairs()) == []
+    assert world.services.authorizer.revoke(wrong.creator_id) is False
+    assert world.services.refresher.refresh(grant.grant_id, force=True).kind == "refreshed"
+    assert world.verdict(grant).sound
+
+
+def test_placing_revives_an_owner_whose_own_pair_was_spent(new_world: NewWorld) -> None:
+    """The owner was imported too and was refused, because the refresh under the wrong id had used the pair up."""
+    world = new_world()
+    _, owner = spoil(world)
+    (record,) = world.services.placing.pairs()
+    stale = {"open_id": owner, "access_token": "act.stale", "refresh_token": "rft.stale", "expires_in": 86400}
+    own = bring_in(world, stale, issued_at=(world.services.store.ping() - timedelta(hours=9)).isoformat())
+    claim = world.services.store.claim(own.grant_id, owner="a worker", lease_seconds=60, force=True)
+    assert claim is not None
+    world.services.store.ask_reauth(claim, reason="refused 40107")
+
+    world.services.placing.place(record)
+
+    after = world.look(own)
+    assert (after.status, after.consent, after.unproven_since) == (GrantStatus.ACTIVE, 2, None)
+    assert world.services.refresher.refresh(own.grant_id, force=True).kind == "refreshed"
+
+
+def test_a_pair_that_came_earlier_than_the_owners_is_not_placed(new_world: NewWorld) -> None:
+    """What was authorized or refreshed since then is newer; the record stays for a person."""
+    world = new_world()
+    _, owner = spoil(world)
+    (record,) = world.services.placing.pairs()
+    later = (world.services.store.ping() + timedelta(seconds=30)).isoformat()
+    own = bring_in(world, given(world)[0], owner, issued_at=later)
+
+    with pytest.raises(UsageError, match="out of date"):
+        world.services.placing.place(record)
+
+    assert world.look(own).consent == 1
+    assert [pair.name for pair in world.services.placing.pairs()] == [record.name]
+
+
+def test_a_pair_whose_answer_lost_the_id_is_placed_by_asking(new_world: NewWorld) -> None:
+    """Where the id was cut off, TikTok is asked whose the pair is before a person is."""
+    world = new_world()
+    grant = world.creator()
+    body = {"code": 0, "data": {"access_token": "", "refresh_token": ""}}
+    token = given(world)[0]
+    body["data"] = {name: token[name] for name in ("access_token", "refresh_token", "expires_in")}
+    journal, now = world.services.journal, world.services.store.ping()
+    entry = JournalEntry(
+        kind="refresh", grant_id=grant.grant_id, creator_id=grant.creator_id, consent=1, generation=2,
+        call=REFRESH_CALL, http_status=200, body=json.dumps(body).encode(), complete=True, fault=None,
+        retry_after=None, sent_at=now, received_at=now,
+    )  # fmt: skip
+    journal.ready()
+    journal.set_aside(journal.append(entry))
+    (record,) = world.services.placing.pairs()
+    assert record.creator_id == ""
+
+    found = world.services.placing.look(record.name)
+
+    assert found.creator_id == token["open_id"]
+    assert world.services.placing.place(found).creator_id == token["open_id"]
+
+
+@pytest.mark.parametrize("name", ["../keyring.json", "absent.segment", "", "aside-00.1.segment"])
+def test_what_is_no_record_is_not_placed(new_world: NewWorld, name: str) -> None:
+    """A name leads nowhere but into the folder of what was set aside."""
+    world = new_world()
+    world.services.journal.ready()
+
+    with pytest.raises(NotFoundError, match="there is no record"):
+        world.services.placing.look(name)
+
+
+def test_a_damaged_record_is_listed_and_not_placed(new_world: NewWorld) -> None:
+    """Bytes that are no record are shown with what is wrong with them."""
+    world = new_world()
+    world.services.journal.ready()
+    folder = world.services.settings.journal_dir / "set-aside"
+    folder.mkdir(mode=0o700)
+    (folder / "aside-00.at512.damaged").write_bytes(b"CANARY")
+
+    (record,) = world.services.placing.pairs()
+
+    assert record.fault == "it holds no whole record"
+    with pytest.raises(UsageError, match="cannot be placed"):
+        world.services.placing.look(record.name)
 
 
 def test_trouble_at_token_info_puts_a_first_refresh_off_once(new_world: NewWorld) -> None:

@@ -34,6 +34,21 @@ def test_a_pull_keeps_what_tiktok_answered(new_world: NewWorld) -> None:
     assert world.services.puller.pull(grant_id).kind == "skipped"
 
 
+def test_with_an_interval_a_pull_wants_the_next_one(new_world: NewWorld) -> None:
+    """Pulls then come without refreshes; one that was asked for meanwhile keeps its time."""
+    world = new_world(PULL_SECONDS="600")
+    grant_id, now = wanting(world), world.services.store.ping()
+
+    assert world.services.puller.pull(grant_id).kind == "pulled"
+
+    planned = world.services.store.grant_by_id(grant_id).next_pull_at
+    assert planned is not None
+    assert timedelta(seconds=590) < planned - now < timedelta(seconds=660)
+    assert world.services.puller.pull(grant_id).kind == "skipped"
+    world.sql("UPDATE grants SET next_pull_at = 1")
+    assert world.services.puller.pull(grant_id).kind == "pulled"
+
+
 def test_a_pull_is_wanted_after_each_refresh(new_world: NewWorld) -> None:
     """Storing a pair wants the account data, in the same transaction."""
     world = new_world()

@@ -68,6 +68,7 @@ class Puller:
         owner: str,
         lease_seconds: float,
         snapshots_kept: int,
+        pull_seconds: float | None = None,
     ) -> None:
         self._store = store
         self._sealer = sealer
@@ -78,6 +79,7 @@ class Puller:
         self._owner = owner
         self._lease_seconds = lease_seconds
         self._snapshots_kept = snapshots_kept
+        self._pull_seconds = pull_seconds
 
     def pull(self, grant_id: int) -> Pulled:
         """Pull a creator's account data if a pull is wanted.
@@ -128,7 +130,7 @@ class Puller:
             return Pulled(claim.grant_id, "failed", reason=str(error))
         except TikTokError as error:
             return self._put_off(claim, error)
-        self._store.save_snapshot(claim, data.data, keep=self._snapshots_kept)
+        self._store.save_snapshot(claim, data.data, keep=self._snapshots_kept, again_seconds=self._pull_seconds)
         self._tell(claim, "pull.saved", fields=len(data.data), request_id=data.request_id)
         return Pulled(claim.grant_id, "pulled")
 

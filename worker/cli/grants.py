@@ -11,6 +11,7 @@ import click
 
 from worker.cli import output
 from worker.cli.grant_actions import pull, refresh, revoke
+from worker.cli.grants_aside import aside, place
 from worker.cli.grants_import import import_file
 from worker.cli.recheck import recheck
 
@@ -216,5 +217,5 @@ def _shown(grant: GrantView, now: datetime) -> dict[str, object]:
     return fields | {"seconds_left": round(left, 3)}
 
 
-for command in (import_file, refresh, pull, revoke, recheck):
+for command in (import_file, refresh, pull, revoke, recheck, aside, place):
     grants.add_command(command)

@@ -135,4 +135,4 @@ def _why_pull(grant: GrantView) -> str:
         return "none is wanted until the next pair is stored"
     if grant.pull_failures:
         return f"tried again after {grant.pull_failures} failures"
-    return "wanted since the last pair was stored, or asked for"
+    return "wanted since the last pair was stored, asked for, or due after EVERTOKEN_PULL_SECONDS"

@@ -7,9 +7,17 @@ from datetime import datetime
 from typing import Any, Final
 
 from worker.consent.state import ASK_AGAIN
-from worker.errors import EvertokenError, GiveUpError, InDoubtError, NotFoundError, SealError, TikTokError
+from worker.errors import (
+    EvertokenError,
+    GiveUpError,
+    InDoubtError,
+    NotFoundError,
+    SealError,
+    TikTokError,
+    UsageError,
+)
 from worker.policy.renewal import draw_jitter, first_refresh, life_ends
-from worker.store import ConsentLink, GrantStatus, GrantView, NewConsent, Store
+from worker.store import ConsentLink, GrantStatus, GrantView, NewConsent, Store, whole_milliseconds
 from worker.telemetry import Fact, Hook
 from worker.tiktok import RawAnswer, TokenAnswer, read_token_answer, salvage
 from worker.vault import PairPlace, SealedPair, Sealer, Token
@@ -85,6 +93,32 @@ class Exchanges:
             return grant
         return self._save(answer, refresh, sent_at, link)
 
+    def store_placed(self, answer: TokenAnswer, *, sent_at: datetime) -> GrantView:
+        """Store the pair of an answer that was set aside as its creator's consent; a second time, nothing happens.
+
+        Args:
+            answer: the answer, with its creator and its refresh token.
+            sent_at: when it was asked for, on the database's clock.
+
+        Raises:
+            UsageError: what the creator has is as new or newer, or was revoked after the answer; nothing is stored.
+            StoreUnavailableError: the database did not take it.
+        """
+        if answer.refresh_token is None:
+            raise ValueError("an answer without a refresh token is not placed")
+        try:
+            grant = self._store.grant(answer.creator_id)
+        except NotFoundError:
+            return self._save(answer, answer.refresh_token, sent_at, None)
+        if self._holds(grant, answer.refresh_token):
+            return grant
+        if grant.status is GrantStatus.REVOKED and grant.updated_at >= sent_at:
+            raise UsageError(f"creator {grant.creator_id} was revoked after this pair came")
+        usable = grant.status in {GrantStatus.ACTIVE, GrantStatus.SUSPECT} and grant.belongs_to is None
+        if usable and grant.issued_at >= whole_milliseconds(sent_at):
+            raise UsageError(f"creator {grant.creator_id} has a pair that came later, so this one is out of date")
+        return self._save(answer, answer.refresh_token, sent_at, None)
+
     def _refuse_other_account(self, answer: TokenAnswer, link: ConsentLink | None) -> None:
         if link is None or link.creator_id in {None, answer.creator_id}:
             return
@@ -135,11 +169,11 @@ class Exchanges:
 
     def _outdated(self, grant: GrantView, sent_at: datetime) -> bool:
         if grant.status is GrantStatus.REVOKED:
-            return grant.updated_at > sent_at
+            return grant.updated_at > whole_milliseconds(sent_at)
         # The start of a later consent is not kept. Its current pair's stands for it: where that is newer than the
         # answer, TikTok gave it after the answer, so it is the one that lives.
         began_at = grant.created_at if grant.consent == 1 else grant.issued_at
-        return began_at > sent_at
+        return began_at > whole_milliseconds(sent_at)
 
     def _holds(self, grant: GrantView, refresh: Token) -> bool:
         """Tell whether one of the grant's stored pairs has this refresh token."""

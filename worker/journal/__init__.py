@@ -1,6 +1,7 @@
 """The journal: sealed, synced local files that hold each received answer until the database has it."""
 
+from worker.journal.aside import AsideRecord
 from worker.journal.entry import JournalEntry, Orphan, RecordId
 from worker.journal.journal import Journal
 
-__all__ = ["Journal", "JournalEntry", "Orphan", "RecordId"]
+__all__ = ["AsideRecord", "Journal", "JournalEntry", "Orphan", "RecordId"]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.errors import JournalError, SealError
+from worker.journal.aside import AsideFolder
 from worker.journal.dead import DeadSegments, aside_name, waiting_keys
 from worker.journal.entry import JournalEntry, Orphan, RecordId
 from worker.journal.file import SegmentFile
@@ -67,6 +68,7 @@ class Journal:
             self._folder, sealer, owner=owner, segment_bytes=segment_bytes, failpoint=failpoint, alarm=alarm
         )
         self._dead = DeadSegments(self._folder, sealer, alarm)
+        self.aside = AsideFolder(self._folder, sealer)
         self._taken_over: dict[str, SegmentFile] = {}
         self._replaying = threading.Lock()
         self._pid = os.getpid()

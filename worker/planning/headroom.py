@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from worker.errors import StoreUnavailableError
-from worker.planning.capacity import Crowd, Load, Plan, plan
+from worker.planning.capacity import DAY, Crowd, Load, Plan, plan
 from worker.planning.forecast import Due
 from worker.policy import quota
 from worker.store import Store
@@ -22,7 +22,7 @@ SHORTEST_LIFE: Final = 60.0
 
 
 class Headroom:
-    """Tells how many times the fleet's refreshes, and one pull after each, fit into the quota."""
+    """Tells how many times the fleet's refreshes, and its pulls, fit into the quota."""
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Headroom:
         renew_at: float,
         per_second: float,
         per_minute: float,
+        pull_seconds: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make one.
@@ -40,11 +41,13 @@ class Headroom:
             renew_at: fraction of the life at which the renewal window begins.
             per_second: the quota of a second.
             per_minute: the quota of a minute.
+            pull_seconds: longest time between two pulls of a creator; None for one after each refresh alone.
             monotonic: clock of this process, in seconds.
         """
         self._store = store
         self._renew_at = renew_at
         self._usable = quota.usable_rate(per_second=per_second, per_minute=per_minute)
+        self._pull_seconds = pull_seconds
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._factor, self._looked_at = math.nan, -math.inf
@@ -56,7 +59,12 @@ class Headroom:
             StoreUnavailableError: the database does not answer.
         """
         crowds = crowds_of(stored_dues(self._store, slice_seconds=SLICE_SECONDS))
-        return plan(Load(crowds, self._renew_at), usable=self._usable)
+        load = Load(crowds, self._renew_at)
+        if self._pull_seconds is not None and load.creators:
+            # Those between refreshes come on top; that a refresh puts the next one off is left out, on the safe side.
+            pulls = load.refreshes / load.creators + 1 / self._pull_seconds
+            load = Load(crowds, self._renew_at, pulls_per_day=pulls * DAY)
+        return plan(load, usable=self._usable)
 
     def factor(self) -> float:
         """Return the headroom, some minutes old at most: infinite without a fleet, NaN where it cannot be known."""

@@ -177,8 +177,15 @@ class Endings:
         if call.record is not None:
             self._set_aside(call.record)
         self._release(climb)
+        if claim.unproven and call.answer is not None:
+            self._hold(claim, call.answer.creator_id)
         self._alarm(claim, "misfit", f"misfit:{claim.grant_id}:{claim.generation}", str(error))
         return Refreshed(claim.grant_id, "failed", reason=str(error))
+
+    def _hold(self, claim: Claim, belongs_to: str) -> None:
+        """Hold back an imported pair whose refresh has shown that it is another creator's."""
+        pair = (claim.grant_id, claim.consent, claim.pair_generation)
+        self._commits.run(lambda: self._store.hold_pair(*pair, belongs_to=belongs_to))
 
     def _alarm(self, claim: Claim, kind: str, key: str, reason: str) -> None:
         def write() -> None:

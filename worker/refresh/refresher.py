@@ -128,12 +128,13 @@ class Refresher:
                 refreshed.append(grant_id)
         return Batch(tuple(refreshed))
 
-    def refresh(self, grant_id: int, *, force: bool = False) -> Refreshed:
+    def refresh(self, grant_id: int, *, force: bool = False, prove: bool = True) -> Refreshed:
         """Refresh a grant if it is due.
 
         Args:
             grant_id: the grant.
             force: True to refresh before its window; a held lease and the brake are respected all the same.
+            prove: False if TikTok was just asked whose an imported pair is.
 
         Raises:
             StoreUnavailableError: the database did not answer, before anything was sent.
@@ -147,7 +148,7 @@ class Refresher:
         if claim is None:
             return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
         self._failpoint("post_claim")
-        if claim.unproven:
+        if claim.unproven and prove:
             return self._prove(claim, won_at, force=force)
         try:
             settled = self._settled_elsewhere(claim) if claim.unresolved else None
@@ -199,7 +200,7 @@ class Refresher:
                 self._store.give_back([claim])
             raise
         self._store.give_back([claim])
-        return self.refresh(claim.grant_id, force=force)
+        return self.refresh(claim.grant_id, force=force, prove=False)
 
     def _settled_elsewhere(self, claim: Claim) -> str | None:
         """Say why nothing is sent for attempts without an outcome: their answer is stored now, or on its way.

@@ -3,6 +3,7 @@
 `open_store` gives the one face, `Store`. Everything it takes and gives is a frozen value exported here.
 """
 
+from worker.store.clock import whole_milliseconds
 from worker.store.load import LoadSlice
 from worker.store.reports import (
     BrakeState,
@@ -68,4 +69,5 @@ __all__ = [
     "StoredPair",
     "WorkerView",
     "open_store",
+    "whole_milliseconds",
 ]

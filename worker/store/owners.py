@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy import ColumnElement, Connection, and_, update
 
 from worker.store.clock import milliseconds, now
@@ -9,46 +11,54 @@ from worker.store.engine import Transactions, writes
 from worker.store.models import GRANTS
 from worker.store.values import CurrentPair
 
+HOLD_SECONDS: Final = 86_400.0
+
 
 class Owners(Transactions):
     """Writing down what TikTok said about the owner of a pair; nothing changes if a newer pair has come."""
 
     @writes
-    def confirm_owner(self, connection: Connection, pair: CurrentPair, *, scope: str | None) -> None:
+    def confirm_owner(self, connection: Connection, pair: CurrentPair, *, scope: str) -> None:
         """Let a pair be used like any other.
 
         Args:
             connection: given by the decorator.
             pair: the pair that TikTok was asked about.
-            scope: the scopes that TikTok named, sorted and comma separated; None keeps the stored ones.
-        """
-        values = {"unproven_since": None} | ({} if scope is None else {"scope": scope})
-        connection.execute(update(GRANTS).where(_still_current(pair)).values(updated_at=now(), **values))
-
-    @writes
-    def hold_pair(self, connection: Connection, pair: CurrentPair, *, belongs_to: str, seconds: float) -> None:
-        """Keep a pair from being refreshed, pulled with and handed out, because it is another creator's.
-
-        Args:
-            connection: given by the decorator.
-            pair: the pair that TikTok was asked about.
-            belongs_to: whose TikTok says that it is.
-            seconds: after which the grant is looked at again, to be held again.
+            scope: the scopes to store, sorted and comma separated.
         """
         connection.execute(
             update(GRANTS)
-            .where(_still_current(pair))
+            .where(_is_current(pair.grant_id, pair.consent, pair.generation))
+            .values(unproven_since=None, scope=scope, updated_at=now())
+        )
+
+    @writes
+    def hold_pair(
+        self, connection: Connection, grant_id: int, consent: int, generation: int, *, belongs_to: str
+    ) -> None:
+        """Keep a current pair from being refreshed, pulled with and handed out, because it is another creator's.
+
+        The grant comes up again after `HOLD_SECONDS`, to be held again.
+
+        Args:
+            connection: given by the decorator.
+            grant_id: the grant.
+            consent: the pair's consent.
+            generation: the pair's generation.
+            belongs_to: whose TikTok says that it is.
+        """
+        connection.execute(
+            update(GRANTS)
+            .where(_is_current(grant_id, consent, generation))
             .values(
                 belongs_to=belongs_to,
                 last_reason=f"the imported pair belongs to creator {belongs_to}",
-                next_refresh_at=now() + milliseconds(seconds),
+                next_refresh_at=now() + milliseconds(HOLD_SECONDS),
                 next_pull_at=None,
                 updated_at=now(),
             )
         )
 
 
-def _still_current(pair: CurrentPair) -> ColumnElement[bool]:
-    return and_(
-        GRANTS.c.id == pair.grant_id, GRANTS.c.consent == pair.consent, GRANTS.c.pair_generation == pair.generation
-    )
+def _is_current(grant_id: int, consent: int, generation: int) -> ColumnElement[bool]:
+    return and_(GRANTS.c.id == grant_id, GRANTS.c.consent == consent, GRANTS.c.pair_generation == generation)

@@ -77,7 +77,15 @@ class Pulls(Transactions):
         )
 
     @writes
-    def save_snapshot(self, connection: Connection, claim: PullClaim, data: dict[str, Any], *, keep: int) -> None:
+    def save_snapshot(
+        self,
+        connection: Connection,
+        claim: PullClaim,
+        data: dict[str, Any],
+        *,
+        keep: int,
+        again_seconds: float | None = None,
+    ) -> None:
         """Store what a pull brought, also where its lease has run out, and let older snapshots go.
 
         A pull that was wanted again meanwhile stays wanted.
@@ -87,11 +95,13 @@ class Pulls(Transactions):
             claim: the claim of the pull.
             data: the account's fields as TikTok named them.
             keep: how many snapshots of the grant are kept, this one included.
+            again_seconds: after which the next pull is wanted; None for the one that follows the next refresh.
         """
+        again = null() if again_seconds is None else now() + milliseconds(again_seconds)
         connection.execute(
             update(GRANTS)
             .where(GRANTS.c.id == claim.grant_id)
-            .values(pulled_at=now(), pull_failures=0, next_pull_at=_unless_wanted_since(claim, None))
+            .values(pulled_at=now(), pull_failures=0, next_pull_at=_unless_wanted_since(claim, again))
         )
         _free_lease(connection, claim)
         connection.execute(insert(SNAPSHOTS).values(grant_id=claim.grant_id, pulled_at=now(), data=data))
@@ -123,7 +133,9 @@ class Pulls(Transactions):
             update(GRANTS)
             .where(GRANTS.c.id == claim.grant_id)
             .values(
-                next_pull_at=_unless_wanted_since(claim, next_pull_at),
+                next_pull_at=_unless_wanted_since(
+                    claim, null() if next_pull_at is None else literal(next_pull_at, Instant)
+                ),
                 pull_failures=GRANTS.c.pull_failures + int(failed),
             )
         )
@@ -140,10 +152,9 @@ def _pull_is_due() -> tuple[ColumnElement[bool] | TextClause, ...]:
     return text(PULL_WANTED), GRANTS.c.next_pull_at <= now(), pull_lease_is_free()
 
 
-def _unless_wanted_since(claim: PullClaim, value: datetime | None) -> ColumnElement[Any]:
+def _unless_wanted_since(claim: PullClaim, at: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return the next time of a pull: the given one, unless somebody has wanted a pull after the claim."""
-    otherwise = null() if value is None else literal(value, Instant)
-    return case((GRANTS.c.next_pull_at == claim.wanted_at, otherwise), else_=GRANTS.c.next_pull_at)
+    return case((GRANTS.c.next_pull_at == claim.wanted_at, at), else_=GRANTS.c.next_pull_at)
 
 
 def _free_lease(connection: Connection, claim: PullClaim) -> None:

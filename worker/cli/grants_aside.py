@@ -1,0 +1,56 @@
+"""`celery -A worker grants aside` and `grants place`: pairs that were set aside, and the way back for them."""
+
+from __future__ import annotations
+
+import click
+
+from worker.cli import output
+
+
+@click.command(cls=output.Command)
+@output.json_option
+def aside(*, as_json: bool) -> None:
+    """List what was set aside on this host: whose pair it is, and whether it can be placed."""
+    with output.services() as services:
+        found = list(services.placing.pairs())
+    if as_json:
+        output.print_json({"aside": [output.plain(pair) for pair in found]})
+        return
+    output.print_table(
+        ("record", "came (UTC)", "asked for creator", "belongs to creator", "remark"),
+        [
+            (
+                pair.name,
+                pair.received_at,
+                pair.asked_for,
+                pair.creator_id or None,
+                pair.fault or ("" if pair.creator_id else "TikTok will be asked whose it is"),
+            )
+            for pair in found
+        ],
+    )
+
+
+@click.command(cls=output.Command)
+@click.argument("record")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@output.json_option
+def place(record: str, *, yes: bool, as_json: bool) -> None:
+    """Store a pair that was set aside under the creator to whom TikTok gave it; `grants aside` lists the records.
+
+    Run it on the host whose journal has the record. What the creator has already stays if it came later. Once the
+    database has the pair, the record is removed.
+    """
+    with output.services(changes_pairs=True) as services:
+        pair = services.placing.look(record)
+        if not yes:
+            asked = f" (it was asked for creator {pair.asked_for})" if pair.asked_for else ""
+            came = output.moment(pair.received_at)
+            click.confirm(
+                f"store the pair that came at {came} UTC under creator {pair.creator_id}{asked}?", abort=True, err=True
+            )
+        grant = services.placing.place(pair)
+    if as_json:
+        output.print_json({"creator_id": grant.creator_id, "grant_id": grant.grant_id, "status": grant.status})
+    else:
+        click.echo(f"creator {grant.creator_id} has the pair, as consent {grant.consent}; the record is removed")

@@ -1,0 +1,138 @@
+"""Placing a pair that was set aside: with the creator whose id TikTok put into the answer, once a person agrees."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from worker.consent.exchanges import Exchanges
+from worker.errors import InDoubtError, NotReadyError, TikTokError, UsageError
+from worker.journal import AsideRecord, Journal, JournalEntry
+from worker.limiter import Limiter
+from worker.store import GrantView
+from worker.telemetry import Fact, Hook
+from worker.tiktok import TOKEN_INFO_CALL, RawAnswer, TikTok, TokenAnswer, read_token_answer, salvage
+
+LONGEST_WAIT_SECONDS: Final = 5.0
+"""How long a permit of the quota is waited for; a person sits before the terminal."""
+
+
+@dataclass(frozen=True)
+class AsidePair:
+    """What a record that was set aside says.
+
+    Attributes:
+        name: the record's file name.
+        received_at: when the answer came; None if the record cannot be read.
+        asked_for: the creator whose refresh it answered; None for an exchange or an unreadable record.
+        creator_id: the creator to whom TikTok gave the pair; empty if the answer broke off before the id.
+        fault: why it holds no pair that can be placed.
+    """
+
+    name: str
+    received_at: datetime | None = None
+    asked_for: str | None = None
+    creator_id: str = ""
+    fault: str | None = None
+
+
+class Placing:
+    """Looks at what was set aside, and stores a pair of it as its owner's consent."""
+
+    def __init__(self, *, journal: Journal, exchanges: Exchanges, tiktok: TikTok, limiter: Limiter, hook: Hook) -> None:
+        self._journal = journal
+        self._exchanges = exchanges
+        self._tiktok = tiktok
+        self._limiter = limiter
+        self._hook = hook
+
+    def pairs(self) -> Iterator[AsidePair]:
+        """Yield what lies aside, the pairs that can be placed and the records that cannot.
+
+        Raises:
+            JournalError: the folder cannot be read.
+        """
+        for record in self._journal.aside.records():
+            yield _look(record)
+
+    def look(self, name: str) -> AsidePair:
+        """Return one pair with its owner; TikTok is asked for an owner whose id the answer lost.
+
+        Raises:
+            NotFoundError: there is no such record.
+            UsageError: it holds no pair that can be placed.
+            NotReadyError, TikTokError: TikTok could not be asked, or did not tell.
+        """
+        record = self._journal.aside.record(name)
+        found = _look(record)
+        if found.fault is not None or record.entry is None:
+            raise UsageError(f"{name} cannot be placed: {found.fault}")
+        if found.creator_id:
+            return found
+        return replace(found, creator_id=self._owner_of(_answer(record.entry)))
+
+    def place(self, pair: AsidePair) -> GrantView:
+        """Store a pair under its owner, then remove the record; a pair that is stored or outdated changes nothing.
+
+        Raises:
+            NotFoundError: the record is gone.
+            StoreUnavailableError: the database did not take it; the record stays.
+        """
+        record = self._journal.aside.record(pair.name)
+        if record.entry is None:
+            raise UsageError(f"{pair.name} cannot be placed: {record.fault}")
+        answer = replace(_answer(record.entry), creator_id=pair.creator_id)
+        grant = self._exchanges.store_placed(answer, sent_at=record.entry.sent_at)
+        self._journal.aside.remove(pair.name)
+        self._hook(Fact("journal.placed", {"grant_id": grant.grant_id, "creator_id": grant.creator_id}))
+        return grant
+
+    def _owner_of(self, answer: TokenAnswer) -> str:
+        end = time.monotonic() + LONGEST_WAIT_SECONDS
+        while wait := self._limiter.take(lane="refresh", call=TOKEN_INFO_CALL, account="placing"):
+            if time.monotonic() + wait > end:
+                raise NotReadyError(f"the quota is spent; nothing was sent, try again in {wait:.0f} s")
+            time.sleep(wait)
+        while wait := self._limiter.depart():
+            time.sleep(wait)
+        return self._tiktok.token_info(answer.access_token).creator_id
+
+
+def _look(record: AsideRecord) -> AsidePair:
+    entry = record.entry
+    if entry is None:
+        return AsidePair(record.name, fault=record.fault)
+    found = AsidePair(record.name, received_at=entry.received_at, asked_for=entry.creator_id)
+    try:
+        return replace(found, creator_id=_answer(entry).creator_id)
+    except TikTokError as error:
+        return replace(found, fault=str(error))
+
+
+def _answer(entry: JournalEntry) -> TokenAnswer:
+    """Return the pair in an entry.
+
+    Raises:
+        TikTokError: there is none, or it lacks its refresh token.
+    """
+    raw = RawAnswer(
+        call=entry.call,
+        http_status=entry.http_status,
+        body=entry.body,
+        complete=entry.complete,
+        fault=entry.fault,
+        retry_after=entry.retry_after,
+    )
+    try:
+        answer = read_token_answer(raw)
+    except InDoubtError:
+        rescued = salvage(raw) or salvage(raw, named=False)
+        if rescued is None:
+            raise
+        answer = rescued
+    if answer.refresh_token is None:
+        raise InDoubtError("the answer holds no refresh token of its own", call=entry.call)
+    return answer
