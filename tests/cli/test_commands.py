@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from worker.cli.db import db
 from worker.cli.doctor import doctor
 from worker.cli.grants import grants
 from worker.cli.keys import keys
+from worker.journal import JournalEntry
 from worker.sandbox.process import RunningSandbox
+from worker.services import build_services
 from worker.store import GrantStatus, Store
+from worker.tiktok import REFRESH_CALL
 from worker.vault import Keyring
 
 Visit = Callable[..., str]
@@ -37,6 +41,8 @@ STATUS_NAMES = {
     "retrying",
     "in_doubt",
     "needs_reauth",
+    "unproven",
+    "held",
     "least_seconds_left",
     "oldest_due_seconds",
 }
@@ -429,6 +435,57 @@ def test_a_mapping_that_cannot_be_read_exits_2(cli: Cli, mapping: str) -> None:
 
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
+
+
+def put_aside(body: dict[str, Any]) -> str:
+    """Put an answer to a refresh of creator `somebody-else` aside, as a worker does, and return its record's name."""
+    now = datetime.now(UTC)
+    services = build_services()
+    services.journal.ready()
+    entry = JournalEntry(
+        kind="refresh", grant_id=1, creator_id="somebody-else", consent=1, generation=2, call=REFRESH_CALL,
+        http_status=200, body=json.dumps(body).encode(), complete=True, fault=None, retry_after=None,
+        sent_at=now, received_at=now,
+    )  # fmt: skip
+    services.journal.set_aside(services.journal.append(entry))
+    (name,) = [pair.name for pair in services.placing.pairs()]
+    services.close()
+    return name
+
+
+def test_a_pair_that_was_set_aside_is_placed_after_asking(cli: Cli, sandbox: RunningSandbox, store: Store) -> None:
+    """The list names the owner, `no` changes nothing, `yes` stores the pair and removes the record."""
+    token = sandbox.grants(1, prefix="aside-")[0]
+    name = put_aside({"code": 0, "data": token})
+
+    listed = cli.json(grants, "aside")["aside"]
+    refused = cli(grants, "place", name, stdin="n\n")
+    assert store.fleet_status().total == 0
+    agreed = cli(grants, "place", name, stdin="y\n")
+
+    assert [(each["name"], each["asked_for"], each["creator_id"], each["fault"]) for each in listed] == [
+        (name, "somebody-else", token["open_id"], None)
+    ]
+    assert refused.exit_code == 1
+    assert f"under creator {token['open_id']} (it was asked for creator somebody-else)?" in agreed.stderr
+    assert (agreed.exit_code, store.grant(token["open_id"]).status) == (0, GrantStatus.ACTIVE)
+    assert cli.json(grants, "aside")["aside"] == []
+    assert cli(grants, "place", name, "--yes").exit_code == 1
+    assert "CANARY" not in "".join(cli.said)
+
+
+def test_an_answer_without_a_pair_cannot_be_placed(cli: Cli, store: Store) -> None:
+    """It is listed with what is wrong with it, and placing it is refused in a sentence."""
+    name = put_aside({"code": 0, "data": {"access_token": 5, "refresh_token": "rft.CANARY", "open_id": "c1"}})
+
+    (listed,) = cli.json(grants, "aside")["aside"]
+    result = cli(grants, "place", name, "--yes")
+
+    assert "no access token" in listed["fault"]
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(f"error: {name} cannot be placed")
+    assert [each["name"] for each in cli.json(grants, "aside")["aside"]] == [name]
+    assert store.fleet_status().total == 0
 
 
 def test_an_import_reads_standard_input(cli: Cli, store: Store) -> None:

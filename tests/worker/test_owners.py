@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from tests.support.world import SCOPE, World
+from worker.cli.timeline import what_next
 from worker.consent.import_lines import Source
 from worker.consent.importer import Importer, ImportReport
 from worker.errors import NotFoundError, UsageError
 from worker.journal import JournalEntry
-from worker.store import AttemptOutcome, GrantStatus, GrantView
+from worker.store import AttemptOutcome, GrantCondition, GrantStatus, GrantView
 from worker.tiktok import REFRESH_CALL, TokenInfo
 from worker.tokens import token_reader
 from worker.vault import Token
@@ -62,6 +63,7 @@ def test_an_imported_pair_is_asked_about_once_and_then_refreshed(
     world = new_world()
     asks, grant = count_asks(world, monkeypatch), bring_in(world, given(world)[0])
     assert grant.unproven_since is not None
+    assert world.services.store.fleet_status().unproven == 1
 
     assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
     world.make_due(grant)
@@ -107,6 +109,10 @@ def test_the_pair_of_another_creator_is_told_and_nothing_is_spent(
     held = world.look(grant)
     assert (held.belongs_to, held.status, held.lease_owner) == (token["open_id"], GrantStatus.ACTIVE, None)
     assert held.next_refresh_at > services.store.ping()
+    following = what_next(held, now=services.store.ping(), renew_at=2 / 3)
+    assert (following.refresh_at, token["open_id"] in following.refresh_why) == (None, True)
+    assert (services.store.fleet_status().held, services.store.fleet_status().unproven) == (1, 0)
+    assert [each.creator_id for each in services.store.grants(condition=GrantCondition.HELD)] == ["somebody-else"]
     with pytest.raises(NotFoundError, match="as TikTok says"):
         token_reader(services).access_token("somebody-else")
     right = bring_in(world, token)

@@ -144,11 +144,11 @@ def grants(services: Services) -> Finding:
     text = (
         f"{output.counted(fleet.total, 'grant')}: {fleet.fresh} fresh, {fleet.due} due, {fleet.overdue} overdue, "
         f"{fleet.expired} expired, {fleet.retrying} tried in vain, {fleet.in_doubt} in doubt, "
-        f"{fleet.needs_reauth} to authorize again"
+        f"{fleet.needs_reauth} to authorize again, {fleet.held} with another creator's pair"
     )
     if fleet.expired:
         return Finding("grants", "fail", text)
-    troubled = fleet.overdue or fleet.retrying or fleet.in_doubt or fleet.needs_reauth
+    troubled = fleet.overdue or fleet.retrying or fleet.in_doubt or fleet.needs_reauth or fleet.held
     return Finding("grants", "warn" if troubled else "ok", text)
 
 

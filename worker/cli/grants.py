@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.store import GrantView
 
 STATUSES: Final = ("active", "suspect", "needs_reauth", "revoked")
-CONDITIONS: Final = ("fresh", "due", "overdue", "expired", "retrying", "in_doubt")
+CONDITIONS: Final = ("fresh", "due", "overdue", "expired", "retrying", "in_doubt", "unproven", "held")
 LARGEST_ID: Final = 2**63 - 1
 HISTORY: Final = 50
 """Attempts and snapshots that `explain` shows."""
@@ -116,6 +116,8 @@ def status(*, as_json: bool) -> None:
             ("last attempt failed, another follows", fleet.retrying),
             ("in doubt", fleet.in_doubt),
             ("creator must authorize again", fleet.needs_reauth),
+            ("imported, owner not confirmed yet (unproven)", fleet.unproven),
+            ("imported pair of another creator (held)", fleet.held),
             ("next access token ends in", output.span(fleet.least_seconds_left)),
             ("oldest due for", output.span(fleet.oldest_due_seconds)),
         ]

@@ -70,6 +70,8 @@ def what_next(grant: GrantView, *, now: datetime, renew_at: float) -> Next:
         refresh_at, why = None, "the creator must authorize again: `authorize url` makes the link"
     elif grant.status is GrantStatus.REVOKED:
         refresh_at, why = None, "the grant was revoked here"
+    elif grant.belongs_to is not None:
+        refresh_at, why = None, f"held: TikTok says that the imported pair is creator {grant.belongs_to}'s"
     else:
         refresh_at, why = grant.next_refresh_at, _why_then(grant, now=now, renew_at=renew_at)
     return Next(refresh_at, why, grant.next_pull_at, _why_pull(grant))

@@ -33,6 +33,8 @@ def conditions(at: datetime) -> dict[GrantCondition, ColumnElement[bool]]:
         GrantCondition.OVERDUE: and_(due, ends_soon),
         GrantCondition.EXPIRED: and_(serving, grant.access_expires_at <= at),
         GrantCondition.RETRYING: and_(serving, grant.failures > 0),
+        GrantCondition.UNPROVEN: and_(serving, grant.unproven_since.is_not(None), grant.belongs_to.is_(None)),
+        GrantCondition.HELD: and_(serving, grant.belongs_to.is_not(None)),
         GrantCondition.IN_DOUBT: or_(
             grant.status == GrantStatus.SUSPECT.value,
             and_(

@@ -37,6 +37,8 @@ class Fleet(Transactions):
             retrying=row.retrying,
             in_doubt=row.suspect + _in_doubt(connection),
             needs_reauth=row.needs_reauth,
+            unproven=row.unproven,
+            held=row.held,
             least_seconds_left=None if row.first_end is None else (row.first_end - at).total_seconds(),
             oldest_due_seconds=0.0 if row.first_due is None else (at - row.first_due).total_seconds(),
         )

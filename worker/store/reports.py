@@ -23,6 +23,8 @@ class FleetStatus:
         expired: serving, and the access token has ended.
         retrying: serving grants whose last attempt failed, so that they wait for another.
         in_doubt: serving grants whose newest attempt was sent and has no complete answer, or are suspect.
+        unproven: serving grants with an imported pair whose owner TikTok has not confirmed yet.
+        held: grants whose imported pair is another creator's, so that it is not used.
         least_seconds_left: seconds until the next access token of a serving grant ends; None in an empty fleet.
         oldest_due_seconds: for how long the oldest due grant has been due; 0 where none is.
     """
@@ -36,6 +38,8 @@ class FleetStatus:
     retrying: int
     in_doubt: int
     needs_reauth: int
+    unproven: int
+    held: int
     least_seconds_left: float | None
     oldest_due_seconds: float
 

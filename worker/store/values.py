@@ -32,6 +32,8 @@ class GrantCondition(StrEnum):
     EXPIRED = "expired"  # serving, and the access token has ended
     RETRYING = "retrying"  # serving, and the last attempt failed, so that another follows
     IN_DOUBT = "in_doubt"  # the newest attempt was sent and has no complete answer, or the grant is suspect
+    UNPROVEN = "unproven"  # serving, with an imported pair whose owner TikTok has not confirmed yet
+    HELD = "held"  # the imported pair is another creator's, so it is not used
 
 
 class AttemptOutcome(StrEnum):
