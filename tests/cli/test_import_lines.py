@@ -245,8 +245,8 @@ def test_ids_of_every_known_form_are_taken(text: str) -> None:
 
 def test_answers_and_files_have_one_rule_for_an_id() -> None:
     """The longest id that an answer may bear can be imported, and a longer one is refused in both."""
-    assert read_creator({"open_id": "a" * 255}) == read(NEW | {"open_id": "a" * 255}).creator_id
-    assert read_creator({"open_id": "a" * 256}) is None
+    assert read_creator({"open_id": "a" * 255}, ()) == read(NEW | {"open_id": "a" * 255}).creator_id
+    assert read_creator({"open_id": "a" * 256}, ()) is None
     assert "1 to 255" in fault_of(NEW | {"open_id": "a" * 256})
 
 
