@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -161,6 +162,7 @@ def set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
     """
     given = any(argument == "-l" or LOGLEVEL.match(argument) for argument in sys.argv[1:])
     level = loglevel if given and loglevel is not None else celeryconfig.settings.log_level
+    logging.captureWarnings(True)
     configure_logging(
         log_format=celeryconfig.settings.log_format,
         level=logging.getLevelName(level) if isinstance(level, int) else level.upper(),
@@ -168,8 +170,15 @@ def set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
 
 
 @signals.celeryd_init.connect
-def refuse_bad_settings(**_: Any) -> None:
-    """Refuse to start a worker without settings that make sense, or with debug switches beside real tokens."""
+def refuse_bad_settings(options: Mapping[str, Any] | None = None, **_: Any) -> None:
+    """Refuse to start a worker without settings that make sense, or with debug switches beside real tokens.
+
+    Celery sets logging up after the worker was checked and has replayed journals, so it is done here before.
+
+    Args:
+        options: the worker's command line.
+    """
+    set_up_logging(loglevel=(options or {}).get("loglevel"))
     keep_memory_private()
     install_last_words()
     try:

@@ -40,6 +40,22 @@ def test_a_worker_is_as_quiet_as_it_is_asked_to_be(new_daemon: NewDaemon, wait_u
     assert "EVERTOKEN_" not in told
 
 
+def test_what_a_worker_reports_while_it_starts_goes_through_the_formatter(
+    new_daemon: NewDaemon, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """Journals are replayed before Celery sets logging up; their facts are log lines like any other."""
+    daemon = new_daemon()
+    journal = tmp_path / "journal"
+    journal.mkdir(mode=0o700)
+    (journal / "odd.segment").write_bytes(b"no journal" * 100)
+    worker = daemon.worker("starting")
+    daemon.wait_ready(wait_until, worker)
+    daemon.stop(worker)
+    told = [line for line in worker.log.read_text().splitlines() if "odd.segment" in line]
+
+    assert [json.loads(line)["event"] for line in told] == ["journal.alarm"]
+
+
 @pytest.mark.parametrize("switch", ["SSLKEYLOGFILE", "CELERY_RDBSIG"])
 def test_a_worker_for_real_tokens_refuses_debug_switches(new_daemon: NewDaemon, tmp_path: Path, switch: str) -> None:
     """With TikTok's own address a switch ends the start, with status 2 and its name."""

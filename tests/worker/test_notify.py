@@ -160,3 +160,31 @@ def test_a_receiver_that_drips_is_left_at_the_deadline(store: Store, monkeypatch
 
     assert [fact.fields["reason"] for fact in facts] == ["it did not answer in time"]
     assert store.undelivered_count() == 1
+
+
+def test_one_round_of_deliveries_runs_at_a_time(store: Store) -> None:
+    """While a receiver keeps a round waiting, the next one is over at once and holds no second thread."""
+    store.raise_alarm("alarm:1", "app_stopped", "x")
+    facts: list[Fact] = []
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        notifier = Notifier(
+            store=store, hook=facts.append, url=f"http://127.0.0.1:{door.getsockname()[1]}/", secret=Token("k")
+        )
+        accepted: list[int] = []
+        first = Thread(target=lambda: accepted.append(notifier.deliver()))
+        first.start()
+        receiver, _ = door.accept()
+        store.raise_alarm("alarm:2", "app_stopped", "x")
+        began = time.monotonic()
+
+        assert notifier.deliver() == 0
+        assert time.monotonic() - began < 2
+        assert store.pending_notices(10) != [], "the second round took nothing"
+
+        with receiver:
+            receiver.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            first.join()
+    assert accepted == [1]
+    store.raise_alarm("alarm:3", "app_stopped", "x")
+    notifier.deliver()
+    assert [fact.name for fact in facts] == ["notice.delivered", "notice.failed"], "the next round went out"

@@ -11,9 +11,9 @@ import base64
 import hmac
 import json
 import random
+import threading
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from hashlib import sha256
 from typing import Final
 
@@ -64,20 +64,29 @@ class Notifier:
         self._wall_clock = wall_clock
         self._monotonic = monotonic
         self._egress = egress or Egress()
+        self._round = threading.Lock()
 
     def deliver(self) -> int:
         """Post what is pending; return how many notices were accepted.
 
+        One round runs at a time in a process, so slow receivers hold one thread and no more; another is over at once.
+
         Raises:
             StoreUnavailableError: the database does not answer.
         """
-        if self._url is None or self._secret is None:
+        if self._url is None or self._secret is None or not self._round.acquire(blocking=False):
             return 0
+        try:
+            return self._deliver(self._url, self._secret)
+        finally:
+            self._round.release()
+
+    def _deliver(self, url: str, secret: Token) -> int:
         accepted, end = 0, self._monotonic() + BATCH_SECONDS
         for notice in self._store.pending_notices(BATCH):
             if self._monotonic() > end:
                 break
-            problem = self._post(notice, self._url, self._secret)
+            problem = self._post(notice, url, secret)
             if problem is None:
                 self._store.notice_delivered(notice.notice_id)
                 self._hook(Fact("notice.delivered", {"kind": notice.kind, "notice_id": notice.notice_id}))
@@ -85,7 +94,7 @@ class Notifier:
                 continue
             now = self._store.now()
             wait = backoff.pull_retry_at(now=now, failures=notice.failures + 1, draw=random.random())  # noqa: S311 - spreads load
-            self._store.notice_failed(notice.notice_id, max(wait.at, now + timedelta(seconds=1)))
+            self._store.notice_failed(notice.notice_id, wait.at)
             self._hook(Fact("notice.failed", {"kind": notice.kind, "reason": problem}, level="warning"))
         return accepted
 
