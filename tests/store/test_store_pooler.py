@@ -32,8 +32,11 @@ ROUNDS = 40
 LIFE_SECONDS = 60
 RENEW_AT = "0.1"
 SUITE_SECONDS = 900
-SPEAKS_OF_ITS_OWN_CONNECTION = ("lasts_for_that_transaction", "prepared_by_name", "while_nobody_used_them")
-"""Tests that look at one server connection across transactions, which a pooler does not give to anybody."""
+SPEAKS_OF_ITS_OWN_CONNECTION = (
+    "lasts_for_that_transaction", "prepared_by_name", "while_nobody_used_them", "a_read_only_database",
+    "a_missing_right",
+)  # fmt: skip
+"""Tests that look at one server connection across transactions, or log in as somebody whom the pooler does not know."""
 NEIGHBOURS_WORK = (
     "SET statement_timeout = 3600000", "SET search_path = pg_catalog", "SET synchronous_commit = off",
     "SET ROLE pg_monitor", "PREPARE _pg3_0 AS SELECT 'of the neighbour'", "RESET ALL", "DEALLOCATE ALL",
