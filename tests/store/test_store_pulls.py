@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
+from worker.errors import RevokedError
 from worker.store import PullClaim
 
 if TYPE_CHECKING:
@@ -98,5 +101,6 @@ def test_a_revoked_creator_is_not_pulled(fleet: Fleet) -> None:
     grant = fleet.add()
     fleet.store.mark_revoked("ada")
 
-    assert fleet.store.request_pull("ada") == grant.grant_id
+    with pytest.raises(RevokedError):
+        fleet.store.request_pull("ada")
     assert fleet.store.claim_pull(grant.grant_id, owner="a", lease_seconds=60) is None
