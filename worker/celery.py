@@ -6,32 +6,45 @@ first, and what is wrong is said in one line.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 from celery import Celery, Task, bootsteps, signals
-from celery.beat import Scheduler
-from celery.exceptions import CeleryError
+from celery.beat import Scheduler, SchedulingError
+from celery.exceptions import CeleryError, ImproperlyConfigured
 from celery.loaders.app import AppLoader
 from kombu.exceptions import OperationalError
 
 from worker import celeryconfig
 from worker.errors import ConfigurationError, EvertokenError, StoreRefusedError, StoreUnavailableError
-from worker.hardening import dump_stacks_on_signal, install_last_words, keep_memory_private, refuse_debug_switches
+from worker.hardening import (
+    dump_stacks_on_signal,
+    install_last_words,
+    keep_memory_private,
+    log_uncaught,
+    refuse_debug_switches,
+)
 from worker.services import build_services, shared_services
 from worker.settings import is_service_link, load_settings
 from worker.telemetry import Fact, configure_logging, count_fact, log_fact, serve_metrics
+from worker.vault.redaction import redact
 
 WRONG_USE: Final = 2
 NOT_READY: Final = 1
 POOLS: Final = {"thread": "threads", "solo": "solo", "prefork": "prefork"}
 """Modules of the pools that are offered; gevent and eventlet patch what the database drivers stand on."""
+OTHER_POOLS: Final = frozenset({"gevent", "eventlet", "greenlet"})
+"""What Celery imports for the pools that are not offered; greenlet stands under both."""
+POOL_REFUSED: Final = "the worker pool {} is not offered; use `-P threads`"
 TOUCH_SECONDS: Final = 1.0
 STOCK_COMMANDS: Final = frozenset({"flower", "inspect", "control", "call", "events", "purge", "shell", "multi"})
 """Celery's own commands that would go to Celery's default broker where our settings cannot be read."""
@@ -86,6 +99,7 @@ def report_failure(task: str, error: EvertokenError) -> None:
 HEARTBEAT: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe without a reader is an error
 _unwritten: Final[set[str]] = set()  # heartbeat files that could not be written the last time
 _failing: Final[dict[str, str]] = {}  # tasks whose last run failed, with the reason that was logged
+_unpublished: Final[Counter[str]] = Counter()  # tasks of the messages that Redis did not take since it last took one
 HOME: Final = str(Path(__file__).resolve().parents[1])
 """The folder that this package was imported from; `tasks` lies beside it."""
 
@@ -149,6 +163,46 @@ def pass_over_service_links() -> None:
 
 if "flower" in sys.argv[1:]:
     pass_over_service_links()
+
+
+def explain_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Answer an operator's mistake on Celery's command line in a sentence; the arguments are `sys.excepthook`'s."""
+    mistake = mistake_of(error)
+    if mistake is None:
+        log_uncaught(kind, error, trace)
+    else:
+        print(f"error: {mistake}", file=sys.stderr)  # noqa: T201 - for the person who typed the command
+
+
+def mistake_of(error: BaseException) -> str | None:
+    """Return what is wrong and what to do about it, for an error that an operator can mend; otherwise None."""
+    text = redact(str(error).strip().partition("\n")[0])
+    if isinstance(error, OperationalError) or type(error).__module__.startswith("redis."):
+        where = app.connection_for_read().as_uri()
+        return f"Redis at {where} does not do what is asked: {text}; look at EVERTOKEN_REDIS_URL"
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return "another process has this port; stop it, or name another port with --port"
+    if isinstance(error, NotImplementedError) and "result backend" in text:
+        return "results of tasks are not kept; `celery -A worker grants explain CREATOR` shows what became of a grant"
+    if isinstance(error, ModuleNotFoundError) and error.name in OTHER_POOLS:
+        return POOL_REFUSED.format(error.name)
+    if isinstance(error, EvertokenError | ImproperlyConfigured | OSError):
+        return text
+    return None
+
+
+def refuse_unknown_task(sender: str | None = None, **_: Any) -> None:
+    """Refuse to publish a task that no worker knows: it would be dropped without a word to who asked for it."""
+    app.loader.import_default_modules()
+    if sender not in app.tasks:
+        ours = sorted(name for name in app.tasks if name.startswith("tasks."))
+        refuse(f"there is no task {redact(str(sender))}; there are {', '.join(ours)}")
+
+
+if "celery.bin.celery" in sys.modules and sys.excepthook is sys.__excepthook__:
+    sys.excepthook = explain_uncaught
+    if "call" in sys.argv[1:]:
+        signals.before_task_publish.connect(refuse_unknown_task)
 if celeryconfig.settings_problem is not None and STOCK_COMMANDS.intersection(sys.argv[1:]):
     refuse(ConfigurationError(celeryconfig.settings_problem))
 
@@ -178,7 +232,12 @@ def refuse_bad_settings(options: Mapping[str, Any] | None = None, **_: Any) -> N
     Args:
         options: the worker's command line.
     """
-    set_up_logging(loglevel=(options or {}).get("loglevel"))
+    options = options or {}
+    set_up_logging(loglevel=options.get("loglevel"))
+    asked, known = options.get("queues") or (), {queue.name for queue in celeryconfig.task_queues}
+    unknown = sorted(set(asked.split(",") if isinstance(asked, str) else asked) - known)
+    if unknown:
+        refuse(f"there is no queue {', '.join(map(redact, unknown))}; there are {', '.join(sorted(known))}")
     keep_memory_private()
     install_last_words()
     try:
@@ -202,7 +261,7 @@ def check_before_work(sender: Any, **_: Any) -> None:
     """Look at database, keyring and journal before the worker takes its first message."""
     module = str(getattr(sender.pool_cls, "__module__", sender.pool_cls)).rsplit(".", 1)[-1]
     if module not in POOLS:
-        refuse(f"the worker pool {module} is not offered; use `-P threads`")
+        refuse(POOL_REFUSED.format(module))
     if POOLS[module] != "prefork":
         begin_work()
         return
@@ -288,6 +347,15 @@ class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no type
         touch("beat")
         return float(super().tick(*args, **options))
 
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Publish one entry; Celery would log two stacks for each that Redis does not take."""
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except SchedulingError as error:
+            note_unpublished(entry.task, error.__context__ or error)
+        else:
+            note_published()
+
 
 def publish(task: Any, *args: Any, **options: Any) -> bool:
     """Publish a task; a broker that is away costs one scan and never an exception.
@@ -304,6 +372,25 @@ def publish(task: Any, *args: Any, **options: Any) -> bool:
         task.apply_async(args, argsrepr=repr(args), **options)
     except (OperationalError, OSError, AttributeError) as error:
         # After a timeout kombu tries again over a channel that has lost its connection: an AttributeError.
-        log_fact(Fact("message.unpublished", {"task": task.name, "reason": type(error).__name__}, level="warning"))
+        note_unpublished(task.name, error)
         return False
+    note_published()
     return True
+
+
+def note_unpublished(task: str, error: BaseException) -> None:
+    """Log and count a message that Redis did not take; further ones are only counted, until it takes one."""
+    fact = Fact("message.unpublished", {"task": task, "reason": type(error).__name__}, level="warning")
+    count_fact(fact)
+    if not _unpublished:
+        log_fact(fact)
+    _unpublished[task] += 1
+
+
+def note_published() -> None:
+    """Log that Redis takes messages again, if it did not."""
+    if _unpublished:
+        fact = Fact("message.published", {"lost": _unpublished.total()})
+        _unpublished.clear()
+        count_fact(fact)
+        log_fact(fact)

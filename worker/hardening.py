@@ -66,11 +66,18 @@ def install_last_words() -> None:
     Where somebody has set hooks already, theirs stay.
     """
     if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = _tell_uncaught
+        sys.excepthook = log_uncaught
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = _tell_uncaught_in_thread
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _tell_unraisable
+
+
+def log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log an exception that nobody caught; the arguments are those of `sys.excepthook`."""
+    del kind, trace
+    if not isinstance(error, KeyboardInterrupt):
+        _tell("process.crashed", error)
 
 
 def last_words(error: BaseException) -> str:
@@ -91,12 +98,6 @@ def _switches(environ: Mapping[str, str]) -> Iterator[str]:
     for name in ("sqlalchemy", "sqlalchemy.engine", "sqlalchemy.engine.Engine"):
         if logging.getLogger(name).level in {logging.DEBUG, logging.INFO}:
             yield f"the logger {name} is on, which echoes every statement"
-
-
-def _tell_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    del kind, trace
-    if not isinstance(error, KeyboardInterrupt):
-        _tell("process.crashed", error)
 
 
 def _tell_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:

@@ -1,0 +1,137 @@
+"""An operator's mistake on Celery's own command line ends in one sentence: what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.support.daemon import READY_SECONDS, Daemon
+from tests.support.restartable import Restartable
+from worker.sandbox.broker import connect
+
+NewDaemon = Callable[..., Daemon]
+
+pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+
+
+def sentence(result: subprocess.CompletedProcess[str], status: int) -> str:
+    """Return the one line that a command ended with."""
+    lines = [line for line in result.stderr.splitlines() if line.strip() and not line.startswith("{")]
+
+    assert "Traceback" not in result.stdout + result.stderr
+    assert result.returncode == status, result.stderr
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("call", "tasks.refresh.scan_due"),
+        ("purge", "--force"),
+        ("list", "bindings"),
+        ("amqp", "queue.purge"),
+        ("migrate", "redis://127.0.0.1:{port}/0", "redis://127.0.0.1:{port}/1"),
+    ],
+    ids=" ".join,
+)
+def test_redis_away_is_a_sentence_that_names_address_and_setting(
+    command: tuple[str, ...], new_daemon: NewDaemon, free_port: int, database_kind: str
+) -> None:
+    """The address is told without its password."""
+    daemon = new_daemon(REDIS_URL=f"redis://:CANARY@127.0.0.1:{free_port}/0")
+
+    said = sentence(daemon.run(*(part.format(port=free_port) for part in command)), 1)
+
+    assert f"127.0.0.1:{free_port}" in said
+    assert "EVERTOKEN_REDIS_URL" in said
+    assert "CANARY" not in said
+
+
+def test_a_result_that_is_not_kept_points_to_what_is(new_daemon: NewDaemon, database_kind: str) -> None:
+    """Results would be one more place for what a task knows."""
+    assert "grants explain" in sentence(new_daemon().run("result", "8d6d2d6e"), 1)
+
+
+def test_a_task_that_nobody_knows_is_not_published(new_daemon: NewDaemon, database_kind: str) -> None:
+    """A worker would drop it, and who typed it would wait."""
+    said = sentence(new_daemon().run("call", "tasks.refresh.scan_deu"), 2)
+
+    assert "tasks.refresh.scan_deu" in said
+    assert "tasks.refresh.scan_due" in said
+
+
+@pytest.mark.parametrize("queues", ["refesh", "refresh,pul"])
+def test_a_queue_that_nobody_fills_is_refused(new_daemon: NewDaemon, queues: str, database_kind: str) -> None:
+    """A worker of a mistyped queue would look healthy and do nothing."""
+    said = sentence(new_daemon().run("worker", "-Q", queues), 2)
+
+    assert queues.rpartition(",")[2] in said
+    assert "default, pull, refresh" in said
+
+
+def test_flowers_port_in_use_is_a_sentence(new_daemon: NewDaemon, free_port: int, database_kind: str) -> None:
+    """A second Flower, or another server on its port."""
+    with socket.create_server(("127.0.0.1", free_port)):
+        said = sentence(new_daemon().run("flower", "--address=127.0.0.1", f"--port={free_port}"), 1)
+
+    assert "--port" in said
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_a_pool_that_is_not_offered_is_refused(new_daemon: NewDaemon, pool: str, database_kind: str) -> None:
+    """Whether its library is installed or not."""
+    daemon = new_daemon()
+    command = [sys.executable, "-m", "worker.cli.console", "worker", "-P", pool]
+    result = subprocess.run(
+        command, env=daemon.environ, cwd=daemon.folder, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert "-P threads" in sentence(result, result.returncode)
+    assert result.returncode in {1, 2}
+
+
+@pytest.fixture
+def restartable(wait_until: Callable[..., None]) -> Iterator[Restartable]:
+    """A Redis of the test's own."""
+    with TemporaryDirectory() as folder:
+        server = Restartable(Path(folder), wait_until)
+        yield server
+        server.kill()
+
+
+def test_beat_reports_an_outage_of_redis_in_two_lines(
+    new_daemon: NewDaemon, restartable: Restartable, wait_until: Callable[..., None], database_kind: str
+) -> None:
+    """Celery logs two stacks for each message, which is one every few seconds."""
+    daemon = new_daemon(REDIS_URL=restartable.url, SCAN_SECONDS="0.5")
+    beat = daemon.beat()
+    daemon.wait_ready(wait_until, beat)
+
+    def told() -> list[str]:
+        lines = [json.loads(line) for line in beat.log.read_text().splitlines() if line.startswith("{")]
+        return [line["event"] for line in lines if line["event"].startswith("message.")]
+
+    def ticked() -> int:
+        return Path(daemon.environ["EVERTOKEN_RUN_DIR"], "beat").stat().st_mtime_ns
+
+    with connect(restartable.url) as client:
+        wait_until(lambda: client.llen("evertoken:refresh") > 0, READY_SECONDS)
+    restartable.kill()
+    wait_until(lambda: told() == ["message.unpublished"], READY_SECONDS)
+    seen = ticked()
+    wait_until(lambda: ticked() > seen, READY_SECONDS)
+    restartable.start()
+    wait_until(lambda: told() == ["message.unpublished", "message.published"], READY_SECONDS)
+    daemon.stop(beat)
+
+    log = beat.log.read_text()
+    assert "Traceback" not in log
+    assert "Message Error" not in log
