@@ -419,7 +419,7 @@ def test_a_dry_run_says_what_an_import_would_do(cli: Cli, tmp_path: Path, store:
 
     assert tried.exit_code == 1
     assert "nothing stored; this would be done: 3 lines: 1 new, 0 replaced, 1 skipped, 1 not imported" in tried.stdout
-    for words in ("rt is missing", "has a newer pair", "creator from account", "not read: age"):
+    for words in ("rt is missing", "has a newer pair", "creator from account", "not read: age", "an hour is assumed"):
         assert words in tried.stdout
     assert (told["created"], told["skipped"], told["bad"], told["columns_not_read"]) == (1, 1, 1, ["age"])
     assert store.fleet_status().total == 0

@@ -302,6 +302,13 @@ def test_tokens_in_each_others_place_are_refused(change: dict[str, str]) -> None
     assert re.search("changed places|same text", fault_of(NEW | change))
 
 
+def test_a_line_without_a_life_is_marked() -> None:
+    """A short life is assumed then, so the report can say that tokens will count as ended too early."""
+    assert read(NEW).life_known
+    assert read(NEW | {"expires_in": None, "expires_at": "2026-11-24T11:00:00Z"}).life_known
+    assert not read(NEW | {"expires_in": None, "issued_at": "2026-11-23T11:00:00Z"}).life_known
+
+
 def test_tokens_of_an_unknown_look_are_taken_and_marked() -> None:
     """TikTok calls tokens opaque, so an odd one is no fault; a report can tell of it."""
     assert read(NEW).usual

@@ -118,6 +118,11 @@ def _print(report: ImportReport, *, dry_run: bool) -> None:
             f"{output.counted(report.unknown_age, 'line')} told no time, so these pairs are refreshed soon, and "
             "--replace will not take their place without issued_at"
         )
+    if report.unknown_life:
+        click.echo(
+            f"{output.counted(report.unknown_life, 'line')} did not tell when their access tokens end, so an hour is "
+            "assumed, and older ones count as ended until they are refreshed; add expires_in or expires_at"
+        )
     if report.unusual:
         click.echo(
             f"{output.counted(report.unusual, 'line')} have tokens that do not begin with act. and rft., as TikTok's "
@@ -138,6 +143,7 @@ def _plain(report: ImportReport) -> dict[str, object]:
         "skipped": report.skipped,
         "bad": report.bad,
         "unknown_age": report.unknown_age,
+        "unknown_life": report.unknown_life,
         "unusual": report.unusual,
         "columns_read": report.read_columns,
         "columns_not_read": report.unread_columns,

@@ -72,6 +72,7 @@ class ImportedPair:
     Attributes:
         age_known: False where the line told neither when the pair was issued nor when it ends.
         dated: True where the line told when the pair was issued: an issue time, or an end and a life.
+        life_known: False if the line did not tell when its access token ends, so that a short life is assumed.
         usual: False where a token does not begin as TikTok's do, so that it may be encrypted or of another service.
     """
 
@@ -84,6 +85,7 @@ class ImportedPair:
     refresh_expires_at: datetime | None
     age_known: bool
     dated: bool
+    life_known: bool
     usual: bool
 
 
@@ -156,6 +158,7 @@ def read_pair(fields: Mapping[str, Any], now: datetime, names: FieldNames | None
         raise BadLineError("the issue time lies in the future")
     age_known = issued_at is not None or expires_at is not None
     dated = issued_at is not None or (expires_at is not None and life is not None)
+    life_known = life is not None or expires_at is not None
     if issued_at is None:
         issued_at = now if expires_at is None else min(now, expires_at - (life or UNKNOWN_LIFE))
     if expires_at is None:
@@ -183,6 +186,7 @@ def read_pair(fields: Mapping[str, Any], now: datetime, names: FieldNames | None
         refresh_expires_at=refresh_expires_at,
         age_known=age_known,
         dated=dated,
+        life_known=life_known,
         usual=_begins(access_token, ACCESS_START) and _begins(refresh_token, REFRESH_START),
     )
 

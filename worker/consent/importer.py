@@ -74,6 +74,7 @@ class ImportReport:
         lines_of: line numbers by what was done and why; at most `LISTED_LINES` each.
         counts: how many lines, by the same.
         unknown_age: imported lines that told no issue time.
+        unknown_life: imported lines that did not tell when their access token ends.
         unusual: imported lines with a token that does not begin as TikTok's do.
         read_columns: by field the column it was read from.
         unread_columns: columns that were not read.
@@ -83,6 +84,7 @@ class ImportReport:
     lines_of: dict[tuple[What, str], list[int]] = field(default_factory=dict)
     counts: dict[tuple[What, str], int] = field(default_factory=dict)
     unknown_age: int = 0
+    unknown_life: int = 0
     unusual: int = 0
     read_columns: dict[str, str] = field(default_factory=dict)
     unread_columns: list[str] = field(default_factory=list)
@@ -219,6 +221,7 @@ class Importer:
             report.add(what, reason, line)
             if what in {"new", "replaced"}:
                 report.unknown_age += not pair.age_known
+                report.unknown_life += not pair.life_known
                 report.unusual += not pair.usual
 
     def _likeness(self, pair: ImportedPair, current: int, versions: Sequence[PairVersion]) -> Likeness:
