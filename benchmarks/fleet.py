@@ -167,7 +167,8 @@ def fill(sandbox: RunningSandbox, services: Services, creators: int, *, refreshe
         if report.bad:
             raise AssertionError(f"the sandbox's own tokens were refused: {report.counts}")
     now = int(services.store.ping().timestamp() * 1000)
-    change(services, "UPDATE grants SET next_refresh_at = :now + CAST(id * :each AS bigint)",
+    # As in a fleet that has been refreshed before: TikTok is not asked whose the pairs are.
+    change(services, "UPDATE grants SET unproven_since = NULL, next_refresh_at = :now + CAST(id * :each AS bigint)",
            now=now, each=60_000 / refreshes_a_minute)  # fmt: skip
 
 
