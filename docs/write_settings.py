@@ -8,7 +8,8 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from worker.settings import PREFIX, Settings
+from worker.settings import Settings
+from worker.sources import PREFIX
 
 PAGE: Final = Path(__file__).with_name("settings.md")
 WORDS: Final = {"ge": "at least", "gt": "above", "le": "at most"}

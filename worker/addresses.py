@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,6 +14,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from worker.errors import ConfigurationError
 
 TLS_SCHEME: Final = "rediss"
+SOCKET_SCHEME: Final = "redis+socket"
+REDIS_OPTIONS: Final = {
+    "redis": frozenset[str](),
+    TLS_SCHEME: frozenset({"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}),
+    SOCKET_SCHEME: frozenset({"virtual_host"}),
+}
+"""What may stand behind ? in Redis's address. Celery and the limiter read the same address and know other options."""
+NUMBER: Final = re.compile(r"/?\d{1,5}", re.ASCII)
 CERTIFICATE_CHECKS: Final = {
     word: check
     for short, check in (("none", ssl.CERT_NONE), ("optional", ssl.CERT_OPTIONAL), ("required", ssl.CERT_REQUIRED))
@@ -70,9 +79,34 @@ def bad_server(name: str, url: str) -> str | None:
         parts = None
     if parts is None or parts.fragment or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query:
         return unreadable(name)
-    if dict(parse_qsl(parts.query)).get("ssl_cert_reqs", "required") not in CERTIFICATE_CHECKS:
-        return f"{name} holds an ssl_cert_reqs that is none of required, optional and none"
     return None
+
+
+def bad_redis(name: str, url: str) -> str | None:
+    """Return what is wrong with the address of Redis, or None; arguments as for `bad_server`."""
+    scheme = url.partition("://")[0]
+    if scheme not in REDIS_OPTIONS or "://" not in url:
+        return f"{name} must begin with redis://, rediss:// or redis+socket://"
+    return bad_server(name, url) or next(_redis_flaws(name, scheme, url), None)
+
+
+def _redis_flaws(name: str, scheme: str, url: str) -> Iterator[str]:
+    parts = urlsplit(url)
+    options, takes = dict(parse_qsl(parts.query, keep_blank_values=True)), REDIS_OPTIONS[scheme]
+    for option in sorted(options.keys() - takes):
+        others = ", ".join(sorted(takes)) or "none"
+        yield f"{name} holds the option {option[:40]!a}, and {scheme}:// takes {others}; timeouts are ours to set"
+    if not NUMBER.fullmatch(options.get("virtual_host", "0")):
+        yield f"{name}: virtual_host is a number"
+    if scheme != SOCKET_SCHEME and not NUMBER.fullmatch(parts.path.removeprefix("/") or "0"):
+        yield f"{name} ends with the number of the database, such as /0, and with nothing else behind the /"
+    if options.get("ssl_cert_reqs", "required") not in CERTIFICATE_CHECKS:
+        yield f"{name} holds an ssl_cert_reqs that is none of required, optional and none"
+    if options.get("ssl_check_hostname", "true").lower() not in {"true", "false"}:
+        yield f"{name} holds an ssl_check_hostname that is none of true and false"
+    for option in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if option in options and not Path(options[option]).is_file():
+            yield f"{name}: there is no file where {option} says"
 
 
 def redis_tls(url: str) -> dict[str, Any]:

@@ -34,7 +34,8 @@ from worker.hardening import (
     refuse_debug_switches,
 )
 from worker.services import build_services, shared_services
-from worker.settings import is_service_link, load_settings
+from worker.settings import load_settings
+from worker.sources import is_service_link
 from worker.telemetry import Fact, configure_logging, count_fact, log_fact, serve_metrics
 from worker.vault.redaction import redact
 

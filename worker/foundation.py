@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from worker.egress import Egress, Proxy
 from worker.errors import StoreUnavailableError
@@ -25,6 +25,14 @@ from worker.vault import Keyring, Sealer, use_fingerprint_key
 from worker.vault.unwrapping import load_unwrap, no_service
 
 T = TypeVar("T")
+HOST_LETTERS: Final = 48
+"""Letters of the host in a process's name, which has 64 in all: 49 are left beside the process id and six digits."""
+
+
+def shortened(host: str) -> str:
+    """Return a host's name with its middle cut out, if it is long: pods differ at the end, domains at the beginning."""
+    half = HOST_LETTERS // 2
+    return host if len(host) <= HOST_LETTERS else f"{host[: half - 1]}~{host[-half:]}"
 
 
 class Reading:
@@ -73,7 +81,7 @@ class Foundation(Reading):
         """Keep what the parts are built from, as `Reading` does."""
         super().__init__(settings, pool_size=pool_size)
         self.stop = threading.Event()
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self.owner = f"{shortened(socket.gethostname())}:{os.getpid()}:{secrets.token_hex(3)}"
         self.hook: Hook = fan_out(log_fact, count_fact)
 
     @cached_property

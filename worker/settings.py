@@ -10,18 +10,16 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from dotenv.parser import parse_stream
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from worker.addresses import (
     bad_authorities,
     bad_proxy,
-    bad_server,
+    bad_redis,
     bad_url,
     is_ip_address,
     is_tiktoks,
@@ -30,18 +28,19 @@ from worker.addresses import (
 )
 from worker.errors import ConfigurationError
 from worker.failpoints import failpoint_of
-from worker.pasted import cleaned, decoded, read_file
+from worker.pasted import cleaned, read_file
+from worker.sources import PREFIX, in_dotenv, ours
 from worker.vault.token import Token
 
-PREFIX: Final = "EVERTOKEN_"
 TEST_SWITCHES: Final = frozenset({"EVERTOKEN_TEST_FAILPOINTS", "EVERTOKEN_TEST_RUN"})
 """Read by the fault harness, not by Settings; the worker refuses them outside tests."""
+SECRETS: Final = (
+    "tiktok_app_secret", "tiktok_app_secret_next", "keyring", "notice_secret", "redis_url", "database_url",
+    "egress_proxy",
+)  # fmt: skip
+"""Settings that hold a secret or may hold a password."""
 LINES: Final = frozenset({"keyring"})
 """Settings whose value may have several lines."""
-SERVICE_LINK: Final = re.compile(
-    r"_SERVICE_HOST$|_SERVICE_PORT(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$"
-)
-LINKED_PORT: Final = re.compile(r"(tcp|udp|sctp)://")
 TIKTOKS_WORD: Final = re.compile(r"[!#-&(-\[\]-~]+")
 """An app's id or secret: ASCII without blanks, quotes and backslashes."""
 HIGHEST_TIER: Final = (50, 3000)
@@ -87,9 +86,7 @@ class MessengerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _refuse_other_brokers(self) -> Self:
-        if not self.redis_url.startswith(("redis://", "rediss://", "redis+socket://")):
-            raise ValueError(f"{PREFIX}REDIS_URL must begin with redis://, rediss:// or redis+socket://")
-        if problem := bad_server(f"{PREFIX}REDIS_URL", self.redis_url):
+        if problem := bad_redis(f"{PREFIX}REDIS_URL", self.redis_url):
             raise ValueError(problem)
         return self
 
@@ -237,10 +234,10 @@ def load(kind: type[T], environ: Mapping[str, str] | None = None, *, dotenv: Pat
     problems: list[str] = []
     given: dict[str, str] = {}
     try:
-        given |= _ours(_dotenv(dotenv), problems)
+        given |= ours(in_dotenv(dotenv), problems)
     except ConfigurationError as error:
         problems.append(str(error))
-    given |= _ours(os.environ if environ is None else environ, problems)
+    given |= ours(os.environ if environ is None else environ, problems)
     problems.extend(_unknown(given))
     values: dict[str, str] = {}
     for field in kind.model_fields:
@@ -263,45 +260,25 @@ def load(kind: type[T], environ: Mapping[str, str] | None = None, *, dotenv: Pat
     raise ConfigurationError("; ".join(problems))
 
 
-def _dotenv(path: Path | None) -> Mapping[str, str | None]:
-    """Read a file of `NAME=value` lines.
-
-    Raises:
-        ConfigurationError: it cannot be read, or one of our names stands in a line that makes no sense.
-    """
-    if path is None or not path.exists() or path.is_dir():  # a folder .env is often a virtual environment
-        return {}
-    found: dict[str, str | None] = {}
-    for line in parse_stream(StringIO(decoded(path, str(path)))):
-        if line.error and PREFIX in line.original.string:
-            raise ConfigurationError(f"{path}, line {line.original.line}: is not NAME=value; look at its quotes")
-        if line.key is not None:
-            found[line.key] = line.value
-    return found
-
-
-def _ours(environ: Mapping[str, str | None], problems: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the names and values that are meant for us; Kubernetes's service links are passed over."""
-    for name, value in environ.items():
-        seen = "".join(each for each in name if each.isascii() and each.isprintable()).strip()
-        if not seen.startswith(PREFIX) or not value or not value.strip() or is_service_link(name, value):
-            continue
-        if seen == name:
-            yield name, value
-        else:
-            problems.append(f"the name {name!a} holds a character that cannot be seen; type it again")
-
-
-def is_service_link(name: str, value: str) -> bool:
-    """Tell whether a variable is one of those that Kubernetes sets in every container for each service.
-
-    A service `evertoken` or `evertoken-metrics` makes EVERTOKEN_SERVICE_HOST, EVERTOKEN_PORT=tcp://..., and so on.
+def secret_files(
+    environ: Mapping[str, str] | None = None, *, dotenv: Path | None = Path(".env")
+) -> list[tuple[str, Path]]:
+    """Return the name and path of each file that secrets are read from; `.env` counts if a secret stands in it.
 
     Args:
-        name: of the variable.
-        value: its value.
+        environ, dotenv: as for `load`, which has read them without a problem.
     """
-    return SERVICE_LINK.search(name) is not None or (name.endswith("_PORT") and LINKED_PORT.match(value) is not None)
+    inside, problems = dict(ours(in_dotenv(dotenv), [])), list[str]()
+    outside = dict(ours(os.environ if environ is None else environ, problems))
+    found = [
+        (f"{PREFIX}{field.upper()}_FILE", Path(cleaned(file, "")))
+        for field in SECRETS
+        if PREFIX + field.upper() not in outside | inside
+        and (file := (inside | outside).get(f"{PREFIX}{field.upper()}_FILE"))
+    ]
+    if dotenv is not None and any(PREFIX + field.upper() in inside for field in SECRETS):
+        found.append((str(dotenv), dotenv))
+    return found
 
 
 def _unknown(given: Mapping[str, str]) -> Iterator[str]:

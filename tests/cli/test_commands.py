@@ -591,6 +591,8 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "capacity": "ok",
         "notices": "ok",
         "egress": "ok",
+        "secrets": "ok",
+        "traffic": "ok",
         "redis": "ok",
         "quota": "ok",
         "workers": "fail",

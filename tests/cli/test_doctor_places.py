@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -65,3 +66,78 @@ def test_a_variable_that_changes_nothing_is_told(name: str, monkeypatch: pytest.
     assert f"{name} is set and not read: set EVERTOKEN_{setting}" in told.detail
     given = "http://proxy.example:3128" if setting == "EGRESS_PROXY" else str(new_authority(tmp_path).file)
     assert look("egress", **{setting: given}).state == "ok"
+
+
+@pytest.mark.parametrize("name", ["TIKTOK_APP_SECRET", "NOTICE_SECRET", "EGRESS_PROXY", "REDIS_URL"])
+def test_a_secret_file_that_others_may_read_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file counts as open if every folder above it lets others through as well."""
+    monkeypatch.setattr(checks_places, "CONTAINER_MARKS", ())
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.delenv(f"EVERTOKEN_{name}", raising=False)
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        file = Path(folder, "secret")
+        file.write_text("canary")
+        monkeypatch.setenv(f"EVERTOKEN_{name}_FILE", str(file))
+        for mode, above, state in ((0o644, 0o755, "warn"), (0o600, 0o755, "ok"), (0o644, 0o700, "ok")):
+            file.chmod(mode)
+            Path(folder).chmod(above)
+            told = look("secrets")
+            assert (told.state, f"EVERTOKEN_{name}_FILE is a file" in told.detail) == (state, state == "warn")
+
+
+def test_a_dotenv_with_secrets_that_others_may_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets in `.env` are as open as `.env` is; without one in it nothing is said."""
+    monkeypatch.setattr(checks_places, "CONTAINER_MARKS", ())
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        monkeypatch.chdir(folder)
+        for content, state in (("EVERTOKEN_NOTICE_SECRET=canary", "warn"), ("EVERTOKEN_RENEW_AT=0.5", "ok")):
+            Path(".env").write_text(content)
+            Path(".env").chmod(0o644)
+            assert look("secrets").state == state
+
+
+@pytest.mark.parametrize(
+    ("secret", "state"), [("c", "warn"), ("fifteen-canary!", "warn"), ("c" * 64, "warn"), ("0a1b2c3d4e5f6071", "ok")]
+)
+def test_a_notice_secret_that_can_be_guessed_is_told(secret: str, state: str) -> None:
+    """One letter, a short word or one letter many times sign nothing."""
+    told = look("secrets", NOTICE_SECRET=secret)
+
+    assert told.state == state
+    assert ("EVERTOKEN_NOTICE_SECRET can be guessed" in told.detail) == (state == "warn")
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "told"),
+    [
+        ("REDIS_URL", "redis://cache.example:6379/0", "holds no password"),
+        ("REDIS_URL", "redis://redis:6379/0", "holds no password"),
+        ("REDIS_URL", "redis://:canary@10.0.0.5:6379/0", "in the clear: use rediss://"),
+        ("REDIS_URL", "rediss://:canary@cache.example/0?ssl_cert_reqs=none", "is not checked"),
+        ("REDIS_URL", "rediss://:canary@cache.example/0", None),
+        ("REDIS_URL", "redis://:canary@redis:6379/0", None),
+        ("REDIS_URL", "redis://127.0.0.1:6379/0", None),
+        ("REDIS_URL", "redis+socket:///run/redis.sock", None),
+        ("DATABASE_URL", "postgresql://u:canary@db.example/x", "sslmode=prefer"),
+        ("DATABASE_URL", "postgresql://u:canary@10.0.0.5:5432/x?sslmode=require", "sslmode=require"),
+        ("DATABASE_URL", "postgresql://u:canary@127.0.0.1:1,db.example:2/x", "PostgreSQL on db.example may"),
+        ("DATABASE_URL", "postgresql://u:canary@/x?host=db.example", "PostgreSQL on db.example may"),
+        ("DATABASE_URL", "postgresql://u:canary@db.example/x?sslmode=verify-full", None),
+        ("DATABASE_URL", "postgresql://u:canary@postgres:5432/x", None),
+        ("DATABASE_URL", "postgresql://u:canary@localhost/x", None),
+        ("DATABASE_URL", "postgresql://u:canary@/x?host=/run/postgresql", None),
+        ("DATABASE_URL", "sqlite:///x.db", None),
+    ],
+)
+def test_an_unprotected_server_across_hosts_is_told(
+    name: str, url: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This machine, sockets and the names of a container network count as near; TLS with a check protects the rest."""
+    monkeypatch.delenv("PGSSLMODE", raising=False)
+    found = look("traffic", **{name: url})
+
+    assert found.state == ("ok" if told is None else "warn")
+    assert told is None or told in found.detail

@@ -14,7 +14,8 @@ import click
 import pytest
 from celery.bin.celery import celery as celery_cli
 
-from worker.settings import PREFIX, Settings
+from worker.settings import Settings
+from worker.sources import PREFIX
 from worker.store.values import AttemptOutcome
 
 COMPOSED: Final = ("docker-compose.yml", "Dockerfile", "deploy/", "docs/", "README.md", ".ci/")

@@ -299,15 +299,34 @@ def test_an_answer_that_no_disk_takes_is_an_error(
     monkeypatch.undo()
 
 
-@pytest.mark.parametrize("mode", [0o750, 0o707, 0o777])
-def test_a_folder_that_others_may_enter_is_refused(folder: Path, new_journal: NewJournal, mode: int) -> None:
-    """The error says which command makes it right."""
+@pytest.mark.parametrize("mode", [0o750, 0o707, 0o777, 0o2770, 0o2775, 0o710])
+def test_a_folder_of_ours_open_to_others_is_closed_to_them(new_journal: NewJournal, folder: Path, mode: int) -> None:
+    """What fsGroup of Kubernetes opens at each mount is closed again, and a person is told once of it."""
     folder.mkdir()
     folder.chmod(mode)
 
-    with pytest.raises(JournalError, match=f"chmod 700 {folder}"):
-        new_journal().ready()
-    assert segments(folder) == []
+    journal = new_journal()
+    journal.ready()
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert [warning for warning in journal.warnings() if f"mode {mode:04o}" in warning and "was closed" in warning]
+    assert not [warning for warning in new_journal().warnings() if "was closed" in warning]
+
+
+def test_a_folder_that_cannot_be_closed_to_others_is_refused(
+    new_journal: NewJournal, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems keep no modes, and say so or not; the sentence says what to do."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    folder.mkdir()
+    folder.chmod(0o777)
+    for chmod in (refuse, lambda *_: None):
+        monkeypatch.setattr("os.fchmod", chmod)
+        with pytest.raises(JournalError, match=f"chmod 700 {folder}"):
+            new_journal().ready()
 
 
 def test_a_link_in_place_of_the_folder_is_refused(folder: Path, tmp_path: Path, new_journal: NewJournal) -> None:

@@ -220,7 +220,7 @@ def test_kubernetes_service_links_are_passed_over(tmp_path: Path) -> None:
 
 def test_no_setting_looks_like_a_service_link() -> None:
     """A name of ours that Kubernetes could set too would be passed over."""
-    from worker.settings import PREFIX, SERVICE_LINK  # noqa: PLC0415 - the rule itself is looked at here alone
+    from worker.sources import PREFIX, SERVICE_LINK  # noqa: PLC0415 - the rule itself is looked at here alone
 
     names = [PREFIX + field.upper() + end for field in Settings.model_fields for end in ("", "_FILE")]
     assert [name for name in names if SERVICE_LINK.search(name)] == []

@@ -125,6 +125,35 @@ def test_a_way_to_check_certificates_that_does_not_exist_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (
+            "redis://canary/0?health_check_interval=5",
+            "holds the option 'health_check_interval', and redis:// takes none",
+        ),
+        ("redis://canary/0?socket_timeout=5", "holds the option 'socket_timeout'"),
+        ("redis://canary/0?db=3", "holds the option 'db'"),
+        ("redis://canary/0?protocol", "holds the option 'protocol'"),
+        ("redis://canary/0?ssl_cert_reqs=none", "holds the option 'ssl_cert_reqs'"),
+        ("rediss://canary/0?ssl_foo=1", "holds the option 'ssl_foo', and rediss:// takes ssl_ca_certs"),
+        ("rediss://canary/0?ssl_ca_certs=/nowhere/canary", "there is no file where ssl_ca_certs says"),
+        ("rediss://canary/0?ssl_check_hostname=maybe", "ssl_check_hostname that is none of true and false"),
+        ("redis+socket:///canary?foo=1", "holds the option 'foo', and redis+socket:// takes virtual_host"),
+        ("redis+socket:///canary?virtual_host=x", "virtual_host is a number"),
+        ("redis://canary/abc", "ends with the number of the database"),
+        ("redis://canary/0/1", "ends with the number of the database"),
+        ("redis://canary/-1", "ends with the number of the database"),
+        ("redis://canary/%30", "ends with the number of the database"),
+        ("sentinel://canary/0", "must begin with redis://"),
+        ("REDIS://canary/0", "must begin with redis://"),
+    ],
+)
+def test_a_redis_address_with_what_a_library_would_stumble_over_is_refused(url: str, told: str) -> None:
+    """Celery and the limiter read one address; what either does not know is a sentence and no traceback."""
+    assert told in refusal(REDIS_URL=url)
+
+
+@pytest.mark.parametrize(
     ("name", "url"),
     [
         ("REDIS_URL", "rediss://:pass%2Fword%40@cache.example:6380/2?ssl_cert_reqs=required"),

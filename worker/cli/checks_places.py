@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from ssl import CERT_REQUIRED
 from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
 
+from worker.addresses import TLS_SCHEME, on_loopback, read_database, redis_tls
+from worker.cli import output
 from worker.cli.checks import Finding
+from worker.settings import secret_files
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -14,10 +21,18 @@ if TYPE_CHECKING:
 IGNORED_PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 IGNORED_AUTHORITIES: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
+LEAST_LETTERS: Final = 16
+LEAST_DIFFERENT: Final = 6
+CHECKED_MODES: Final = frozenset({"verify-ca", "verify-full"})
+CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")
+"""Files that Docker and Podman put into each container."""
+
 
 def place_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """Yield name and function of each check; nothing has run yet."""
     yield "egress", lambda: egress(services)
+    yield "secrets", lambda: secrets(services)
+    yield "traffic", lambda: traffic(services)
 
 
 def egress(services: Services) -> Finding:
@@ -37,3 +52,61 @@ def egress(services: Services) -> Finding:
         if name is not None
     ]
     return Finding("egress", "warn" if ignored else "ok", "; ".join([text, *ignored]))
+
+
+def secrets(services: Services) -> Finding:
+    """Look for secret files that every user of this host may read, and for a weak key of the notices' signature."""
+    files = secret_files()
+    found = [
+        f"{name} is a file that every user of this host may read: chmod 600" for name, path in files if _is_open(path)
+    ]
+    key = services.settings.notice_secret
+    if key is not None and (len(key.reveal()) < LEAST_LETTERS or len(set(key.reveal())) < LEAST_DIFFERENT):
+        found.append("EVERTOKEN_NOTICE_SECRET can be guessed, and with it a signature: take 32 random letters")
+    text = f"{output.counted(len(files), 'file')} of secrets, none open to others"
+    return Finding("secrets", "warn" if found else "ok", "; ".join(found) or text)
+
+
+def traffic(services: Services) -> Finding:
+    """Look whether Redis and PostgreSQL are spoken to across hosts without a password or in the clear."""
+    settings = services.settings
+    found = [*_redis_risks(settings.redis_url), *_database_risks(settings.database_url)]
+    text = "nobody between the hosts reads or changes what we say to Redis and the database"
+    return Finding("traffic", "warn" if found else "ok", "; ".join(found) or text)
+
+
+def _redis_risks(url: str) -> Iterator[str]:
+    parts = urlsplit(url)
+    if url.startswith("redis+socket:") or on_loopback(url) or not parts.hostname:
+        return
+    if not parts.password:
+        yield "EVERTOKEN_REDIS_URL holds no password: whoever reaches Redis on its host can stop the workers"
+    if parts.scheme != TLS_SCHEME and "." in parts.hostname:
+        yield f"Redis on {parts.hostname} is spoken to in the clear: use rediss://"
+    elif redis_tls(url).get("ssl_cert_reqs") not in {None, CERT_REQUIRED}:
+        yield f"the certificate of Redis on {parts.hostname} is not checked: take ssl_cert_reqs out of the address"
+
+
+def _database_risks(url: str) -> Iterator[str]:
+    address = read_database("EVERTOKEN_DATABASE_URL", url)
+    if address.kind == "sqlite":
+        return
+    parts = urlsplit(address.libpq)
+    options = dict(parse_qsl(parts.query))
+    mode = options.get("sslmode") or os.environ.get("PGSSLMODE", "prefer")
+    hosts = (options.get("host") or parts.netloc.rpartition("@")[2]).split(",")
+    for host in (unquote(each).rpartition(":")[0] or unquote(each) for each in hosts):
+        if "." in host and not host.startswith("/") and not on_loopback(f"//{host}") and mode not in CHECKED_MODES:
+            yield f"PostgreSQL on {host} may be somebody else or in the clear (sslmode={mode}): use sslmode=verify-full"
+
+
+def _is_open(path: Path) -> bool:
+    """Return True if every user may read a file; inside a container there is nobody else."""
+    if any(Path(mark).exists() for mark in CONTAINER_MARKS) or "KUBERNETES_SERVICE_HOST" in os.environ:
+        return False
+    try:
+        resolved = path.resolve()
+        folders = all(folder.stat().st_mode & stat.S_IXOTH for folder in resolved.parents)
+        return folders and bool(resolved.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False

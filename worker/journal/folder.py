@@ -28,6 +28,7 @@ class JournalFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
+        self._found_open: int | None = None
 
     def prepare(self) -> None:
         """Make the folder where it is missing, and refuse one that others may enter.
@@ -45,7 +46,9 @@ class JournalFolder:
         self.check()
 
     def check(self) -> None:
-        """Refuse a folder that is missing, a link, another user's, open to others or not writable.
+        """Refuse a folder that is missing, a link, another user's or not writable; close one that is open to others.
+
+        Kubernetes opens every folder of a volume to the group of `fsGroup` when it mounts the volume.
 
         Raises:
             JournalError: says what is wrong and what to do.
@@ -62,9 +65,26 @@ class JournalFolder:
                 f"{os.geteuid()}; run as its owner or `chown` it"
             )
         if stat.S_IMODE(status.st_mode) & 0o077:
-            raise JournalError(f"others may enter the journal's folder; run `chmod 700 {self.path}`")
+            self._close_to_others(stat.S_IMODE(status.st_mode))
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise JournalError(f"the journal's folder {self.path} cannot be written: read-only, or its mode forbids it")
+
+    def _close_to_others(self, mode: int) -> None:
+        """Take the rights of group and others away from this folder, which is ours; `warnings` tells of it."""
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                os.fchmod(descriptor, FOLDER_MODE)
+                closed = not stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077
+            finally:
+                os.close(descriptor)
+        except OSError:
+            closed = False
+        if not closed:
+            raise JournalError(
+                f"others may enter the journal's folder, and it cannot be closed to them; run `chmod 700 {self.path}`"
+            )
+        self._found_open = mode
 
     def check_space(self, floor_bytes: int) -> None:
         """Refuse a file system that is nearly full.
@@ -107,6 +127,11 @@ class JournalFolder:
     def warnings(self) -> list[str]:
         """Return what weakens the journal's promise without stopping it, in sentences for a person."""
         found, kind = [], self.file_system()
+        if self._found_open is not None:
+            found.append(
+                f"the journal {self.path} was open to others (mode {self._found_open:04o}) and was closed to them; "
+                "does something open it at each start, such as fsGroup of Kubernetes?"
+            )
         if kind in MEMORY:
             found.append(f"the journal {self.path} lies in memory ({kind}): it does not survive a restart")
         if kind in CONTAINER_LAYERS:
