@@ -13,6 +13,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +68,9 @@ class EvertokenTask(Task):  # type: ignore[misc]  # celery ships no types
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the task."""
+        if (self.request.headers or {}).get(celeryconfig.FROM_BEAT):
+            with suppress(EvertokenError):  # where it matters, the task itself fails of the same
+                shared_services().store.note_tick()
         try:
             result = self.run(*args, **kwargs)
         except EvertokenError as error:
@@ -291,6 +295,7 @@ def begin_work(**_: Any) -> None:
                 store_away=services.store.outages.seconds,
                 quota_paused=services.limiter.paused_seconds,
                 own_share=services.limiter.keeps_to_own_share,
+                beat_silent=services.beat_silent,
             )
     except EvertokenError as error:
         refuse(error)

@@ -80,26 +80,18 @@ include = ["tasks.refresh", "tasks.pull", "tasks.upkeep", "tasks.notify"]
 
 beat_scheduler = "worker.celery:TickingScheduler"
 beat_max_loop_interval = 5
-# Each entry expires when the next one comes, so an outage leaves no pile of stale ticks.
+FROM_BEAT: Final = "from_beat"
+"""Header of beat's messages: a worker that takes one writes into the database that beat runs."""
+
+
+def _every(seconds: float, task: str) -> dict[str, object]:
+    """Return an entry; it expires when the next one comes, so an outage leaves no pile of stale ticks."""
+    return {"task": task, "schedule": seconds, "options": {"expires": seconds, "headers": {FROM_BEAT: True}}}
+
+
 beat_schedule = {
-    "find grants to refresh": {
-        "task": "tasks.refresh.scan_due",
-        "schedule": SCAN_SECONDS,
-        "options": {"expires": SCAN_SECONDS},
-    },
-    "find pulls": {
-        "task": "tasks.pull.scan_due",
-        "schedule": SCAN_SECONDS,
-        "options": {"expires": SCAN_SECONDS},
-    },
-    "keep house": {
-        "task": "tasks.upkeep.keep_house",
-        "schedule": UPKEEP_SECONDS,
-        "options": {"expires": UPKEEP_SECONDS},
-    },
-    "deliver notices": {
-        "task": "tasks.notify.deliver",
-        "schedule": UPKEEP_SECONDS,
-        "options": {"expires": UPKEEP_SECONDS},
-    },
+    "find grants to refresh": _every(SCAN_SECONDS, "tasks.refresh.scan_due"),
+    "find pulls": _every(SCAN_SECONDS, "tasks.pull.scan_due"),
+    "keep house": _every(UPKEEP_SECONDS, "tasks.upkeep.keep_house"),
+    "deliver notices": _every(UPKEEP_SECONDS, "tasks.notify.deliver"),
 }

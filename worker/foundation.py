@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -11,7 +12,7 @@ from functools import cached_property
 from typing import Final, Generic, TypeVar
 
 from worker.egress import Egress, Proxy
-from worker.errors import StoreUnavailableError
+from worker.errors import EvertokenError, StoreUnavailableError
 from worker.failpoints import Failpoint, failpoint_of
 from worker.journal import Journal
 from worker.limiter import Limiter
@@ -161,6 +162,14 @@ class Foundation(Reading):
         except StoreUnavailableError:
             return False
         return True
+
+    def beat_silent(self) -> float:
+        """Return the seconds since beat's last message reached a worker; NaN if none did, or the database is away."""
+        try:
+            age = None if self.store.outages.seconds() else self.store.tick_age()
+        except EvertokenError:
+            age = None
+        return math.nan if age is None else age
 
     def _report(self, name: str, fields: Mapping[str, FactValue], level: str) -> None:
         self.hook(Fact(name, fields, level=level))

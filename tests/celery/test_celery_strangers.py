@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from celery.worker.control import Panel
 
 from tests.support.daemon import Daemon
 from worker.celery import app
+from worker.cli import checks_outside
 from worker.consumer import CONTROLS
+from worker.store import Store
 
 NewDaemon = Callable[..., Daemon]
 QUEUE = "evertoken:refresh"
@@ -131,3 +134,57 @@ def test_the_remote_commands_are_those_that_somebody_needs() -> None:
     """Flower's and the doctor's, and none that ends or changes a worker."""
     assert set(Panel.data) == CONTROLS == FLOWER | {"ping", "enable_events"}
     assert app.conf.worker_disable_rate_limits is True
+
+
+def checks(daemon: Daemon) -> dict[str, dict[str, str]]:
+    """Return what the doctor says, by check."""
+    return {check["check"]: check for check in json.loads(daemon.run("doctor", "--json", "--offline").stdout)["checks"]}
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_the_doctor_sees_a_queue_without_a_worker_and_when_beat_was_last_heard(
+    new_daemon: NewDaemon, redis_url: str, store: Store, wait_until: Callable[..., None]
+) -> None:
+    """A worker of other queues is not enough; beat is heard through any worker, wherever beat runs."""
+    daemon = new_daemon(SCAN_SECONDS="1")
+    worker = daemon.worker("pulls", queues="pull,default")
+    daemon.wait_ready(wait_until, worker)
+    with redis.Redis.from_url(redis_url) as client:
+        client.lpush(QUEUE, *[TAKEN] * 19)
+    alone = checks(daemon)
+    beat = daemon.beat()
+    wait_until(lambda: store.tick_age() is not None, READY_SECONDS)
+    heard = checks(daemon)
+    daemon.stop(beat)
+    wait_until(lambda: (store.tick_age() or 0) > 6, READY_SECONDS)
+    silent = checks(daemon)
+
+    assert alone["queues"]["state"] == "fail"
+    assert "refresh 19 (0 workers)" in alone["queues"]["detail"]
+    assert "start a worker with `-Q refresh`" in alone["queues"]["detail"]
+    assert (alone["workers"]["state"], alone["beat"]["state"]) == ("ok", "warn")
+    assert heard["beat"]["state"] == "ok"
+    assert silent["beat"]["state"] == "fail"
+
+
+def test_the_doctor_sees_a_limit_on_a_task_and_a_long_queue(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+    """A worker of an older version can still be told to be slow."""
+    monkeypatch.setattr(app.conf, "broker_url", redis_url)
+    looks = {
+        "registered": {"old@test": ["tasks.refresh.refresh_grants [rate_limit=1/h]", "tasks.pull.scan_due"]},
+        "active_queues": {"a@test": [{"name": name} for name in ("refresh", "pull", "default")]},
+    }
+    monkeypatch.setattr(
+        type(app.control), "inspect", property(lambda _: lambda **_: SimpleNamespace(
+            registered=lambda *_: looks["registered"], active_queues=lambda: looks["active_queues"]
+        )),
+    )  # fmt: skip
+    limited, short = checks_outside.workers(app), checks_outside.queues(app)
+    with redis.Redis.from_url(redis_url) as client:
+        client.lpush("evertoken:pull", *["x"] * 1_001)
+    long = checks_outside.queues(app)
+
+    assert limited.state == "fail"
+    assert "old@test runs tasks.refresh.refresh_grants [rate_limit=1/h]" in limited.detail
+    assert (short.state, long.state) == ("ok", "warn")
+    assert "pull 1001 (1 worker)" in long.detail

@@ -596,6 +596,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "redis": "ok",
         "quota": "ok",
         "workers": "fail",
+        "queues": "fail",
         "beat": "warn",
         "tiktok": "ok",
     }
@@ -618,7 +619,7 @@ def test_the_doctor_names_what_is_wrong(
     told = Cli(f"redis://127.0.0.1:{free_port}/0").json(doctor, exit_code=1)
 
     failed = {check["check"] for check in told["checks"] if check["state"] == "fail"}
-    assert failed == {"keyring", "journal", "brake", "redis", "workers", "tiktok"}
+    assert failed == {"keyring", "journal", "brake", "redis", "workers", "queues", "tiktok"}
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -632,7 +633,7 @@ def test_the_doctor_asks_a_database_that_is_away_once(
 
     assert states["database"] == "fail"
     skipped = {check for check, state in states.items() if state == "skip"}
-    assert skipped == {"clock", "keyring", "brake", "grants", "capacity", "notices", "tiktok"}
+    assert skipped == {"clock", "keyring", "brake", "grants", "capacity", "notices", "beat", "tiktok"}
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 State = Literal["ok", "warn", "fail", "skip"]
 CLOCK_WARN_SECONDS: Final = 2.0
 CLOCK_FAIL_SECONDS: Final = 60.0
-NEED_DATABASE: Final = frozenset({"clock", "keyring", "brake", "grants", "capacity", "notices"})
+NEED_DATABASE: Final = frozenset({"clock", "keyring", "brake", "grants", "capacity", "notices", "beat"})
 SPACE_WARN_BYTES: Final = 256 * 1024 * 1024
 
 

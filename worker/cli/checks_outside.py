@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from worker.cli import output
 from worker.cli.checks import Finding
 from worker.egress import NotConnectedError
 
 if TYPE_CHECKING:
     from worker.services import Services
-    from worker.settings import Settings
 
 WORKERS_SECONDS: Final = 1.5
 """How long workers have to answer."""
 TIKTOK_SECONDS: Final = 5.0
 BEAT_SILENT_SCANS: Final = 6
 """Scans that beat may miss before it counts as gone; workers that still run find nothing new then."""
-BEAT_FILE: Final = "beat"
+LONG_QUEUE: Final = 1_000
+"""Messages; two scans at the highest quota leave fewer, and expired ones count until a worker takes them."""
 
 
 def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tuple[str, Callable[[], Finding]]]:
@@ -34,7 +34,8 @@ def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tup
     yield "redis", lambda: redis(app)
     yield "quota", lambda: quota(services)
     yield "workers", lambda: workers(app)
-    yield "beat", lambda: beat(services.settings)
+    yield "queues", lambda: queues(app)
+    yield "beat", lambda: beat(services)
     yield "tiktok", lambda: Finding("tiktok", "skip", "not asked") if offline else tiktok(services)
 
 
@@ -63,23 +64,43 @@ def quota(services: Services) -> Finding:
 
 
 def workers(app: Any) -> Finding:
-    """Look which workers answer on the queue's side channel."""
-    names = sorted(name for answer in app.control.ping(timeout=WORKERS_SECONDS) for name in answer)
-    if not names:
+    """Look which workers answer on the queue's side channel, and whether one was told to be slow."""
+    answers = app.control.inspect(timeout=WORKERS_SECONDS).registered("rate_limit", "time_limit", "soft_time_limit")
+    if not answers:
         return Finding("workers", "fail", "none answered: start `celery -A worker worker`")
-    return Finding("workers", "ok", f"{len(names)} answered: {', '.join(names[:5])}")
+    slow = [f"{name} runs {task}" for name, tasks in sorted(answers.items()) for task in tasks if "[" in task]
+    if slow:
+        return Finding("workers", "fail", f"limits that Evertoken does not set: {slow[0]}; restart that worker")
+    return Finding("workers", "ok", f"{len(answers)} answered: {', '.join(sorted(answers)[:5])}")
 
 
-def beat(settings: Settings) -> Finding:
-    """Look when beat last said that it runs."""
-    ticked = settings.run_dir / BEAT_FILE
-    longest = settings.scan_seconds * BEAT_SILENT_SCANS
-    age = _age(ticked)
+def queues(app: Any) -> Finding:
+    """Look how many messages wait in each queue, and how many workers take them."""
+    with app.connection_for_read(connect_timeout=2) as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+        waiting = {name: int(connection.default_channel.client.llen(name)) for name in app.amqp.queues}
+    takes = app.control.inspect(timeout=WORKERS_SECONDS).active_queues() or {}
+    takers = Counter(queue["name"] for taken in takes.values() for queue in taken)
+    told = ", ".join(
+        f"{name} {count} ({output.counted(takers[name], 'worker')})" for name, count in sorted(waiting.items())
+    )
+    left = [name for name in sorted(waiting) if not takers[name]]
+    if left:
+        wanted = f"nobody works on {' and '.join(left)}: start a worker with `-Q {','.join(left)}`"
+        return Finding("queues", "fail", f"{told}; {wanted}")
+    if max(waiting.values()) > LONG_QUEUE:
+        return Finding("queues", "warn", f"{told}; workers are too few or stand still")
+    return Finding("queues", "ok", told)
+
+
+def beat(services: Services) -> Finding:
+    """Look when a message of beat's last reached a worker, wherever both run."""
+    age = services.store.tick_age()
     if age is None:
-        return Finding("beat", "warn", f"no sign of it in {settings.run_dir}; is it on another host?")
-    text = f"was there {age:.0f} s ago"
-    if age > longest:
-        return Finding("beat", "fail", f"{text}: start `celery -A worker beat`")
+        return Finding("beat", "warn", "no message of it has reached a worker yet: start `celery -A worker beat`")
+    text = f"its last message reached a worker {age:.0f} s ago"
+    if age > services.settings.scan_seconds * BEAT_SILENT_SCANS:
+        return Finding("beat", "fail", f"{text}: start `celery -A worker beat`, unless nobody works on the queues")
     return Finding("beat", "ok", text)
 
 
@@ -98,10 +119,3 @@ def tiktok(services: Services) -> Finding:
         return Finding("tiktok", "fail", f"{host} cannot be reached: {error}")
     sandbox = ", a stand-in on this machine" if settings.sandboxed else ""
     return Finding("tiktok", "ok", f"{host} answers (HTTP {status}){sandbox}")
-
-
-def _age(path: Path) -> float | None:
-    try:
-        return max(time.time() - path.lstat().st_mtime, 0.0)
-    except OSError:
-        return None

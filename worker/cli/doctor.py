@@ -58,15 +58,14 @@ def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
         with output.services() as services:
             yield Finding("settings", "ok", "complete, and do not contradict each other")
             answers = True
-            for name, look in inner_checks(services):
+            outside = outer_checks(app, services, offline=offline)
+            for name, look in (*inner_checks(services), *place_checks(services), *outside):
                 if not answers and name in NEED_DATABASE:
                     yield Finding(name, "skip", "needs the database")
                     continue
                 found = guarded(name, look)
                 answers = answers and (name != "database" or found.state != "fail")
                 yield found
-            for name, look in (*place_checks(services), *outer_checks(app, services, offline=offline)):
-                yield guarded(name, look)
     except ConfigurationError as error:
         yield Finding("settings", "fail", str(error), bad_setting=True)
 

@@ -237,6 +237,16 @@ class Brake(Row, table=True):
     held_at: datetime | None = _instant(null=True)
 
 
+class Beat(Row, table=True):
+    """The one row that says when beat's last message reached a worker."""
+
+    __tablename__ = "beat"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    ticked_at: datetime = _instant()
+
+
 class WorkerProcess(Row, table=True):
     """A running process of the daemon, as it said of itself."""
 
@@ -269,5 +279,6 @@ SNAPSHOTS: Final[Table] = METADATA.tables["snapshots"]
 LINKS: Final[Table] = METADATA.tables["links"]
 NOTICES: Final[Table] = METADATA.tables["notices"]
 BRAKE: Final[Table] = METADATA.tables["brake"]
+BEAT: Final[Table] = METADATA.tables["beat"]
 WORKERS: Final[Table] = METADATA.tables["workers"]
 SENTINELS: Final[Table] = METADATA.tables["sentinels"]

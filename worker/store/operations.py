@@ -1,4 +1,4 @@
-"""What the running processes share: the brake that stops the whole app, and who is there."""
+"""What the running processes share: the brake that stops the whole app, beat's last tick, and who is there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.keys import keys_in_turn
-from worker.store.models import BRAKE, GRANTS, NOTICES, SENTINELS, WORKERS
+from worker.store.models import BEAT, BRAKE, GRANTS, NOTICES, SENTINELS, WORKERS
 from worker.store.notices import insert_notice
 from worker.store.reports import BrakeState, WorkerView
 from worker.store.rows import BRAKE_STATE
@@ -128,6 +128,18 @@ class Operations(Transactions):
         detail = f"{left} suspect grants are left, and each is looked at again" if left else "no grant is suspect"
         insert_notice(connection, f"{REFUSALS_OVER}:{alarm}", REFUSALS_OVER, detail)
         return True
+
+    @writes
+    def note_tick(self, connection: Connection) -> None:
+        """Note that a message of beat's reached a worker now."""
+        if not add_unless_known(connection, BEAT, id=1, ticked_at=now()):
+            connection.execute(update(BEAT).values(ticked_at=now()))
+
+    @reads
+    def tick_age(self, connection: Connection) -> float | None:
+        """Return the seconds since beat's last message reached a worker, on the database's clock; None if none did."""
+        row = connection.execute(select(BEAT.c.ticked_at, now())).first()
+        return None if row is None else max(0.0, (row[1] - row[0]).total_seconds())
 
     @writes
     def hello(

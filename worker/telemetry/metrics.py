@@ -29,6 +29,10 @@ QUOTA_PAUSED: Final = Gauge(
     "evertoken_quota_paused_seconds",
     "How long this process still sends nothing, because TikTok or Redis says that the app is paused; 0 if it sends.",
 )
+BEAT_SILENT: Final = Gauge(
+    "evertoken_beat_silent_seconds",
+    "Seconds since a message of beat's last reached a worker, of any host; NaN while that cannot be known.",
+)
 OWN_SHARE: Final = Gauge(
     "evertoken_quota_own_share",
     "1 if this process keeps to its own share of the quota, because Redis gives it no usable answer; else 0.",
@@ -51,6 +55,7 @@ def serve_metrics(
     store_away: Callable[[], float],
     quota_paused: Callable[[], float],
     own_share: Callable[[], bool],
+    beat_silent: Callable[[], float],
 ) -> None:
     """Serve the metrics; a port that cannot be had is told, since tokens come first.
 
@@ -61,11 +66,13 @@ def serve_metrics(
         store_away: asked likewise for the seconds of the outage of the database.
         quota_paused: returns the seconds for which nothing is sent.
         own_share: returns True if this process keeps to its own share of the quota.
+        beat_silent: returns the seconds since beat's last message reached a worker.
     """
     HEADROOM.set_function(headroom)
     STORE_AWAY.set_function(store_away)
     QUOTA_PAUSED.set_function(quota_paused)
     OWN_SHARE.set_function(own_share)
+    BEAT_SILENT.set_function(beat_silent)
     try:
         start_http_server(port, address)
     except OSError as error:
