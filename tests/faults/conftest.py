@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.faults.scene import CANARY, Scene, settings_of
 from tests.faults.workers import Nursery
+from tests.support.certificates import new_authority, server_context
+from tests.support.tls_front import TlsFront
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.vault import Keyring
@@ -30,9 +33,42 @@ def stand_in() -> Iterator[RunningSandbox]:
         yield sandbox
 
 
+@pytest.fixture(scope="session")
+def tls_settings(stand_in: RunningSandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Settings of workers that speak TLS to the stand-in."""
+    folder = tmp_path_factory.mktemp("authority")
+    authority = new_authority(folder)
+    address = urlsplit(stand_in.url)
+    with TlsFront(address.port or 0, server_context(folder, authority)) as front:
+        yield {
+            "EVERTOKEN_TIKTOK_BASE_URL": f"https://localhost:{front.port}{address.path}",
+            "EVERTOKEN_CA_FILE": str(authority.file),
+        }
+
+
+@pytest.fixture
+def transport(request: pytest.FixtureRequest, database_kind: str) -> dict[str, str]:
+    """Settings of this test's way to TikTok: TLS in the SQLite half of the tests that are marked `over_tls`.
+
+    Plain HTTP hides what TLS does to an answer that comes late. The databases take the two ways in turns, so every
+    marked test runs over both and none runs twice.
+    """
+    if request.node.get_closest_marker("over_tls") is None or database_kind != "sqlite":
+        return {}
+    settings: dict[str, str] = request.getfixturevalue("tls_settings")
+    return settings
+
+
 @pytest.fixture
 def new_scene(
-    *, stand_in: RunningSandbox, nursery: Nursery, store_url: str, redis_url: str, keyring: Keyring, tmp_path: Path
+    *,
+    stand_in: RunningSandbox,
+    nursery: Nursery,
+    store_url: str,
+    redis_url: str,
+    keyring: Keyring,
+    tmp_path: Path,
+    transport: dict[str, str],
 ) -> Iterator[NewScene]:
     """Make scenes over this test's database; `rotation` and other sandbox options, and `redis_url`, may differ."""
     scenes: list[Scene] = []
@@ -44,7 +80,7 @@ def new_scene(
         environ = settings_of(
             stand_in, database_url=database_url, redis_url=redis_url, keyring=keyring, folder=tmp_path
         )
-        scenes.append(Scene(stand_in, nursery, environ, tmp_path))
+        scenes.append(Scene(stand_in, nursery, environ | transport, tmp_path))
         return scenes[-1]
 
     yield make

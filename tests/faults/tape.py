@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from worker.egress.sockets import CURRENT
+from worker.egress.sockets import CURRENT, Call
 from worker.sandbox.ledger import fingerprint
 from worker.services import Services
 from worker.settings import Settings
@@ -32,6 +32,7 @@ class _Steps(threading.local):
 
     sent: str = ""
     nth: int = 0
+    call: Call | None = None
     received: str | None = None
     received_at: int = 0
     written_at: int = 0
@@ -52,6 +53,7 @@ class Tape:
     def sends(self, refresh_token: Token) -> None:
         """Note which token this thread is about to send."""
         self._steps.sent, self._steps.received = fingerprint(refresh_token.reveal()), None
+        self._steps.call = None
         self._steps.nth += 1
 
     def passes(self, name: str) -> None:
@@ -64,9 +66,10 @@ class Tape:
         if name == "post_claim":
             steps.nth = 0
         elif name == "post_send":
+            steps.call = CURRENT.call  # the client forgets it at the call's end
             self.write("sent", fp=steps.sent, nth=steps.nth)
         elif name == "post_recv":
-            steps.received = received_pair(bytes(CURRENT.call.received))
+            steps.received = None if steps.call is None else received_pair(bytes(steps.call.received))
             self.write("over", fp=steps.received or "", old=steps.sent)
             steps.received_at = time.perf_counter_ns()
         elif name == "post_write":

@@ -15,6 +15,8 @@ from tests.faults.kill_points import ORDER
 from tests.faults.scene import LEASE_SECONDS, Scene
 from worker.store import AttemptOutcome, GrantStatus
 
+pytestmark = pytest.mark.over_tls
+
 
 def test_eight_workers_on_the_same_grants_refresh_each_once(scene: Scene) -> None:
     """Every message comes to every worker, three times over; TikTok hears of each grant once."""
@@ -62,6 +64,28 @@ def test_a_worker_that_stood_still_after_sending_still_stores_its_pair(
     stopped.ended()
 
     assert scene.look(grant).status is GrantStatus.ACTIVE
+    assert scene.judge() == {}
+
+
+@pytest.mark.parametrize("stopped_at", ["before-reading", "while-waiting"])
+def test_an_answer_that_came_while_its_worker_stood_still_is_read_past_the_deadline(
+    scene: Scene, stopped_at: str, wait_until: Callable[..., None]
+) -> None:
+    """The whole answer lies in the kernel when the worker goes on, long after the call's deadline: it is stored."""
+    grant = scene.creator()
+    if stopped_at == "before-reading":
+        worker = scene.refresh(grant, at="post_send:stop")
+        worker.stopped()
+    else:
+        scene.sandbox.fault("slow", creator=grant.creator_id, call="refresh", seconds=0.3, times=1)
+        worker = scene.refresh(grant)
+        wait_until(scene.sent)
+        worker.stop()
+    wait_until(lambda: scene.sent() and scene.store.claimable([grant.grant_id]).due)
+    worker.resume()
+
+    assert scene.kinds(worker) == ["refreshed"]
+    assert scene.sent() == 1
     assert scene.judge() == {}
 
 

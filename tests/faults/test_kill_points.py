@@ -9,6 +9,7 @@ from tests.faults.kill_points import ORDER, PAGE, ROTATIONS, fate_of
 from worker.failpoints import NAMES
 
 
+@pytest.mark.over_tls
 @pytest.mark.parametrize("rotation", ROTATIONS)
 @pytest.mark.parametrize("point", [point for point, _ in ORDER])
 def test_a_kill_ends_as_the_page_says_and_loses_no_journaled_pair(
