@@ -232,10 +232,7 @@ def set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
 def refuse_bad_settings(options: Mapping[str, Any] | None = None, **_: Any) -> None:
     """Refuse to start a worker without settings that make sense, or with debug switches beside real tokens.
 
-    Celery sets logging up after the worker was checked and has replayed journals, so it is done here before.
-
-    Args:
-        options: the worker's command line.
+    Celery sets logging up only after a worker was checked and has replayed journals, so it is done here.
     """
     options = options or {}
     set_up_logging(loglevel=options.get("loglevel"))
