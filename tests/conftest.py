@@ -330,7 +330,7 @@ def store(store_url: str) -> Iterator[Store]:
     """An open store on a migrated, empty database: once on SQLite and once on PostgreSQL."""
     from worker.store import open_store  # noqa: PLC0415 - only tests of the database pay for importing it
 
-    opened = open_store(store_url)
+    opened = open_store(store_url, app_id=APP_ID)
     yield opened
     opened.close()
 

@@ -69,7 +69,10 @@ class Reading:
     def store(self) -> Store:
         """The database."""
         return open_store(
-            self.settings.database_url, pool_size=self._pool_size, statement_seconds=self.settings.store_seconds
+            self.settings.database_url,
+            app_id=self.settings.tiktok_app_id,
+            pool_size=self._pool_size,
+            statement_seconds=self.settings.store_seconds,
         )
 
 

@@ -146,9 +146,15 @@ def grants(services: Services) -> Finding:
         f"{fleet.expired} expired, {fleet.retrying} tried in vain, {fleet.in_doubt} in doubt, "
         f"{fleet.needs_reauth} to authorize again, {fleet.held} with another creator's pair"
     )
+    others = services.store.of_other_apps()
+    for app_id, count in others.items():
+        text += (
+            f"; {count} more belong to app {app_id} and nobody refreshes them: is EVERTOKEN_TIKTOK_APP_ID right? "
+            "If it is, their creators have to authorize again"
+        )
     if fleet.expired:
         return Finding("grants", "fail", text)
-    troubled = fleet.overdue or fleet.retrying or fleet.in_doubt or fleet.needs_reauth or fleet.held
+    troubled = others or fleet.overdue or fleet.retrying or fleet.in_doubt or fleet.needs_reauth or fleet.held
     return Finding("grants", "warn" if troubled else "ok", text)
 
 

@@ -16,8 +16,7 @@ from worker.store.clock import NOW, Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS
 from worker.store.predicates import REFRESHABLE, UNRESOLVED
-from worker.store.reports import BrakeState
-from worker.store.rows import AMONG, BRAKE_STATE, PAIR_BYTES, AnyRow, among, sealed_pair
+from worker.store.rows import AMONG, PAIR_BYTES, AnyRow, among, brake_state, sealed_pair
 from worker.store.values import Claim, Claimable, GrantStatus, PairVersion
 
 GRANT_COLUMNS: Final[dict[str, type[TypeEngine[Any]]]] = {
@@ -53,7 +52,8 @@ KEPT: Final = "k.grant_id = g.id AND k.consent = g.consent AND k.wiped_at IS NUL
 
 def _due(dialect: str) -> str:
     return (
-        f"{AMONG[dialect]} AND {REFRESHABLE} AND (lease_until IS NULL OR lease_until <= {NOW[dialect]})"
+        f"{AMONG[dialect]} AND {REFRESHABLE} AND app_id IN ('', :app)"
+        f" AND (lease_until IS NULL OR lease_until <= {NOW[dialect]})"
         f" AND (:force OR next_refresh_at <= {NOW[dialect]})"
     )
 
@@ -106,13 +106,9 @@ class Claims(Transactions):
     @reads
     def claimable(self, connection: Connection, ids: Sequence[int]) -> Claimable:
         """Return which of these grants a claim would win now, in their order, and how the brake stands."""
-        due = connection.execute(_DUE[connection.dialect.name], {"ids": among(connection, ids)})
+        due = connection.execute(_DUE[connection.dialect.name], {"ids": among(connection, ids), "app": self.app_id})
         found = set(due.scalars())
-        brake = connection.execute(select(*BRAKE_STATE)).first()
-        return Claimable(
-            due=tuple(grant_id for grant_id in ids if grant_id in found),
-            brake=BrakeState() if brake is None else BrakeState(*brake),
-        )
+        return Claimable(due=tuple(grant_id for grant_id in ids if grant_id in found), brake=brake_state(connection))
 
     @writes
     def claim_group(
@@ -131,7 +127,7 @@ class Claims(Transactions):
             The claims that were won, in the order of the ids. A grant is left out that is unknown, not due, leased, not
             to be refreshed at all, or locked by another transaction.
         """
-        wanted = {"owner": owner, "lease": milliseconds(lease_seconds), "force": force}
+        wanted = {"owner": owner, "lease": milliseconds(lease_seconds), "force": force, "app": self.app_id}
         if connection.dialect.name == "postgresql":
             rows = connection.execute(_POSTGRESQL, {"ids": among(connection, ids), **wanted})
             claims = {row.id: _claim(row, row, owner) for row in rows}

@@ -25,7 +25,7 @@ from worker.store.clock import now, whole_milliseconds
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS
 from worker.store.predicates import UNRESOLVED
-from worker.store.rows import PAIR_BYTES, AnyRow, lease_is_free, sealed_pair
+from worker.store.rows import PAIR_BYTES, AnyRow, app_of, lease_is_free, sealed_pair
 from worker.store.saving import insert_unless_known, reauth_key
 from worker.store.values import ConsentResult, GrantStatus, Likeness, NewConsent, PairVersion
 from worker.vault.sealing import SealedPair
@@ -209,6 +209,7 @@ def _create(connection: Connection, items: list[NewConsent], seal: Seal) -> set[
         [
             _dates(item)
             | {
+                "app_id": app_of(connection),
                 "creator_id": item.creator_id,
                 "consent": FIRST,
                 "generation": FIRST,
@@ -243,6 +244,7 @@ def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], sea
         [
             _dates(item)
             | {
+                "of_app": app_of(connection),
                 "grant_id": row.id,
                 "next_consent": row.consent + 1,
                 "next_generation": row.generation + 1,
@@ -268,6 +270,7 @@ _NEXT_CONSENT: Final = (
     update(GRANTS)
     .where(GRANTS.c.id == bindparam("grant_id"))
     .values(
+        app_id=bindparam("of_app"),
         consent=bindparam("next_consent"),
         generation=bindparam("next_generation"),
         pair_generation=bindparam("next_generation"),

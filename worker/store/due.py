@@ -20,7 +20,7 @@ from worker.store.clock import now
 from worker.store.engine import Transactions, reads
 from worker.store.models import GRANTS
 from worker.store.predicates import FAILING, HEALTHY
-from worker.store.rows import lease_is_free
+from worker.store.rows import is_of_app, lease_is_free
 from worker.store.values import DueGrant
 
 FEW: Final = 2000
@@ -70,25 +70,25 @@ class DueScan(Transactions):
     def due_count(self, connection: Connection) -> int:
         """Return how many grants are due and not leased."""
         return sum(
-            connection.execute(_due(crowd, crowd.by_due_time, func.count().label("due"))).scalar_one()
+            connection.execute(_due(connection, crowd, crowd.by_due_time, func.count().label("due"))).scalar_one()
             for crowd in (_HEALTHY, _FAILING)
         )
 
 
-def _due(crowd: _Crowd, index: str, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
+def _due(connection: Connection, crowd: _Crowd, index: str, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
     """Return the query of a crowd's due grants; SQLite is told the index, PostgreSQL finds it by its statistics."""
     return (
         select(*columns)
         .select_from(GRANTS)
         .with_hint(GRANTS, f"INDEXED BY {index}", "sqlite")
-        .where(text(crowd.where), GRANTS.c.next_refresh_at <= now(), lease_is_free())
+        .where(text(crowd.where), is_of_app(connection), GRANTS.c.next_refresh_at <= now(), lease_is_free())
     )
 
 
 def _most_urgent(connection: Connection, crowd: _Crowd, limit: int, at: datetime, *, few: int) -> list[DueGrant]:
     columns = (GRANTS.c.id, GRANTS.c.access_expires_at, GRANTS.c.failures)
     # The order is of no use to us; without it PostgreSQL may read the table from its start instead of the index.
-    by_due_time = _due(crowd, crowd.by_due_time, *columns).order_by(GRANTS.c.next_refresh_at)
+    by_due_time = _due(connection, crowd, crowd.by_due_time, *columns).order_by(GRANTS.c.next_refresh_at)
     rows = connection.execute(by_due_time.limit(few + 1)).all()
     if len(rows) <= few:
         return sorted(
@@ -102,8 +102,9 @@ def _most_urgent(connection: Connection, crowd: _Crowd, limit: int, at: datetime
         expires_at <= at,
         expires_at > at + ABOUT_TO_END,
     ):
-        walk = _due(crowd, crowd.by_time_left, *columns).where(band).order_by(expires_at).limit(limit - len(found))
-        found.extend(DueGrant(row.id, row.access_expires_at, row.failures) for row in connection.execute(walk))
+        walk = _due(connection, crowd, crowd.by_time_left, *columns).where(band).order_by(expires_at)
+        rows = connection.execute(walk.limit(limit - len(found))).all()
+        found.extend(DueGrant(row.id, row.access_expires_at, row.failures) for row in rows)
         if len(found) >= limit:
             break
     return found

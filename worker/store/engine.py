@@ -30,6 +30,7 @@ MAX_TRIES: Final = 5
 RETRY_PAUSE_SECONDS: Final = 0.05
 CONNECT_SECONDS: Final = 5
 WRITES: Final = "evertoken_writes"
+APP: Final = "evertoken_app"
 BEGIN_POSTGRESQL: Final = (
     "BEGIN ISOLATION LEVEL READ COMMITTED; "
     "SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}; "
@@ -72,9 +73,10 @@ class Transactions:
     closing them here would end the parent's sessions.
     """
 
-    def __init__(self, url: str, *, pool_size: int, statement_seconds: float) -> None:
+    def __init__(self, url: str, *, app_id: str, pool_size: int, statement_seconds: float) -> None:
         self._address = read_database("the database's address", url)
         self._libpq = _libpq_options(self._address)
+        self.app_id = app_id
         self._pool_size = pool_size
         self._statement_seconds = statement_seconds
         self._engines: dict[int, Engine] = {}
@@ -163,7 +165,7 @@ class Transactions:
         A connection that died while it waited in the pool is found by the BEGIN, before anything ran, and replaced;
         so no transaction pays for asking first whether its connection lives.
         """
-        options = {WRITES: writes}
+        options = {WRITES: writes, APP: self.app_id}
         with ExitStack() as opened:
             connection = opened.enter_context(self._engine().connect().execution_options(**options))
             try:

@@ -14,7 +14,7 @@ from worker.store.engine import Transactions, reads
 from worker.store.models import ATTEMPTS, GRANTS
 from worker.store.predicates import FINISHED, UNRESOLVED
 from worker.store.reports import FleetStatus
-from worker.store.rows import lease_is_free
+from worker.store.rows import is_of_app, lease_is_free
 from worker.store.values import AttemptOutcome, GrantCondition, GrantStatus
 
 
@@ -26,7 +26,7 @@ class Fleet(Transactions):
         """Return the counts that people and metrics look at; it reads every grant once."""
         # The clock is read once and handed in: as an expression it would be computed again for every row.
         at = connection.execute(select(now())).scalar_one()
-        row = connection.execute(_counts(at)).one()
+        row = connection.execute(_counts(at).where(is_of_app(connection))).one()
         return FleetStatus(
             total=row.total,
             by_status={status.value: getattr(row, status.value) for status in GrantStatus},
@@ -70,7 +70,7 @@ class Fleet(Transactions):
             .select_from(ATTEMPTS)
             .with_hint(ATTEMPTS, "INDEXED BY ix_attempts_finished", "sqlite")
             .join(GRANTS, GRANTS.c.id == ATTEMPTS.c.grant_id)
-            .where(text(FINISHED), ended)
+            .where(text(FINISHED), ended, is_of_app(connection))
         ).one()
         return FleetEvidence(
             refreshed=row.refreshed,
@@ -118,5 +118,5 @@ def _in_doubt(connection: Connection) -> int:
         select(func.count())
         .select_from(ATTEMPTS)
         .join(GRANTS, newest_attempt())
-        .where(text(UNRESOLVED), GRANTS.c.status == GrantStatus.ACTIVE.value, lease_is_free())
+        .where(text(UNRESOLVED), is_of_app(connection), GRANTS.c.status == GrantStatus.ACTIVE.value, lease_is_free())
     ).scalar_one()

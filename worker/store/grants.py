@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, func, select, text, update
 
 from worker.errors import NotFoundError, ReauthNeededError, RevokedError, UnknownCreatorError
 from worker.store.clock import now
@@ -12,7 +12,16 @@ from worker.store.conditions import conditions
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS
 from worker.store.predicates import HEALTHY, REFERENCED
-from worker.store.rows import CURRENT_PAIR, AnyRow, attempt_view, current_pair, grant_view, is_current_pair
+from worker.store.rows import (
+    CURRENT_PAIR,
+    UNSAID,
+    AnyRow,
+    attempt_view,
+    current_pair,
+    grant_view,
+    is_current_pair,
+    is_of_app,
+)
 from worker.store.saving import withdraw_reauth
 from worker.store.values import AttemptView, CurrentPair, GrantCondition, GrantStatus, GrantView
 from worker.vault.redaction import redact
@@ -33,7 +42,7 @@ class Grants(Transactions):
         row = connection.execute(
             select(*CURRENT_PAIR)
             .join_from(GRANTS, PAIRS, is_current_pair())
-            .where(GRANTS.c.creator_id == creator_id, PAIRS.c.wiped_at.is_(None))
+            .where(is_of_app(connection), GRANTS.c.creator_id == creator_id, PAIRS.c.wiped_at.is_(None))
         ).first()
         if row is None:
             _refuse_revoked(_found(connection, creator_id))
@@ -82,7 +91,7 @@ class Grants(Transactions):
             after_id: the last id of the page before.
             limit: most grants to return.
         """
-        page = select(GRANTS).where(GRANTS.c.id > after_id).order_by(GRANTS.c.id).limit(limit)
+        page = select(GRANTS).where(is_of_app(connection), GRANTS.c.id > after_id).order_by(GRANTS.c.id).limit(limit)
         if status is not None:
             page = page.where(GRANTS.c.status == status.value)
         if condition is not None:
@@ -91,6 +100,21 @@ class Grants(Transactions):
         if reference is not None:
             page = page.where(text(REFERENCED), GRANTS.c.reference == reference)
         return [grant_view(row) for row in connection.execute(page)]
+
+    @reads
+    def of_other_apps(self, connection: Connection) -> dict[str, int]:
+        """Return how many grants belong to other apps than the store's, by app; nobody refreshes or shows them here."""
+        counted = select(GRANTS.c.app_id, func.count().label("grants")).where(~is_of_app(connection))
+        rows = connection.execute(counted.group_by(GRANTS.c.app_id).order_by(GRANTS.c.app_id))
+        return {row.app_id: row.grants for row in rows}
+
+    @writes
+    def say_app(self, connection: Connection, limit: int = 500) -> int:
+        """Write down the app of grants that do not say theirs, which is the store's; return how many they were."""
+        unsaid = select(GRANTS.c.id).where(GRANTS.c.app_id == UNSAID).order_by(GRANTS.c.id).limit(limit)
+        return connection.execute(
+            update(GRANTS).where(GRANTS.c.id.in_(unsaid), GRANTS.c.app_id == UNSAID).values(app_id=self.app_id)
+        ).rowcount
 
     @reads
     def attempts(self, connection: Connection, grant_id: int, limit: int = 50) -> list[AttemptView]:
@@ -181,7 +205,7 @@ class Grants(Transactions):
 
 
 def _found(connection: Connection, creator_id: str, *, lock: bool = False) -> AnyRow:
-    query = select(GRANTS).where(GRANTS.c.creator_id == creator_id)
+    query = select(GRANTS).where(is_of_app(connection), GRANTS.c.creator_id == creator_id)
     row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
     if row is None:
         raise UnknownCreatorError(f"there is no grant of creator {redact(creator_id)}")
@@ -208,7 +232,7 @@ def _refuse_ended(grant: AnyRow) -> None:
 def _wish(connection: Connection, creator_id: str, **values: Any) -> int:
     wished = connection.execute(
         update(GRANTS)
-        .where(GRANTS.c.creator_id == creator_id)
+        .where(is_of_app(connection), GRANTS.c.creator_id == creator_id)
         .values(updated_at=now(), **values)
         .returning(GRANTS.c.id)
     ).one()

@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Connection, case, func, select, type_coerce
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads
 from worker.store.models import GRANTS
+from worker.store.rows import is_of_app
 from worker.store.values import GrantStatus
 
 
@@ -44,7 +45,7 @@ class Load(Transactions):
         number = case((grant.next_refresh_at <= at, 0), else_=ahead).label("number")
         rows = connection.execute(
             select(life.label("life"), number, func.count().label("grants"))
-            .where(grant.status.in_([GrantStatus.ACTIVE.value, GrantStatus.SUSPECT.value]))
+            .where(is_of_app(connection), grant.status.in_([GrantStatus.ACTIVE.value, GrantStatus.SUSPECT.value]))
             .group_by("life", "number")
             .order_by("life", "number")
         )

@@ -100,10 +100,12 @@ class Grant(Row, table=True):
         _partial("ix_grants_failing_order", "access_expires_at", "next_refresh_at", where=predicates.FAILING),
         _partial("ix_grants_pull_wanted", "next_pull_at", where=predicates.PULL_WANTED),
         Index("ix_grants_status_id", "status", "id"),
+        Index("ix_grants_app_id_creator_id", "app_id", "creator_id", unique=True),
         _partial("ix_grants_reference", "reference", where=predicates.REFERENCED),
     )
 
     id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
+    app_id: str = Field(sa_column=Column(String(64), nullable=False, server_default=text("''")))
     creator_id: str = Field(sa_column=Column(String(LONGEST), nullable=False, unique=True))
     reference: str | None = Field(sa_column=Column(String(255), nullable=True))
     consent: int = _number()
@@ -223,12 +225,13 @@ class Link(Row, table=True):
 
 
 class Brake(Row, table=True):
-    """The one row that stops the whole app: no row, or one without a reason, means that nothing is stopped."""
+    """The one row that stops an app: no row, one of another app, or one without a reason stops nothing."""
 
     __tablename__ = "brake"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
 
     id: int = Field(sa_column=Column(SmallInteger, primary_key=True, autoincrement=False))
+    app_id: str = Field(sa_column=Column(String(64), nullable=False, server_default=text("''")))
     reason: str | None = _text(null=True)
     stopped_at: datetime | None = _instant(null=True)
     next_probe_at: datetime | None = _instant(null=True)

@@ -14,7 +14,7 @@ from worker.store.keys import keys_in_turn
 from worker.store.models import BEAT, BRAKE, GRANTS, NOTICES, SENTINELS, WORKERS
 from worker.store.notices import insert_notice
 from worker.store.reports import BrakeState, WorkerView
-from worker.store.rows import BRAKE_STATE
+from worker.store.rows import app_of, brake_state, brakes_app, is_of_app
 from worker.store.saving import add_unless_known
 from worker.store.values import GrantStatus
 
@@ -30,8 +30,7 @@ class Operations(Transactions):
     @reads
     def brake(self, connection: Connection) -> BrakeState:
         """Return whether refreshing is stopped for the whole app."""
-        row = connection.execute(select(*BRAKE_STATE)).first()
-        return BrakeState() if row is None else BrakeState(*row)
+        return brake_state(connection)
 
     def may_refresh(self, *, probe_seconds: float) -> bool:
         """Return True where a refresh may go ahead: the brake is off, or this call has won the next probe.
@@ -45,10 +44,10 @@ class Operations(Transactions):
     def _win_probe(self, connection: Connection, probe_seconds: float) -> bool:
         won = connection.execute(
             update(BRAKE)
-            .where(BRAKE.c.reason.is_not(None), BRAKE.c.next_probe_at <= now())
+            .where(brakes_app(connection), BRAKE.c.reason.is_not(None), BRAKE.c.next_probe_at <= now())
             .values(next_probe_at=now() + milliseconds(probe_seconds))
         )
-        return won.rowcount == 1 or connection.execute(select(BRAKE.c.reason)).scalar() is None
+        return won.rowcount == 1 or not brake_state(connection).stopped
 
     @writes
     def pull_brake(self, connection: Connection, reason: str, *, probe_seconds: float) -> bool:
@@ -64,7 +63,7 @@ class Operations(Transactions):
         Returns:
             True where this call stopped it.
         """
-        add_unless_known(connection, BRAKE, id=1)
+        _take_brake(connection)
         stopped_at = connection.execute(
             update(BRAKE)
             .where(BRAKE.c.reason.is_(None))
@@ -84,7 +83,9 @@ class Operations(Transactions):
     @writes
     def _let_go(self, connection: Connection) -> bool:
         values = {"reason": None, "stopped_at": None, "next_probe_at": None, "released_at": now()}
-        let_go = connection.execute(update(BRAKE).where(BRAKE.c.reason.is_not(None)).values(**values))
+        let_go = connection.execute(
+            update(BRAKE).where(brakes_app(connection), BRAKE.c.reason.is_not(None)).values(**values)
+        )
         return bool(let_go.rowcount == 1)
 
     @writes
@@ -92,7 +93,8 @@ class Operations(Transactions):
         """Write the all-clear of a stop that has been over for some seconds; return True if there was one to write."""
         quiet = or_(BRAKE.c.released_at.is_(None), BRAKE.c.released_at <= now() - milliseconds(after_seconds))
         alarm = _open_alarm(connection, APP_STOPPED, APP_RESUMED)
-        over = connection.execute(select(BRAKE.c.id).where(BRAKE.c.reason.is_(None), quiet)).first() is not None
+        freed = select(BRAKE.c.id).where(brakes_app(connection), BRAKE.c.reason.is_(None), quiet)
+        over = connection.execute(freed).first() is not None
         if alarm is None or not over:
             return False
         return insert_notice(connection, f"{APP_RESUMED}:{alarm}", APP_RESUMED, "refreshing goes on for all")
@@ -100,7 +102,7 @@ class Operations(Transactions):
     @writes
     def begin_hold(self, connection: Connection, reason: str) -> bool:
         """Ask no creator to authorize again for now, and write the one alarm; return True if this call began it."""
-        add_unless_known(connection, BRAKE, id=1)
+        _take_brake(connection)
         held_at = connection.execute(
             update(BRAKE)
             .where(BRAKE.c.held_reason.is_(None))
@@ -117,11 +119,15 @@ class Operations(Transactions):
 
     @writes
     def _end_hold(self, connection: Connection, fewest: int) -> bool:
-        suspects = select(GRANTS.c.id).where(GRANTS.c.status == GrantStatus.SUSPECT.value).limit(fewest).subquery()
-        left = connection.execute(select(func.count()).select_from(suspects)).scalar_one()
+        suspects = select(GRANTS.c.id).where(is_of_app(connection), GRANTS.c.status == GrantStatus.SUSPECT.value)
+        left = connection.execute(select(func.count()).select_from(suspects.limit(fewest).subquery())).scalar_one()
         if left >= fewest:
             return False
-        held = update(BRAKE).where(BRAKE.c.held_reason.is_not(None)).values(held_reason=None, held_at=None)
+        held = (
+            update(BRAKE)
+            .where(brakes_app(connection), BRAKE.c.held_reason.is_not(None))
+            .values(held_reason=None, held_at=None)
+        )
         alarm = _open_alarm(connection, REFUSALS_HELD, REFUSALS_OVER)
         if connection.execute(held).rowcount != 1:
             return False
@@ -228,6 +234,24 @@ def _open_alarm(connection: Connection, begin: str, end: str) -> int | None:
     newest = select(NOTICES.c.id, NOTICES.c.kind).where(NOTICES.c.kind.in_((begin, end))).order_by(NOTICES.c.id.desc())
     row = connection.execute(newest.limit(1)).first()
     return None if row is None or row.kind == end else int(row.id)
+
+
+def _take_brake(connection: Connection) -> None:
+    """Make the one row this app's; of another app it said whether that was stopped, which is of no interest here."""
+    add_unless_known(connection, BRAKE, id=1, app_id=app_of(connection))
+    connection.execute(
+        update(BRAKE)
+        .where(~brakes_app(connection))
+        .values(
+            app_id=app_of(connection),
+            reason=None,
+            stopped_at=None,
+            next_probe_at=None,
+            released_at=None,
+            held_reason=None,
+            held_at=None,
+        )
+    )
 
 
 def _listed(key_ids: Collection[int]) -> str:

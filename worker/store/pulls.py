@@ -11,7 +11,7 @@ from worker.store.clock import Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import GRANTS, PAIRS, SNAPSHOTS
 from worker.store.predicates import PULL_WANTED
-from worker.store.rows import CURRENT_PAIR, current_pair, is_current_pair, pull_lease_is_free
+from worker.store.rows import CURRENT_PAIR, current_pair, is_current_pair, is_of_app, pull_lease_is_free
 from worker.store.values import PullClaim, SnapshotView
 
 
@@ -24,7 +24,7 @@ class Pulls(Transactions):
         wanted = (
             select(GRANTS.c.id)
             .with_hint(GRANTS, "INDEXED BY ix_grants_pull_wanted", "sqlite")
-            .where(*_pull_is_due())
+            .where(*_pull_is_due(connection))
             .order_by(GRANTS.c.next_pull_at)
             .limit(limit)
         )
@@ -36,7 +36,7 @@ class Pulls(Transactions):
         waiting = (
             select(GRANTS.c.id)
             .with_hint(GRANTS, "INDEXED BY ix_grants_pull_wanted", "sqlite")
-            .where(*_pull_is_due(), GRANTS.c.next_pull_at <= now() - milliseconds(seconds))
+            .where(*_pull_is_due(connection), GRANTS.c.next_pull_at <= now() - milliseconds(seconds))
             .limit(1)
         )
         return connection.execute(waiting).first() is not None
@@ -44,7 +44,7 @@ class Pulls(Transactions):
     @reads
     def is_pull_due(self, connection: Connection, grant_id: int) -> bool:
         """Return True where a claim on this pull would be won now."""
-        wanted = select(GRANTS.c.id).where(GRANTS.c.id == grant_id, *_pull_is_due())
+        wanted = select(GRANTS.c.id).where(GRANTS.c.id == grant_id, *_pull_is_due(connection))
         return connection.execute(wanted).first() is not None
 
     @writes
@@ -58,7 +58,7 @@ class Pulls(Transactions):
         """
         won = connection.execute(
             update(GRANTS)
-            .where(GRANTS.c.id == grant_id, *_pull_is_due())
+            .where(GRANTS.c.id == grant_id, *_pull_is_due(connection))
             .values(pull_lease_owner=owner, pull_lease_until=now() + milliseconds(lease_seconds))
             .returning(GRANTS.c.pull_failures, GRANTS.c.pull_lease_until, GRANTS.c.next_pull_at)
         ).first()
@@ -148,8 +148,8 @@ class Pulls(Transactions):
         return [SnapshotView(row.grant_id, row.pulled_at, row.data) for row in connection.execute(stored)]
 
 
-def _pull_is_due() -> tuple[ColumnElement[bool] | TextClause, ...]:
-    return text(PULL_WANTED), GRANTS.c.next_pull_at <= now(), pull_lease_is_free()
+def _pull_is_due(connection: Connection) -> tuple[ColumnElement[bool] | TextClause, ...]:
+    return text(PULL_WANTED), is_of_app(connection), GRANTS.c.next_pull_at <= now(), pull_lease_is_free()
 
 
 def _unless_wanted_since(claim: PullClaim, at: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -6,15 +6,19 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, or_
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
 
 from worker.store.clock import now
+from worker.store.engine import APP
 from worker.store.models import ATTEMPTS, BRAKE, GRANTS, PAIRS
+from worker.store.reports import BrakeState
 from worker.store.values import AttemptOutcome, AttemptView, CurrentPair, GrantStatus, GrantView
 from worker.vault.sealing import SealedPair
 
 AMONG: Final = {"postgresql": "id = ANY(:ids)", "sqlite": "id IN (SELECT value FROM json_each(:ids))"}
 """That a row's id is one of many, as text whose length does not depend on how many."""
+UNSAID: Final = ""
+"""The app of a grant that was stored before grants said whose they are."""
 AnyRow = Row[*tuple[Any, ...]]
 """A row of any columns."""
 
@@ -48,6 +52,27 @@ BRAKE_STATE: Final = (
 def among(connection: Connection, ids: Sequence[int]) -> Any:
     """Return ids as the parameter of `AMONG`."""
     return list(ids) if connection.dialect.name == "postgresql" else json.dumps(list(ids))
+
+
+def app_of(connection: Connection) -> str:
+    """Return the app whose grants this connection's store looks at."""
+    return str(connection.get_execution_options()[APP])
+
+
+def is_of_app(connection: Connection) -> ColumnElement[bool]:
+    """The grant belongs to the store's app; one that says nothing is from before grants said so, and is of it too."""
+    return GRANTS.c.app_id.in_((UNSAID, app_of(connection)))
+
+
+def brakes_app(connection: Connection) -> ColumnElement[bool]:
+    """The row of the brake is of the store's app, or from before it said so."""
+    return BRAKE.c.app_id.in_((UNSAID, app_of(connection)))
+
+
+def brake_state(connection: Connection) -> BrakeState:
+    """Return whether refreshing is stopped for the store's app."""
+    row = connection.execute(select(*BRAKE_STATE).where(brakes_app(connection))).first()
+    return BrakeState() if row is None else BrakeState(*row)
 
 
 def lease_is_free() -> ColumnElement[bool]:
@@ -103,7 +128,7 @@ def current_pair(row: AnyRow) -> CurrentPair:
 def grant_view(row: AnyRow) -> GrantView:
     """Return a grant as people look at it."""
     columns = dict(row._mapping)  # noqa: SLF001 - the documented way to a row's columns by name
-    for hidden in ("pull_lease_owner", "pull_lease_until"):
+    for hidden in ("app_id", "pull_lease_owner", "pull_lease_until"):
         del columns[hidden]
     return GrantView(grant_id=columns.pop("id"), status=GrantStatus(columns.pop("status")), **columns)
 

@@ -12,7 +12,7 @@ from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, LINKS, NOTICES, PAIRS, WORKERS
 from worker.store.predicates import FINISHED, OPEN, SUPERSEDED, WIPED
 from worker.store.reports import StaleAttempt, StoredPair
-from worker.store.rows import PAIR_BYTES, is_current_pair, sealed_pair
+from worker.store.rows import PAIR_BYTES, is_current_pair, is_of_app, sealed_pair
 from worker.store.values import GrantStatus
 from worker.vault.sealing import SealedPair
 
@@ -64,7 +64,7 @@ class Upkeep(Transactions):
         batch = (
             select(*key, GRANTS.c.creator_id, *PAIR_BYTES)
             .join_from(PAIRS, GRANTS, GRANTS.c.id == PAIRS.c.grant_id)
-            .where(tuple_(*key) > tuple_(*after), PAIRS.c.wiped_at.is_(None))
+            .where(tuple_(*key) > tuple_(*after), PAIRS.c.wiped_at.is_(None), is_of_app(connection))
             .order_by(*key)
             .limit(limit)
         )

@@ -66,6 +66,7 @@ class Rekeyer:
     def rotate(self, report: RekeyReport, progress: Callable[[int], None] = lambda done: None) -> None:  # noqa: ARG005 - takes a number and does nothing
         """Seal every stored pair anew that another key sealed; what was done stays done if this is interrupted.
 
+        Grants from before they said whose they are say so afterwards, as what is sealed now does.
         Each pair is replaced only where its bytes are still those that were read, so a refresh that comes between wins.
 
         Args:
@@ -85,6 +86,8 @@ class Rekeyer:
             report.passed_over += len(fresh) - replaced
             after = page[-1].key
             progress(len(page))
+        while self._store.say_app(self._batch):
+            pass
 
     def needs(self, key_id: int, *, forget_silent: bool = False) -> Iterator[str]:
         """Yield what still needs a key, in sentences for a person; nothing where it can be retired.
