@@ -12,6 +12,7 @@ from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
+from tests.conftest import APP_ID
 from worker.cli import capacity_simulate, output, pictures
 from worker.cli.capacity import capacity
 from worker.cli.capacity_fleet import headroom
@@ -52,7 +53,7 @@ def fleet(bare: Path, monkeypatch: pytest.MonkeyPatch, store: Store, store_url: 
     """Return a store that the settings name."""
     for name, value in {
         "DATABASE_URL": store_url,
-        "TIKTOK_APP_ID": "app-1",
+        "TIKTOK_APP_ID": APP_ID,
         "TIKTOK_APP_SECRET": "secret",
         "TIKTOK_REDIRECT_URI": "https://app.example/callback/",
         "KEYRING": keyring.to_json(),

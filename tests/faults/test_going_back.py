@@ -20,6 +20,7 @@ from typing import Final
 import pytest
 from sqlalchemy import Connection
 
+from tests.conftest import APP_ID
 from tests.support.daemon import PROJECT, READY_SECONDS, Daemon, daemon_settings
 from tests.support.world import SCOPE, World
 from worker.sandbox.children import Child
@@ -71,7 +72,7 @@ class Versions:
     def __init__(self, stack: ExitStack, folder: Path, sandbox: RunningSandbox, store_url: str, redis_url: str) -> None:
         self.folder = folder
         self.sandbox = sandbox
-        self.store = stack.enter_context(closing(open_store(store_url)))
+        self.store = stack.enter_context(closing(open_store(store_url, app_id=APP_ID)))
         self._stack = stack
         self._settings = {"DATABASE_URL": store_url, "REDIS_URL": redis_url}
 

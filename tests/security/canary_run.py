@@ -124,7 +124,7 @@ class Rehearsal(CanaryStack):
 
     def break_the_database(self) -> None:
         """Have the database refuse one creator's pairs, and then everybody's for a while."""
-        store = open_store(self.store_url)
+        store = open_store(self.store_url, app_id=self.sandbox.options.app_id)
         try:
             grant = store.grant("healthy-0")
             refuse_pairs(store, grant.grant_id)

@@ -216,7 +216,10 @@ class CanaryStack:
 
     def opened_pairs(self) -> list[str]:
         """Return every stored token, opened with the keyring."""
-        store, sealer = open_store(self.store_url), Sealer(self.secrets.keyring, app_id=self.sandbox.options.app_id)
+        store, sealer = (
+            open_store(self.store_url, app_id=self.sandbox.options.app_id),
+            Sealer(self.secrets.keyring, app_id=self.sandbox.options.app_id),
+        )
         try:
             tokens = []
             for pair in store.all_pairs(limit=100_000):
