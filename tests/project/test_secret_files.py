@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.support.daemon import plain_environ
 from worker.settings import load_settings
 from worker.vault.keyring import Keyring
+
+
+def run_script(
+    folder: Path, evertoken: str = f"{sys.executable} -m celery -A worker"
+) -> subprocess.CompletedProcess[str]:
+    """Run the script in an installation, with a command of this project in place of the image's."""
+    return subprocess.run(
+        [folder / "deploy/new-secrets.sh"],
+        env=plain_environ() | {"EVERTOKEN": evertoken}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -19,7 +34,7 @@ def made(root: Path, tmp_path: Path) -> Path:
     """A folder of secrets as the script makes it in a fresh installation."""
     (tmp_path / "deploy").mkdir()
     shutil.copy(root / "deploy/new-secrets.sh", tmp_path / "deploy")
-    subprocess.run([tmp_path / "deploy/new-secrets.sh"], check=True, capture_output=True)
+    run_script(tmp_path)
     return tmp_path / "var/secrets"
 
 
@@ -44,7 +59,7 @@ def test_a_second_run_changes_nothing(made: Path) -> None:
     """A running installation keeps its passwords and what a person filled in."""
     (made / "keyring").write_text("mine")
     before = {path.name: path.read_text() for path in made.iterdir()}
-    subprocess.run([made.parents[1] / "deploy/new-secrets.sh"], check=True, capture_output=True)
+    run_script(made.parents[1])
 
     assert {path.name: path.read_text() for path in made.iterdir()} == before
 
@@ -52,7 +67,6 @@ def test_a_second_run_changes_nothing(made: Path) -> None:
 def test_the_settings_take_the_stack_as_it_is(made: Path, root: Path) -> None:
     """With the files filled in, a worker's environment from compose and .env makes complete settings."""
     stack: Any = yaml.safe_load((root / "docker-compose.yml").read_text(encoding="utf-8"))
-    (made / "keyring").write_text(Keyring.new().to_json())
     (made / "tiktok_app_secret").write_text("secret\n")
     environment = {
         name: value.replace("/run/secrets", str(made))
@@ -66,3 +80,53 @@ def test_the_settings_take_the_stack_as_it_is(made: Path, root: Path) -> None:
     assert settings.tiktok_app_id == "7"
     assert settings.tiktok_app_secret.reveal() == "secret"
     assert settings.redis_url.endswith("@redis:6379/0")
+
+
+def test_a_keyring_is_made_once_and_opens(made: Path) -> None:
+    """The script makes it, so that no shell's redirection empties the file of one that is in use."""
+    text = (made / "keyring").read_text()
+    run_script(made.parents[1])
+
+    assert Keyring.from_json(text).active == 1
+    assert (made / "keyring").read_text() == text
+
+
+def test_a_keyring_that_cannot_be_made_is_said_and_made_at_the_next_run(root: Path, tmp_path: Path) -> None:
+    """Without the image the other files are made, and the person learns what to do."""
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(root / "deploy/new-secrets.sh", tmp_path / "deploy")
+
+    first = run_script(tmp_path, evertoken="no-such-command")
+    again = run_script(tmp_path)
+
+    assert (first.returncode, "docker compose build" in first.stderr) == (1, True)
+    assert again.returncode == 0
+    assert Keyring.from_json((tmp_path / "var/secrets/keyring").read_text()).active == 1
+
+
+def test_the_app_secret_is_asked_for_once_and_never_shown(root: Path, tmp_path: Path) -> None:
+    """It lands in its file without passing a shell's history or the screen."""
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(root / "deploy/new-secrets.sh", tmp_path / "deploy")
+    ours, theirs = pty.openpty()
+    script = subprocess.Popen(
+        [tmp_path / "deploy/new-secrets.sh"],
+        env=plain_environ() | {"EVERTOKEN": f"{sys.executable} -m celery -A worker"},
+        stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    os.close(theirs)
+    screen = b""
+    while b"(it is not shown)" not in screen:
+        screen += os.read(ours, 1024)
+    os.write(ours, b"CANARY\n")
+    try:
+        while more := os.read(ours, 1024):
+            screen += more
+    except OSError:  # Linux's word for a terminal that nobody holds any more
+        pass
+    finally:
+        os.close(ours)
+
+    assert script.wait(60) == 0
+    assert (tmp_path / "var/secrets/tiktok_app_secret").read_text() == "CANARY"
+    assert b"CANARY" not in screen
