@@ -6,7 +6,6 @@ first, and what is wrong is said in one line.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -16,12 +15,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from celery import Celery, Task, bootsteps, signals
 from celery.beat import Scheduler, SchedulingError
-from celery.exceptions import CeleryError, ImproperlyConfigured
+from celery.exceptions import CeleryError
 from celery.loaders.app import AppLoader
 from kombu.exceptions import OperationalError
 
@@ -31,9 +29,9 @@ from worker.hardening import (
     dump_stacks_on_signal,
     install_last_words,
     keep_memory_private,
-    log_uncaught,
     refuse_debug_switches,
 )
+from worker.mistakes import POOL_REFUSED, explain_uncaught
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
 from worker.sources import is_service_link
@@ -44,9 +42,6 @@ WRONG_USE: Final = 2
 NOT_READY: Final = 1
 POOLS: Final = {"thread": "threads", "solo": "solo", "prefork": "prefork"}
 """Modules of the pools that are offered; gevent and eventlet patch what the database drivers stand on."""
-OTHER_POOLS: Final = frozenset({"gevent", "eventlet", "greenlet"})
-"""What Celery imports for the pools that are not offered; greenlet stands under both."""
-POOL_REFUSED: Final = "the worker pool {} is not offered; use `-P threads`"
 TOUCH_SECONDS: Final = 1.0
 STOCK_COMMANDS: Final = frozenset({"flower", "inspect", "control", "call", "events", "purge", "shell", "multi"})
 """Celery's own commands that would go to Celery's default broker where our settings cannot be read."""
@@ -168,32 +163,6 @@ def pass_over_service_links() -> None:
 
 if "flower" in sys.argv[1:]:
     pass_over_service_links()
-
-
-def explain_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Answer an operator's mistake on Celery's command line in a sentence; the arguments are `sys.excepthook`'s."""
-    mistake = mistake_of(error)
-    if mistake is None:
-        log_uncaught(kind, error, trace)
-    else:
-        print(f"error: {mistake}", file=sys.stderr)  # noqa: T201 - for the person who typed the command
-
-
-def mistake_of(error: BaseException) -> str | None:
-    """Return what is wrong and what to do about it, for an error that an operator can mend; otherwise None."""
-    text = redact(str(error).strip().partition("\n")[0])
-    if isinstance(error, OperationalError) or type(error).__module__.startswith("redis."):
-        where = app.connection_for_read().as_uri()
-        return f"Redis at {where} does not do what is asked: {text}; look at EVERTOKEN_REDIS_URL"
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return "another process has this port; stop it, or name another port with --port"
-    if isinstance(error, NotImplementedError) and "result backend" in text:
-        return "results of tasks are not kept; `celery -A worker grants explain CREATOR` shows what became of a grant"
-    if isinstance(error, ModuleNotFoundError) and error.name in OTHER_POOLS:
-        return POOL_REFUSED.format(error.name)
-    if isinstance(error, EvertokenError | ImproperlyConfigured | OSError):
-        return text
-    return None
 
 
 def refuse_unknown_task(sender: str | None = None, **_: Any) -> None:
