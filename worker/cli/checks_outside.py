@@ -40,11 +40,19 @@ def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tup
 
 
 def redis(app: Any) -> Finding:
-    """Look whether Redis answers and never evicts, by the connection that Celery uses anyway."""
+    """Look whether Redis answers, permits what we need and never evicts, by the connection that Celery uses anyway."""
+    from worker.limiter.rights import memory_policy, missing_rights  # noqa: PLC0415 - Celery loads the doctor on every start
+
     with app.connection_for_read(connect_timeout=2) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-        memory = connection.default_channel.client.info("memory")
-    policy = memory.get("maxmemory_policy", "unknown")
+        client = connection.default_channel.client
+        missing, policy = missing_rights(client), memory_policy(client)
+    if missing:
+        return Finding(
+            "redis", "fail", f"our user lacks rights (docs/operations.md, A user of Redis): {' '.join(missing)}"
+        )
+    if policy is None:
+        return Finding("redis", "warn", "answers, and refuses INFO: nobody knows if it drops queues when full")
     if policy != "noeviction":
         return Finding("redis", "fail", f"may drop queues when full (maxmemory-policy {policy}); set noeviction")
     return Finding("redis", "ok", "answers, and never evicts")
