@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from worker.celery import app, publish
 from worker.services import shared_services
 
@@ -11,15 +13,20 @@ def scan_due() -> None:
     """Publish the pulls that are wanted, paced as the quota permits; a lost message is found again here."""
     scanner = shared_services().scanner
     for message in scanner.pulls():
-        for grant_id in message.ids:
-            publish(pull_account, grant_id, countdown=message.delay_seconds, expires=scanner.expires(message))
+        publish(pull_accounts, message.ids, countdown=message.delay_seconds, expires=scanner.expires(message))
+
+
+@app.task(name="tasks.pull.pull_accounts")
+def pull_accounts(ids: Sequence[int]) -> None:
+    """Pull creators' account data; an access token that TikTok calls dead is refreshed first."""
+    batch = shared_services().puller.pull_all(ids)
+    if batch.refresh_first:
+        publish(app.tasks["tasks.refresh.refresh_grants"], batch.refresh_first)
+    if batch.denied and batch.soon:
+        publish(pull_accounts, batch.denied, countdown=batch.wait_seconds)
 
 
 @app.task(name="tasks.pull.pull_account")
 def pull_account(grant_id: int) -> None:
-    """Pull one creator's account data; an access token that TikTok calls dead is refreshed first."""
-    pulled = shared_services().puller.pull(grant_id)
-    if pulled.kind == "refresh_first":
-        publish(app.tasks["tasks.refresh.refresh_grants"], [grant_id])
-    elif pulled.soon:
-        publish(pull_account, grant_id, countdown=pulled.wait_seconds)
+    """Pull one creator's account data; for people, who name one."""
+    pull_accounts.run([grant_id])

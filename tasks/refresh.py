@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.pull import pull_account
+from tasks.pull import pull_accounts
 from worker.celery import app, publish
 from worker.services import shared_services
 
@@ -23,7 +23,8 @@ def refresh_grants(ids: Sequence[int]) -> None:
     services = shared_services()
     batch = services.refresher.refresh_all(ids)
     for message in services.scanner.pulls_of(batch.refreshed):
-        for grant_id in message.ids:
-            publish(pull_account, grant_id, expires=services.scanner.expires(message))
+        publish(pull_accounts, message.ids, expires=services.scanner.expires(message))
     if batch.denied and batch.soon:
         publish(refresh_grants, batch.denied, countdown=batch.wait_seconds)
+    if batch.resumed:
+        publish(scan_due)

@@ -14,6 +14,7 @@ from typing import Final, Generic, TypeVar
 from worker.egress import Egress, Proxy
 from worker.errors import EvertokenError, StoreUnavailableError
 from worker.failpoints import Failpoint, failpoint_of
+from worker.ground import Ground
 from worker.journal import Journal
 from worker.limiter import Limiter
 from worker.refresh.commits import PatientCommits
@@ -144,6 +145,21 @@ class Foundation(Reading):
     def leases(self) -> LeaseKeeper:
         """Keeps the leases of attempts that take long."""
         return LeaseKeeper(store=self.store, hook=self.hook, lease_seconds=self.settings.lease_seconds, stop=self.stop)
+
+    @cached_property
+    def ground(self) -> Ground:
+        """What use cases share, as one value."""
+        return Ground(
+            store=self.store,
+            sealer=self.sealer,
+            journal=self.journal,
+            limiter=self.limiter,
+            tiktok=self.tiktok,
+            hook=self.hook,
+            owner=self.owner,
+            stop=self.stop,
+            failpoint=self.failpoint,
+        )
 
     def report_outages(self) -> None:
         """Report when the database goes away and when it is back: one fact each, however many statements fail."""

@@ -13,19 +13,18 @@ from worker.foundation import Foundation, PerProcess
 from worker.notices.delivery import Notifier
 from worker.owners import OwnerCheck
 from worker.planning.headroom import Headroom
-from worker.refresh.attempt import Ladder
 from worker.refresh.brake import Brake
-from worker.refresh.call import RefreshCaller
-from worker.refresh.ending import Endings
-from worker.refresh.refresher import LANE, Refresher
+from worker.refresh.call import Caller
+from worker.refresh.ending import Ending
+from worker.refresh.refresher import Refresher
+from worker.refresh.replay import Replayer
 from worker.refresh.scan import Scanner
 from worker.refresh.settlement import Settlement
 from worker.settings import RETRY_PAUSE_SHARE, Settings, load_settings
-from worker.tiktok import REFRESH_CALL
 from worker.upkeep.preflight import Preflight
 from worker.upkeep.presence import Presence
 from worker.upkeep.rekey import Rekeyer
-from worker.upkeep.upkeep import Upkeep
+from worker.upkeep.upkeep import ConsentReplayer, Upkeep
 
 POOL_SIZE: Final = 20
 """Database connections kept at most; at least the number of worker threads."""
@@ -45,63 +44,42 @@ class Services(Foundation):
         return Brake(store=self.store, hook=self.hook)
 
     @cached_property
-    def ladder(self) -> Ladder:
-        """Which refresh token is sent, how often, and when to stop."""
+    def caller(self) -> Caller:
+        """One refresh call, and those that follow it."""
         settings = self.settings
-        caller = RefreshCaller(
-            tiktok=self.tiktok,
-            journal=self.journal,
-            hook=self.hook,
+        return Caller(
+            self.ground,
             next_secret=settings.tiktok_app_secret_next,
             call_seconds=settings.deadline_seconds + settings.store_seconds,
-            permit=self._refresh_permit,
-            depart=self.limiter.depart,
-            failpoint=self.failpoint,
-        )
-        return Ladder(
-            caller=caller,
-            store=self.store,
-            permit=self._refresh_permit,
             may_repeat=settings.in_doubt_retry == "once",
             longest_pause_seconds=settings.deadline_seconds * RETRY_PAUSE_SHARE,
-            stop=self.stop,
         )
 
     @cached_property
-    def endings(self) -> Endings:
+    def ending(self) -> Ending:
         """How attempts end."""
-        return Endings(
-            store=self.store,
-            journal=self.journal,
-            limiter=self.limiter,
-            brake=self.brake,
-            settlement=self.settlement,
-            commits=self.commits,
-            hook=self.hook,
-            revoke=self.authorizer.end,
-            failpoint=self.failpoint,
+        return Ending(
+            self.ground, caller=self.caller, brake=self.brake, settlement=self.settlement, commits=self.commits
         )
+
+    @cached_property
+    def replayer(self) -> Replayer:
+        """Stores the answers to refreshes that are left in journals."""
+        return Replayer(self.ground, settlement=self.settlement, own_after_seconds=self.settings.lease_seconds)
 
     @cached_property
     def refresher(self) -> Refresher:
         """The use case of refreshing."""
         return Refresher(
-            store=self.store,
-            sealer=self.sealer,
-            journal=self.journal,
-            limiter=self.limiter,
+            self.ground,
             brake=self.brake,
             leases=self.leases,
-            ladder=self.ladder,
-            endings=self.endings,
+            caller=self.caller,
+            ending=self.ending,
             commits=self.commits,
             owners=self.owners,
-            recover=self.upkeep.replay,
-            hook=self.hook,
-            owner=self.owner,
+            replayer=self.replayer,
             lease_seconds=self.settings.lease_seconds,
-            stop=self.stop,
-            failpoint=self.failpoint,
         )
 
     @cached_property
@@ -164,15 +142,13 @@ class Services(Foundation):
     @cached_property
     def upkeep(self) -> Upkeep:
         """What is done from time to time."""
-        return Upkeep(
-            store=self.store,
-            sealer=self.sealer,
-            journal=self.journal,
+        consents = ConsentReplayer(
+            self.ground,
             settlement=self.settlement,
-            exchanges=self.exchanges,
-            hook=self.hook,
             own_after_seconds=self.settings.lease_seconds,
+            exchanges=self.exchanges,
         )
+        return Upkeep(store=self.store, hook=self.hook, refreshes=self.replayer, consents=consents)
 
     @cached_property
     def notifier(self) -> Notifier:
@@ -230,9 +206,6 @@ class Services(Foundation):
     def presence(self) -> Presence:
         """Keeps this process on the list of living ones."""
         return Presence(preflight=self.preflight, hook=self.hook)
-
-    def _refresh_permit(self, grant_id: int) -> float:
-        return self.limiter.take(lane=LANE, call=REFRESH_CALL, account=str(grant_id))
 
 
 def build_services(settings: Settings | None = None, *, pool_size: int = POOL_SIZE) -> Services:

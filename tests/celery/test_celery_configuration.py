@@ -12,6 +12,7 @@ TASKS = {
     "tasks.refresh.refresh_grants": "refresh",
     "tasks.pull.scan_due": "pull",
     "tasks.pull.pull_account": "pull",
+    "tasks.pull.pull_accounts": "pull",
     "tasks.upkeep.keep_house": "default",
     "tasks.notify.deliver": "default",
 }

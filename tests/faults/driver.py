@@ -1,8 +1,8 @@
 """A lean worker process: the daemon's own services, without Celery, doing what a job says until it is told to end.
 
 A job is a list of steps, each a mapping with `do`: `enter` (as a worker starts), `refresh` (`ids`, `force`, `threads`,
-`times`), `replay`, `settle`, `pull` (`ids`), `hold`, `limit`, `shift_clock`, `drain` (`since`), or `serve`: find what
-is due and refresh it, over and over, until SIGTERM or for `seconds`.
+`times`), `group` (`ids`), `replay`, `settle`, `pull` (`ids`), `hold`, `limit`, `shift_clock`, `drain` (`since`), or
+`serve`: find what is due and refresh it, over and over, until SIGTERM or for `seconds`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any, Final, Self
 from tests.faults.aging import end_leases, end_tokens_of_suspects, make_due
 from tests.faults.tape import Tape, TapedServices
 from worker.errors import EvertokenError
+from worker.refresh.group import Pace
 from worker.settings import load_settings
 from worker.telemetry import configure_logging
 
@@ -33,6 +34,7 @@ UPKEEP_EVERY: Final = 5
 PATIENT_ROUNDS: Final = 3
 PATIENCE: Final = 20
 DENIED_PAUSE_SECONDS: Final = 0.1
+QUICK_SECONDS: Final = 0.001
 
 
 class Driver:
@@ -55,6 +57,16 @@ class Driver:
         with ThreadPoolExecutor(threads) as pool:
             for grant_id in ids * times:
                 pool.submit(self._one, grant_id, force=force)
+
+    def _group(self, ids: list[int]) -> None:
+        """Refresh grants as one message hands them out, in groups that are large from the first."""
+        self._services.refresher.pace = Pace(QUICK_SECONDS)
+
+        def refresh() -> tuple[str, str]:
+            batch = self._services.refresher.refresh_all(ids)
+            return f"refreshed {len(batch.refreshed)} of {len(ids)}", ""
+
+        self._try(refresh, 0)
 
     def _one(self, grant_id: int, *, force: bool = False) -> str:
         def refresh() -> tuple[str, str]:

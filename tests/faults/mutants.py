@@ -31,6 +31,7 @@ KILL_POINTS: Final = "tests/faults/test_kill_points.py::test_a_kill_ends_as_the_
 RACES: Final = "tests/faults/test_fault_races.py"
 DATABASE: Final = "tests/faults/test_fault_database.py"
 DOUBT: Final = "tests/worker/test_replay_doubt.py"
+GROUPS: Final = "tests/faults/test_fault_groups.py"
 REFRESH: Final = "tests/worker/test_refresh.py"
 
 
@@ -55,7 +56,7 @@ MUTANTS: Final = (
     Mutant(
         "no journal",
         "worker/refresh/call.py",
-        (("return self._journal.append(entry), True", "return None, True"),),
+        (("            call.written = self._ground.journal.write(\n", "            _ = (\n"),),
         (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
     ),
     Mutant(
@@ -63,8 +64,12 @@ MUTANTS: Final = (
         "worker/refresh/call.py",
         (
             (
-                "return self._journal.append(entry), True",
-                "threading.Timer(1.0, self._journal.append, (entry,)).start(); return None, True",
+                "            call.written = self._ground.journal.write(\n",
+                "            threading.Timer(1.0, self._ground.journal.write, [\n",
+            ),
+            (
+                "received_at=call.sent_at + timedelta(seconds=call.seconds),\n                )\n            )\n",
+                "received_at=call.sent_at + timedelta(seconds=call.seconds),\n                )]).start()\n",
             ),
             ("import time\n", "import threading\nimport time\n"),
         ),
@@ -72,22 +77,98 @@ MUTANTS: Final = (
     ),
     Mutant(
         "journal record released before the commit",
-        "worker/refresh/call.py",
+        "worker/refresh/ending.py",
         (
             (
-                "        answer, error = self._read(raw, claim, won_at)\n",
+                '        self._ground.failpoint("pre_commit")\n',
                 (
-                    "        answer, error = self._read(raw, claim, won_at)\n"
-                    "        if record: self._journal.release(record)\n"
+                    "        for attempt in attempts:\n"
+                    "            self._release(attempt)\n"
+                    '        self._ground.failpoint("pre_commit")\n'
                 ),
             ),
         ),
-        (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
+        (f"{KILL_POINTS}[sqlite-pre_commit-strict]", f"{GROUPS}::test_a_killed_group_loses_no_pair[sqlite-pre_commit]"),
+    ),
+    Mutant(
+        "a poison row takes its neighbours along",
+        "worker/refresh/commits.py",
+        (
+            (
+                "                    return [self._once(write) for write in alone]\n",
+                "                    return [False] * len(alone)\n",
+            ),
+        ),
+        (f"{GROUPS}::test_a_row_that_is_refused_leaves_its_group_and_the_others_are_stored[sqlite]",),
+    ),
+    Mutant(
+        "a group's records are released although one by one is yet to be stored",
+        "worker/refresh/ending.py",
+        (
+            (
+                "            for place in places:\n                self._release(attempts[place])\n",
+                "            for attempt in attempts:\n                self._release(attempt)\n",
+            ),
+        ),
+        (f"{GROUPS}::test_a_row_that_is_refused_leaves_its_group_and_the_others_are_stored[sqlite]",),
+    ),
+    Mutant(
+        "one grant twice in one statement",
+        "worker/store/saving.py",
+        (("        for places in _rounds(brought):\n", "        for places in (list(range(len(brought))),):\n"),),
+        (
+            "tests/store/test_store_groups.py::test_two_pairs_of_one_grant_in_a_group_leave_the_newer_one_current[postgresql]",
+        ),
+    ),
+    Mutant(
+        "the rows of a group are locked by the statement that stores them",
+        "worker/store/saving.py",
+        (('    connection.execute(LOCK, {"ids": [item.grant_id for item in brought]}).close()\n', ""),),
+        (
+            "tests/store/test_store_groups.py::test_groups_that_share_grants_wait_for_each_other_and_not_in_a_circle[postgresql]",
+        ),
+    ),
+    Mutant(
+        "one permit is used by two",
+        "worker/refresh/refresher.py",
+        (
+            (
+                "        permits = dict(zip(due, asked.given, strict=False))\n",
+                "        permits = dict.fromkeys(due, asked.given[0])\n",
+            ),
+        ),
+        ("tests/worker/test_groups.py::test_every_request_of_a_group_has_a_permit_of_its_own[sqlite]",),
+    ),
+    Mutant(
+        "answers are read before they are synced",
+        "worker/refresh/call.py",
+        (
+            (
+                "        if call.written is not None:\n            self._sync(claim, call, call.written)\n",
+                (
+                    "        call.result = self._result(call.raw)\n        if call.written is not None:\n"
+                    "            self._sync(claim, call, call.written)\n"
+                ),
+            ),
+        ),
+        ("tests/worker/test_groups.py::test_no_answer_is_read_before_it_is_synced[sqlite]",),
+    ),
+    Mutant(
+        "a thread takes all of a message in hand",
+        "worker/refresh/group.py",
+        (("        return max(1, min(MOST, int(LEAD_SECONDS / self.seconds)))\n", "        return 1_000_000\n"),),
+        ("tests/worker/test_groups.py::test_a_thread_has_no_more_in_hand_than_a_group[sqlite]",),
+    ),
+    Mutant(
+        "what cannot be sent in time is kept",
+        "worker/refresh/refresher.py",
+        (("            if group.began and attempt.elapsed > JUST_IN_TIME_SECONDS:\n", "            if False:\n"),),
+        ("tests/worker/test_groups.py::test_what_would_be_sent_late_is_given_back_and_done_in_a_later_group[sqlite]",),
     ),
     Mutant(
         "journal not synced before the answer is read",
         "worker/journal/writer.py",
-        (("            segment.sync(number)\n", "            pass\n"),),
+        (("            segment.sync(record.number)\n", "            pass\n"),),
         ("tests/vault/test_journal.py::test_a_failed_sync_moves_the_answer_to_a_new_file",),
     ),
     Mutant(
@@ -95,15 +176,15 @@ MUTANTS: Final = (
         "worker/refresh/refresher.py",
         (
             (
-                "        self._recover()\n",
+                "        self._replayer.replay()\n",
                 (
-                    "        self._recover()\n"
-                    "        moved = self._store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation\n"
+                    "        self._replayer.replay()\n"
+                    "        now = self._ground.store.grant_by_id(claim.grant_id).pair_generation\n"
                 ),
             ),
             (
-                "        if self._store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:\n",
-                "        if moved:\n",
+                "        if self._ground.store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:\n",
+                "        if now != claim.pair_generation:\n",
             ),
         ),
         (f"{DOUBT}::test_an_answer_committed_while_the_journals_are_looked_through_is_not_asked_for_again[sqlite]",),
@@ -111,25 +192,30 @@ MUTANTS: Final = (
     Mutant(
         "a surprise in the journal's writing ends the attempt",
         "worker/refresh/call.py",
-        (("        except Exception as error:", "        except MemoryError as error:"),),
+        (
+            (
+                "                )\n            )\n        except Exception as error:",
+                "                )\n            )\n        except MemoryError as error:",
+            ),
+        ),
         (f"{DATABASE}::test_a_journal_that_fails_as_nobody_foresaw_costs_no_pair[sqlite-pre_journal]",),
     ),
     Mutant(
         "strict fencing: a pair of an older attempt is refused",
         "worker/store/saving.py",
-        (("        if grant is None:\n", "        if grant is None or grant.generation != generation:\n"),),
+        (
+            (
+                "            row.current_consent == item.consent\n",
+                "            row.current_consent == item.consent and row.generation == item.generation\n",
+            ),
+            ("pair_generation, status FROM grants", "pair_generation, status, generation FROM grants"),
+        ),
         (f"{RACES}::test_a_worker_that_stood_still_after_sending_still_stores_its_pair[sqlite-strict]",),
     ),
     Mutant(
         "last writer wins: the pointer may move back",
         "worker/store/saving.py",
-        (
-            ("grant.consent == consent and grant.pair_generation < generation and", "grant.consent == consent and"),
-            (
-                ".where(GRANTS.c.id == grant_id, GRANTS.c.pair_generation < generation)",
-                ".where(GRANTS.c.id == grant_id)",
-            ),
-        ),
+        (("            and row.pair_generation < item.generation\n", ""),),
         (
             "tests/store/test_store_saving.py::test_an_older_pair_is_kept_and_never_takes_the_place_of_a_newer_one[sqlite]",
         ),
@@ -137,15 +223,7 @@ MUTANTS: Final = (
     Mutant(
         "an attempt in doubt is retried twice",
         "worker/refresh/attempt.py",
-        (
-            (
-                "            climb.calls.append(self._caller.call(climb.claim, climb.won_at, token))\n",
-                (
-                    "            for _ in range(2):\n"
-                    "                climb.calls.append(self._caller.call(climb.claim, climb.won_at, token))\n"
-                ),
-            ),
-        ),
+        (("may_repeat and len(self.calls) == 1:", "may_repeat and len(self.calls) <= 2:"),),
         (f"{REFRESH}::test_a_lost_answer_under_strict_rotation_keeps_the_old_access_token_in_service[sqlite]",),
     ),
     Mutant(
@@ -159,8 +237,8 @@ MUTANTS: Final = (
         "worker/refresh/call.py",
         (
             (
-                "        if not self._lasts(claim, elapsed):",
-                "        if False and not self._lasts(claim, elapsed):",
+                "        if not attempt.lasts(self._call_seconds):\n            raise",
+                "        if False:\n            raise",
             ),
         ),
         (f"{RACES}::test_a_worker_that_stood_still_before_sending_sends_nothing[sqlite]",),
@@ -197,8 +275,8 @@ MUTANTS: Final = (
         "worker/policy/verdicts.py",
         (
             (
-                '        return Verdict(Action.RETRY, "stopped", retry, failed=True, reason=word)',
-                '        return Verdict(Action.ASK, "refused", retry, failed=True, reason=word)',
+                '        return retry("stopped", word, standing)',
+                '        return replace(retry("refused", word, standing), action=Action.ASK)',
             ),
         ),
         (
@@ -235,8 +313,16 @@ MUTANTS: Final = (
     Mutant(
         "no consent check: pairs of an older consent are tried",
         "worker/store/claims.py",
-        (("PAIRS.c.consent == won.consent, ", ""),),
-        ("tests/store/test_store_claims.py::test_a_claim_brings_every_kept_pair_of_its_consent_newest_first[sqlite]",),
+        (
+            (
+                "PAIRS.c.grant_id == claim.grant_id, PAIRS.c.consent == claim.consent,",
+                "PAIRS.c.grant_id == claim.grant_id,",
+            ),
+            ("k.grant_id = g.id AND k.consent = g.consent", "k.grant_id = g.id"),
+        ),
+        (
+            "tests/store/test_store_claims.py::test_a_claim_brings_the_current_pair_and_knows_every_kept_one_of_its_consent[sqlite]",
+        ),
     ),
     Mutant(
         "a verdict on an older state is carried out",
@@ -252,7 +338,7 @@ MUTANTS: Final = (
     Mutant(
         "another creator's pair is stored",
         "worker/refresh/settlement.py",
-        (("        if answer.creator_id != attempt.creator_id:\n", "        if not answer.creator_id:\n"),),
+        (("        if answer.creator_id != answered.creator_id:\n", "        if not answer.creator_id:\n"),),
         (f"{REFRESH}::test_a_pair_of_another_creator_is_never_stored[sqlite]",),
     ),
     Mutant(
@@ -272,8 +358,8 @@ MUTANTS: Final = (
         "worker/refresh/call.py",
         (
             (
-                "        answer, error = self._read(raw, claim, won_at)\n",
-                "        answer, error = self._read(raw, claim, won_at)\n        print(raw.body)\n",
+                "        call.result = self._result(call.raw)\n",
+                "        call.result = self._result(call.raw)\n        print(call.raw.body)\n",
             ),
         ),
         (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
@@ -292,8 +378,8 @@ MUTANTS: Final = (
     ),
     Mutant(
         "one refused row ends the replay",
-        "worker/upkeep/upkeep.py",
-        (("                self._store.ping()\n", "                raise\n"),),
+        "worker/refresh/replay.py",
+        (("                self._ground.store.ping()\n", "                raise\n"),),
         (f"{DATABASE}::test_a_refused_row_does_not_hold_up_the_journals_of_the_dead[sqlite]",),
     ),
     Mutant(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,24 @@ from tests.faults.aging import end_leases, milliseconds, run_sql
 from tests.faults.model import LIFE_SECONDS, TikTok, Worker
 from worker.consent.exchanges import Exchanges
 from worker.errors import AskCreatorError, InDoubtError, TikTokError
+from worker.failpoints import no_failpoint
+from worker.ground import Ground
 from worker.journal import Journal, JournalEntry
 from worker.policy.verdicts import Action, Standing, judge
-from worker.refresh.settlement import Attempt, Settlement
+from worker.refresh.replay import Replayer
+from worker.refresh.settlement import Answered, Settlement
 from worker.store import AttemptOutcome, Claim, GrantStatus, NewConsent, Store, open_store
 from worker.telemetry import silent
-from worker.tiktok import read_token_answer
-from worker.upkeep.upkeep import Upkeep
+from worker.tiktok import TokenAnswer, read_token_answer
+from worker.upkeep.upkeep import ConsentReplayer, Upkeep
 from worker.vault import Keyring, PairPlace, SealedPair, Sealer, Token
 
 CREATORS = ("ada", "bob")
 SOMEBODY = st.sampled_from(("ada", "ada", "ada", "bob"))
 """Workers meet more often over one grant than they would over two."""
 WORKERS = 3
+NOBODY: Any = None
+"""In the place of a limiter and a client, which a replay does not ask."""
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a file system, where there is one; the folder below it is our own
 
 
@@ -71,11 +77,12 @@ class Daemon(RuleBasedStateMachine):
 
         return set(waiting_attempts(self.workers[0].journal._folder, self.sealer))
 
-    def attempt(self, claim: Claim, sent_at: Any) -> Attempt:
-        """Return the attempt of a claim."""
-        return Attempt(
-            claim.grant_id, claim.creator_id, claim.consent, claim.generation, sent_at, claim.jitter, claim.scope
-        )
+    def answered(self, claim: Claim, sent_at: Any, sent: Token, answer: TokenAnswer) -> Answered:
+        """Return an answer with the attempt of a claim."""
+        return Answered(
+            claim.grant_id, claim.creator_id, claim.consent, claim.generation, sent_at, claim.jitter, claim.scope,
+            sent, answer,
+        )  # fmt: skip
 
     def lease_is_live(self, worker: Worker) -> bool:
         """Tell whether a worker's claim still gives it the right to send."""
@@ -84,10 +91,17 @@ class Daemon(RuleBasedStateMachine):
     def upkeep(self, journal: Journal) -> Upkeep:
         """Return the upkeep of a process."""
         exchanges = Exchanges(store=self.store, sealer=self.sealer, renew_at=2 / 3, hook=silent)
-        return Upkeep(
-            store=self.store, sealer=self.sealer, journal=journal, settlement=self.settlement, exchanges=exchanges,
-            hook=silent, own_after_seconds=3600,
+        ground = Ground(
+            store=self.store, sealer=self.sealer, journal=journal, limiter=NOBODY, tiktok=NOBODY, hook=silent,
+            owner="model", stop=threading.Event(), failpoint=no_failpoint,
         )  # fmt: skip
+        usual: Any = {"settlement": self.settlement, "own_after_seconds": 3600}
+        return Upkeep(
+            store=self.store,
+            hook=silent,
+            refreshes=Replayer(ground, **usual),
+            consents=ConsentReplayer(ground, exchanges=exchanges, **usual),
+        )
 
     # --- rules ---
 
@@ -208,9 +222,8 @@ class Daemon(RuleBasedStateMachine):
             if not worker.tokens or not current:
                 self.end(worker, error)
             return
-        old, attempt = Token(worker.sent), self.attempt(worker.claim, self.store.ping())
-        pair = self.settlement.new_pair(attempt, answer, old_refresh=old)
-        self.settlement.store_pair(attempt, pair, answer, old_refresh=old)
+        answered = self.answered(worker.claim, self.store.ping(), Token(worker.sent), answer)
+        self.settlement.store([(answered, self.settlement.seal(answered))])
         worker.journal.release(worker.record)
         worker.forget()
         worker.sent = ""

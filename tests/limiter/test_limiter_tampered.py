@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.conftest import ServerProcess
 from tests.support.crowd import most_within
 from worker.limiter import Limiter
-from worker.limiter.shared import EXPECTED, LONGEST_WAIT, SECOND, STATE, WORKERS, Answer, Shared, Windows
+from worker.limiter.shared import EXPECTED, LONGEST_WAIT, SECOND, STATE, WORKERS, Answer, Given, Shared, Windows
 
 NewLimiter = Callable[..., Limiter]
 HOUR = 3_600
@@ -214,7 +214,8 @@ def test_an_answer_that_no_script_gives_is_none(answer: object, redis_url: str) 
     for name in ("_permit", "_hello", "_depart"):
         setattr(shared, name, lambda *_: answer)
 
-    assert shared.permit(lane="refresh", call="call", account="1", epoch="", was_alone=False) is None
+    asked: dict[str, Any] = {"lane": "refresh", "call": "call", "accounts": ["1"], "each": 0.0, "epoch": ""}
+    assert shared.permits(**asked, was_alone=False) is None
     assert shared.hello("worker") is None
     assert answer == 5 or shared.depart("permit") is None
     shared.close()
@@ -266,7 +267,7 @@ def test_a_process_that_gets_greetings_and_no_permits_uses_its_own_share(
     """A Redis that answers one script and never the other stops nobody."""
     limiter = new_limiter(redis_url)
     take(limiter)
-    monkeypatch.setattr(limiter._shared, "permit", lambda **_: None)
+    monkeypatch.setattr(limiter._shared, "permits", lambda **_: None)
     wait_until(lambda: take(limiter) == 0, 12)
     assert limiter.keeps_to_own_share()
 
@@ -275,7 +276,7 @@ def test_no_process_sends_more_than_the_quota_whatever_redis_permits(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It counts its own requests, where nobody else can write."""
-    monkeypatch.setattr(limiter._shared, "permit", lambda **_: Answer(0.0, "1", 0.0, "permit", 0.0))
+    monkeypatch.setattr(limiter._shared, "permits", lambda **_: Answer(0.0, "1", 0.0, (Given("permit", 0.0, 0.0),)))
     monkeypatch.setattr(limiter._shared, "depart", lambda _: 0.0)
     times = sent(limiter, 2.1)
 

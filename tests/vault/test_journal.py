@@ -18,6 +18,8 @@ from worker.journal import Journal, JournalEntry, RecordId
 from worker.vault import Keyring, Sealer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.vault.conftest import NewEntry, NewJournal
 
 UNHURRIED = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
@@ -279,6 +281,73 @@ def test_a_failed_sync_moves_the_answer_to_a_new_file(
 
     assert second.segment != first.segment
     assert [waiting.record for waiting in journal.unreleased()] == [first, second]
+
+
+def test_a_written_answer_is_synced_within_moments_and_by_whoever_waits_for_it(
+    new_journal: NewJournal, new_entry: NewEntry, monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    """A sender goes on at once; many records share a sync, and one that nobody asks for is synced all the same."""
+    import worker.journal.file as module  # noqa: PLC0415 - the system call under it is counted
+
+    syncs: list[int] = []
+    real = module._sync_data
+
+    def counted(descriptor: int) -> None:
+        syncs.append(descriptor)
+        real(descriptor)
+
+    journal = new_journal()
+    journal.ready()
+    monkeypatch.setattr(module, "_sync_data", counted)
+    written = [journal.write(new_entry(number)) for number in range(1, 51)]
+    assert [journal.sync(each) for each in written] == [each.record for each in written]
+    assert 1 <= len(syncs) < 50
+
+    before = len(syncs)
+    last = journal.write(new_entry(51))
+    wait_until(lambda: len(syncs) > before)
+    synced = len(syncs)
+    assert journal.sync(last) == last.record
+    assert len(syncs) == synced
+    assert "CANARY" not in repr(journal.write(new_entry(52, body=b"rft.CANARY")))
+
+
+def test_written_answers_whose_sync_fails_move_to_a_new_file(
+    new_journal: NewJournal, new_entry: NewEntry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is trusted no more: each answer that it may have lost is written again, and waits once."""
+    import worker.journal.file as module  # noqa: PLC0415 - the system call under it fails
+
+    real, faults = module._sync_data, [OSError(5, "Input/output error")]
+
+    def failing(descriptor: int) -> None:
+        if faults:
+            raise faults.pop()
+        real(descriptor)
+
+    journal = new_journal()
+    synced = journal.append(new_entry(1))
+    monkeypatch.setattr(module, "_sync_data", failing)
+    written = [journal.write(new_entry(number)) for number in (2, 3)]
+    records = [journal.sync(each) for each in written]
+
+    assert not faults
+    assert {record.segment for record in records} != {synced.segment}
+    found = {waiting.entry.grant_id: waiting.record for waiting in journal.unreleased()}
+    assert found == {1: synced, 2: records[0], 3: records[1]}
+
+
+def test_a_record_that_was_released_before_its_sync_is_no_error(
+    folder: Path, new_journal: NewJournal, new_entry: NewEntry
+) -> None:
+    """The database has it: nobody needs the disk any more, even if the file is closed by now."""
+    journal = new_journal()
+    written = journal.write(new_entry())
+    journal.release(written.record)
+    journal.close()
+
+    assert journal.sync(written) == written.record
+    assert segments(folder) == []
 
 
 def test_an_answer_that_no_disk_takes_is_an_error(

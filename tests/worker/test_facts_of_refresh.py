@@ -58,18 +58,20 @@ def test_a_pair_that_does_not_open_is_one_event(new_world: NewWorld) -> None:
 
 
 def test_an_older_pair_that_does_not_open_is_told_and_passed_over(new_world: NewWorld) -> None:
-    """Damaged bytes of a pair that was replaced keep nobody from a refresh: they are told, and the rest is tried."""
-    world = new_world()
+    """The current token is refused and the one before it is damaged: that is told, and the next one is tried."""
+    world = new_world("same")
     facts = listening(world)
     grant = world.creator()
     world.services.refresher.refresh(grant.grant_id)
-    world.sql("UPDATE pairs SET sealed_refresh = sealed_access WHERE generation = 1")
+    world.sandbox.fault("refresh_token", creator=grant.creator_id, call="refresh", times=1, value="rft.false")
+    world.services.refresher.refresh(grant.grant_id, force=True)
+    world.sql("UPDATE pairs SET sealed_refresh = sealed_access WHERE generation = 2")
 
     assert world.services.refresher.refresh(grant.grant_id, force=True).kind == "refreshed"
 
     told = [fact for fact in facts if fact.name.endswith("unreadable")]
     assert [(fact.name, fact.fields["grant_id"], fact.fields["generation"]) for fact in told] == [
-        ("pair.unreadable", grant.grant_id, 1)
+        ("pair.unreadable", grant.grant_id, 2)
     ]
     assert world.look(grant).failures == 0
     assert world.services.store.undelivered_notices() == []

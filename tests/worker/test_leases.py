@@ -29,7 +29,7 @@ def test_a_lease_is_kept_while_the_attempt_takes_long(
     store = world.services.store
     keeper = LeaseKeeper(store=store, hook=world.services.hook, lease_seconds=1.2, stop=stop)
 
-    with keeper.hold(claim):
+    with keeper.hold([claim]):
         wait_until(lambda: (store.ping() - claim.lease_until).total_seconds() > 1)
         assert store.claim(claim.grant_id, owner="second", lease_seconds=1) is None
     wait_until(lambda: store.claim(claim.grant_id, owner="second", lease_seconds=1))
@@ -48,7 +48,7 @@ def test_a_lost_lease_is_told_and_not_taken_back(
     wait_until(lambda: store.claim(claim.grant_id, owner="second", lease_seconds=60))
     keeper = LeaseKeeper(store=store, hook=facts.append, lease_seconds=0.3, stop=stop)
 
-    with keeper.hold(claim):
+    with keeper.hold([claim]):
         wait_until(lambda: facts)
 
     assert [fact.name for fact in facts] == ["lease.lost"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from tests.support.world import World
 from worker.errors import JournalError, NotFoundError
 from worker.journal import Journal, JournalEntry
 from worker.refresh.refresher import Refresher
+from worker.refresh.replay import Replayer
 from worker.services import Services
 from worker.store import AttemptOutcome, Claim, GrantView
 from worker.tiktok import REFRESH_CALL
@@ -53,27 +55,19 @@ def entry_of(grant: GrantView, claim: Claim, body: bytes, at: datetime) -> Journ
     )
 
 
-def refresher_of(services: Services, **others: Any) -> Refresher:
-    """Return the refresher of a process, with other parts in some places."""
-    usual: dict[str, Any] = {
-        "store": services.store,
-        "sealer": services.sealer,
-        "journal": services.journal,
-        "limiter": services.limiter,
-        "brake": services.brake,
-        "leases": services.leases,
-        "ladder": services.ladder,
-        "endings": services.endings,
-        "commits": services.commits,
-        "owners": services.owners,
-        "recover": services.upkeep.replay,
-        "hook": services.hook,
-        "owner": "another",
-        "lease_seconds": 60,
-        "stop": services.stop,
-        "failpoint": services.failpoint,
-    }
-    return Refresher(**(usual | others))
+def refresher_of(services: Services, *, journal: Journal | None = None, replayer: Replayer | None = None) -> Refresher:
+    """Return the refresher of a process, with another journal or replayer."""
+    return Refresher(
+        replace(services.ground, journal=journal or services.journal),
+        brake=services.brake,
+        leases=services.leases,
+        caller=services.caller,
+        ending=services.ending,
+        commits=services.commits,
+        owners=services.owners,
+        replayer=replayer or services.replayer,
+        lease_seconds=60,
+    )
 
 
 @pytest.mark.parametrize("bodies", [(CUT, REFUSED), (REFUSED,)], ids=["cut-and-refused", "refused"])
@@ -181,10 +175,12 @@ def test_a_claim_is_given_back_where_the_journals_cannot_be_looked_through(new_w
     left_by_the_dead(world, grant)
     services = world.services
 
-    def recover() -> None:
-        raise JournalError("the folder cannot be read")
+    class Unreadable(Replayer):
+        def replay(self) -> int:
+            raise JournalError("the folder cannot be read")
 
-    refresher = refresher_of(services, recover=recover)
+    replayer = Unreadable(services.ground, settlement=services.settlement, own_after_seconds=60)
+    refresher = refresher_of(services, replayer=replayer)
     with pytest.raises(JournalError):
         refresher.refresh(grant.grant_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -47,10 +48,25 @@ class Pulled:
     wait_seconds: float = 0.0
     reason: str = ""
 
+
+@dataclass(frozen=True)
+class PullBatch:
+    """What became of several pulls.
+
+    Attributes:
+        refresh_first: grants whose access token is dead.
+        denied: grants for which the quota had no permit.
+        wait_seconds: when a permit is likely, in seconds.
+    """
+
+    refresh_first: tuple[int, ...]
+    denied: tuple[int, ...] = ()
+    wait_seconds: float = 0.0
+
     @property
     def soon(self) -> bool:
-        """True where a delayed message is worth its while; otherwise the scan finds the row again."""
-        return self.kind == "denied" and self.wait_seconds <= SOON_SECONDS
+        """True if a message with the denied ids is worth its while; otherwise the scan finds the rows again."""
+        return 0 < self.wait_seconds <= SOON_SECONDS
 
 
 class Puller:
@@ -80,6 +96,21 @@ class Puller:
         self._lease_seconds = lease_seconds
         self._snapshots_kept = snapshots_kept
         self._pull_seconds = pull_seconds
+
+    def pull_all(self, ids: Sequence[int]) -> PullBatch:
+        """Pull the data of several creators one after the other, until the quota denies one.
+
+        Raises:
+            StoreUnavailableError: the database went away; the rest of the ids is found by the next scan.
+        """
+        refresh_first: list[int] = []
+        for position, grant_id in enumerate(ids):
+            pulled = self.pull(grant_id)
+            if pulled.kind == "denied":
+                return PullBatch(tuple(refresh_first), tuple(ids[position:]), pulled.wait_seconds)
+            if pulled.kind == "refresh_first":
+                refresh_first.append(grant_id)
+        return PullBatch(tuple(refresh_first))
 
     def pull(self, grant_id: int) -> Pulled:
         """Pull a creator's account data if a pull is wanted.

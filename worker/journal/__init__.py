@@ -3,5 +3,6 @@
 from worker.journal.aside import AsideRecord
 from worker.journal.entry import JournalEntry, Orphan, RecordId
 from worker.journal.journal import Journal
+from worker.journal.writer import Written
 
-__all__ = ["AsideRecord", "Journal", "JournalEntry", "Orphan", "RecordId"]
+__all__ = ["AsideRecord", "Journal", "JournalEntry", "Orphan", "RecordId", "Written"]

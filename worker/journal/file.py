@@ -131,7 +131,7 @@ class SegmentFile:
             OSError: the disk failed; what was not synced before may be lost with the machine.
         """
         with self._syncing:
-            if self._synced >= number:
+            if self._closed or self._synced >= number:
                 return
             if self.broken:
                 # After one failed sync the next may lie: the kernel may have let go of what it could not write.

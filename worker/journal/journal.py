@@ -25,7 +25,7 @@ from worker.journal.file import SegmentFile
 from worker.journal.folder import JournalFolder, fail
 from worker.journal.peek import waiting_attempts
 from worker.journal.segment import SUFFIX, place_of
-from worker.journal.writer import JournalWriter, close_segment, release_in
+from worker.journal.writer import JournalWriter, Syncer, Written, close_segment, release_in
 from worker.vault.sealing import Sealer
 
 __all__ = ["Journal", "JournalEntry", "Orphan", "RecordId"]
@@ -64,9 +64,8 @@ class Journal:
         self._floor_bytes = floor_bytes
         self._failpoint = failpoint
         self._alarm = alarm
-        self._writer = JournalWriter(
-            self._folder, sealer, owner=owner, segment_bytes=segment_bytes, failpoint=failpoint, alarm=alarm
-        )
+        self._writer = JournalWriter(self._folder, sealer, owner=owner, segment_bytes=segment_bytes, alarm=alarm)
+        self._syncer = Syncer(self._writer.sync_all)
         self._dead = DeadSegments(self._folder, sealer, alarm)
         self.aside = AsideFolder(self._folder, sealer)
         self._taken_over: dict[str, SegmentFile] = {}
@@ -95,9 +94,36 @@ class Journal:
         Raises:
             JournalError: it could not be kept; the caller still tries the database.
         """
+        return self.sync(self._write(entry))
+
+    def write(self, entry: JournalEntry) -> Written:
+        """Write an answer, which is on its way to the disk when this returns: within some milliseconds, or by `sync`.
+
+        The answer must not be read before `sync` has returned.
+
+        Raises:
+            JournalError: it could not be written; the caller still tries the database.
+        """
+        written = self._write(entry)
+        self._syncer.notice()
+        return written
+
+    def sync(self, written: Written) -> RecordId:
+        """Return once a written answer is on disk, as the record that is there.
+
+        Raises:
+            JournalError: it could not be kept; the caller still tries the database.
+        """
+        record = self._writer.sync(written)
+        self._failpoint("post_fsync")
+        return record
+
+    def _write(self, entry: JournalEntry) -> Written:
         self._notice_fork()
         self._failpoint("pre_journal")
-        return self._writer.append(entry.to_bytes())
+        written = self._writer.write(entry.to_bytes())
+        self._failpoint("post_write")
+        return written
 
     def release(self, record: RecordId) -> None:
         """Let a record go, because the database has what it brought; a second time, nothing happens."""
@@ -207,6 +233,7 @@ class Journal:
     def close(self) -> None:
         """Remove the files in which nothing waits, and unlock the others for whoever replays them."""
         self._notice_fork()
+        self._syncer.close()
         with self._writer.lock:
             self._writer.close()
             while self._taken_over:
@@ -244,6 +271,7 @@ class Journal:
             return
         self._pid = os.getpid()
         self._writer.forget()
+        self._syncer = Syncer(self._writer.sync_all)
         for segment in self._taken_over.values():
             segment.forget()
         self._taken_over, self._replaying = {}, threading.Lock()

@@ -7,6 +7,8 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -19,8 +21,62 @@ from worker.vault.sealing import Sealer, key_id_of
 
 RESERVE_SHARE: Final = 4
 """A segment with less than this part of its size left is not started into: what is in flight must fit in it."""
+GATHER_SECONDS: Final = 0.002
+"""Records that are written within this time share a sync: a sync costs about as much for one as for fifty."""
 SEAL_BYTES: Final = 64
 """More than what sealing adds to a plaintext."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A record that is written and may not be on disk yet.
+
+    Attributes:
+        plaintext: what to write again where the file's sync fails.
+    """
+
+    record: RecordId
+    plaintext: bytes = field(repr=False)
+
+
+class Syncer:
+    """Syncs what was written a moment ago, so that no record waits for the disk until somebody wants to read it.
+
+    Its thread starts with the first record, and sleeps while nothing is written.
+    """
+
+    def __init__(self, sync: Callable[[], None]) -> None:
+        self._sync = sync
+        self._news, self._closing = threading.Event(), threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def notice(self) -> None:
+        """Take notice of a record that was written."""
+        if not self._news.is_set():
+            self._news.set()
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None:
+                    self._closing.clear()
+                    self._thread = threading.Thread(target=self._run, name="journal-syncer", daemon=True)
+                    self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; the next record starts another."""
+        with self._starting:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._closing.set()
+            self._news.set()
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._news.wait()
+            self._closing.wait(GATHER_SECONDS)
+            self._news.clear()
+            self._sync()
 
 
 class JournalWriter:
@@ -38,7 +94,6 @@ class JournalWriter:
         *,
         owner: str,
         segment_bytes: int,
-        failpoint: Callable[[str], None],
         alarm: Callable[[str], None],
     ) -> None:
         self.lock = threading.RLock()
@@ -47,7 +102,6 @@ class JournalWriter:
         self._sealer = sealer
         self._owner = owner
         self._segment_bytes = segment_bytes
-        self._failpoint = failpoint
         self._alarm = alarm
         self._current: SegmentFile | None = None
 
@@ -67,23 +121,50 @@ class JournalWriter:
             except OSError as error:
                 raise fail("a journal file cannot be made in", self._folder.path, error) from None
 
-    def append(self, plaintext: bytes) -> RecordId:
-        """Seal, write and sync a record; after a failure once more, in a new segment.
+    def write(self, plaintext: bytes) -> Written:
+        """Seal and write a record, which may not be on disk yet; after a failure once more, in a new segment.
 
         Raises:
-            JournalError: it is not on disk.
+            JournalError: no file took it.
         """
-        failed: list[RecordId] = []
         try:
-            record = self._append_once(plaintext, failed)
+            record = self._write_once(plaintext)
         except OSError:
             try:
-                record = self._append_once(plaintext, failed)
+                record = self._write_once(plaintext)
             except OSError as error:
                 raise fail("an answer could not be journaled in", self._folder.path, error) from None
-        for earlier in failed:
-            self.release(earlier)
-        return record
+        return Written(record, plaintext)
+
+    def sync(self, written: Written) -> RecordId:
+        """Return once a record is on disk; where its file fails it is written again, to a new segment.
+
+        Returns:
+            The record that is on disk.
+
+        Raises:
+            JournalError: no disk took it.
+        """
+        try:
+            self._sync(written.record)
+        except OSError:
+            again = self.write(written.plaintext).record
+        else:
+            return written.record
+        try:
+            self._sync(again)
+        except OSError as error:
+            raise fail("an answer could not be journaled in", self._folder.path, error) from None
+        self.release(written.record)
+        return again
+
+    def sync_all(self) -> None:
+        """Sync whatever was written; a file that fails is left to whoever waits for one of its records."""
+        with self.lock:
+            segments = list(self.segments.values())
+        for segment in segments:
+            with suppress(OSError):
+                segment.sync(segment.next_number - 1)
 
     def release(self, record: RecordId) -> bool:
         """Release a record of this process; return False where it is not one."""
@@ -108,20 +189,17 @@ class JournalWriter:
             segment.forget()
         self.lock, self.segments, self._current = threading.RLock(), {}, None
 
-    def _append_once(self, plaintext: bytes, failed: list[RecordId]) -> RecordId:
+    def _write_once(self, plaintext: bytes) -> RecordId:
         with self.lock:
             segment = self._segment_with(len(plaintext) + FRAME_BYTES + SEAL_BYTES)
             sealed = self._sealer.seal(plaintext, place_of(segment.segment_id, segment.next_number))
-            number = segment.write(sealed, key_id_of(sealed))
-        record = RecordId(segment.name, number)
-        self._failpoint("post_write")
-        try:
-            segment.sync(number)
-        except OSError:
-            failed.append(record)
-            raise
-        self._failpoint("post_fsync")
-        return record
+            return RecordId(segment.name, segment.write(sealed, key_id_of(sealed)))
+
+    def _sync(self, record: RecordId) -> None:
+        with self.lock:
+            segment = self.segments.get(record.segment)
+        if segment is not None:  # else all its records were released: the database has what they brought
+            segment.sync(record.number)
 
     def _segment_with(self, room: int) -> SegmentFile:
         """Return the current segment where it has this room, else a new one."""

@@ -1,6 +1,6 @@
 """The quota, shared by all workers: one answer, go or wait so long."""
 
-from worker.limiter.limiter import Lane, Limiter
-from worker.limiter.shared import LimiterStatus
+from worker.limiter.limiter import Lane, Limiter, Permit, Permits
+from worker.limiter.shared import LEAD_SECONDS, LimiterStatus
 
-__all__ = ["Lane", "Limiter", "LimiterStatus"]
+__all__ = ["LEAD_SECONDS", "Lane", "Limiter", "LimiterStatus", "Permit", "Permits"]

@@ -7,7 +7,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from worker.errors import QuotaScope
@@ -44,6 +45,29 @@ Lane = Literal["refresh", "pull"]
 
 def _report_nothing(name: str, fields: Mapping[str, str | float], level: str) -> None:
     """Take a fact and do nothing with it."""
+
+
+@dataclass
+class Permit:
+    """The permission to send one request; used by one thread.
+
+    Attributes:
+        name: what Redis calls it; empty once it was used, and for one that this process gave itself.
+        leaves: monotonic seconds; the request is not sent before.
+        moment: monotonic seconds that the request is counted at.
+    """
+
+    name: str
+    leaves: float
+    moment: float
+
+
+@dataclass(frozen=True)
+class Permits:
+    """The permits that were given, or how many seconds to wait before asking again."""
+
+    given: tuple[Permit, ...]
+    wait: float = 0.0
 
 
 class Limiter:
@@ -97,61 +121,75 @@ class Limiter:
         self._told_end, self._paused_since = -math.inf, math.inf
         self._refused_since, self._refused_at = math.inf, -math.inf
 
-    def take(self, *, lane: Lane, call: str, account: str) -> float:
-        """Return 0 for a permit to send one request, or the seconds to wait before asking again.
+    def permits(self, *, lane: Lane, call: str, accounts: Sequence[str], each: float = 0.0) -> Permits:
+        """Return permits for requests that one thread sends one after the other, or the seconds to wait before asking.
 
-        The permit is for a moment, now or a fraction of a second ahead: `depart` tells it right before sending. Asking
-        does not sleep, and never raises for Redis's sake.
+        A permit is for a moment, now or a fraction of a second ahead: `depart` is asked right before sending. Fewer
+        permits than accounts are given if the quota or the time for which permits are given ahead holds no more.
+        Asking does not sleep, and never raises for Redis's sake.
 
         Args:
             lane: refreshes go before pulls.
             call: path of the call.
-            account: whose call it is: an id of ours, no secret.
+            accounts: whose calls they are, in the order in which they are sent: ids of ours, no secrets.
+            each: seconds from one of these requests to the next.
         """
         now = self._monotonic()
         with self._lock:
             self._begin()
             left = self._pause_left(now)
             if left > 0 and (now < self._pause_end or not self._refused_too_long(lane, now)):
-                return left
+                return Permits((), left)
             if self._alone.entered:
-                return self._take_alone(now, lane, call, account)
+                return self._take_alone(now, lane, call, accounts[0])
             epoch, was_alone = self._epoch, self._was_alone
-        answer = self._shared.permit(lane=lane, call=call, account=account, epoch=epoch, was_alone=was_alone)
+        answer = self._shared.permits(
+            lane=lane, call=call, accounts=accounts, each=each, epoch=epoch, was_alone=was_alone
+        )
         with self._lock:
             after = self._monotonic()
             if answer is None:
                 self._lose(after, "it gave no answer that can be used")
-                return self._take_alone(after, lane, call, account)
+                return self._take_alone(after, lane, call, accounts[0])
             self._was_alone = self._was_alone and not was_alone
             tell = self._read(answer, after)
             if answer.wait > 0 and self._refused_too_long(lane, after):
-                return self._take_alone(after, lane, call, account)
+                return self._take_alone(after, lane, call, accounts[0])
         if tell:
             self._tell_pause(widen=False)
-        if answer.wait > 0:
-            return answer.wait
-        self._last.permit, self._last.moment, self._last.leaves = answer.permit, now + answer.lead, after + answer.lead
-        return 0.0
+        return Permits(
+            tuple(Permit(given.name, after + given.opens, now + given.lead) for given in answer.given), answer.wait
+        )
 
-    def depart(self) -> float:
-        """Tell that the request for which this thread took a permit is ready; call it until it returns 0, then send.
+    def take(self, *, lane: Lane, call: str, account: str) -> float:
+        """Return 0 for one permit, which `depart` knows as this thread's, or the seconds to wait; see `permits`."""
+        asked = self.permits(lane=lane, call=call, accounts=[account])
+        if asked.given:
+            self._last.permit = asked.given[0]
+        return asked.wait
+
+    def depart(self, permit: Permit | None = None) -> float:
+        """Tell that a request is ready; call it until it returns 0, then send.
 
         What is done between permit and request, such as a claim, takes its time from the wait. A process may be held
         up all the same, and requests that were permitted in different seconds would arrive in one. A late one is noted
         in Redis, so that those after it keep their distance; a punctual one costs nothing.
 
+        Args:
+            permit: the request's permit; the last one that this thread took by default.
+
         Returns:
             Seconds to wait before sending: a fraction of one, and for a late one about one at most; no other permit is
             needed.
         """
-        permit, now, wait = getattr(self._last, "permit", ""), self._monotonic(), 0.0
-        if permit and now <= self._last.moment + PUNCTUAL_SECONDS:
-            wait = max(0.0, self._last.leaves - now)
-            self._last.permit = permit if wait else ""
-        elif permit:
-            self._last.permit = ""
-            wait = self._shared.depart(permit) or 0.0
+        permit, now, wait = permit or getattr(self._last, "permit", None), self._monotonic(), 0.0
+        if permit is not None and permit.name and now <= permit.moment + PUNCTUAL_SECONDS:
+            wait = max(0.0, permit.leaves - now)
+            if not wait:
+                permit.name = ""
+        elif permit is not None and permit.name:
+            late, permit.name = permit.name, ""
+            wait = self._shared.depart(late) or 0.0
         if wait > 0:
             return wait
         with self._lock:
@@ -297,10 +335,9 @@ class Limiter:
         clear = max(self._heard_at, left_to_us) + self._windows.second * (1 + quota.SECOND_GUARD + LEAD_SECONDS)
         self._alone.enter(not_before=max(now, clear if self._epoch else now + 1.5 * HELLO_SECONDS))
 
-    def _take_alone(self, now: float, lane: Lane, call: str, account: str) -> float:
-        self._last.permit = ""
+    def _take_alone(self, now: float, lane: Lane, call: str, account: str) -> Permits:
         ramp = self._ramp if self._pause_end >= self._told_end else self._ramp_seconds
-        return self._alone.take(
+        wait = self._alone.take(
             now=now,
             wall=self._wall(),
             lane=lane,
@@ -309,6 +346,7 @@ class Limiter:
             place=self._place,
             ramp_share=quota.ramp_share(since_pause=now - max(self._pause_end, self._told_end), ramp=ramp),
         )
+        return Permits((), wait) if wait else Permits((Permit("", now, now),))
 
     def _pause_left(self, now: float) -> float:
         """Return the seconds until the pause ends; 0 if there is none."""

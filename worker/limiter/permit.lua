@@ -1,16 +1,19 @@
--- One permit of the quota, or the time to wait for it: one atomic decision on Redis's clock, in microseconds.
+-- Permits of the quota, or the time to wait for one: one atomic decision on Redis's clock, in microseconds.
 --
 -- Sustained pace: GCRA, `tat` being when the next permit is due by the pace; being late is caught up within `slack`.
 -- Second, and one account on one call in a minute: the last `limit` permits are kept, and the oldest must have left the
 -- window, which is longer than TikTok's by what requests overtake each other on their way.
 -- A permit is for a moment at most `lead` ahead: who comes a little early gets it at once and holds the request until
 -- then, so that no moment passes unused because nobody happened to ask at that very time.
+-- Who asks for several sends them one after the other, `each` apart: the second counts from when it can be ready, and so
+-- on, as far as that lies within `lead`. Each may be sent from when the limits permit it until the moment it is counted.
 -- Whoever is denied is told a place in a queue that binds nobody: the callers come back one by one, not in a crowd, and
 -- half of the lead before their moment.
 --
--- KEYS: 1 state (hash), 2 permits of the last second (sorted set, by their moments), 3 permits of this account on this
---       call (list), 4 refreshes expected (number)
--- Returns: wait, epoch, pause left, the permit's name, and how far ahead its moment is
+-- KEYS: 1 state (hash), 2 permits of the last second (sorted set, by their moments), 3 refreshes expected (number),
+--       4 and on: permits of each account on this call (list)
+-- Returns: wait, epoch, pause left, and for each permit its name, how far ahead it may be sent, and how far ahead its
+--          moment is
 
 local lane, known_epoch, was_alone = ARGV[1], ARGV[2], ARGV[3] == '1'
 local interval, slack = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -19,6 +22,7 @@ local account_limit, account_window = tonumber(ARGV[8]), tonumber(ARGV[9])
 local quiet, horizon, reserve = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local least_share, guard_life, keep = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 local lead, longest, guard_most = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
+local each, first_account = tonumber(ARGV[19]), 4
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -27,7 +31,7 @@ local names = {'tat', 'last', 'opens', 'quieted', 'queue:refresh', 'queue:pull',
 local read = redis.call('HMGET', KEYS[1], 'epoch', 'share', unpack(names))
 local epoch, share, state = read[1], checked(read[2], 1, 0.1, 1), {}
 if epoch then whole(epoch, 20) end
-local expected = whole(redis.call('GET', KEYS[4]) or '0', 9)
+local expected = whole(redis.call('GET', KEYS[3]) or '0', 9)
 local most = {ramp = longest, guard = guard_most}
 for i, name in ipairs(names) do
   state[name] = checked(read[i + 2], 0, 0, most[name] or LAST_INSTANT)
@@ -49,7 +53,7 @@ if state.last > now then
   for _, name in ipairs({'tat', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'guarded', 'quieted', 'hasty'}) do
     state[name] = math.max(state[name] - back, 0)
   end
-  redis.call('DEL', KEYS[2], KEYS[3])
+  redis.call('DEL', KEYS[2], unpack(KEYS, first_account))
   state.opens, state.last = now + second_window, now
 end
 -- Redis's clock ran ahead while nobody asked, or somebody wrote to the state: no instant is further ahead than the
@@ -65,58 +69,72 @@ end
 local pace = interval / share
 local guard = state.guard * math.max(0, 1 - (now - state.guarded) / guard_life)
 
-local opens = math.max(state.opens, state.pause, state.tat - slack)
-local oldest = redis.call('ZREVRANGE', KEYS[2], second_limit - 1, second_limit - 1, 'WITHSCORES')[2]
-if oldest then opens = math.max(opens, checked(oldest, nil, 0, now + longest) + second_window + guard) end
+local wait, given, permits = 0, 0, {}
+for place = first_account, #KEYS do
+  local ready = now + given * each
+  local opens = math.max(state.opens, state.pause, state.tat - slack)
+  local oldest = redis.call('ZREVRANGE', KEYS[2], second_limit - 1, second_limit - 1, 'WITHSCORES')[2]
+  if oldest then opens = math.max(opens, checked(oldest, nil, 0, now + longest) + second_window + guard) end
 
-local pull_pace, ahead = 0, lead
-if lane == 'pull' then
-  if state.wanted > now then ahead = 0 end -- a refresh is on its way back: its place is not taken early
-  local left = 1 - expected * pace / reserve
-  opens = math.max(opens, state.pull, state.wanted)
-  if left > 0.01 then pull_pace = pace / left else opens, ahead = math.max(opens, now + reserve / 4), 0 end
+  local pull_pace, ahead = 0, lead
+  if lane == 'pull' then
+    if state.wanted > now then ahead = 0 end -- a refresh is on its way back: its place is not taken early
+    local left = 1 - expected * pace / reserve
+    opens = math.max(opens, state.pull, state.wanted)
+    if left > 0.01 then pull_pace = pace / left else opens, ahead = math.max(opens, now + reserve / 4), 0 end
+  end
+
+  local account_opens = 0
+  local first = redis.call('LINDEX', KEYS[place], account_limit - 1)
+  if first then account_opens = math.min(checked(first, nil, 0, now + longest), now) + account_window end
+
+  local earliest, moment = math.max(now, opens), math.max(ready, opens)
+  if opens <= now + ahead and account_opens <= now and (given == 0 or moment <= now + ahead) then
+    local stamp = string.format('%.0f', moment)
+    local permit = stamp .. ':' .. string.format('%.0f', now) .. ':' .. given
+    given = given + 1
+    state.tat, state.last = math.max(state.tat, earliest) + pace, now
+    redis.call('ZADD', KEYS[2], stamp, permit)
+    redis.call('LPUSH', KEYS[place], stamp)
+    redis.call('LTRIM', KEYS[place], 0, account_limit - 1)
+    redis.call('PEXPIRE', KEYS[place], math.ceil((account_window + lead) / 1000))
+    if lane == 'pull' then
+      state.pull = math.max(state.pull, earliest - slack) + pull_pace -- lateness is caught up here as well
+    elseif state.wanted < moment + pace then
+      state.wanted = 0
+    end
+    for _, value in ipairs({permit, math.ceil(earliest - now), math.ceil(moment - now)}) do
+      permits[#permits + 1] = value
+    end
+  else
+    if given > 0 then break end -- what was given comes first; then it is asked again
+    if account_opens > opens then
+      wait = account_opens - now
+    else
+      local told = opens
+      if opens - now < 0.9 * pace and math.abs(opens - state.hasty) > pace / 2 then
+        state.hasty = opens -- a little too early, and the first to be, so not to the end of the queue
+      else
+        local queue = 'queue:' .. lane
+        told = math.max(state[queue], opens)
+        if told > opens + horizon then
+          -- The queue is full. Refreshes begin it anew; a pull is told to stay away, since asking again costs as well.
+          told = lane == 'refresh' and opens or told + 2 * horizon
+        end
+        if told <= opens + horizon then
+          state[queue] = told + 0.75 * pace -- closer than permits come, since some callers will come late or not at all
+        end
+      end
+      if lane == 'refresh' then state.wanted = math.max(state.wanted, told + pace / 2) end
+      wait = math.max(told - ahead / 2, opens - ahead) - now
+    end
+    break
+  end
 end
-
-local account_opens = 0
-local first = redis.call('LINDEX', KEYS[3], account_limit - 1)
-if first then account_opens = math.min(checked(first, nil, 0, now + longest), now) + account_window end
-
-local wait, moment, permit = 0, math.max(now, opens), ''
-if opens <= now + ahead and account_opens <= now then
-  local stamp = string.format('%.0f', moment)
-  permit = stamp .. ':' .. string.format('%.0f', now)
-  state.tat, state.last = math.max(state.tat, moment) + pace, now
-  redis.call('ZADD', KEYS[2], stamp, permit)
+if given > 0 then
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -second_limit - 1)
   redis.call('PEXPIRE', KEYS[2], math.ceil((second_window + guard + lead) / 1000) + 1000)
-  redis.call('LPUSH', KEYS[3], stamp)
-  redis.call('LTRIM', KEYS[3], 0, account_limit - 1)
-  redis.call('PEXPIRE', KEYS[3], math.ceil((account_window + lead) / 1000))
-  if lane == 'pull' then
-    state.pull = math.max(state.pull, moment - slack) + pull_pace -- lateness is caught up here as well
-  else
-    if state.wanted < moment + pace then state.wanted = 0 end
-    if expected > 0 then redis.call('DECR', KEYS[4]) end
-  end
-elseif account_opens > opens then
-  wait = account_opens - now
-else
-  local told = opens
-  if opens - now < 0.9 * pace and math.abs(opens - state.hasty) > pace / 2 then
-    state.hasty = opens -- a little too early, and the first to be, so not to the end of the queue
-  else
-    local queue = 'queue:' .. lane
-    told = math.max(state[queue], opens)
-    if told > opens + horizon then
-      -- The queue is full. Refreshes begin it anew; a pull is told to stay away, since asking again costs as well.
-      told = lane == 'refresh' and opens or told + 2 * horizon
-    end
-    if told <= opens + horizon then
-      state[queue] = told + 0.75 * pace -- closer than permits come, since some callers will come late or not at all
-    end
-  end
-  if lane == 'refresh' then state.wanted = math.max(state.wanted, told + pace / 2) end
-  wait = math.max(told - ahead / 2, opens - ahead) - now
+  if lane ~= 'pull' and expected > 0 then redis.call('DECRBY', KEYS[3], math.min(given, expected)) end
 end
 
 local write = {'epoch', epoch}
@@ -126,4 +144,4 @@ for _, name in ipairs(names) do
 end
 redis.call('HSET', KEYS[1], unpack(write))
 redis.call('PEXPIRE', KEYS[1], keep)
-return {math.ceil(wait), epoch, math.ceil(math.max(0, state.pause - now)), permit, math.ceil(moment - now)}
+return {math.ceil(wait), epoch, math.ceil(math.max(0, state.pause - now)), unpack(permits)}

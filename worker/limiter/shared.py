@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final, TypeVar
@@ -67,22 +67,35 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What Redis said to who asked for a permit.
+class Given:
+    """A permit as Redis gave it.
 
     Attributes:
-        wait: 0 for a permit, or seconds.
+        name: names it.
+        opens: seconds until it may be used.
+        lead: seconds until the moment that it is counted at.
+    """
+
+    name: str
+    opens: float
+    lead: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What Redis said to who asked for permits.
+
+    Attributes:
+        wait: 0 if a permit was given, or seconds.
         epoch: which life of Redis's memory answered.
         pause: seconds for which nobody is permitted anything; 0 for not.
-        permit: names the permit, where there is one.
-        lead: seconds until the moment that the permit is for.
+        given: the permits.
     """
 
     wait: float
     epoch: str
     pause: float
-    permit: str
-    lead: float
+    given: tuple[Given, ...]
 
 
 @dataclass(frozen=True)
@@ -158,18 +171,22 @@ class Shared:
             for name in ("permit.lua", "punish.lua", "depart.lua", "hello.lua")
         )
 
-    def permit(self, *, lane: str, call: str, account: str, epoch: str, was_alone: bool) -> Answer | None:
-        """Ask for one permit; one round trip.
+    def permits(
+        self, *, lane: str, call: str, accounts: Sequence[str], each: float, epoch: str, was_alone: bool
+    ) -> Answer | None:
+        """Ask for permits; one round trip.
 
         Args:
             lane: `refresh` or `pull`.
             call: path of the call.
-            account: whose call it is.
+            accounts: whose calls they are.
+            each: seconds from the use of one permit to that of the next.
             epoch: which life of Redis's memory this process last spoke to; empty where none.
             was_alone: True where it gave permits of its own since.
         """
-        keys = [STATE, SECOND, f"{PREFIX}account:{call}:{account}", EXPECTED]
-        return self._run(self._permit, keys, [lane, epoch, int(was_alone), *self._figures], self._read_permit)
+        keys = [STATE, SECOND, EXPECTED, *(f"{PREFIX}account:{call}:{account}" for account in accounts)]
+        figures = [lane, epoch, int(was_alone), *self._figures, _micro(each)]
+        return self._run(self._permit, keys, figures, self._read_permits)
 
     def hello(self, worker: str) -> Roster | None:
         """Say that a worker is there."""
@@ -244,18 +261,22 @@ class Shared:
             pass
         return None
 
-    def _read_permit(self, answer: Any) -> Answer:
-        """Read the answer to who asked for a permit.
+    def _read_permits(self, answer: Any) -> Answer:
+        """Read the answer to who asked for permits.
 
         Raises:
             ValueError, TypeError: it is none that the script gives.
         """
-        wait, epoch, pause, permit, lead = answer
-        wait, name = _within(wait, LONGEST_WAIT), str(permit)
-        if bool(name) != (wait == 0):
+        wait, epoch, pause, *permits = answer
+        most = LEAD_SECONDS * self._second
+        given = tuple(
+            Given(str(name), _within(opens, most), _within(lead, most))
+            for name, opens, lead in zip(*[iter(permits)] * 3, strict=True)
+        )
+        wait = _within(wait, LONGEST_WAIT)
+        if bool(given) != (wait == 0) or not all(permit.name for permit in given):
             raise ValueError("a permit has a name and no wait, a refusal has a wait and no name")
-        ahead = _within(lead, LEAD_SECONDS * self._second) if name else 0.0
-        return Answer(wait, str(epoch), _within(pause, LONGEST_PAUSE), name, ahead)
+        return Answer(wait, str(epoch), _within(pause, LONGEST_PAUSE), given)
 
 
 def _read_roster(answer: Any) -> Roster:

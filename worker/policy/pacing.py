@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-CHUNK: Final = 5
-"""Most ids in one message: small, so that a worker that dies holds up few and threads share the work."""
-
-
+MOST: Final = 100
+"""Most ids in one message: a message costs about as much for one as for a hundred."""
+SPAN_SECONDS: Final = 3.0
+"""A message holds no more than what the quota lets out in this time, so that a worker that dies holds up few."""
+SPARE: Final = 5
 OVERSUPPLY: Final = 1.2
 """Ids handed out for each permit: some are done by then, and the quota itself holds back what is too much."""
 
@@ -29,7 +30,7 @@ class Message:
 
 def batch_size(*, per_second: float, scan_seconds: float) -> int:
     """Return how many ids a scan publishes: a little more than the quota permits until the next scan."""
-    return int(per_second * scan_seconds * OVERSUPPLY) + CHUNK
+    return int(per_second * scan_seconds * OVERSUPPLY) + SPARE
 
 
 def pace(ids: Sequence[int], *, per_second: float) -> list[Message]:
@@ -39,7 +40,7 @@ def pace(ids: Sequence[int], *, per_second: float) -> list[Message]:
         ids: grant ids, most urgent first.
         per_second: permits that the quota gives in a second.
     """
-    chunk = max(1, min(CHUNK, int(per_second)))
+    chunk = max(1, min(MOST, int(per_second * SPAN_SECONDS)))
     return [
         Message(tuple(ids[start : start + chunk]), start / (per_second * OVERSUPPLY))
         for start in range(0, len(ids), chunk)

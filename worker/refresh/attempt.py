@@ -1,115 +1,152 @@
-"""The in-doubt ladder: which stored refresh token is sent, how often, and when to stop trying."""
+"""An attempt: a claim under way, its clock, its calls so far, and what is to be sent next."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
+import time
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from threading import Event
+from enum import Enum, auto
+from typing import Final
 
-from worker.errors import AskCreatorError, InDoubtError, NotSentError, StoreUnavailableError
-from worker.refresh.call import Called, LeaseTooShortError, RefreshCaller, elapsed_clock
-from worker.store import Claim, Store
+from worker.errors import AskCreatorError, EvertokenError, InDoubtError, NotSentError, TikTokError
+from worker.journal import RecordId, Written
+from worker.store import Claim
+from worker.tiktok import RawAnswer, TokenAnswer
 from worker.vault import Token
+
+MOST_TOKENS: Final = 4
+"""Different refresh tokens that one attempt sends at most: the current one, and the newest of those it followed.
+
+Each costs a permit, and a server without a grace window may take a late replay for theft (RFC 9700, section 4.14.2).
+"""
+
+
+class LeaseTooShortError(EvertokenError):
+    """What is left of the lease does not outlast another call: nothing was sent."""
 
 
 @dataclass
-class Climb:
-    """An attempt under way: its claim and its calls so far.
+class Call:
+    """One request and what came of it.
+
+    Attributes:
+        sent_at: when it was sent, on the database's clock.
+        sent: the refresh token that was sent.
+        secret: the app's secret that was sent with it; None for the first one.
+        raw: the bytes received, which nobody reads before they are on disk.
+        seconds: how long the call took.
+        ended_at: `elapsed_clock()` when the answer had come.
+        written: the journal's record of the bytes on its way to the disk; None if nothing was received, or the journal
+            failed.
+        journaled: False if bytes were received and the journal could not take them.
+        record: the journal's record once it is on disk, to be released when the outcome has committed.
+        result: the pair, or why there is none; None until the bytes were read.
+        unread: True if the bytes hold a refresh token in full and no pair came of them: they are set aside.
+        earlier: the record of a call before it, with the app's other secret, which was refused.
+    """
+
+    sent_at: datetime
+    sent: Token
+    secret: Token | None
+    raw: RawAnswer
+    seconds: float
+    ended_at: float
+    written: Written | None = None
+    journaled: bool = True
+    record: RecordId | None = None
+    result: TokenAnswer | TikTokError | None = None
+    unread: bool = False
+    earlier: RecordId | None = None
+
+
+class Next(Enum):
+    """What an attempt does after its last call."""
+
+    REPEAT = auto()  # the same token once more: a server with a grace window answers it again
+    OLDER = auto()  # the newest kept token that was not sent yet
+    END = auto()
+
+
+@dataclass
+class Attempt:
+    """One try to refresh a grant.
 
     Attributes:
         won_at: `elapsed_clock()` when the claim was asked for.
-        unsent: why the last call was not sent, where it was not.
+        unsent: why the last call was not sent, if it was not.
     """
 
     claim: Claim
     won_at: float
-    calls: list[Called] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     unsent: NotSentError | LeaseTooShortError | None = None
 
     @property
-    def in_doubt(self) -> bool:
-        """True where a call of this attempt got no complete answer."""
-        return any(isinstance(call.error, InDoubtError) for call in self.calls)
-
-    @property
-    def unresolved(self) -> bool:
-        """True where this attempt or an older one may have rotated the pair without our seeing it."""
-        return bool(self.claim.unresolved) or self.in_doubt
+    def elapsed(self) -> float:
+        """Seconds since the claim was asked for."""
+        return elapsed_clock() - self.won_at
 
     @property
     def now(self) -> datetime:
-        """The database's time, as told by the claim and the time since."""
-        return self.claim.claimed_at + timedelta(seconds=elapsed_clock() - self.won_at)
+        """The database's time, as the claim told it and the time since."""
+        return self.claim.claimed_at + timedelta(seconds=self.elapsed)
 
+    def lasts(self, seconds: float) -> bool:
+        """Return whether the lease, as it was claimed, outlasts so many seconds from now on."""
+        return self.claim.lease_until - self.claim.claimed_at >= timedelta(seconds=self.elapsed + seconds)
 
-class Ladder:
-    """Climbs from the current refresh token to the older ones, one permit a call."""
+    @property
+    def pair(self) -> TokenAnswer | None:
+        """The pair that the last call brought."""
+        result = self.calls[-1].result if self.calls else None
+        return result if isinstance(result, TokenAnswer) else None
 
-    def __init__(
-        self,
-        *,
-        caller: RefreshCaller,
-        store: Store,
-        permit: Callable[[int], float],
-        may_repeat: bool,
-        longest_pause_seconds: float,
-        stop: Event,
-    ) -> None:
-        """Make one for a process.
+    @property
+    def failure(self) -> TikTokError:
+        """Why the last call brought no pair, or why none was sent.
 
-        Args:
-            caller: sends.
-            store: tells whether somebody else has moved on.
-            permit: gives the seconds to wait for a permit of the quota for a grant; 0 is a permit.
-            may_repeat: whether a call in doubt is sent once more at once.
-            longest_pause_seconds: the longest pause before that.
-            stop: set when the process ends.
+        Raises:
+            TypeError: it brought one, or was not read.
         """
-        self._caller = caller
-        self._store = store
-        self._permit = permit
-        self._may_repeat = may_repeat
-        self._longest_pause_seconds = longest_pause_seconds
-        self._stop = stop
+        result = self.calls[-1].result if self.calls else self.unsent
+        if not isinstance(result, TikTokError):
+            raise TypeError("the attempt has not failed")
+        return result
 
-    def climb(self, claim: Claim, won_at: float, tokens: Sequence[Token]) -> Climb:
-        """Call until an answer comes or nothing is left that is worth a call.
+    @property
+    def is_clean(self) -> bool:
+        """True if its first call brought this creator's pair and the journal has it: it is stored with its group."""
+        pair = self.pair
+        return (
+            pair is not None
+            and len(self.calls) == 1
+            and self.calls[0].journaled
+            and pair.creator_id == self.claim.creator_id
+        )
 
-        The current token goes first. A call in doubt is repeated once, at once: servers with a grace window keep it
-        open for seconds only, and servers without one may take a late replay for theft (RFC 9700, section 4.14.2).
-        A refused token is followed by the older ones, newest first.
+    @property
+    def in_doubt(self) -> bool:
+        """True if a call of this attempt got no complete answer."""
+        return any(isinstance(call.result, InDoubtError) for call in self.calls)
 
-        Args:
-            claim: the claim.
-            won_at: `elapsed_clock()` when the claim was asked for.
-            tokens: refresh tokens to send, each once, the current one first.
+    @property
+    def unresolved(self) -> bool:
+        """True if this attempt or an older one may have rotated the pair without our seeing it."""
+        return bool(self.claim.unresolved) or self.in_doubt
+
+    def next(self, *, may_repeat: bool) -> Next:
+        """Return what is done after the last call, whose answer was read.
+
+        A call in doubt is repeated once, at once: servers with a grace window keep it open for seconds only, and
+        servers without one may take a late replay for theft. A refused token is followed by the older ones.
         """
-        climb = Climb(claim, won_at)
-        try:
-            for token in tokens:
-                if climb.calls and self._permit(claim.grant_id) > 0:
-                    break
-                self._try(climb, token)
-                if not isinstance(climb.calls[-1].error, AskCreatorError) or self._moved_on(claim):
-                    break
-        except (NotSentError, LeaseTooShortError) as error:
-            climb.unsent = error
-        return climb
+        if self.in_doubt and may_repeat and len(self.calls) == 1:
+            return Next.REPEAT
+        sent = {call.sent.reveal() for call in self.calls}
+        refused = isinstance(self.calls[-1].result, AskCreatorError)
+        return Next.OLDER if refused and len(sent) < MOST_TOKENS else Next.END
 
-    def _try(self, climb: Climb, token: Token) -> None:
-        climb.calls.append(self._caller.call(climb.claim, climb.won_at, token))
-        if not climb.in_doubt or not self._may_repeat or len(climb.calls) > 1:
-            return
-        self._stop.wait(self._longest_pause_seconds * random.uniform(0.2, 1))  # noqa: S311 - a pause is no secret
-        if self._permit(climb.claim.grant_id) == 0:
-            climb.calls.append(self._caller.call(climb.claim, climb.won_at, token))
 
-    def _moved_on(self, claim: Claim) -> bool:
-        """Return True where a newer attempt, pair or consent has come, or that cannot be known: then try no more."""
-        try:
-            grant = self._store.grant_by_id(claim.grant_id)
-        except StoreUnavailableError:
-            return True
-        return (grant.consent, grant.generation) != (claim.consent, claim.generation)
+def elapsed_clock() -> float:
+    """Return seconds of a clock that no one sets and that goes on while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -14,7 +14,7 @@ from typing import Final
 
 from worker.errors import AskCreatorError, TikTokError
 from worker.policy.verdicts import BRAKE_WINDOW, FEWEST_REFUSALS, brake_reason, hold_reason
-from worker.store import Store
+from worker.store import BrakeState, Store
 from worker.telemetry import Fact, Hook
 
 PROBE_SECONDS: Final = 30.0
@@ -32,11 +32,10 @@ class Brake:
         self._window = window
         self._seen_on = False
 
-    @property
-    def lets_through(self) -> bool:
-        """True where nothing is stopped; where it is, a refresh needs to win the next probe."""
-        self._seen_on = self._store.brake().stopped
-        return not self._seen_on
+    def stops(self, state: BrakeState) -> bool:
+        """Return whether nothing goes through, as was just read: then a refresh needs to win the next probe."""
+        self._seen_on = state.stopped
+        return state.stopped
 
     def wins_probe(self) -> bool:
         """Return True where this refresh is the next probe, or the brake has been let go meanwhile."""
@@ -76,7 +75,14 @@ class Brake:
         if self._store.end_hold(fewest=FEWEST_REFUSALS):
             self._hook(Fact("refusals.over", {}))
 
-    def succeeded(self) -> None:
-        """Let the brake go after a refresh that TikTok answered as it should, where it was seen to be on."""
-        if self._seen_on and self._store.release_brake():
+    def succeeded(self) -> bool:
+        """Release the brake after a refresh that TikTok answered as it should, if it was seen to be on.
+
+        Returns:
+            True if it was released just now: what waited for it is due.
+        """
+        released = self._seen_on and self._store.release_brake()
+        if released:
+            self._seen_on = False
             self._hook(Fact("app.resumed", {}))
+        return released

@@ -1,228 +1,299 @@
-"""One refresh call: the lease is checked right before sending, and what is received is journaled before it is read."""
+"""One refresh call: the lease is checked right before sending, and what comes is on disk before it is read.
+
+Sending and reading are two steps, so that a group of answers shares a sync of the journal. `follow_up` is for an
+attempt whose first call brought no clean pair: it calls again, one by one, while another call may bring one.
+"""
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
 
 from worker.errors import (
-    EvertokenError,
     InDoubtError,
     JournalError,
     NotSentError,
+    SealError,
     StopEveryoneError,
+    StoreUnavailableError,
     TikTokError,
     WaitError,
 )
-from worker.journal import Journal, JournalEntry, RecordId
+from worker.ground import Ground
+from worker.journal import JournalEntry, Written
+from worker.limiter import Permit
 from worker.policy import backoff
 from worker.policy.verdicts import WRONG_APP_CODES
+from worker.refresh.attempt import Attempt, Call, LeaseTooShortError, Next, elapsed_clock
 from worker.store import Claim
-from worker.telemetry import Fact, Hook
-from worker.tiktok import REFRESH_CALL, RawAnswer, TikTok, TokenAnswer, bears_refresh_token, salvage
-from worker.vault import Token
+from worker.telemetry import Fact, FactValue
+from worker.tiktok import REFRESH_CALL, REVOKE_CALL, RawAnswer, TokenAnswer, bears_refresh_token, salvage
+from worker.vault import PairPlace, Token
+
+LANE: Final = "refresh"
+LONGEST_WAIT_SECONDS: Final = 5.0
+"""How long a permit to revoke is waited for."""
 
 
-class LeaseTooShortError(EvertokenError):
-    """What is left of the lease does not outlast another call: nothing was sent."""
-
-
-@dataclass(frozen=True)
-class Called:
-    """One call and what came of it: exactly one of `answer` and `error` is there.
-
-    Attributes:
-        sent_at: when it was sent, on the database's clock.
-        sent: the refresh token that was sent.
-        record: the journal's record of the bytes, to be released once the outcome has committed; None where nothing
-            was received, or where the journal failed.
-        journaled: False where bytes were received and the journal could not take them.
-        unread: True where the bytes hold a refresh token in full and no pair came of them: they are not let go.
-        earlier: the record of a call before it, with the app's other secret, which was refused.
-    """
-
-    sent_at: datetime
-    sent: Token
-    record: RecordId | None
-    journaled: bool
-    answer: TokenAnswer | None
-    error: TikTokError | None
-    unread: bool = False
-    earlier: RecordId | None = None
-
-
-def elapsed_clock() -> float:
-    """Return seconds of a clock that no one sets and that goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
-
-
-def _untried(called: Called) -> Called:
-    """Return a refused call whose other secret could not be tried: neither app nor grant is judged before it was."""
-    text = "the app's other secret could not be tried"
-    return replace(
-        called, error=WaitError(text, call=REFRESH_CALL, scope="account", seconds=backoff.BASE.total_seconds())
-    )
-
-
-class RefreshCaller:
+class Caller:
     """Sends refresh requests under a claim."""
 
     def __init__(
         self,
+        ground: Ground,
         *,
-        tiktok: TikTok,
-        journal: Journal,
-        hook: Hook,
         next_secret: Token | None,
         call_seconds: float,
-        permit: Callable[[int], float],
-        depart: Callable[[], float],
-        failpoint: Callable[[str], None],
+        may_repeat: bool,
+        longest_pause_seconds: float,
     ) -> None:
-        """Make one for a process.
+        """Prepare for a process.
 
         Args:
-            tiktok: the client, with the app's first secret.
-            journal: where received bytes go.
-            hook: where facts go.
+            ground: what is shared.
             next_secret: the app's second secret while TikTok's is rotated.
             call_seconds: the longest that a call and the writing of its result may take.
-            permit: gives the seconds to wait for a permit of the quota for a grant; 0 is a permit. The first call under
-                a claim has its permit already.
-            depart: asked right before sending, until it returns 0, for the seconds until the permit's moment.
-            failpoint: called with the name of each step; does nothing outside the fault tests.
+            may_repeat: whether a call in doubt is sent once more at once.
+            longest_pause_seconds: the longest pause before that.
         """
-        self._tiktok = tiktok
-        self._journal = journal
-        self._hook = hook
-        self._secrets: list[Token | None] = [None] if next_secret is None else [None, next_secret]
+        self._ground = ground
+        self._secrets: tuple[Token | None, ...] = (None,) if next_secret is None else (None, next_secret)
+        self._preferred: Token | None = None
         self._call_seconds = call_seconds
-        self._permit = permit
-        self._depart = depart
-        self._failpoint = failpoint
+        self._may_repeat = may_repeat
+        self._longest_pause_seconds = longest_pause_seconds
 
-    def call(self, claim: Claim, won_at: float, refresh_token: Token) -> Called:
-        """Send one refresh, with the app's second secret where the first is refused.
-
-        Args:
-            claim: the claim it is sent under.
-            won_at: `elapsed_clock()` when the claim was asked for.
-            refresh_token: what is sent.
+    def send(self, attempt: Attempt, token: Token, permit: Permit) -> Call:
+        """Send one refresh, with the app's secret that TikTok took last, and write its answer to the journal, unread.
 
         Raises:
             NotSentError: nothing left this process.
-            LeaseTooShortError: likewise, because the lease ends too soon.
+            LeaseTooShortError: nothing left this process, because the lease ends too soon.
         """
-        first, *others = self._secrets
-        called = self._call_once(claim, won_at, refresh_token, first)
-        for secret in others:
-            if not isinstance(called.error, StopEveryoneError) or called.error.code not in WRONG_APP_CODES:
-                break
-            self._secrets = [secret, first]
-            if not self._wait_for_permit(claim, won_at):
-                return _untried(called)
-            try:
-                called = replace(self._call_once(claim, won_at, refresh_token, secret), earlier=called.record)
-            except (NotSentError, LeaseTooShortError):
-                return _untried(called)
-            if not isinstance(called.error, StopEveryoneError | InDoubtError):
-                self._hook(Fact("app.secret_switched", {}, level="warning"))
-        return called
-
-    def _call_once(self, claim: Claim, won_at: float, refresh_token: Token, secret: Token | None) -> Called:
-        self._failpoint("pre_send")
-        while wait := self._depart():
-            time.sleep(wait)
-        elapsed = elapsed_clock() - won_at
-        if not self._lasts(claim, elapsed):
+        self._ground.failpoint("pre_send")
+        self._depart(permit)
+        if not attempt.lasts(self._call_seconds):
             raise LeaseTooShortError("the lease ends too soon for another call")
-        sent_at = claim.claimed_at + timedelta(seconds=elapsed)
-        raw = self._tiktok.send_refresh(refresh_token, app_secret=secret)
-        took = elapsed_clock() - won_at - elapsed
-        record, journaled = self._keep(claim, raw, sent_at, sent_at + timedelta(seconds=took))
-        answer, error = self._read(raw, claim, won_at)
-        self._hook(
+        secret, began = self._preferred, elapsed_clock()
+        sent_at = attempt.claim.claimed_at + timedelta(seconds=began - attempt.won_at)
+        raw = self._ground.tiktok.send_refresh(token, app_secret=secret)
+        ended = elapsed_clock()
+        call = Call(sent_at, token, secret, raw, ended - began, ended)
+        if raw.body:
+            self._write(attempt.claim, call)
+        return call
+
+    def read(self, attempt: Attempt) -> None:
+        """Read the answer of an attempt's last call, once it is on disk."""
+        call, claim = attempt.calls[-1], attempt.claim
+        if call.written is not None:
+            self._sync(claim, call, call.written)
+        call.result = self._result(call.raw)
+        pair = isinstance(call.result, TokenAnswer)
+        call.unread = not pair and bears_refresh_token(call.raw)
+        self._ground.hook(
             Fact(
-                "call.answered" if error is None else "call.failed",
+                "call.answered" if pair else "call.failed",
                 {
-                    "call": raw.call,
+                    "call": call.raw.call,
                     "grant_id": claim.grant_id,
                     "generation": claim.generation,
-                    "seconds": took,
-                    "http_status": raw.http_status,
-                    "code": 0 if error is None else error.code,
-                    "request_id": answer.request_id if answer else getattr(error, "request_id", None),
+                    "seconds": call.seconds,
+                    "http_status": call.raw.http_status,
+                    "code": 0 if isinstance(call.result, TokenAnswer) else call.result.code,
+                    "request_id": call.result.request_id,
                 },
-                level="info" if error is None else "warning",
+                level="info" if pair else "warning",
             )
         )
-        unread = answer is None and bears_refresh_token(raw)
-        return Called(sent_at, refresh_token, record, journaled, answer, error, unread)
 
-    def _wait_for_permit(self, claim: Claim, won_at: float) -> bool:
-        """Wait for a permit of a further call; return False where the lease would not outlast that call."""
-        while wait := self._permit(claim.grant_id):
-            if not self._lasts(claim, elapsed_clock() - won_at + wait):
-                return False
-            time.sleep(wait)
-        return True
-
-    def _lasts(self, claim: Claim, elapsed: float) -> bool:
-        """Tell whether the lease outlasts a call that begins so many seconds after the claim."""
-        return claim.lease_until - claim.claimed_at >= timedelta(seconds=elapsed + self._call_seconds)
-
-    def _keep(
-        self, claim: Claim, raw: RawAnswer, sent_at: datetime, received_at: datetime
-    ) -> tuple[RecordId | None, bool]:
-        if not raw.body:
-            return None, True
+    def follow_up(self, attempt: Attempt) -> None:
+        """Call again while another call may bring a pair, each with a permit of its own and while the lease lasts."""
+        older = self._older(attempt)
         try:
-            entry = JournalEntry(
-                kind="refresh",
-                grant_id=claim.grant_id,
-                creator_id=claim.creator_id,
-                consent=claim.consent,
-                generation=claim.generation,
-                call=raw.call,
-                http_status=raw.http_status,
-                body=raw.body,
-                complete=raw.complete,
-                fault=raw.fault,
-                retry_after=raw.retry_after,
-                sent_at=sent_at,
-                received_at=received_at,
-            )
-            return self._journal.append(entry), True
-        except JournalError as error:
-            reason = str(error)
-        except Exception as error:  # noqa: BLE001 - a pair may be in hand: the database gets it, whatever fails here
-            reason = f"an answer could not be journaled ({type(error).__name__})"
-        self._hook(Fact("journal.failed", {"grant_id": claim.grant_id, "reason": reason}, level="error"))
-        return None, False
+            self._finish(attempt)
+            while (step := attempt.next(may_repeat=self._may_repeat)) is not Next.END:
+                token = attempt.calls[-1].sent
+                if step is Next.REPEAT:
+                    self._pause(attempt.calls[-1])
+                elif self._moved_on(attempt.claim) or (next_older := next(older, None)) is None:
+                    return
+                else:
+                    token = next_older
+                permit = self._permit(attempt.claim)
+                if permit is None:
+                    return
+                attempt.calls.append(self.send(attempt, token, permit))
+                self.read(attempt)
+                self._finish(attempt)
+        except (NotSentError, LeaseTooShortError) as error:
+            attempt.unsent = error
 
-    def _read(self, raw: RawAnswer, claim: Claim, won_at: float) -> tuple[TokenAnswer | None, TikTokError | None]:
+    def revoke(self, claim: Claim, access: Token) -> None:
+        """End at TikTok a pair that came after its grant had been revoked here: nobody will use it."""
+        limiter, end = self._ground.limiter, time.monotonic() + LONGEST_WAIT_SECONDS
+        code: int | None = None
+        while not (asked := limiter.permits(lane=LANE, call=REVOKE_CALL, accounts=["authorize"])).given:
+            if time.monotonic() + asked.wait > end:
+                break
+            time.sleep(asked.wait)
+        if asked.given:
+            self._depart(asked.given[0])
+            try:
+                self._ground.tiktok.revoke(access)
+            except TikTokError as error:
+                code = error.code
+                if isinstance(error, WaitError):
+                    limiter.punish(error.scope, error.seconds)
+            else:
+                return
+        self._ground.hook(Fact("grant.revoke_failed", {"grant_id": claim.grant_id, "code": code}, level="warning"))
+
+    def _finish(self, attempt: Attempt) -> None:
+        """Complete the last call: with the app's other secret, or with the owner of a pair that came without a name."""
+        call = attempt.calls[-1]
+        if isinstance(call.result, StopEveryoneError) and call.result.code in WRONG_APP_CODES:
+            for secret in self._secrets:
+                if secret is not call.secret:
+                    call = attempt.calls[-1] = self._with_other_secret(attempt, call, secret)
+                    break
+        if isinstance(call.result, InDoubtError):
+            call.result = self._identify_owner(attempt, call.raw) or call.result
+            call.unread = call.unread and not isinstance(call.result, TokenAnswer)
+
+    def _with_other_secret(self, attempt: Attempt, refused: Call, secret: Token | None) -> Call:
+        """Return the call with the app's other secret, or the refused one if that could not be tried.
+
+        Then neither app nor grant is judged.
+        """
+        self._preferred = secret
+        text = "the app's other secret could not be tried"
+        seconds = backoff.BASE.total_seconds()
+        untried = replace(refused, result=WaitError(text, call=REFRESH_CALL, scope="account", seconds=seconds))
+        permit = self._wait_for_permit(attempt)
+        if permit is None:
+            return untried
         try:
-            return self._tiktok.read_token_answer(raw), None
-        except InDoubtError as error:
-            saved = salvage(raw) or self._named(raw, claim, won_at)
-            return (saved, None) if saved is not None else (None, error)
-        except TikTokError as error:
-            return None, error
+            call = self.send(attempt, refused.sent, permit)
+        except (NotSentError, LeaseTooShortError):
+            return untried
+        attempt.calls[-1] = call
+        self.read(attempt)
+        call.earlier = refused.record
+        if not isinstance(call.result, StopEveryoneError | InDoubtError):
+            self._ground.hook(Fact("app.secret_switched", {}, level="warning"))
+        return call
 
-    def _named(self, raw: RawAnswer, claim: Claim, won_at: float) -> TokenAnswer | None:
-        """Ask TikTok whose a pair is whose answer broke off before the creator's id, while the lease lasts."""
+    def _identify_owner(self, attempt: Attempt, raw: RawAnswer) -> TokenAnswer | None:
+        """Look up the owner of a pair whose answer was cut off before the creator id, while the lease lasts."""
         pair = salvage(raw, named=False)
-        if pair is None:
+        permit = None if pair is None else self._wait_for_permit(attempt)
+        if pair is None or permit is None:
             return None
-        if not self._wait_for_permit(claim, won_at):
-            return None
-        while wait := self._depart():
-            time.sleep(wait)
-        if not self._lasts(claim, elapsed_clock() - won_at):
+        self._depart(permit)
+        if not attempt.lasts(self._call_seconds):
             return None
         try:
-            return replace(pair, creator_id=self._tiktok.token_info(pair.access_token).creator_id)
+            return replace(pair, creator_id=self._ground.tiktok.token_info(pair.access_token).creator_id)
         except TikTokError:
             return None
+
+    def _older(self, attempt: Attempt) -> Iterator[Token]:
+        """Yield the kept refresh tokens that were not sent yet, newest first.
+
+        One that does not open is reported and passed over: it must not keep a healthy grant from its refresh.
+        """
+        claim = attempt.claim
+        try:
+            versions = self._ground.store.kept_versions(claim)
+        except StoreUnavailableError:
+            return
+        for version in versions:
+            if version.generation == claim.pair_generation:
+                continue
+            place = PairPlace(claim.creator_id, version.consent, version.generation)
+            try:
+                token = self._ground.sealer.open_refresh(version.sealed, place)
+            except SealError as error:
+                ids: dict[str, FactValue] = {"grant_id": claim.grant_id, "generation": version.generation}
+                self._ground.hook(Fact("pair.unreadable", ids | {"reason": str(error)}, level="warning"))
+                continue
+            if all(token != call.sent for call in attempt.calls):
+                yield token
+
+    def _moved_on(self, claim: Claim) -> bool:
+        """Return True if a newer attempt, pair or consent has come, or that cannot be known: then try no more."""
+        try:
+            grant = self._ground.store.grant_by_id(claim.grant_id)
+        except StoreUnavailableError:
+            return True
+        return (grant.consent, grant.generation) != (claim.consent, claim.generation)
+
+    def _pause(self, call: Call) -> None:
+        """Wait before a call is repeated; the time since its answer counts."""
+        pause = self._longest_pause_seconds * random.uniform(0.2, 1)  # noqa: S311 - a pause is no secret
+        self._ground.stop.wait(max(0.0, call.ended_at + pause - elapsed_clock()))
+
+    def _permit(self, claim: Claim) -> Permit | None:
+        asked = self._ground.limiter.permits(lane=LANE, call=REFRESH_CALL, accounts=[str(claim.grant_id)])
+        return asked.given[0] if asked.given else None
+
+    def _wait_for_permit(self, attempt: Attempt) -> Permit | None:
+        """Wait for a permit of a further call; return None if the lease would not outlast that call."""
+        account = [str(attempt.claim.grant_id)]
+        while not (asked := self._ground.limiter.permits(lane=LANE, call=REFRESH_CALL, accounts=account)).given:
+            if not attempt.lasts(asked.wait + self._call_seconds):
+                return None
+            time.sleep(asked.wait)
+        return asked.given[0]
+
+    def _depart(self, permit: Permit) -> None:
+        while wait := self._ground.limiter.depart(permit):
+            time.sleep(wait)
+
+    def _result(self, raw: RawAnswer) -> TokenAnswer | TikTokError:
+        try:
+            return self._ground.tiktok.read_token_answer(raw)
+        except InDoubtError as error:
+            return salvage(raw) or error
+        except TikTokError as error:
+            return error
+
+    def _write(self, claim: Claim, call: Call) -> None:
+        raw = call.raw
+        try:
+            call.written = self._ground.journal.write(
+                JournalEntry(
+                    kind="refresh",
+                    grant_id=claim.grant_id,
+                    creator_id=claim.creator_id,
+                    consent=claim.consent,
+                    generation=claim.generation,
+                    call=raw.call,
+                    http_status=raw.http_status,
+                    body=raw.body,
+                    complete=raw.complete,
+                    fault=raw.fault,
+                    retry_after=raw.retry_after,
+                    sent_at=call.sent_at,
+                    received_at=call.sent_at + timedelta(seconds=call.seconds),
+                )
+            )
+        except Exception as error:  # noqa: BLE001 - a pair may be in hand: the database gets it, whatever fails here
+            self._lost(claim, call, error)
+
+    def _sync(self, claim: Claim, call: Call, written: Written) -> None:
+        try:
+            call.record = self._ground.journal.sync(written)
+        except Exception as error:  # noqa: BLE001 - a pair may be in hand: the database gets it, whatever fails here
+            self._lost(claim, call, error)
+
+    def _lost(self, claim: Claim, call: Call, error: Exception) -> None:
+        foreseen = isinstance(error, JournalError)
+        reason = str(error) if foreseen else f"an answer could not be journaled ({type(error).__name__})"
+        call.journaled = False
+        self._ground.hook(Fact("journal.failed", {"grant_id": claim.grant_id, "reason": reason}, level="error"))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from worker.errors import EvertokenError, StoreUnavailableError
+from worker.errors import EvertokenError, StoreRefusedError, StoreUnavailableError
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -73,6 +73,41 @@ class PatientCommits:
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
             else:
                 return True
+
+    def run_group(self, together: Callable[[], None], alone: Sequence[Callable[[], None]]) -> list[bool]:
+        """Run the writes of a group in one transaction until it commits; one by one if a row spoils it for the others.
+
+        Args:
+            together: all of them, as one idempotent transaction.
+            alone: the same writes, each a transaction of its own.
+
+        Returns:
+            For each of them what `run` would return.
+        """
+        if len(alone) == 1:
+            return [self.run(alone[0])]
+        pause, end = FIRST_PAUSE_SECONDS, time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                together()
+            except EvertokenError as error:
+                if isinstance(error, StoreRefusedError) or not isinstance(error, StoreUnavailableError):
+                    return [self._once(write) for write in alone]
+                if time.monotonic() > end or self._stop.is_set():
+                    self._left_over.extend(alone)
+                    return [False] * len(alone)
+                self._stop.wait(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            else:
+                return [True] * len(alone)
+
+    def _once(self, write: Callable[[], None]) -> bool:
+        try:
+            write()
+        except EvertokenError:
+            self._left_over.append(write)
+            return False
+        return True
 
     def settle(self) -> bool:
         """Write what was left over; return True when new work may be claimed.

@@ -1,52 +1,29 @@
-"""How an attempt ends: its pair stored, its failure judged, its journal records released, in that order."""
+"""How attempts end: pairs stored, failures judged, journal records released, in that order.
+
+The pairs of a group are stored together. A record is released only when its pair has committed. One row that spoils the
+group is left to itself: the others are stored.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Literal, TypedDict
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, TypedDict
 
-from worker.errors import (
-    JournalError,
-    NotReadyError,
-    SealError,
-    StopEveryoneError,
-    StoreUnavailableError,
-    TikTokError,
-    WaitError,
-)
-from worker.journal import Journal, RecordId
-from worker.limiter import Limiter
+from worker.errors import JournalError, SealError, StopEveryoneError, StoreUnavailableError, TikTokError, WaitError
+from worker.ground import Ground
+from worker.journal import RecordId
 from worker.policy.verdicts import Action, Standing, Verdict, judge, retry, spare
-from worker.refresh.attempt import Climb
+from worker.refresh.attempt import Attempt
 from worker.refresh.brake import Brake
-from worker.refresh.call import Called
+from worker.refresh.call import Caller
 from worker.refresh.commits import PatientCommits
-from worker.refresh.settlement import Attempt, MisfitError, Settlement
-from worker.store import AttemptOutcome, Claim, GrantStatus, Saved, Store
-from worker.telemetry import Fact, FactValue, Hook
-from worker.vault import Token
-
-Kind = Literal["refreshed", "superseded", "skipped", "denied", "braked", "not_ready", "failed", "left_over"]
-"""`skipped`: nothing to do; `denied`: no permit now; `superseded`: somebody else's newer pair is current;
-`left_over`: TikTok answered and the database has yet to take it."""
-
-
-@dataclass(frozen=True)
-class Refreshed:
-    """What became of one refresh.
-
-    Attributes:
-        wait_seconds: for `denied`, when a permit is likely, in seconds.
-        reason: why, in words for people.
-    """
-
-    grant_id: int
-    kind: Kind
-    wait_seconds: float = 0.0
-    reason: str = ""
-
+from worker.refresh.results import Failed, LeftOver, Refreshed, Result, Superseded
+from worker.refresh.settlement import Answered, MisfitError, Settlement
+from worker.store import AttemptOutcome, Claim, GrantStatus, NewPair, Saved
+from worker.telemetry import Fact, FactValue
+from worker.tiktok import TokenAnswer
 
 UNREAD: Final = "TikTok's answer held a refresh token and could not be stored; it is kept aside in the journal"
 STUCK_FAILURES: Final = 3
@@ -62,88 +39,80 @@ class _Told(TypedDict):
     request_id: str | None
 
 
-class Endings:
+class Ending:
     """Writes the outcome of attempts to the database, however long that takes."""
 
     def __init__(
-        self,
-        *,
-        store: Store,
-        journal: Journal,
-        limiter: Limiter,
-        brake: Brake,
-        settlement: Settlement,
-        commits: PatientCommits,
-        hook: Hook,
-        revoke: Callable[[Token], None],
-        failpoint: Callable[[str], None],
+        self, ground: Ground, *, caller: Caller, brake: Brake, settlement: Settlement, commits: PatientCommits
     ) -> None:
-        self._store = store
-        self._journal = journal
-        self._limiter = limiter
+        self._ground = ground
+        self._caller = caller
         self._brake = brake
         self._settlement = settlement
         self._commits = commits
-        self._hook = hook
-        self._revoke = revoke
-        self._failpoint = failpoint
 
-    def save(self, climb: Climb, call: Called) -> Refreshed:
-        """Store the pair that a call brought."""
-        claim, answer = climb.claim, call.answer
-        if answer is None:
-            raise ValueError("only a call with an answer can be saved")
-        attempt = Attempt(
-            claim.grant_id, claim.creator_id, claim.consent, claim.generation, call.sent_at, claim.jitter, claim.scope
-        )
-        try:
-            pair = self._settlement.new_pair(attempt, answer, old_refresh=call.sent)
-        except MisfitError as error:
-            return self._misfit(climb, call, error)
-        saved: list[Saved] = []
+    def conclude(self, attempts: Sequence[Attempt]) -> list[Result]:
+        """End attempts of distinct grants whose last call brought a pair, together."""
+        results: list[Result] = []
+        pairs: list[tuple[Answered, NewPair]] = []
+        brought: list[Attempt] = []
+        for attempt in attempts:
+            answered = _answered(attempt)
+            try:
+                pairs.append((answered, self._settlement.seal(answered)))
+                brought.append(attempt)
+            except MisfitError as error:
+                results.append(self._misfit(attempt, error))
+        return results + self._store(brought, pairs) if brought else results
 
-        def write() -> None:
-            saved.append(self._settlement.store_pair(attempt, pair, answer, old_refresh=call.sent))
-            self._failpoint("post_commit")
-            self._release(climb)
+    def _store(self, attempts: Sequence[Attempt], pairs: Sequence[tuple[Answered, NewPair]]) -> list[Result]:
+        saved: dict[int, Saved] = {}
 
-        self._failpoint("pre_commit")
-        if not self._commits.run(write, until_done=not call.journaled):
+        def write(places: Sequence[int]) -> None:
+            stored = self._settlement.store([pairs[place] for place in places])
+            saved.update(zip(places, stored, strict=True))
+            self._ground.failpoint("post_commit")
+            for place in places:
+                self._release(attempts[place])
+
+        self._ground.failpoint("pre_commit")
+        everything = range(len(pairs))
+        if len(pairs) == 1:
+            self._commits.run(lambda: write(everything), until_done=not attempts[0].calls[-1].journaled)
+        else:
+            self._commits.run_group(lambda: write(everything), [partial(write, (place,)) for place in everything])
+        resumed = self._brake.succeeded() if saved else False
+        return [self._result(attempts[place], saved.get(place), resumed=resumed) for place in everything]
+
+    def _result(self, attempt: Attempt, saved: Saved | None, *, resumed: bool) -> Result:
+        claim = attempt.claim
+        if saved is None:
             return self._left_over(claim)
-        self._brake.succeeded()
-        if saved[-1].status is GrantStatus.REVOKED:
-            self._end_at_tiktok(claim, answer.access_token)
-        return Refreshed(claim.grant_id, "refreshed" if saved[-1].moved else "superseded")
+        if saved.status is GrantStatus.REVOKED and attempt.pair is not None:
+            self._caller.revoke(claim, attempt.pair.access_token)
+        return Refreshed(claim.grant_id, resumed=resumed) if saved.moved else Superseded(claim.grant_id)
 
-    def _end_at_tiktok(self, claim: Claim, access: Token) -> None:
-        """Revoke a pair that came after its grant had been revoked here: nobody will use it."""
-        try:
-            self._revoke(access)
-        except (TikTokError, NotReadyError) as error:
-            code = error.code if isinstance(error, TikTokError) else None
-            self._hook(Fact("grant.revoke_failed", {"grant_id": claim.grant_id, "code": code}, level="warning"))
-
-    def fail(self, climb: Climb, error: TikTokError) -> Refreshed:
+    def fail(self, attempt: Attempt, error: TikTokError) -> Result:
         """Judge a failed attempt and write the verdict; nothing is marked while the whole app is in trouble."""
-        claim = climb.claim
+        claim = attempt.claim
         if isinstance(error, WaitError):
-            self._limiter.punish(error.scope, error.seconds)
+            self._ground.limiter.punish(error.scope, error.seconds)
         stopped = self._weigh(error, claim)
-        standing = _standing(climb)
+        standing = _standing(attempt)
         verdict = judge(error, standing)
         if stopped:
             verdict = spare(verdict, standing)
-        outcome = AttemptOutcome.IN_DOUBT if climb.in_doubt else AttemptOutcome(verdict.outcome)
+        outcome = AttemptOutcome.IN_DOUBT if attempt.in_doubt else AttemptOutcome(verdict.outcome)
 
         def write() -> None:
             self._end(claim, verdict, outcome, error)
-            self._release(climb)
+            self._release(attempt)
 
         if not self._commits.run(write):
             return self._left_over(claim)
-        if any(call.unread for call in climb.calls):
+        if any(call.unread for call in attempt.calls):
             self._alarm(claim, "misfit", f"misfit:{claim.grant_id}:{claim.generation}", UNREAD)
-        self._hook(
+        self._ground.hook(
             Fact(
                 f"refresh.{outcome}" if verdict.action is not Action.ASK else "refresh.reauth_asked",
                 {
@@ -161,44 +130,45 @@ class Endings:
         if isinstance(error, StopEveryoneError) and not stopped and claim.failures + 1 >= STUCK_FAILURES:
             pair = f"{claim.grant_id}:{claim.consent}.{claim.pair_generation}"
             self._alarm(claim, "stuck", f"stuck:{pair}", f"TikTok refuses this grant's requests: {verdict.reason}")
-        return Refreshed(claim.grant_id, "failed", reason=verdict.reason)
+        return Failed(claim.grant_id, verdict.reason)
 
-    def unreadable(self, climb: Climb, error: SealError) -> Refreshed:
+    def unreadable(self, attempt: Attempt, error: SealError) -> Result:
         """End an attempt whose stored pair does not open: one alarm, and the creator is not marked."""
-        claim = climb.claim
-        self._give_back(climb, AttemptOutcome.NOT_SENT, str(error))
+        claim = attempt.claim
+        self._give_back(attempt, AttemptOutcome.NOT_SENT, str(error))
         pair = f"{claim.grant_id}:{claim.consent}.{claim.pair_generation}"
         self._alarm(claim, "unreadable", f"unreadable:{pair}", str(error))
-        return Refreshed(claim.grant_id, "failed", reason=str(error))
+        return Failed(claim.grant_id, str(error))
 
-    def _misfit(self, climb: Climb, call: Called, error: MisfitError) -> Refreshed:
-        claim = climb.claim
-        self._give_back(climb, AttemptOutcome.MISFIT, str(error))
-        if call.record is not None:
-            self._set_aside(call.record)
-        self._release(climb)
-        if claim.unproven and call.answer is not None:
-            self._hold(claim, call.answer.creator_id)
+    def _misfit(self, attempt: Attempt, error: MisfitError) -> Result:
+        claim = attempt.claim
+        self._give_back(attempt, AttemptOutcome.MISFIT, str(error))
+        record = attempt.calls[-1].record
+        if record is not None:
+            self._set_aside(record)
+        self._release(attempt)
+        if claim.unproven and attempt.pair is not None:
+            self._hold(claim, attempt.pair.creator_id)
         self._alarm(claim, "misfit", f"misfit:{claim.grant_id}:{claim.generation}", str(error))
-        return Refreshed(claim.grant_id, "failed", reason=str(error))
+        return Failed(claim.grant_id, str(error))
 
     def _hold(self, claim: Claim, belongs_to: str) -> None:
         """Hold back an imported pair whose refresh has shown that it is another creator's."""
         pair = (claim.grant_id, claim.consent, claim.pair_generation)
-        self._commits.run(lambda: self._store.hold_pair(*pair, belongs_to=belongs_to))
+        self._commits.run(lambda: self._ground.store.hold_pair(*pair, belongs_to=belongs_to))
 
     def _alarm(self, claim: Claim, kind: str, key: str, reason: str) -> None:
         def write() -> None:
-            self._store.raise_alarm(key, kind, reason, grant_id=claim.grant_id)
+            self._ground.store.raise_alarm(key, kind, reason, grant_id=claim.grant_id)
 
         self._commits.run(write)
         fields: dict[str, FactValue] = {"grant_id": claim.grant_id, "creator_id": claim.creator_id, "reason": reason}
-        self._hook(Fact(f"refresh.{kind}", fields, level="error"))
+        self._ground.hook(Fact(f"refresh.{kind}", fields, level="error"))
 
-    def _left_over(self, claim: Claim) -> Refreshed:
+    def _left_over(self, claim: Claim) -> Result:
         reason = "TikTok answered and the database is away; the result is written when it is back"
-        self._hook(Fact("refresh.left_over", {"grant_id": claim.grant_id, "reason": reason}, level="error"))
-        return Refreshed(claim.grant_id, "left_over", reason=reason)
+        self._ground.hook(Fact("refresh.left_over", {"grant_id": claim.grant_id, "reason": reason}, level="error"))
+        return LeftOver(claim.grant_id, reason)
 
     def _weigh(self, error: TikTokError, claim: Claim) -> str | None:
         try:
@@ -206,9 +176,9 @@ class Endings:
         except StoreUnavailableError:
             return "the database is away, so nothing is known of the other grants"
 
-    def _give_back(self, climb: Climb, outcome: AttemptOutcome, reason: str) -> None:
-        verdict = retry(outcome, reason, _standing(climb))
-        self._commits.run(lambda: self._end(climb.claim, verdict, outcome, None))
+    def _give_back(self, attempt: Attempt, outcome: AttemptOutcome, reason: str) -> None:
+        verdict = retry(outcome, reason, _standing(attempt))
+        self._commits.run(lambda: self._end(attempt.claim, verdict, outcome, None))
 
     def _end(self, claim: Claim, verdict: Verdict, outcome: AttemptOutcome, error: TikTokError | None) -> None:
         told = _Told(
@@ -218,36 +188,55 @@ class Endings:
             request_id=None if error is None else error.request_id,
         )
         if verdict.action is Action.ASK:
-            self._store.ask_reauth(claim, **told)
+            self._ground.store.ask_reauth(claim, **told)
         elif verdict.action is Action.SUSPECT:
-            self._store.suspect(claim, outcome=outcome, next_refresh_at=verdict.at, **told)
+            self._ground.store.suspect(claim, outcome=outcome, next_refresh_at=verdict.at, **told)
         else:
-            self._store.release(claim, outcome=outcome, next_refresh_at=verdict.at, failed=verdict.failed, **told)
+            self._ground.store.release(
+                claim, outcome=outcome, next_refresh_at=verdict.at, failed=verdict.failed, **told
+            )
 
-    def _release(self, climb: Climb) -> None:
-        for call in climb.calls:
+    def _release(self, attempt: Attempt) -> None:
+        for call in attempt.calls:
             if call.record is not None and call.unread:
                 self._set_aside(call.record)
             elif call.record is not None:
-                self._journal.release(call.record)
+                self._ground.journal.release(call.record)
             if call.earlier is not None:
-                self._journal.release(call.earlier)
+                self._ground.journal.release(call.earlier)
 
     def _set_aside(self, record: RecordId) -> None:
         try:
-            self._journal.set_aside(record)
+            self._ground.journal.set_aside(record)
         except JournalError as error:
-            self._hook(Fact("journal.failed", {"reason": str(error)}, level="error"))
+            self._ground.hook(Fact("journal.failed", {"reason": str(error)}, level="error"))
 
 
-def _standing(climb: Climb) -> Standing:
-    claim = climb.claim
+def _answered(attempt: Attempt) -> Answered:
+    claim, call = attempt.claim, attempt.calls[-1]
+    if not isinstance(call.result, TokenAnswer):
+        raise TypeError("only a call that brought a pair can be stored")
+    return Answered(
+        grant_id=claim.grant_id,
+        creator_id=claim.creator_id,
+        consent=claim.consent,
+        generation=claim.generation,
+        sent_at=call.sent_at,
+        jitter=claim.jitter,
+        scope=claim.scope,
+        sent=call.sent,
+        answer=call.result,
+    )
+
+
+def _standing(attempt: Attempt) -> Standing:
+    claim = attempt.claim
     return Standing(
-        now=climb.now,
+        now=attempt.now,
         access_expires_at=claim.access_expires_at,
         refresh_expires_at=claim.refresh_expires_at,
         failures=claim.failures,
         suspect=claim.status is GrantStatus.SUSPECT,
-        unresolved=climb.unresolved,
+        unresolved=attempt.unresolved,
         draw=random.random(),  # noqa: S311 - spreads load
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from worker.errors import StoreUnavailableError
-from worker.refresh.call import elapsed_clock
+from worker.refresh.attempt import elapsed_clock
 from worker.store import Claim, Store
 from worker.telemetry import Fact, Hook
 
@@ -39,19 +39,24 @@ class LeaseKeeper:
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def hold(self, claim: Claim) -> Iterator[None]:
-        """Keep a claim's lease until the block ends."""
-        key = (claim.grant_id, claim.generation)
+    def hold(self, claims: Sequence[Claim]) -> Iterator[None]:
+        """Keep the leases of claims until the block ends, or until each is let go before that."""
+        since = elapsed_clock()
         with self._lock:
-            self._held[key] = (claim, elapsed_clock())
+            self._held |= {(claim.grant_id, claim.generation): (claim, since) for claim in claims}
             if self._thread is None:
                 self._thread = threading.Thread(target=self._beat, name="lease-keeper", daemon=True)
                 self._thread.start()
         try:
             yield
         finally:
-            with self._lock:
-                self._held.pop(key, None)
+            self.drop(claims)
+
+    def drop(self, claims: Sequence[Claim]) -> None:
+        """Keep the leases of claims no longer: their attempts have ended, or were given back."""
+        with self._lock:
+            for claim in claims:
+                self._held.pop((claim.grant_id, claim.generation), None)
 
     def close(self) -> None:
         """Wait for the thread, which ends when `stop` is set."""

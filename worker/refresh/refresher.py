@@ -1,11 +1,20 @@
-"""Refreshing one grant: permit, claim, call, and the ending; nothing else decides and nothing else sends."""
+"""Refreshing grants, from the permit to the stored pair, in the order in which things happen.
+
+The unit of work is a group of grants, and it belongs to one thread: may we - claim - send - keep - conclude. A group is
+as large as what can be sent within a moment at the pace that was measured last, so that its permits and leases are
+taken just in time: one grant if TikTok takes a fifth of a second for an answer, dozens if it takes a millisecond.
+Nothing outruns anything: a thread has no more than one group in hand, and it ends what it began before it returns.
+
+A grant about which anything is unusual leaves its group and is treated alone, after the others: an older attempt in
+doubt, a pair nobody has proven, one that does not open, an answer that is not a clean pair.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from threading import Event
 from typing import Final
 
 from worker.errors import (
@@ -18,28 +27,32 @@ from worker.errors import (
     TikTokError,
     WrongOwnerError,
 )
-from worker.journal import Journal
-from worker.limiter import Limiter
+from worker.ground import Ground
+from worker.limiter import Permit
 from worker.owners import OwnerCheck
-from worker.refresh.attempt import Climb, Ladder
+from worker.refresh.attempt import Attempt, LeaseTooShortError, elapsed_clock
 from worker.refresh.brake import Brake
-from worker.refresh.call import elapsed_clock
+from worker.refresh.call import LANE, Caller
 from worker.refresh.commits import PatientCommits
-from worker.refresh.ending import Endings, Refreshed
+from worker.refresh.ending import Ending
+from worker.refresh.group import Group, Pace
 from worker.refresh.leases import LeaseKeeper
-from worker.store import Claim, Store
-from worker.telemetry import Fact, FactValue, Hook
+from worker.refresh.replay import Replayer
+from worker.refresh.results import Braked, Denied, Failed, NotReady, Refreshed, Result, Skipped
+from worker.store import Claim
+from worker.telemetry import Fact
 from worker.tiktok import REFRESH_CALL
-from worker.vault import PairPlace, Sealer, Token
+from worker.vault import PairPlace, Token
 
-LANE: Final = "refresh"
-MOST_TOKENS: Final = 4
-"""Different refresh tokens that one attempt sends at most: the current one, and the newest of those it followed.
-
-Each costs a permit, and a server without a grace window may take a late replay for theft (RFC 9700, section 4.14.2).
-"""
 SOON_SECONDS: Final = 10.0
 """Up to so long a denied id waits in a delayed message; a longer wait is left to the scan."""
+WAIT_HERE_SECONDS: Final = 0.5
+"""Up to so long a permit is waited for in place; a longer wait leaves the thread to other work."""
+JUST_IN_TIME_SECONDS: Final = 2.0
+"""A claim that was not sent within this time of its group is given back, so that another thread may have it."""
+NEIGHBOURS_SECONDS: Final = 1.0
+"""While one call takes longer than this, the answers that its neighbours have got are stored."""
+NOT_DUE: Final = "not due, or under a lease"
 
 
 @dataclass(frozen=True)
@@ -50,85 +63,70 @@ class Batch:
         refreshed: grants whose new pair is stored: their account data is wanted.
         denied: grants for which the quota had no permit.
         wait_seconds: when a permit is likely, in seconds.
+        resumed: True if the brake was released: what waited for it is due.
     """
 
     refreshed: tuple[int, ...]
     denied: tuple[int, ...] = ()
     wait_seconds: float = 0.0
+    resumed: bool = False
 
     @property
     def soon(self) -> bool:
-        """True where a message with the denied ids is worth its while; otherwise the scan finds them again."""
+        """True if a message with the denied ids is worth its while; otherwise the scan finds them again."""
         return 0 < self.wait_seconds <= SOON_SECONDS
 
 
 class Refresher:
-    """Refreshes one grant at a time; one instance a process, used by many threads."""
+    """Refreshes grants; one instance a process, used by many threads."""
 
     def __init__(
         self,
+        ground: Ground,
         *,
-        store: Store,
-        sealer: Sealer,
-        journal: Journal,
-        limiter: Limiter,
         brake: Brake,
         leases: LeaseKeeper,
-        ladder: Ladder,
-        endings: Endings,
+        caller: Caller,
+        ending: Ending,
         commits: PatientCommits,
         owners: OwnerCheck,
-        recover: Callable[[], object],
-        hook: Hook,
-        owner: str,
+        replayer: Replayer,
         lease_seconds: float,
-        stop: Event,
-        failpoint: Callable[[str], None],
     ) -> None:
-        """Make one for a process.
-
-        Args:
-            recover: replays the journals of dead processes on this host.
-            owner: name of this process in leases and attempts.
-            lease_seconds: how long a claim lasts.
-            stop: set when the process ends; what is left of a batch is found by the next scan.
-            failpoint: called with the name of each step; does nothing outside the fault tests.
-        """
-        self._store = store
-        self._sealer = sealer
-        self._journal = journal
-        self._limiter = limiter
+        """Take what is shared, the steps, and how long a claim lasts."""
+        self._ground = ground
         self._brake = brake
         self._leases = leases
-        self._ladder = ladder
-        self._endings = endings
+        self._caller = caller
+        self._ending = ending
         self._commits = commits
         self._owners = owners
-        self._recover = recover
-        self._hook = hook
-        self._owner = owner
+        self._replayer = replayer
         self._lease_seconds = lease_seconds
-        self._stop = stop
-        self._failpoint = failpoint
+        self.pace = Pace()
 
     def refresh_all(self, ids: Sequence[int]) -> Batch:
-        """Refresh grants one after the other until the quota denies one; work that is denied does not wait here.
+        """Refresh grants until the quota denies one; what is denied does not wait here.
 
         Raises:
             StoreUnavailableError: the database went away; the rest of the ids is found by the next scan.
         """
-        refreshed: list[int] = []
-        for position, grant_id in enumerate(ids):
-            if self._stop.is_set():
-                break
-            outcome = self.refresh(grant_id)
-            if outcome.kind == "denied":
-                return Batch(tuple(refreshed), tuple(ids[position:]), outcome.wait_seconds)
-            if outcome.kind == "refreshed":
-                refreshed.append(grant_id)
-        return Batch(tuple(refreshed))
+        left, results = list(dict.fromkeys(ids)), list[Result]()
+        while left and not self._ground.stop.is_set():
+            size = self.pace.group_size
+            ended, again = self._group(left[:size])
+            results += ended
+            left = again + left[size:]
+            match ended[-1:]:
+                case [Denied() as denied] if denied.wait_seconds <= WAIT_HERE_SECONDS:
+                    self._ground.stop.wait(denied.wait_seconds)
+                case [Denied() as denied]:
+                    return _batch(results, left, denied.wait_seconds)
+                case [Braked() | NotReady()]:
+                    break
+        return _batch(results)
 
-    def refresh(self, grant_id: int, *, force: bool = False, prove: bool = True) -> Refreshed:
+    def refresh(self, grant_id: int, *, force: bool = False, prove: bool = True) -> Result:
         """Refresh a grant if it is due.
 
         Args:
@@ -139,67 +137,171 @@ class Refresher:
         Raises:
             StoreUnavailableError: the database did not answer, before anything was sent.
         """
-        refusal = self._refusal(grant_id, force=force)
-        if refusal is not None:
-            return refusal
-        self._failpoint("pre_claim")
-        won_at = elapsed_clock()
-        claim = self._store.claim(grant_id, owner=self._owner, lease_seconds=self._lease_seconds, force=force)
-        if claim is None:
-            return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
-        self._failpoint("post_claim")
-        if claim.unproven and prove:
-            return self._prove(claim, won_at, force=force)
-        try:
-            settled = self._settled_elsewhere(claim) if claim.unresolved else None
-        except EvertokenError:
-            with suppress(StoreUnavailableError):
-                self._store.give_back([claim])
-            raise
-        if settled is not None:
-            self._store.give_back([claim])
-            return Refreshed(grant_id, "skipped", reason=settled)
-        return self._attempt(claim, won_at)
+        ended, _ = self._group([grant_id], force=force, prove=prove)
+        return ended[-1] if ended else Skipped(grant_id, "the lease ends too soon, so nothing was sent")
 
-    def _refusal(self, grant_id: int, *, force: bool) -> Refreshed | None:
-        if not self._commits.settle():
-            return Refreshed(grant_id, "not_ready", reason="earlier results wait for the database")
-        try:
-            self._journal.ready()
-        except JournalError as error:
-            self._hook(Fact("journal.not_ready", {"reason": str(error)}, level="error"))
-            with suppress(EvertokenError):
-                self._recover()  # it needs no room, and other hosts may be about to send the tokens again
-            return Refreshed(grant_id, "not_ready", reason=str(error))
-        if not force and not self._store.claimable([grant_id]).due:
-            return Refreshed(grant_id, "skipped", reason="not due, or under a lease")
-        stopped = not self._brake.lets_through
-        wait = self._limiter.take(lane=LANE, call=REFRESH_CALL, account=str(grant_id))
-        if wait > 0:
-            return Refreshed(grant_id, "denied", wait_seconds=wait, reason="no permit of the quota")
+    def _group(self, ids: Sequence[int], *, force: bool = False, prove: bool = True) -> tuple[list[Result], list[int]]:
+        """Refresh a group, and return what became of its grants and the ids that are still to be done.
+
+        Only the last result may be one that ends the whole message: no permit, the brake, or not ready.
+        """
+        # May we?
+        reason = self._unready()
+        if reason is not None:
+            return [NotReady(ids[0], reason)], list(ids)
+        claimable = self._ground.store.claimable(ids)
+        due = list(ids) if force else list(claimable.due)
+        results: list[Result] = [Skipped(grant_id, NOT_DUE) for grant_id in ids if grant_id not in due]
+        if not due:
+            return results, []
+        stopped = self._brake.stops(claimable.brake)
+        asked = self._ground.limiter.permits(
+            lane=LANE,
+            call=REFRESH_CALL,
+            accounts=[str(grant_id) for grant_id in (due[:1] if stopped else due)],
+            each=self.pace.seconds,
+        )
+        if not asked.given:
+            return [*results, Denied(due[0], "no permit of the quota", asked.wait)], due
         # The permit comes first: one that is denied must not cost the probe, of which there is one in half a minute.
         if stopped and not self._brake.wins_probe():
-            return Refreshed(grant_id, "braked", reason="refreshing is stopped for the whole app")
+            return [*results, Braked(due[0], "refreshing is stopped for the whole app")], due
+        permits = dict(zip(due, asked.given, strict=False))
+
+        # Claim
+        self._ground.failpoint("pre_claim")
+        won_at = elapsed_clock()
+        claims = self._ground.store.claim_group(
+            list(permits), owner=self._ground.owner, lease_seconds=self._lease_seconds, force=force
+        )
+        self._ground.failpoint("post_claim")
+        won = {claim.grant_id for claim in claims}
+        results += [Skipped(grant_id, NOT_DUE) for grant_id in permits if grant_id not in won]
+
+        # Send, keep, conclude
+        group = Group([Attempt(claim, won_at) for claim in claims])
+        with self._leases.hold(claims), self._in_hand(group):
+            self._send(group, permits)
+            self._conclude(group)
+            for attempt in group.odd:
+                permit = permits[attempt.claim.grant_id]
+                group.results.append(self._alone(attempt, permit, force=force, prove=prove))
+        return results + group.results, group.unsent + due[len(permits) :]
+
+    def _unready(self) -> str | None:
+        """Say why an answer could not be kept now, if that is so."""
+        if not self._commits.settle():
+            return "earlier results wait for the database"
+        try:
+            self._ground.journal.ready()
+        except JournalError as error:
+            self._ground.hook(Fact("journal.not_ready", {"reason": str(error)}, level="error"))
+            with suppress(EvertokenError):
+                self._replayer.replay()  # it needs no room, and other hosts may be about to send the tokens again
+            return str(error)
         return None
 
-    def _prove(self, claim: Claim, won_at: float, *, force: bool) -> Refreshed:
+    @contextmanager
+    def _in_hand(self, group: Group) -> Iterator[None]:
+        """Store what came while one call of the group takes long, and give back what was not sent in the end."""
+        watch = threading.Timer(NEIGHBOURS_SECONDS, self._conclude, (group,))
+        watch.daemon = True
+        if len(group.waiting) > 1:
+            watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
+            if group.waiting:
+                claims = [attempt.claim for attempt in group.waiting]
+                self._leases.drop(claims)
+                with suppress(StoreUnavailableError):  # then the leases run out
+                    self._ground.store.give_back(claims)
+
+    def _send(self, group: Group, permits: Mapping[int, Permit]) -> None:
+        """Send the grants of a group one after the other; what would be late stays behind."""
+        while group.waiting:
+            attempt, began = group.waiting[0], elapsed_clock()
+            if group.began and attempt.elapsed > JUST_IN_TIME_SECONDS:
+                return
+            try:
+                token = self._token(attempt.claim)
+                call = self._caller.send(attempt, token, permits[attempt.claim.grant_id])
+            except LeaseTooShortError:
+                return
+            except NotSentError as error:
+                attempt.unsent = error
+                group.leave()
+            except SealError:
+                group.leave()
+            else:
+                attempt.calls.append(call)
+                group.keep()
+                self.pace.note(elapsed_clock() - began)
+
+    def _conclude(self, group: Group) -> None:
+        """Read the answers that came, and store the clean pairs together."""
+        with group.concluding:
+            attempts = group.take()
+            for attempt in attempts:
+                self._caller.read(attempt)
+            clean = [attempt for attempt in attempts if attempt.is_clean]
+            group.odd += [attempt for attempt in attempts if not attempt.is_clean]
+            if clean:
+                group.results += self._ending.conclude(clean)
+                self._leases.drop([attempt.claim for attempt in clean])
+
+    def _alone(self, attempt: Attempt, permit: Permit, *, force: bool, prove: bool) -> Result:
+        """Bring an attempt to its end about which something is unusual."""
+        claim = attempt.claim
+        try:
+            if not attempt.calls and attempt.unsent is None:
+                elsewhere = self._ended_elsewhere(claim, force=force, prove=prove)
+                if elsewhere is not None:
+                    return elsewhere
+                attempt.calls.append(self._caller.send(attempt, self._token(claim), permit))
+                self._caller.read(attempt)
+        except SealError as error:
+            return self._ending.unreadable(attempt, error)
+        except LeaseTooShortError as error:
+            self._ground.store.give_back([claim])
+            return Skipped(claim.grant_id, str(error))
+        except TikTokError as error:
+            return self._ending.fail(attempt, error)
+        if attempt.calls:
+            self._caller.follow_up(attempt)
+        if attempt.pair is not None:
+            return self._ending.conclude([attempt])[0]
+        return self._ending.fail(attempt, attempt.failure)
+
+    def _ended_elsewhere(self, claim: Claim, *, force: bool, prove: bool) -> Result | None:
+        """Return what became of a claim under which nothing is sent; the claim is given back then."""
+        try:
+            if claim.unproven and prove:
+                return self._prove(claim, force=force)
+            settled = self._settled_elsewhere(claim) if claim.unresolved else None
+        except (SealError, TikTokError):
+            raise
+        except EvertokenError:
+            with suppress(StoreUnavailableError):
+                self._ground.store.give_back([claim])
+            raise
+        if settled is None:
+            return None
+        self._ground.store.give_back([claim])
+        return Skipped(claim.grant_id, settled)
+
+    def _prove(self, claim: Claim, *, force: bool) -> Result:
         """Ask whose an imported pair is, and refresh it only then, under a claim and a permit of its own."""
         try:
-            with self._leases.hold(claim), suppress(NotFoundError):  # revoked meanwhile: the next claim is not won
+            with suppress(NotFoundError):  # revoked meanwhile: the next claim is not won
                 # One failure is enough: that TikTok's other endpoint has trouble must not cost the grant its life.
                 self._owners.prove(claim.creator_id, lane=LANE, insist=claim.failures == 0)
         except WrongOwnerError as error:
-            self._store.give_back([claim])
-            return Refreshed(claim.grant_id, "failed", reason=str(error))
-        except SealError as error:
-            return self._endings.unreadable(Climb(claim, won_at), error)
-        except TikTokError as error:
-            return self._endings.fail(Climb(claim, won_at), error)
-        except EvertokenError:
-            with suppress(StoreUnavailableError):
-                self._store.give_back([claim])
-            raise
-        self._store.give_back([claim])
+            self._ground.store.give_back([claim])
+            return Failed(claim.grant_id, str(error))
+        self._leases.drop([claim])
+        self._ground.store.give_back([claim])
         return self.refresh(claim.grant_id, force=force, prove=False)
 
     def _settled_elsewhere(self, claim: Claim) -> str | None:
@@ -208,53 +310,36 @@ class Refresher:
         Dead processes' journals are replayed here. A living one that holds an answer, because the database did not
         take it while its lease lasted, stores it itself: its token is used up, so sending it again helps nobody.
         """
-        self._recover()
+        self._replayer.replay()
         # In this order: whoever holds an answer commits it before it lets its record go.
-        if self._journal.holds(claim.grant_id, claim.consent, claim.unresolved):
+        if self._ground.journal.holds(claim.grant_id, claim.consent, claim.unresolved):
             return "the answer to an earlier attempt waits in a journal for the database"
-        if self._store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:
+        if self._ground.store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:
             return "the answer to an earlier attempt was stored meanwhile; the grant is looked at again"
         return None
 
-    def _attempt(self, claim: Claim, won_at: float) -> Refreshed:
-        try:
-            tokens = self._open(claim)
-        except SealError as error:
-            return self._endings.unreadable(Climb(claim, won_at), error)
-        with self._leases.hold(claim):
-            return self._send(claim, won_at, tokens)
-
-    def _open(self, claim: Claim) -> list[Token]:
-        """Return the refresh tokens of the newest stored versions, each once, the current one first.
-
-        An older version that does not open is told and left out: it must not keep a healthy grant from its refresh.
+    def _token(self, claim: Claim) -> Token:
+        """Open the current refresh token.
 
         Raises:
-            SealError: the current pair does not open.
+            SealError: it does not open, or is not there.
         """
-        tokens: list[Token] = []
-        for version in self._store.kept_versions(claim):
-            if len(tokens) == MOST_TOKENS:
-                break
-            place = PairPlace(claim.creator_id, version.consent, version.generation)
-            try:
-                token = self._sealer.open_refresh(version.sealed, place)
-            except SealError as error:
-                if version.generation == claim.pair_generation:
-                    raise
-                ids: dict[str, FactValue] = {"grant_id": claim.grant_id, "generation": version.generation}
-                self._hook(Fact("pair.unreadable", ids | {"reason": str(error)}, level="warning"))
-                continue
-            if token not in tokens:
-                tokens.append(token)
-        return tokens
+        sealed = claim.sealed
+        if sealed is None:  # it came in the very moment of the claim, or never
+            versions = {each.generation: each.sealed for each in self._ground.store.kept_versions(claim)}
+            sealed = versions.get(claim.pair_generation)
+        if sealed is None:
+            raise SealError("the current pair is not there")
+        return self._ground.sealer.open_refresh(
+            sealed, PairPlace(claim.creator_id, claim.consent, claim.pair_generation)
+        )
 
-    def _send(self, claim: Claim, won_at: float, tokens: Sequence[Token]) -> Refreshed:
-        climb = self._ladder.climb(claim, won_at, tokens)
-        if climb.calls:
-            last = climb.calls[-1]
-            return self._endings.save(climb, last) if last.error is None else self._endings.fail(climb, last.error)
-        if isinstance(climb.unsent, NotSentError):
-            return self._endings.fail(climb, climb.unsent)
-        self._store.give_back([claim])
-        return Refreshed(claim.grant_id, "skipped", reason="the lease ends too soon, so nothing was sent")
+
+def _batch(results: Sequence[Result], denied: Sequence[int] = (), wait_seconds: float = 0.0) -> Batch:
+    refreshed = [result for result in results if isinstance(result, Refreshed)]
+    return Batch(
+        refreshed=tuple(result.grant_id for result in refreshed),
+        denied=tuple(denied),
+        wait_seconds=wait_seconds,
+        resumed=any(result.resumed for result in refreshed),
+    )

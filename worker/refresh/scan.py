@@ -68,7 +68,7 @@ class Scanner:
                 return []
         except StoreUnavailableError:
             return []
-        return [Message(tuple(ids), 0.0)]
+        return [Message(message.ids, 0.0) for message in pace(ids, per_second=self._rate)]
 
     def expires(self, message: Message) -> float:
         """Return after how many seconds a message is stale: by then another scan has found its rows again."""

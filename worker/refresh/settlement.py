@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from worker.errors import EvertokenError
 from worker.policy import renewal
-from worker.store import NewPair, Saved, Store
+from worker.store import BroughtPair, NewPair, Saved, Store
 from worker.telemetry import Fact, FactValue, Hook
 from worker.tiktok import TokenAnswer
 from worker.vault import PairPlace, Sealer, Token
@@ -18,13 +19,14 @@ class MisfitError(EvertokenError):
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """Which attempt an answer belongs to, and what is needed to store its pair.
+class Answered:
+    """A token answer with the attempt that it belongs to, and what is needed to store its pair.
 
     Attributes:
         sent_at: when the request was sent, on the database's clock: the start of the pair's life.
         jitter: the grant's own number in [0, 1).
         scope: the scopes stored before, comma separated.
+        sent: the refresh token that was sent; it is kept if the answer holds none (RFC 6749, section 6).
     """
 
     grant_id: int
@@ -34,11 +36,13 @@ class Attempt:
     sent_at: datetime
     jitter: float
     scope: str
+    sent: Token
+    answer: TokenAnswer
 
     @property
-    def place(self) -> PairPlace:
-        """Where this attempt's pair is sealed to."""
-        return PairPlace(creator_id=self.creator_id, consent=self.consent, generation=self.generation)
+    def kept(self) -> bool:
+        """True if the refresh token stays the one that was sent."""
+        return self.answer.refresh_token is None or self.answer.refresh_token == self.sent
 
 
 class Settlement:
@@ -50,58 +54,60 @@ class Settlement:
         self._renew_at = renew_at
         self._hook = hook
 
-    def new_pair(self, attempt: Attempt, answer: TokenAnswer, *, old_refresh: Token) -> NewPair:
+    def seal(self, answered: Answered) -> NewPair:
         """Return the answer's pair, sealed and dated.
 
-        Args:
-            attempt: the attempt that brought the answer.
-            answer: the answer.
-            old_refresh: the refresh token that was sent; kept where the answer holds none (RFC 6749, section 6).
-
         Raises:
-            MisfitError: where the answer bears another creator's id.
+            MisfitError: the answer bears another creator's id.
         """
-        if answer.creator_id != attempt.creator_id:
+        answer, sent_at = answered.answer, answered.sent_at
+        if answer.creator_id != answered.creator_id:
             raise MisfitError(
-                f"TikTok answered for creator {attempt.creator_id} with a pair of creator {answer.creator_id}"
+                f"TikTok answered for creator {answered.creator_id} with a pair of creator {answer.creator_id}"
             )
-        expires_at = renewal.life_ends(issued_at=attempt.sent_at, seconds=answer.access_seconds)
+        expires_at = renewal.life_ends(issued_at=sent_at, seconds=answer.access_seconds)
         planned = renewal.next_refresh(
-            issued_at=attempt.sent_at, expires_at=expires_at, renew_at=self._renew_at, jitter=attempt.jitter
+            issued_at=sent_at, expires_at=expires_at, renew_at=self._renew_at, jitter=answered.jitter
         )
         return NewPair(
             sealed=self._sealer.seal_pair(
                 answer.access_token,
-                old_refresh if answer.refresh_token is None else answer.refresh_token,
-                attempt.place,
+                answered.sent if answer.refresh_token is None else answer.refresh_token,
+                PairPlace(answered.creator_id, answered.consent, answered.generation),
             ),
-            issued_at=attempt.sent_at,
+            issued_at=sent_at,
             access_expires_at=expires_at,
             refresh_expires_at=None
             if answer.refresh_seconds is None
-            else renewal.life_ends(issued_at=attempt.sent_at, seconds=answer.refresh_seconds),
+            else renewal.life_ends(issued_at=sent_at, seconds=answer.refresh_seconds),
             next_refresh_at=planned.at,
             scope=None if answer.scope is None else ",".join(answer.scope),
-            refresh_kept=answer.refresh_token is None or answer.refresh_token == old_refresh,
+            refresh_kept=answered.kept,
         )
 
-    def store_pair(self, attempt: Attempt, pair: NewPair, answer: TokenAnswer, *, old_refresh: Token) -> Saved:
-        """Store a sealed pair; it may be called again after a failure, and changes nothing the second time.
+    def store(self, pairs: Sequence[tuple[Answered, NewPair]]) -> list[Saved]:
+        """Store sealed pairs in one transaction; called again after a failure, it changes nothing the second time.
 
         Raises:
+            NotFoundError: one of the grants is not there, and nothing is stored.
             StoreUnavailableError: the database did not commit.
         """
-        saved = self._store.save_pair(
-            attempt.grant_id, attempt.consent, attempt.generation, pair, request_id=answer.request_id
+        saved = self._store.save_group(
+            [
+                BroughtPair(each.grant_id, each.consent, each.generation, pair, each.answer.request_id)
+                for each, pair in pairs
+            ]
         )
-        self._tell(attempt, pair, answer, saved, rotated=_rotated(answer, old_refresh))
+        for (answered, pair), result in zip(pairs, saved, strict=True):
+            self._report(answered, pair, result)
         return saved
 
-    def _tell(self, attempt: Attempt, pair: NewPair, answer: TokenAnswer, saved: Saved, *, rotated: bool) -> None:
+    def _report(self, answered: Answered, pair: NewPair, saved: Saved) -> None:
+        answer = answered.answer
         ids: dict[str, FactValue] = {
-            "grant_id": attempt.grant_id,
-            "creator_id": attempt.creator_id,
-            "generation": attempt.generation,
+            "grant_id": answered.grant_id,
+            "creator_id": answered.creator_id,
+            "generation": answered.generation,
         }
         self._hook(
             Fact(
@@ -110,18 +116,14 @@ class Settlement:
                 | {
                     "moved": saved.moved,
                     "revived": saved.revived,
-                    "rotated": rotated,
+                    "rotated": not answered.kept,
                     "life_seconds": int((pair.access_expires_at - pair.issued_at).total_seconds()),
                     "next_refresh_at": pair.next_refresh_at.isoformat(timespec="seconds"),
                 },
             )
         )
-        lost = set(attempt.scope.split(",")) - set(answer.scope or ()) - {""} if answer.scope is not None else set()
+        lost = set(answered.scope.split(",")) - set(answer.scope or ()) - {""} if answer.scope is not None else set()
         if lost:
             self._hook(Fact("grant.scope_narrowed", ids | {"scopes": ",".join(sorted(lost))}, level="warning"))
         for remark in answer.remarks:
             self._hook(Fact("answer.odd", ids | {"remark": remark}, level="warning"))
-
-
-def _rotated(answer: TokenAnswer, old_refresh: Token) -> bool:
-    return answer.refresh_token is not None and answer.refresh_token != old_refresh

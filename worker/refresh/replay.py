@@ -1,0 +1,166 @@
+"""Replaying journaled answers to refreshes: what dead processes of this host, and failed threads of this one, left.
+
+An answer that came is stored however late that is. A record is released when what it brought has committed.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import ClassVar
+
+from worker.errors import InDoubtError, JournalError, NotFoundError, SealError, StoreUnavailableError, TikTokError
+from worker.ground import Ground
+from worker.journal import JournalEntry, Orphan
+from worker.refresh.settlement import Answered, MisfitError, Settlement
+from worker.store import AttemptOutcome
+from worker.telemetry import Fact
+from worker.tiktok import RawAnswer, TokenAnswer, bears_refresh_token, read_token_answer, salvage
+from worker.vault import PairPlace, Token
+
+
+class Replayer:
+    """Stores journaled answers to refreshes.
+
+    Attributes:
+        kind: which journal records are replayed.
+    """
+
+    kind: ClassVar[str] = "refresh"
+
+    def __init__(self, ground: Ground, *, settlement: Settlement, own_after_seconds: float) -> None:
+        """Prepare for a process.
+
+        Args:
+            ground: what is shared.
+            settlement: stores pairs.
+            own_after_seconds: after this time in this process's own journal an answer's thread must have failed.
+        """
+        self._ground = ground
+        self._settlement = settlement
+        self._own_after_seconds = own_after_seconds
+
+    def replay(self) -> int:
+        """Store what dead processes of this host, and failed threads of this one, had received and not yet stored.
+
+        Returns:
+            How many records were settled.
+
+        Raises:
+            StoreUnavailableError: the database went away; what was not settled stays in the journal.
+        """
+        settled = 0
+        for orphan in chain(self._ground.journal.orphans(), self._ground.journal.unreleased(self._own_after_seconds)):
+            if orphan.entry.kind != self.kind:
+                continue
+            try:
+                settled += self._replay_one(orphan)
+            except StoreUnavailableError as error:
+                # One row that a living database refuses holds up nothing else; it stays in the journal.
+                self._ground.store.ping()
+                self._stuck(orphan, error)
+            except JournalError as error:
+                self._stuck(orphan, error)  # it could not be set aside; it waits
+        if settled:
+            self._ground.hook(Fact("journal.replayed", {"records": settled}, level="warning"))
+        return settled
+
+    def _replay_one(self, orphan: Orphan) -> bool:
+        entry = orphan.entry
+        try:
+            self._store(entry)
+        except StoreUnavailableError:
+            raise
+        except SealError as error:
+            # It waits: with the key that is missing it can be stored. The other records go on.
+            self._stuck(orphan, error)
+            return False
+        except MisfitError as error:
+            self._ground.hook(Fact("journal.misfit", {"grant_id": entry.grant_id, "reason": str(error)}, level="error"))
+            orphan.set_aside()
+            return False
+        except NotFoundError:
+            self._ground.hook(Fact("journal.grant_unknown", {"grant_id": entry.grant_id}, level="error"))
+            orphan.set_aside()
+            return False
+        except TikTokError as error:
+            # An exchange that brought nothing: the person was told, and the same bytes will never bring more.
+            self._ground.hook(Fact("journal.no_pair", {"call": entry.call, "code": error.code}))
+            if bears_refresh_token(raw_answer(entry)):
+                orphan.set_aside()
+                return False
+        orphan.release()
+        return True
+
+    def _stuck(self, orphan: Orphan, error: Exception) -> None:
+        self._ground.hook(
+            Fact("journal.stuck", {"grant_id": orphan.entry.grant_id, "reason": str(error)}, level="error")
+        )
+
+    def _store(self, entry: JournalEntry) -> None:
+        """Store what one answer brought."""
+        grant_id, creator_id, consent, generation = entry.attempt()
+        raw = raw_answer(entry)
+        answer, error = _read(raw)
+        if answer is None:
+            # Another call of the attempt may have rotated the pair unseen: it stays in doubt, whatever this one says.
+            self._ground.store.record_outcome(
+                grant_id,
+                consent,
+                generation,
+                outcome=AttemptOutcome.IN_DOUBT,
+                reason="read from the journal of a process that ended",
+                code=None if error is None else error.code,
+                http_status=entry.http_status,
+            )
+            if bears_refresh_token(raw):
+                raise MisfitError("an answer held a refresh token and could not be stored")
+            return
+        grant = self._ground.store.grant_by_id(grant_id)
+        sent = answer.refresh_token
+        if sent is None:
+            sent = self._refresh_token_before(grant_id, consent, generation)
+        answered = Answered(
+            grant_id=grant_id,
+            creator_id=creator_id,
+            consent=consent,
+            generation=generation,
+            sent_at=entry.sent_at,
+            jitter=grant.jitter,
+            scope=grant.scope,
+            sent=sent,
+            answer=answer,
+        )
+        self._settlement.store([(answered, self._settlement.seal(answered))])
+
+    def _refresh_token_before(self, grant_id: int, consent: int, generation: int) -> Token:
+        """Return the newest kept refresh token that is older than this attempt: the one that was sent."""
+        kept = [
+            stored
+            for stored in self._ground.store.all_pairs(after=(grant_id, consent, 0))
+            if (stored.grant_id, stored.consent) == (grant_id, consent) and stored.generation < generation
+        ]
+        if not kept:
+            raise NotFoundError(f"no earlier pair of grant {grant_id} is kept")
+        place = PairPlace(kept[-1].creator_id, consent, kept[-1].generation)
+        return self._ground.sealer.open_refresh(kept[-1].sealed, place)
+
+
+def raw_answer(entry: JournalEntry) -> RawAnswer:
+    """Return a journaled answer as the client gave it."""
+    return RawAnswer(
+        call=entry.call,
+        http_status=entry.http_status,
+        body=entry.body,
+        complete=entry.complete,
+        fault=entry.fault,
+        retry_after=entry.retry_after,
+    )
+
+
+def _read(raw: RawAnswer) -> tuple[TokenAnswer | None, TikTokError | None]:
+    try:
+        return read_token_answer(raw), None
+    except InDoubtError as error:
+        return salvage(raw), error
+    except TikTokError as error:
+        return None, error
