@@ -56,6 +56,7 @@ def test_three_transactions_do_for_a_whole_group(quick_world: NewWorld, monkeypa
     """What is due and whether the brake is on, the claims, and the pairs: one transaction each, however many grants."""
     world = quick_world()
     world.services.refresher.refresh(world.creator().grant_id)
+    world.services.refresher.pace = Pace(QUICK)
     grants, writes = world.creators(10), list[bool]()
     store = world.services.store
     transact = store.transact

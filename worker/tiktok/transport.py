@@ -111,6 +111,12 @@ class Transport:
             proxy=self._proxy,
         )
         CURRENT.call = call
+        try:
+            return self._exchange(request, call)
+        finally:
+            CURRENT.end()
+
+    def _exchange(self, request: Request, call: Call) -> RawAnswer:
         body = bytearray()
         status = retry_after = fault = None
         not_sent: str | None = None
@@ -125,8 +131,6 @@ class Transport:
             fault = _fault(error, call, status)
             if request.content is not None and not call.body_began and not call.received:
                 not_sent = "the connection broke before the request's body was sent"
-        finally:
-            CURRENT.end()
         if not_sent is not None:
             raise NotSentError(f"{request.path} was not sent: {not_sent}", call=request.path)
         request.failpoint("post_recv")
