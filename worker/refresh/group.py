@@ -64,11 +64,6 @@ class Group:
         self.concluding = threading.Lock()
         self._answered: deque[Attempt] = deque()
 
-    @property
-    def unsent(self) -> list[int]:
-        """The grants that are still to be done, if another group is to try them."""
-        return [attempt.claim.grant_id for attempt in self.waiting] if self.began else []
-
     def keep(self) -> None:
         """Take the first waiting attempt, whose call was answered."""
         self.began = True

@@ -137,38 +137,17 @@ class Refresher:
         Raises:
             StoreUnavailableError: the database did not answer, before anything was sent.
         """
-        ended, _ = self._group([grant_id], force=force, prove=prove)
-        return ended[-1] if ended else Skipped(grant_id, "the lease ends too soon, so nothing was sent")
+        return self._group([grant_id], force=force, prove=prove)[0][-1]
 
     def _group(self, ids: Sequence[int], *, force: bool = False, prove: bool = True) -> tuple[list[Result], list[int]]:
         """Refresh a group, and return what became of its grants and the ids that are still to be done.
 
         Only the last result may be one that ends the whole message: no permit, the brake, or not ready.
         """
-        # May we?
-        reason = self._unready()
-        if reason is not None:
-            return [NotReady(ids[0], reason)], list(ids)
-        claimable = self._ground.store.claimable(ids)
-        due = list(ids) if force else list(claimable.due)
-        results: list[Result] = [Skipped(grant_id, NOT_DUE) for grant_id in ids if grant_id not in due]
-        if not due:
-            return results, []
-        stopped = self._brake.stops(claimable.brake)
-        asked = self._ground.limiter.permits(
-            lane=LANE,
-            call=REFRESH_CALL,
-            accounts=[str(grant_id) for grant_id in (due[:1] if stopped else due)],
-            each=self.pace.seconds,
-        )
-        if not asked.given:
-            return [*results, Denied(due[0], "no permit of the quota", asked.wait)], due
-        # The permit comes first: one that is denied must not cost the probe, of which there is one in half a minute.
-        if stopped and not self._brake.wins_probe():
-            return [*results, Braked(due[0], "refreshing is stopped for the whole app")], due
-        permits = dict(zip(due, asked.given, strict=False))
+        results, permits = self._may_we(ids, force=force)
+        if not permits:
+            return results, _still_due(ids, results)
 
-        # Claim
         self._ground.failpoint("pre_claim")
         won_at = elapsed_clock()
         claims = self._ground.store.claim_group(
@@ -178,7 +157,6 @@ class Refresher:
         won = {claim.grant_id for claim in claims}
         results += [Skipped(grant_id, NOT_DUE) for grant_id in permits if grant_id not in won]
 
-        # Send, keep, conclude
         group = Group([Attempt(claim, won_at) for claim in claims])
         with self._leases.hold(claims), self._in_hand(group):
             self._send(group, permits)
@@ -186,7 +164,33 @@ class Refresher:
             for attempt in group.odd:
                 permit = permits[attempt.claim.grant_id]
                 group.results.append(self._alone(attempt, permit, force=force, prove=prove))
-        return results + group.results, group.unsent + due[len(permits) :]
+        late = [] if group.began else [attempt.claim.grant_id for attempt in group.waiting]
+        results += [Skipped(grant_id, "the lease ends too soon, so nothing was sent") for grant_id in late]
+        return results + group.results, _still_due(ids, results + group.results)
+
+    def _may_we(self, ids: Sequence[int], *, force: bool) -> tuple[list[Result], dict[int, Permit]]:
+        """Return a permit for each of the first grants that are due, and what became of those that need none."""
+        reason = self._unready()
+        if reason is not None:
+            return [NotReady(ids[0], reason)], {}
+        claimable = self._ground.store.claimable(ids)
+        due = list(ids) if force else list(claimable.due)
+        results: list[Result] = [Skipped(grant_id, NOT_DUE) for grant_id in ids if grant_id not in due]
+        if not due:
+            return results, {}
+        stopped = self._brake.stops(claimable.brake)
+        asked = self._ground.limiter.permits(
+            lane=LANE,
+            call=REFRESH_CALL,
+            accounts=[str(grant_id) for grant_id in (due[:1] if stopped else due)],
+            each=self.pace.seconds,
+        )
+        if not asked.given:
+            return [*results, Denied(due[0], "no permit of the quota", asked.wait)], {}
+        # The permit comes first: one that is denied must not cost the probe, of which there is one in half a minute.
+        if stopped and not self._brake.wins_probe():
+            return [*results, Braked(due[0], "refreshing is stopped for the whole app")], {}
+        return results, dict(zip(due, asked.given, strict=False))
 
     def _unready(self) -> str | None:
         """Say why an answer could not be kept now, if that is so."""
@@ -333,6 +337,12 @@ class Refresher:
         return self._ground.sealer.open_refresh(
             sealed, PairPlace(claim.creator_id, claim.consent, claim.pair_generation)
         )
+
+
+def _still_due(ids: Sequence[int], results: Sequence[Result]) -> list[int]:
+    """Return the ids that nothing has become of yet; a denied one is still to be done."""
+    done = {result.grant_id for result in results if not isinstance(result, Denied)}
+    return [grant_id for grant_id in ids if grant_id not in done]
 
 
 def _batch(results: Sequence[Result], denied: Sequence[int] = (), wait_seconds: float = 0.0) -> Batch:
