@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.conftest import APP_ID
 from worker.consent.authorize import Authorizer
 from worker.journal import Journal
 from worker.sandbox.options import SandboxOptions
@@ -23,7 +24,7 @@ REDIRECT_URI = "https://app.example/callback/"
 @pytest.fixture(scope="session")
 def running_sandbox() -> Iterator[RunningSandbox]:
     """Start one sandbox; every token and code of it holds the canary."""
-    options = SandboxOptions(app_id="app-1", app_secret="secret-CANARY", redirect_uri=REDIRECT_URI, canary="CANARY")
+    options = SandboxOptions(app_id=APP_ID, app_secret="secret-CANARY", redirect_uri=REDIRECT_URI, canary="CANARY")
     with start_sandbox(options) as sandbox:
         yield sandbox
 
@@ -59,7 +60,7 @@ def new_authorizer(
         **options: Any,
     ) -> Authorizer:
         usual: dict[str, Any] = {
-            "app_id": "app-1",
+            "app_id": APP_ID,
             "app_secret": Token("secret-CANARY"),
             "redirect_uri": REDIRECT_URI,
             "base_url": sandbox.url,
