@@ -1,5 +1,8 @@
 """What the journal costs: one append alone, and many threads that share syncs, beside plain writes in the same run.
 
+A third column is SQLite doing the journal's work, sealed rows in WAL mode with every commit synced: why the journal is
+a file of our own (docs/decisions/0015-journal-file.md).
+
 A plain write is the same number of bytes into a preallocated file, neither sealed nor synced, so that a ratio to it
 says what keeping costs wherever this runs. Figures depend on the disk; ratios less so.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.journal import Journal, JournalEntry
+from worker.journal.segment import place_of
 from worker.vault import Keyring, Sealer
 
 BODY_BYTES = 1_000
@@ -83,6 +88,68 @@ class PlainFile:
         os.close(self._descriptor)
 
 
+class SqliteJournal:
+    """A sealed row for each answer, committed and synced one by one or in groups, and deleted when it is released."""
+
+    def __init__(self, path: Path, sealer: Sealer) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        self._connection.execute("CREATE TABLE answers (number INTEGER PRIMARY KEY, sealed BLOB NOT NULL)")
+        self._sealer, self._number = sealer, 0
+
+    def keep(self, entry: JournalEntry, count: int = 1) -> None:
+        """Keep answers in one commit."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        for _ in range(count):
+            self._number += 1
+            sealed = self._sealer.seal(entry.to_bytes(), place_of(bytes(16), self._number))
+            self._connection.execute("INSERT INTO answers VALUES (?, ?)", (self._number, sealed))
+        self._connection.execute("COMMIT")
+
+    def release(self, count: int) -> None:
+        """Delete the oldest answers in one commit."""
+        self._connection.execute(
+            "DELETE FROM answers WHERE number IN (SELECT number FROM answers ORDER BY number LIMIT ?)", (count,)
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+
+def beside_sqlite(folder: Path, journal: Journal, sealer: Sealer, rounds: int) -> None:
+    """Print wall and processor time of each record, kept and released: our file and SQLite, alone and in groups."""
+    rows, entry = SqliteJournal(folder / "journal.db", sealer), answer()
+
+    def ours(count: int) -> None:
+        for written in [journal.write(entry) for _ in range(count)]:
+            journal.release(journal.sync(written))
+
+    def theirs(count: int) -> None:
+        rows.keep(entry, count)
+        rows.release(count)
+
+    table = Table(
+        "records in a group", "file", "SQLite", "ratio", title="Wall / processor us of each record, kept and released"
+    )
+    for count in (1, 50):
+        figures = []
+        for work in (ours, theirs):
+            cpu, start = time.process_time(), time.perf_counter()
+            for _ in range(max(rounds // count, 1)):
+                work(count)
+            done = max(rounds // count, 1) * count
+            figures.append(((time.perf_counter() - start) / done * 1e6, (time.process_time() - cpu) / done * 1e6))
+        (wall, cpu_used), (their_wall, their_cpu) = figures
+        table.add_row(
+            str(count), f"{wall:.0f} / {cpu_used:.0f}", f"{their_wall:.0f} / {their_cpu:.0f}",
+            f"{their_wall / wall:.1f} / {their_cpu / cpu_used:.1f}",
+        )  # fmt: skip
+    rows.close()
+    Console().print(table)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -90,7 +157,8 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=Path(), help="a folder on the disk to measure")
     options = parser.parse_args()
     with TemporaryDirectory(dir=options.dir) as folder:
-        journal = Journal(Path(folder) / "journal", Sealer(Keyring.new()), owner="benchmark", floor_bytes=0)
+        sealer = Sealer(Keyring.new())
+        journal = Journal(Path(folder) / "journal", sealer, owner="benchmark", floor_bytes=0)
         plain = PlainFile(Path(folder) / "plain", 2**23)
         entry = answer()
         journal.ready()
@@ -102,6 +170,7 @@ def main() -> None:
         for waiting in journal.unreleased():
             waiting.release()
         replay = time.perf_counter() - start
+        beside_sqlite(Path(folder), journal, sealer, options.rounds)
         journal.close()
         plain.close()
     show(bare, kept, bare_rate, kept_rate)
