@@ -309,6 +309,7 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
 
 
 app.steps["worker"].add(Heartbeat)
+app.steps["consumer"].add("worker.consumer:LooksAgain")
 
 
 class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no types

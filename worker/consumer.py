@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from queue import Empty
 from typing import Any, Final, cast
 
+from celery import bootsteps
 from celery.worker.consumer import Consumer
 from celery.worker.control import Panel
 from kombu.transport import redis
@@ -17,6 +18,7 @@ from worker.policy.messages import envelope_problem, task_problem
 from worker.telemetry import Fact, log_fact
 
 PREFIX: Final = "tasks."
+LOOK_AGAIN_SECONDS: Final = 0.02
 CONTROLS: Final = frozenset({
     "ping", "active_queues", "registered", "stats", "conf", "active", "reserved", "scheduled", "revoked",
     "enable_events",
@@ -76,6 +78,35 @@ class CheckedChannel(redis.Channel):
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             refuse_message(f"it cannot be read ({type(error).__name__})")
             raise Empty from None
+
+
+class LooksAgain(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+    """Lets a worker whose threads were all busy look for messages again within a moment.
+
+    With `worker_disable_prefetch` a worker that is full asks Redis for nothing, and its loop looks again only when
+    something wakes it, which takes up to a second: the threads would stand idle between two waves of messages.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, parent: Any) -> None:
+        """Wake the loop a moment after each time that it found all threads busy; a worker at rest is not woken."""
+        qos, hub = parent.task_consumer.channel.qos, parent.hub
+        has_room, waking = qos.can_consume, False
+
+        def woken() -> None:
+            nonlocal waking
+            waking = False
+
+        def can_consume() -> bool:
+            nonlocal waking
+            room = bool(has_room())
+            if not room and not waking and hub is not None:
+                waking = True
+                hub.call_later(LOOK_AGAIN_SECONDS, woken)
+            return room
+
+        qos.can_consume = can_consume
 
 
 class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
