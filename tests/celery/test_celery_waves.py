@@ -1,38 +1,49 @@
-"""A worker whose threads were all busy takes the next messages at once."""
+"""A worker whose threads were all busy looks for messages again within a moment, and one at rest is left alone."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-import redis
-
-from tests.support.daemon import Daemon
-
-MESSAGES = 20
-SHORT = """
-import tasks.notify
-for _ in range(%d):
-    tasks.notify.deliver.apply_async(queue="default")
-"""
+from kombu.asynchronous import Hub
+from kombu.asynchronous.timer import Timer
 
 
-@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-def test_no_second_passes_between_two_waves_of_messages(
-    new_daemon: Callable[..., Daemon], redis_url: str, wait_until: Callable[..., None], database_kind: str
-) -> None:
-    """One thread works off short tasks one after the other; its loop would look again only once in a second."""
-    daemon = new_daemon()
-    assert daemon.run_python(SHORT % MESSAGES).returncode == 0
-    with redis.Redis.from_url(redis_url) as client:
-        assert client.llen("evertoken:default") == MESSAGES
-        worker = daemon.worker("worker", "-c", "1")
-        daemon.wait_ready(wait_until, worker)
-        wait_until(lambda: client.llen("evertoken:default") < MESSAGES, 20)
-        began = time.monotonic()
-        wait_until(lambda: client.llen("evertoken:default") == 0, 30)
-    took = time.monotonic() - began
-    daemon.stop(worker)
+@pytest.fixture
+def worker() -> SimpleNamespace:
+    """Return what the step sees of a worker: its loop, and whether its threads have room."""
+    qos = SimpleNamespace(room=True)
+    qos.can_consume = lambda: qos.room
+    channel = SimpleNamespace(qos=qos)
+    return SimpleNamespace(hub=Hub(timer=Timer()), qos=qos, task_consumer=SimpleNamespace(channel=channel))
 
-    assert took < MESSAGES / 2
+
+def start(worker: Any) -> None:
+    """Start the step."""
+    from worker.consumer import LooksAgain  # noqa: PLC0415 - only tests of the app pay for importing Celery
+
+    LooksAgain(worker).start(worker)
+
+
+def test_a_full_worker_is_woken_a_moment_later_once(worker: SimpleNamespace) -> None:
+    """However often its loop finds it full meanwhile, one timer is set; and another one after that has struck."""
+    start(worker)
+    worker.qos.room = False
+
+    assert [worker.qos.can_consume() for _ in range(5)] == [False] * 5
+    assert len(worker.hub.timer) == 1
+    assert worker.hub.fire_timers(max_delay=1) <= 0.02
+    (entry,) = [waiting.entry for waiting in worker.hub.timer.queue]
+    entry()
+    worker.qos.can_consume()
+    assert len(worker.hub.timer) == 2
+
+
+def test_a_worker_with_room_sets_no_timer(worker: SimpleNamespace) -> None:
+    """At rest nothing wakes it."""
+    start(worker)
+
+    assert worker.qos.can_consume()
+    assert len(worker.hub.timer) == 0
+    worker.hub.close()
