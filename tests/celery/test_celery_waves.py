@@ -16,7 +16,9 @@ def worker() -> SimpleNamespace:
     qos = SimpleNamespace(room=True)
     qos.can_consume = lambda: qos.room
     channel = SimpleNamespace(qos=qos)
-    return SimpleNamespace(hub=Hub(timer=Timer()), qos=qos, task_consumer=SimpleNamespace(channel=channel))
+    new_hub: Any = Hub
+    new_timer: Any = Timer
+    return SimpleNamespace(hub=new_hub(timer=new_timer()), qos=qos, task_consumer=SimpleNamespace(channel=channel))
 
 
 def start(worker: Any) -> None:
