@@ -13,7 +13,7 @@ PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_SCRIPT_LOCATION=1 $(VENV)/bin/
 READY = $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults browser chaos mutants check audit format docs lock clean
+.PHONY: help demo test faults browser chaos mutants bench check audit format docs lock clean
 
 help: ## list what can be made
 	@echo "make TARGET, where TARGET is one of"
@@ -37,6 +37,9 @@ chaos: $(READY) ## play random schedules of three faults and judge them: make ch
 
 mutants: $(READY) ## plant deliberate bugs one by one; each must turn its tests red
 	@$(VENV)/bin/python -m tests.faults.mutants $(ARGS)
+
+bench: $(READY) ## measure a worker beside a home-made one, for some minutes: make bench ARGS="--parts speed --rounds 3"
+	@$(VENV)/bin/python -m benchmarks $(ARGS)
 
 check: $(READY) ## check style, types, the house's rules and that generated pages are up to date
 	@echo "ruff: style" && $(VENV)/bin/ruff check --quiet

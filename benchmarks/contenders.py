@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import psycopg
 from celery import Celery
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 from sqlalchemy import Engine, create_engine, text
 from sqlmodel import Session, SQLModel
 
@@ -105,15 +105,19 @@ class Loop(Contender):
         """Refresh; see `Contender`."""
         assert processes == 1, "the loop is one process"
         path = "/v1.3/tt_user/oauth2/refresh_token/"
-        command = [sys.executable, "-m", "benchmarks.loop", "--url", self.stage.standin.url(tls=self.tls) + path,
-                   "--prefix", f"loop{time.monotonic_ns()}", "--count", str(count), "--threads", str(THREADS)]  # fmt: skip
+        url = self.stage.standin.url(tls=self.tls) + path
+        command = [sys.executable, "-m", "benchmarks.loop", "--url", url, "--prefix", f"loop{time.monotonic_ns()}",
+                   "--count", str(count), "--threads", str(THREADS)]  # fmt: skip
         cores = self.stage.worker_cores
         with machine.pinned(cores):
             environ = plain_environ() | {"REQUESTS_CA_BUNDLE": str(self.stage.authority)}
+            busy, spent, began = machine.core_seconds(cores), machine.children_seconds(), time.monotonic()
             done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+            others = machine.core_seconds(cores) - busy - (machine.children_seconds() - spent)
+            whole = time.monotonic() - began
         assert done.returncode == 0, done.stderr
         told = json.loads(done.stdout)
-        return Run(told["count"], told["wall"], told["processor"])
+        return Run(told["count"], told["wall"], told["processor"], max(0.0, others / whole))
 
 
 class Worker(Contender):
@@ -267,7 +271,18 @@ class Evertoken(Worker):
 
     def command(self, number: int) -> list[str]:
         """Return how the worker is started."""
-        return [sys.executable, "-m", "celery", "-A", "worker", "worker", "-Q", "refresh", "-n", f"worker{number}@bench"]
+        return [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "worker",
+            "worker",
+            "-Q",
+            "refresh",
+            "-n",
+            f"worker{number}@bench",
+        ]
 
     def publish(self, count: int) -> None:
         """Ask for a scan, as beat does."""
@@ -284,7 +299,7 @@ class Evertoken(Worker):
         file = folder / "creators.jsonl"
         lines = (json.dumps(pair_of(f"{self.slug}-{number}", 1)) for number in range(creators))
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        for arguments in (("db", "upgrade"), ("grants", "import", str(file))):
+        for arguments in [("db", "upgrade"), ("grants", "import", str(file))][: 2 if creators else 1]:
             command = [sys.executable, "-m", "celery", "-A", "worker", *arguments]
             done = subprocess.run(command, env=self.environ(), cwd=folder, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
@@ -341,4 +356,3 @@ class HomeMade(Worker):
                     )
                 )
             session.commit()
-

@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 TICKS: Final = os.sysconf("SC_CLK_TCK")
-PACKAGES: Final = ("celery", "kombu", "redis", "requests", "urllib3", "sqlalchemy", "sqlmodel", "psycopg", "cryptography")
+PACKAGES: Final = (
+    "celery",
+    "kombu",
+    "redis",
+    "requests",
+    "urllib3",
+    "sqlalchemy",
+    "sqlmodel",
+    "psycopg",
+    "cryptography",
+)
 
 
 def split_cores() -> tuple[set[int], set[int]]:
@@ -37,6 +47,12 @@ def processor_seconds(pid: int) -> float:
     """Return the processor time of a process so far, in steps of a hundredth of a second."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def children_seconds() -> float:
+    """Return the processor time of this process's children that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def core_seconds(cores: set[int]) -> float:

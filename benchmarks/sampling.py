@@ -1,4 +1,4 @@
-"""Where a worker's processor time goes: `python -P benchmarks/sampling.py OUT celery-arguments` runs Celery with a look.
+"""Where a worker's processor time goes: `python -P benchmarks/sampling.py OUT ARGUMENTS` runs Celery so.
 
 A thread looks at all others some hundred times a second. Python tells how much processor time each has used, so the
 time since the last look is put down to the innermost line of a known room in that thread's stack. Sums so far are
@@ -15,7 +15,7 @@ import re
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Final
@@ -41,13 +41,14 @@ class Look:
 
     def __init__(self) -> None:
         self.kept: list[tuple[float, dict[str, float]]] = []
-        self._spent: Counter[str] = Counter()
+        self._spent: defaultdict[str, float] = defaultdict(float)
         self._used: dict[int, int] = {}
         self._steps: dict[CodeType, str | None] = {}
 
     def run(self) -> None:
         """Look for ever."""
-        me, keep = threading.get_ident(), 0.0
+        me = threading.get_ident()
+        keep = 0.0
         while True:
             time.sleep(LOOK_SECONDS)
             now = time.monotonic()
@@ -63,7 +64,8 @@ class Look:
             used = time.clock_gettime_ns(time.pthread_getcpuclockid(thread))
         except OSError:  # it has just ended
             return
-        spent = used - self._used.get(thread, used)
+        last = self._used.get(thread, used)
+        spent = used - last if used >= last else used  # a thread that ended leaves its number to a new one
         self._used[thread] = used
         if spent:
             self._spent[self._step(frame)] += spent / 1e9

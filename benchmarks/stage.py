@@ -1,4 +1,4 @@
-"""What every contender runs on: servers on their core, the stand-in, and how workers are started, watched and counted."""
+"""What every contender runs on: servers on their core, the stand-in for TikTok, and how workers are started."""
 
 from __future__ import annotations
 

@@ -1,39 +1,36 @@
-"""How the due scan and a claim grow with the fleet: 1,000 to 1,000,000 grants, on SQLite and PostgreSQL.
+"""How the scan, a claim and the counts of `grants status` grow with the fleet, on SQLite and PostgreSQL.
 
-Run it from the project's root: `python -m benchmarks.due_scan [--sizes 1000,100000] [--databases sqlite]`. Each fleet
-is loaded by SQL, then timed with 500 grants due, and again with all of them due; the fleets take turns, so that a busy
-machine slows all of them alike. It exits 1 where a median grows more than threefold from the smallest to the largest.
+Each fleet is loaded by SQL, then timed with 500 grants due, and again with all of them due; fleets of all sizes take
+turns, so that a busy machine slows all of them alike.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import text
 
 from tests.conftest import start_postgres
 from worker.store import Store, open_store
 
-SIZES: Final = (1_000, 100_000, 1_000_000)
 DUE: Final = 500
 BATCH: Final = 200
 ROUNDS: Final = 40
 CLAIMS: Final = 200
-MOST_GROWTH: Final = 3.0
 DAY_MILLISECONDS: Final = 86_400_000
-MEASURES: Final = ("due scan, 500 due", "due scan, all due", "claim", "fleet status")
+COUNTS: Final = "grants status"
+MEASURES: Final = ("scan of 200, 500 due", "scan of 200, all due", "claim of one", "claim of 50", COUNTS)
+GROUP: Final = 50
+GROUPS: Final = 20
 
 NUMBERS: Final = {
     "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :size)",
@@ -41,10 +38,10 @@ NUMBERS: Final = {
 }
 # Ends are spread over a day without regard to ids, as they are in a fleet that has lived for a while.
 GRANTS: Final = """
-INSERT INTO grants (id, creator_id, consent, generation, pair_generation, status, scope, issued_at, access_expires_at,
-    next_refresh_at, jitter, created_at, updated_at)
-{numbers} SELECT n, 'creator ' || n, 1, 1, 1, 'active', 'user.info.basic', :now - :day, :now + 1 + (n * 48271) % :day,
-    :now + :day, 0.5, :now, :now FROM numbers
+INSERT INTO grants (id, app_id, creator_id, consent, generation, pair_generation, status, scope, issued_at,
+    access_expires_at, next_refresh_at, jitter, created_at, updated_at)
+{numbers} SELECT n, :app, 'creator ' || n, 1, 1, 1, 'active', 'user.info.basic', :now - :day,
+    :now + 1 + (n * 48271) % :day, :now + :day, 0.5, :now, :now FROM numbers
 """
 PAIRS: Final = """
 INSERT INTO pairs (grant_id, consent, generation, sealed_access, sealed_refresh, key_id, issued_at, access_expires_at,
@@ -57,33 +54,39 @@ SELECT id, 1, 1, 'a worker', issued_at, issued_at, 'refreshed' FROM grants
 """
 
 
-def main() -> int:
-    """Measure, print the table, and return 1 where something grows more than it may."""
-    arguments = _arguments()
-    sizes = sorted(int(size) for size in arguments.sizes.split(","))
-    table = Table(title=f"Median of {ROUNDS} scans of {BATCH} ids, and of {CLAIMS} claims, in milliseconds")
-    for heading in ("database", "measured", *(f"{size:,} grants" for size in sizes), "growth"):
-        table.add_column(heading, justify="left" if heading in {"database", "measured"} else "right")
-    too_much = False
-    for kind in arguments.databases.split(","):
+@dataclass(frozen=True)
+class Growth:
+    """Medians of one measure.
+
+    Attributes:
+        database: `sqlite` or `postgresql`.
+        measure: what was timed.
+        milliseconds: median of each size.
+        bounded: True if the product promises that it does not grow with the fleet.
+    """
+
+    database: str
+    measure: str
+    milliseconds: tuple[float, ...]
+    bounded: bool
+
+    @property
+    def factor(self) -> float:
+        """How much it grows from the smallest to the largest fleet."""
+        return self.milliseconds[-1] / self.milliseconds[0]
+
+
+def measure(sizes: Sequence[int], databases: Sequence[str]) -> list[Growth]:
+    """Return every measure's medians for fleets of these sizes."""
+    found = []
+    for kind in databases:
         with ExitStack() as servers:
             figures_of = _measure([_store(kind, servers) for _ in sizes], sizes)
-        for measure in MEASURES:
-            figures = figures_of[measure]
-            growth = figures[-1] / figures[0]
-            bounded = measure != "fleet status"  # a count of everything grows with everything
-            too_much |= bounded and growth > MOST_GROWTH
-            mark = f"{growth:.2f}x" if bounded else f"({growth:.0f}x)"
-            table.add_row(kind, measure, *(f"{figure:.2f}" for figure in figures), mark)
-    Console(width=110).print(table)
-    return int(too_much)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="grants, separated by commas")
-    parser.add_argument("--databases", default="sqlite,postgresql", help="which to measure")
-    return parser.parse_args()
+        found += [
+            Growth(kind, name, tuple(figures), bounded=name != COUNTS)  # a count of everything grows with everything
+            for name, figures in figures_of.items()
+        ]
+    return found
 
 
 def _store(kind: str, servers: ExitStack) -> Store:
@@ -98,11 +101,11 @@ def _store(kind: str, servers: ExitStack) -> Store:
     return store
 
 
-def _measure(stores: list[Store], sizes: list[int]) -> dict[str, list[float]]:
+def _measure(stores: list[Store], sizes: Sequence[int]) -> dict[str, list[float]]:
     """Return the median of each measure in milliseconds, for each size."""
     claims = []
     for store, size in zip(stores, sizes, strict=True):
-        _load(store, size)
+        load(store, size)
         _make_due(store, min(DUE, size))
         due = [grant.grant_id for grant in store.due(min(DUE, size))]
         random.Random(1).shuffle(due)  # noqa: S311 - an order that repeats, no secret
@@ -113,13 +116,15 @@ def _measure(stores: list[Store], sizes: list[int]) -> dict[str, list[float]]:
     for store, size in zip(stores, sizes, strict=True):
         _make_due(store, size)
     crowd = _medians(scans, ROUNDS)
+    group = _medians([partial(_claim_group, store) for store in stores], GROUPS)
     status = _medians([store.fleet_status for store in stores], 5)
-    return dict(zip(MEASURES, (few, crowd, claim, status), strict=True))
+    return dict(zip(MEASURES, (few, crowd, claim, group, status), strict=True))
 
 
-def _load(store: Store, size: int) -> None:
+def load(store: Store, size: int, *, app: str = "") -> None:
+    """Load a fleet of which nothing is due, as one that has lived for a while."""
     now = int(store.ping().timestamp() * 1000)
-    _run(store, GRANTS.format(numbers=NUMBERS[store.kind]), size=size, now=now, day=DAY_MILLISECONDS)
+    _run(store, GRANTS.format(numbers=NUMBERS[store.kind]), size=size, app=app, now=now, day=DAY_MILLISECONDS)
     _run(store, PAIRS, sealed=b"s" * 220)
     _run(store, ATTEMPTS)
     _settle(store)
@@ -155,6 +160,11 @@ def _claim_next(store: Store, due: Iterator[int]) -> None:
     assert store.claim(next(due), owner="a worker", lease_seconds=120) is not None
 
 
+def _claim_group(store: Store) -> None:
+    ids = [grant.grant_id for grant in store.due(GROUP)]
+    assert len(store.claim_group(ids, owner="a worker", lease_seconds=120)) == GROUP
+
+
 def _medians(acts: Sequence[Callable[[], object]], rounds: int) -> list[float]:
     """Time each function in turn, round after round; return each one's median in milliseconds."""
     seconds: list[list[float]] = [[] for _ in acts]
@@ -164,7 +174,3 @@ def _medians(acts: Sequence[Callable[[], object]], rounds: int) -> list[float]:
             act()
             column.append(time.perf_counter() - start)
     return [statistics.median(column) * 1000 for column in seconds]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

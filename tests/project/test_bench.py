@@ -1,0 +1,121 @@
+"""The benchmark measures what it says: a strict stand-in, counts that are right, and every contender's work checked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from benchmarks.counting import Relay
+from benchmarks.report import Sheet
+from benchmarks.sampling import between
+from benchmarks.standin import DEAD, State, pair_of
+from tests.conftest import ServerProcess
+from tests.support.daemon import plain_environ
+
+
+def refresh(state: State, token: object) -> tuple[int, dict[str, Any]]:
+    """Ask the stand-in for a refresh; return code and data."""
+    code, _, data = state.refresh(json.dumps({"refresh_token": token}).encode())
+    return code, data or {}
+
+
+def test_the_stand_in_rotates_strictly() -> None:
+    """Only the newest refresh token is good, so a worker that sends one twice is found out."""
+    state, first = State(), pair_of("creator", 1)
+
+    code, second = refresh(state, first["refresh_token"])
+    again, nothing = refresh(state, first["refresh_token"])
+    last, third = refresh(state, second["refresh_token"])
+
+    assert (code, again, last) == (0, DEAD, 0)
+    assert nothing == {}
+    assert third == pair_of("creator", 3)
+    assert state.control("/control") == {"refreshes": 2, "refused": 1, "other": 0, "connections": 0}
+
+
+def test_latency_is_set_from_outside() -> None:
+    """The part `slow` tells the stand-in how long to take."""
+    state = State()
+
+    state.control("/control?latency=0.2")
+
+    assert state.latency == pytest.approx(0.2)
+
+
+def test_the_relay_counts_statements_and_round_trips(postgres_server: ServerProcess) -> None:
+    """Each statement counts once, with BEGIN and COMMIT; a pipeline of two statements is one round trip."""
+    relay = Relay(postgres_server.url)
+    with psycopg.connect(relay.url, autocommit=True) as connection:
+        connection.execute("SELECT 1")
+        alone = dict(relay.counts)
+        with connection.transaction():
+            connection.execute("SELECT %s::int", (1,))
+        together = dict(relay.counts)
+        with connection.pipeline():
+            connection.execute("SELECT %s::int", (2,))
+            connection.execute("SELECT %s::int", (3,))
+        piped = dict(relay.counts)
+    relay.close()
+
+    assert alone == {"statements": 1, "round trips": 1}
+    assert together == {"statements": 4, "round trips": 4}
+    assert piped == {"statements": 6, "round trips": 5}
+
+
+def test_steps_are_cut_out_of_a_sampled_run(tmp_path: Path) -> None:
+    """What was spent before and after the measured round is left out."""
+    kept = [[1.0, {"database": 5.0}], [2.0, {"database": 6.0}], [3.0, {"database": 8.0, "HTTP": 1.0}], [4.0, {}]]
+    (tmp_path / "looks").write_text(json.dumps(kept), encoding="utf-8")
+
+    assert between(tmp_path / "looks", 1.5, 3.5) == {"database": 2.0, "HTTP": 1.0}
+
+
+def test_a_sheet_becomes_markdown() -> None:
+    """Tables go into the page as they are."""
+    sheet = Sheet("Speed", ("", "a second"), [("worker", "2,000")])
+
+    assert sheet.markdown() == "### Speed\n\n|  | a second |\n| --- | ---: |\n| worker | 2,000 |\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--parts", "speed,sped"], "sped is none of"),
+        (["--databases", "mysql"], "neither sqlite nor postgresql"),
+        (["--beside", "nowhere"], "holds no checkout"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_starts(arguments: list[str], words: str) -> None:
+    """A mistake costs no minutes."""
+    done = run_bench(*arguments)
+
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+@pytest.mark.slow_suite
+@pytest.mark.timeout(300)
+def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
+    """A tiny run measures all contenders on SQLite and writes tables, figures and picture."""
+    done = run_bench(
+        *("--rounds", "1", "--creators", "100", "--slow-creators", "20", "--databases", "sqlite"),
+        *("--sizes", "600,1200", "--rest-grants", "100", "--rest-seconds", "2", "--out", str(tmp_path)),
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    assert {"machine", "options", "speed", "slow", "counts", "steps", "rest", "growth"} == set(found)
+    assert (tmp_path / "where-the-time-goes.png").stat().st_size > 1000
+    assert (tmp_path / "bench.md").read_text(encoding="utf-8").count("###") == 6
+
+
+def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the benchmark as `make bench` does."""
+    command = [sys.executable, "-m", "benchmarks", *arguments]
+    return subprocess.run(command, env=plain_environ(), capture_output=True, text=True, timeout=280, check=False)
