@@ -73,15 +73,18 @@ class LeaseKeeper:
                 if age < self._lease_seconds / BEATS:
                     continue
                 if age > self._lease_seconds * LONGEST_LEASES or not self._prolong(claim):
-                    with self._lock:
-                        self._held.pop(key, None)
+                    self._lose(key, age)
 
     def _prolong(self, claim: Claim) -> bool:
         try:
-            kept = self._store.extend_lease(claim, self._lease_seconds)
+            return self._store.extend_lease(claim, self._lease_seconds)
         except StoreUnavailableError:
             return True
-        if not kept:
-            ids = {"grant_id": claim.grant_id, "generation": claim.generation}
-            self._hook(Fact("lease.lost", ids, level="warning"))
-        return kept
+
+    def _lose(self, key: tuple[int, int], age: float) -> None:
+        """Keep a lease no longer, and report one that was lost; an attempt that ended meanwhile has lost nothing."""
+        with self._lock:
+            was_held = self._held.pop(key, None) is not None
+        if was_held and age <= self._lease_seconds * LONGEST_LEASES:
+            grant_id, generation = key
+            self._hook(Fact("lease.lost", {"grant_id": grant_id, "generation": generation}, level="warning"))
