@@ -16,9 +16,13 @@ from tests.conftest import APP_ID
 from worker.cli import capacity_simulate, output, pictures
 from worker.cli.capacity import capacity
 from worker.cli.capacity_fleet import headroom
+from worker.cli.capacity_report import build, show
 from worker.errors import UsageError
+from worker.planning.capacity import Crowd
+from worker.planning.forecast import Due
+from worker.planning.headroom import crowds_of
 from worker.planning.scenarios import SCENARIOS
-from worker.store import NewConsent, Store
+from worker.store import NewConsent, NewPair, Store
 from worker.vault import Keyring, SealedPair
 
 DAY = timedelta(days=1)
@@ -79,6 +83,15 @@ def keep(store: Store, count: int, *, life: timedelta, within: timedelta) -> Non
         for number in range(count)
     ]
     store.save_consents(items, lambda *_: SealedPair(b"access", b"refresh", 1), replace=False)
+
+
+def refresh(store: Store, creator_id: str, *, life: timedelta, due_in: timedelta) -> None:
+    """Give a grant a pair that a refresh brought."""
+    now = store.ping()
+    claim = store.claim(store.grant(creator_id).grant_id, owner="a worker", lease_seconds=60, force=True)
+    assert claim is not None
+    pair = NewPair(SealedPair(b"access", b"refresh", 1), now, now + life, now + 365 * DAY, now + due_in, None)
+    store.save_pair(claim.grant_id, claim.consent, claim.generation, pair)
 
 
 @pytest.mark.usefixtures("bare")
@@ -154,7 +167,12 @@ def test_another_app_is_refused_by_both() -> None:
 def test_the_fleet_in_the_database_is_counted_with_its_own_lives(fleet: Store, bare: Path) -> None:
     """Lives come from the stored answers, the load of the next day from the stored due times."""
     keep(fleet, 90, life=DAY, within=timedelta(hours=9))
-    keep(fleet, 10, life=timedelta(hours=2), within=timedelta(hours=1))
+    short = timedelta(hours=2)
+    keep(fleet, 10, life=short, within=timedelta(hours=1))
+    for number in range(90):
+        refresh(fleet, f"{DAY}-{number}", life=DAY, due_in=timedelta(hours=9) * (number / 90))
+    for number in range(10):
+        refresh(fleet, f"{short}-{number}", life=short, due_in=timedelta(hours=1) * (number / 10))
 
     report = told("--plot", str(bare / "load.png"), "--pulls-per-day", "0")
 
@@ -230,3 +248,68 @@ def test_pictures_without_matplotlib_are_refused_before_the_work(bare: Path, mon
 
     with pytest.raises(UsageError, match="extra `plot`"):
         pictures.check(bare / "x.png")
+
+
+def test_what_is_left_of_imported_lives_is_no_life_of_the_fleet(fleet: Store) -> None:
+    """An outage is survived for a part of the usual life, not of the shortest rest of a life."""
+    for minutes in range(1, 60):
+        keep(fleet, 1, life=timedelta(minutes=14 * minutes), within=timedelta(0))
+    unrefreshed = told("--renew-at", "0.5")
+    keep(fleet, 1, life=DAY, within=timedelta(0))
+    refresh(fleet, f"{DAY}-0", life=DAY, due_in=timedelta(hours=12))
+    report = told("--renew-at", "0.5")
+
+    assert [(crowd["creators"], crowd["life"]) for crowd in unrefreshed["crowds"]] == [(59, 14 * 59 * 60)]
+    assert [(crowd["creators"], crowd["life"]) for crowd in report["crowds"]] == [(60, 86_400)]
+    assert report["plan"]["survived"] > 10 * 3600
+
+
+def test_many_lives_are_shown_in_a_short_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The largest crowds are named one by one, the rest in one figure; nearly equal lives are one crowd."""
+    crowds = crowds_of(Due(3600.0 * hours + odd, 0, 1) for hours in range(2, 24) for odd in (0, 60))
+    assert [crowd.creators for crowd in crowds] == [2] * 22
+    report = build(
+        crowds=(Crowd(100, 86_400), *crowds),
+        dues=None,
+        renew_at=0.5,
+        pulls_per_day=None,
+        limits=(10, 600),
+        latency=0.5,
+        slice_seconds=300,
+    )
+
+    show(report)
+
+    line = next(line for line in capsys.readouterr().out.splitlines() if "by the life of their tokens" in line)
+    assert line.count(" of ") - line.count("life of their") == 5
+    assert "100 of 24 h" in line or "100 of 1 d" in line
+    assert "38 others of " in line
+
+
+@pytest.mark.parametrize(("creators", "to_scale"), [(384, False), (800_000, True)])
+def test_the_load_of_a_small_fleet_is_not_pressed_flat_by_the_quota(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, creators: int, to_scale: bool
+) -> None:
+    """The picture reaches little higher than the load, and the quota is named; a load near the quota shows its line."""
+    tops: list[float] = []
+    finish = pictures._finish
+
+    def watched(figure: Any, planes: Any, path: Path) -> None:
+        finish(figure, planes, path)
+        tops.append(planes[0].get_ylim()[1])
+
+    monkeypatch.setattr(pictures, "_finish", watched)
+    report = build(
+        crowds=(Crowd(creators, 86_400),),
+        dues=[Due(86_400, number, creators // 192) for number in range(192)],
+        renew_at=2 / 3,
+        pulls_per_day=0,
+        limits=(10, 600),
+        latency=0.5,
+        slice_seconds=300,
+    )
+
+    pictures.draw_report(report, bare / "load.png")
+
+    quota = 60 * report.plan.usable
+    assert bool(tops[0] > quota) is to_scale

@@ -26,7 +26,26 @@ def test_load_counts_grants_by_life_and_by_when_they_are_due(fleet: Fleet) -> No
 
     load = fleet.store.load(slice_seconds=3600)
 
-    assert load == [LoadSlice(7200, 1, 1), LoadSlice(86_400, 0, 2), LoadSlice(86_400, 2, 2)]
+    assert load == [
+        LoadSlice(7200, 1, 1, refreshed=False),
+        LoadSlice(86_400, 0, 2, refreshed=False),
+        LoadSlice(86_400, 2, 2, refreshed=False),
+    ]
+
+
+def test_load_tells_refreshed_pairs_from_the_first_of_a_consent(fleet: Fleet) -> None:
+    """A refresh makes a pair a refreshed one; a failed attempt or a new consent does not."""
+    for creator_id in ("refreshed", "replaced"):
+        fleet.save(fleet.claim(fleet.add(creator_id).grant_id), "next")
+    later = fleet.store.ping() + timedelta(seconds=1)
+    fleet.add("replaced", replace=True, issued_at=later, access_expires_at=later + 24 * HOUR)
+    fleet.claim(fleet.add("tried").grant_id)
+
+    counts = {part.refreshed: 0 for part in fleet.store.load(slice_seconds=3600)}
+    for part in fleet.store.load(slice_seconds=3600):
+        counts[part.refreshed] += part.grants
+
+    assert counts == {True: 1, False: 2}
 
 
 def test_an_empty_fleet_has_no_load(fleet: Fleet) -> None:

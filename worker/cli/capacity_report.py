@@ -18,6 +18,8 @@ HOUR: Final = 3600
 HOURS_AHEAD: Final = 24
 OUTAGES: Final = (1, 6, 12, 24)
 """Hours of outage that are looked at."""
+CROWDS_SHOWN: Final = 4
+"""Lives that are listed one by one; the rest is one figure."""
 BAR: Final = 40
 """Width of the longest bar."""
 
@@ -101,11 +103,10 @@ def for_programs(report: Report) -> dict[str, Any]:
 def show(report: Report) -> None:
     """Print the report for people."""
     plan, load = report.plan, report.load
-    lives = ", ".join(f"{crowd.creators:,} of {output.span(crowd.life)}" for crowd in load.crowds) or "none"
     output.print_table(
         ("figure", "value"),
         [
-            ("creators, by the life of their tokens", lives),
+            ("creators, by the life of their tokens", _lives(load.crowds)),
             ("renewed at", f"{load.renew_at:.0%} of the life"),
             ("refreshes", f"{60 * plan.refreshes:,.1f} a minute"),
             ("pulls", f"{60 * plan.pulls:,.1f} a minute"),
@@ -192,6 +193,18 @@ def _hours(report: Report) -> Iterator[Ahead]:
     for start in range(0, len(report.ahead), each):
         parts = report.ahead[start : start + each]
         yield Ahead(sum(part.due for part in parts), sum(part.sent for part in parts), parts[-1].waiting)
+
+
+def _lives(crowds: Sequence[capacity.Crowd]) -> str:
+    """Return how many creators have tokens of which life: the largest crowds, and the others in one figure."""
+    largest = sorted(crowds, key=lambda crowd: -crowd.creators)[:CROWDS_SHOWN]
+    others = [crowd for crowd in crowds if crowd not in largest]
+    shown = [f"{crowd.creators:,} of {output.span(crowd.life)}" for crowd in crowds if crowd in largest]
+    if others:
+        lives = [crowd.life for crowd in others]
+        between = f"{output.span(min(lives))} to {output.span(max(lives))}"
+        shown.append(f"{sum(crowd.creators for crowd in others):,} others of {between}")
+    return ", ".join(shown) or "none"
 
 
 def _times(factor: float) -> str:

@@ -19,6 +19,8 @@ POINTS: Final = 720
 """Most points of a line: more would be finer than the picture."""
 LEGEND_ROOM: Final = 1.2
 """How much higher than its highest line a picture is, so that the legend hides nothing."""
+QUOTA_SHOWN: Final = 0.2
+"""Part of the quota that the highest load must reach for the quota's line to be drawn to scale."""
 HOUR: Final = 3600
 DAY: Final = 86_400
 BLUE, GREEN, GREY, RED, AMBER = "#1f5fa8", "#7fb069", "#777777", "#b3261e", "#d98e04"
@@ -77,7 +79,11 @@ def _draw_ahead(report: Report, path: Path) -> None:
     load.fill_between(
         hours, [part.sent / minutes for part in report.ahead], color=BLUE, linewidth=0, label="refreshes", step="post"
     )
-    load.axhline(60 * report.plan.usable, color=GREY, linestyle="--", linewidth=1, label="quota")
+    quota, most = 60 * report.plan.usable, max(part.sent for part in report.ahead) / minutes
+    if most >= QUOTA_SHOWN * quota:
+        load.axhline(quota, color=GREY, linestyle="--", linewidth=1, label="quota")
+    else:  # the line of the quota would press a small load flat
+        load.plot([], [], color=GREY, linestyle="--", label=f"quota: {quota:,.0f}, far above")
     load.set_ylabel("refreshes a minute")
     load.set_title(f"The next 24 hours of {report.load.creators:,} creators", fontsize=10)
     people.plot(hours, [part.waiting for part in report.ahead], color=AMBER, label="due and waiting")
@@ -119,8 +125,9 @@ def _finish(figure: Any, planes: Sequence[Any], path: Path, *, legend: str = "up
         plane.margins(x=0)
         plane.grid(visible=True, alpha=0.25)
         plane.legend(loc=legend, fontsize=8, frameon=False, ncols=4)
-        plane.yaxis.set_major_locator(_whole_numbers())
-        plane.yaxis.set_major_formatter("{x:,.0f}")
+        if highest > 1:  # below, whole numbers would leave an axis with one mark
+            plane.yaxis.set_major_locator(_whole_numbers())
+            plane.yaxis.set_major_formatter("{x:,.0f}")
     figure.savefig(path)
 
 

@@ -85,6 +85,7 @@ def _told(address: Address, options: SandboxOptions) -> str:
             f"  EVERTOKEN_TIKTOK_BASE_URL={said['url']}",
             f"  EVERTOKEN_TIKTOK_AUTHORIZE_URL={said['authorize_url']}",
             f"  EVERTOKEN_TIKTOK_APP_ID={options.app_id}",
+            f"  EVERTOKEN_TIKTOK_APP_SECRET={options.app_secret}",
             f"  EVERTOKEN_TIKTOK_REDIRECT_URI={options.redirect_uri}",
             f"Control it at {said['control_url']}; ledger: {options.ledger or 'none'}",
         )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Final
 
 from worker.errors import StoreUnavailableError
@@ -19,6 +21,8 @@ LOOK_SECONDS: Final = 300.0
 SLICE_SECONDS: Final = 3600
 SHORTEST_LIFE: Final = 60.0
 """Seconds; a life that is shorter than a minute is counted as one."""
+SAME_LIFE: Final = 0.98
+"""Lives of which the shorter is at least this part of the longer are one crowd."""
 
 
 class Headroom:
@@ -82,19 +86,30 @@ class Headroom:
 def stored_dues(store: Store, *, slice_seconds: int) -> list[Due]:
     """Return when the stored fleet is due, by its tokens' lives.
 
+    The life of an imported pair may be only what was left of it, so first pairs count with the life that most
+    refreshes brought; if there was no refresh yet, with the longest life of a first pair.
+
     Args:
         store: where the fleet is.
         slice_seconds: length of the slices in which due times are counted.
     """
+    parts = store.load(slice_seconds=slice_seconds)
+    lives: Counter[int] = Counter()
+    for part in parts:
+        if part.refreshed:
+            lives[part.life_seconds] += part.grants
+    usual = lives.most_common(1)[0][0] if lives else max((part.life_seconds for part in parts), default=0)
     return [
-        Due(max(float(part.life_seconds), SHORTEST_LIFE), part.slice, part.grants)
-        for part in store.load(slice_seconds=slice_seconds)
+        Due(max(float(part.life_seconds if part.refreshed else usual), SHORTEST_LIFE), part.slice, part.grants)
+        for part in parts
     ]
 
 
 def crowds_of(dues: Iterable[Due]) -> tuple[Crowd, ...]:
-    """Return the fleet by its tokens' lives, shortest first."""
+    """Return the fleet by its tokens' lives, shortest first; lives that are nearly equal count as the shortest."""
     counts: dict[float, int] = {}
-    for due in dues:
-        counts[due.life] = counts.get(due.life, 0) + due.grants
+    life = 0.0
+    for due in sorted(dues, key=attrgetter("life")):
+        life = life if due.life * SAME_LIFE <= life else due.life
+        counts[life] = counts.get(life, 0) + due.grants
     return tuple(Crowd(count, life) for life, count in sorted(counts.items()))

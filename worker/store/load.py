@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import BigInteger, Connection, case, func, select, type_coerce
+from sqlalchemy import BigInteger, Connection, case, exists, func, select, type_coerce
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads
-from worker.store.models import GRANTS
+from worker.store.models import ATTEMPTS, GRANTS
 from worker.store.rows import is_of_app
 from worker.store.values import GrantStatus
 
@@ -20,11 +20,14 @@ class LoadSlice(NamedTuple):
         life_seconds: from the issue of the access token to its end, to the minute.
         slice: number of the stretch, counted from now; 0 holds what is due already.
         grants: how many.
+        refreshed: True if a refresh brought the tokens; False for the first pair of a consent. If that was imported,
+            its life may be only what was left of it.
     """
 
     life_seconds: int
     slice: int
     grants: int
+    refreshed: bool
 
 
 class Load(Transactions):
@@ -43,10 +46,16 @@ class Load(Transactions):
         life = type_coerce(grant.access_expires_at - grant.issued_at, BigInteger) // milliseconds(60)
         ahead = type_coerce(grant.next_refresh_at - at, BigInteger) // milliseconds(slice_seconds)
         number = case((grant.next_refresh_at <= at, 0), else_=ahead).label("number")
-        rows = connection.execute(
-            select(life.label("life"), number, func.count().label("grants"))
-            .where(is_of_app(connection), grant.status.in_([GrantStatus.ACTIVE.value, GrantStatus.SUSPECT.value]))
-            .group_by("life", "number")
-            .order_by("life", "number")
+        attempt = ATTEMPTS.c  # pruning keeps the newest attempt of each grant
+        refreshed = exists().where(
+            attempt.grant_id == grant.id,
+            attempt.consent == grant.consent,
+            attempt.generation == grant.pair_generation,
         )
-        return [LoadSlice(int(row.life) * 60, int(row.number), row.grants) for row in rows]
+        rows = connection.execute(
+            select(life.label("life"), number, func.count().label("grants"), refreshed.label("refreshed"))
+            .where(is_of_app(connection), grant.status.in_([GrantStatus.ACTIVE.value, GrantStatus.SUSPECT.value]))
+            .group_by("life", "number", "refreshed")
+            .order_by("life", "number", "refreshed")
+        )
+        return [LoadSlice(int(row.life) * 60, int(row.number), row.grants, bool(row.refreshed)) for row in rows]
