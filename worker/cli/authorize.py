@@ -25,7 +25,7 @@ def _checked_reference(_: click.Context, __: click.Parameter, value: str | None)
     return value
 
 
-@click.group()
+@click.group(cls=output.Group)
 def authorize() -> None:
     """Have a creator authorize the app."""
 

@@ -24,7 +24,7 @@ USUAL_QUOTA: Final = (10.0, 600.0)
 USUAL_RENEW_AT: Final = 2 / 3
 
 
-class _Both(output.Command, click.Group):
+class _Both(output.Command, output.Group):
     """A command that has commands below it; both are shown in its help."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from celery.bin.celery import celery
 
 import worker.celery
+from worker.cli.output import keep_short_helps_whole
 
 
 def main() -> None:
@@ -23,6 +24,7 @@ def main() -> None:
     if arguments == ["--version"]:
         print(_versions())  # noqa: T201 - the answer itself
         sys.exit(0)
+    keep_short_helps_whole(celery)
     celery(args=["-A", worker.celery.__name__, *arguments], prog_name="evertoken", auto_envvar_prefix="CELERY")
 
 

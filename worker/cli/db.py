@@ -20,7 +20,7 @@ DEFAULT_FILE: Final = "var/evertoken.db"
 """Where the database is where no setting says otherwise."""
 
 
-@click.group()
+@click.group(cls=output.Group)
 def db() -> None:
     """Create and migrate the database."""
 

@@ -26,7 +26,7 @@ HISTORY: Final = 50
 """Attempts and snapshots that `explain` shows."""
 
 
-@click.group()
+@click.group(cls=output.Group)
 def grants() -> None:
     """Look at creators' grants, and act on them."""
 

@@ -15,7 +15,7 @@ from worker.errors import UsageError
 KEYRING_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.group()
+@click.group(cls=output.Group)
 def keys() -> None:
     """Make a keyring, see which keys are in use, and rotate them while everything runs."""
 

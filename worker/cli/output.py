@@ -38,6 +38,23 @@ _DASHED_ID: Final = re.compile("-[^-].")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+def keep_short_helps_whole(group: click.Group) -> None:
+    """Let a group's help show the first sentence of each command's help, wrapped, where click would cut it."""
+    for command in group.commands.values():
+        if not command.short_help and command.help:
+            first = command.help.partition("\n\n")[0].partition("\f")[0].partition(". ")[0]
+            command.short_help = " ".join(first.split()).rstrip(".")
+
+
+class Group(click.Group):
+    """A group of commands, of which its help shows the first sentence whole."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands below the group."""
+        keep_short_helps_whole(self)
+        super().format_commands(ctx, formatter)
+
+
 class Command(CeleryCommand):  # type: ignore[misc]  # celery ships no types
     """A command that runs only with our app and ends in an exit status and a sentence, never in a traceback."""
 

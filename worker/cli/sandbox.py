@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from celery.bin.base import CeleryCommand
 
+from worker.cli import output
 from worker.sandbox.options import OptionsError, SandboxOptions
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ WRONG_USE: Final = 2
 COMMA_LISTS: Final = frozenset({"scopes"})
 
 
-@click.group()
+@click.group(cls=output.Group)
 def sandbox() -> None:
     """A local stand-in for TikTok, for tests and rehearsals."""
 

@@ -1,0 +1,42 @@
+"""The helps of groups, at the width of a usual terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+from celery.bin.celery import celery
+
+from tests.support.daemon import plain_environ
+
+OURS = sorted(
+    name
+    for name, command in celery.commands.items()
+    if isinstance(command, click.Group) and (command.callback.__module__ or "").startswith("worker.")
+)
+
+
+def test_our_groups_are_found() -> None:
+    """The look at all groups does not pass over them."""
+    assert {"authorize", "capacity", "db", "grants", "keys", "sandbox"} <= set(OURS)
+
+
+@pytest.mark.parametrize("group", [None, *OURS])
+def test_no_short_help_of_a_command_is_cut(group: str | None) -> None:
+    """At 80 columns each command's first sentence is wrapped, and ends before its second."""
+    done = subprocess.run(
+        [sys.executable, "-m", "worker.cli.console", *([group] if group else []), "--help"],
+        env=plain_environ() | {"COLUMNS": "80", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    listed = done.stdout.partition("Commands:")[2]
+    assert len(listed.splitlines()) > 1
+    assert "..." not in listed
+    assert max(map(len, listed.splitlines())) <= 80
