@@ -17,6 +17,8 @@ from celery.bin.celery import celery as celery_cli
 from worker.settings import Settings
 from worker.sources import PREFIX
 from worker.store.values import AttemptOutcome
+from worker.telemetry.metrics import FACTS
+from worker.telemetry.names import FACT_NAMES
 
 COMPOSED: Final = ("docker-compose.yml", "Dockerfile", "deploy/", "docs/", "README.md", ".ci/")
 
@@ -206,6 +208,24 @@ def test_every_warning_and_error_of_the_log_is_explained(texts: dict[str, str]) 
 
     assert sorted(loud - {"refresh."} - told) == []
     assert sorted(told - loud) == []
+
+
+def test_every_fact_is_counted_from_the_start(texts: dict[str, str]) -> None:
+    """The list of facts names each one that the code reports, and none that no code reports."""
+    code = {name: text for name, text in texts.items() if re.match(r"worker/(?!sandbox).*\.py$", name)}
+    made_up = set(re.findall(r"_alarm\(\w+, \"(\w+)\"", "\n".join(code.values()))) | set(AttemptOutcome)
+    reported = {f"refresh.{end}" for end in made_up - {AttemptOutcome.REFRESHED}}
+    for text in code.values():
+        for call in ast.walk(ast.parse(text)):
+            called = getattr(call.func, "id", getattr(call.func, "attr", "")) if isinstance(call, ast.Call) else ""
+            if isinstance(call, ast.Call) and called in {"Fact", "_tell", "_report"}:
+                words = (part for given in call.args[:2] for part in ast.walk(given) if isinstance(part, ast.Constant))
+                reported |= {str(word.value) for word in words if re.fullmatch(r"[a-z]+\.[a-z_]+", str(word.value))}
+    counted = {sample.labels["fact"] for family in FACTS.collect() for sample in family.samples}
+
+    assert len(FACT_NAMES) > 60
+    assert sorted(reported ^ set(FACT_NAMES)) == []
+    assert counted >= reported
 
 
 def test_every_metric_is_explained(texts: dict[str, str]) -> None:

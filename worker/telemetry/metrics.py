@@ -9,6 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from worker.telemetry.facts import Fact
 from worker.telemetry.logs import log_fact
+from worker.telemetry.names import FACT_NAMES
 
 FACTS: Final = Counter("evertoken_facts", "Facts by name, one per outcome.", ["fact"])
 SECONDS: Final = Histogram(
@@ -37,6 +38,9 @@ OWN_SHARE: Final = Gauge(
     "evertoken_quota_own_share",
     "1 if this process keeps to its own share of the quota, because Redis gives it no usable answer; else 0.",
 )
+
+for name in FACT_NAMES:
+    FACTS.labels(fact=name)
 
 
 def count_fact(fact: Fact) -> None:
