@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
@@ -96,6 +96,15 @@ class Fickle(EvertokenTask):
             raise error
 
 
+@pytest.fixture
+def fickle() -> Iterator[Fickle]:
+    """Register the task for one test, as Celery does with all tasks."""
+    task = Fickle()
+    celery.app.register_task(task)
+    yield task
+    del celery.app.tasks[task.name]
+
+
 def failing(task: Any, error: Exception) -> None:
     """Run a task that fails."""
     with pytest.raises(type(error)):
@@ -114,26 +123,25 @@ def failing(task: Any, error: Exception) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_an_expected_failure_of_a_task_is_a_warning_once_until_the_task_succeeds(
-    error: EvertokenError, logged: list[Fact]
+    error: EvertokenError, logged: list[Fact], fickle: Fickle
 ) -> None:
     """Celery logs expected errors at INFO, on a logger that is quiet."""
-    task = Fickle()
-    failing(task, error)
-    failing(task, error)
+    failing(fickle, error)
+    failing(fickle, error)
     assert [(fact.name, fact.level, fact.fields["reason"]) for fact in logged] == [
         ("task.failed", "warning", str(error))
     ]
 
-    task()
-    failing(task, error)
+    fickle()
+    failing(fickle, error)
     assert len(logged) == 2
-    failing(task, EvertokenError("another reason"))
+    failing(fickle, EvertokenError("another reason"))
     assert len(logged) == 3
-    task()
+    fickle()
 
 
-def test_an_outage_is_left_to_the_store(logged: list[Fact]) -> None:
+def test_an_outage_is_left_to_the_store(logged: list[Fact], fickle: Fickle) -> None:
     """One cause has one line, and not one for each task."""
-    failing(Fickle(), StoreUnavailableError("the database is not available"))
+    failing(fickle, StoreUnavailableError("the database is not available"))
 
     assert logged == []

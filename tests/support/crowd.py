@@ -94,8 +94,9 @@ def _take_all(crowd: Crowd) -> None:
         wait = limiter.take(lane=crowd.lane, call="call", account=str(account))
         if wait == 0:
             # Redis's own time of the permit, where it gave it; the reply may have been held up on its way.
-            permit = limiter._last.__dict__.pop("permit", "")
-            print(int(permit.partition(":")[0]) / 1e6 if permit else time.time(), flush=True)  # noqa: T201 - this is its output
+            permit = limiter._last.__dict__.pop("permit", None)
+            stamp = permit.name.partition(":")[0] if permit else ""
+            print(int(stamp) / 1e6 if stamp else time.time(), flush=True)  # noqa: T201 - this is its output
         else:
             time.sleep(min(wait, max(0.0, until - time.time())))
     limiter.close()
