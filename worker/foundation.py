@@ -138,7 +138,10 @@ class Foundation(Reading):
     def commits(self) -> PatientCommits:
         """Results on their way to the database."""
         return PatientCommits(
-            patience_seconds=self.settings.store_seconds, alive=self._database_answers, stop=self.stop
+            patience_seconds=self.settings.store_seconds,
+            alive=self._database_answers,
+            stop=self.stop,
+            hook=self.hook,
         )
 
     @cached_property

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
+
+import pytest
 
 from worker.errors import StoreUnavailableError
-from worker.refresh.commits import PatientCommits
+from worker.refresh.commits import RETRY_STUCK_SECONDS, PatientCommits
 
 
 class Database:
@@ -61,6 +64,32 @@ def test_a_result_that_a_living_database_refuses_holds_up_nothing_else() -> None
     database.refuses.clear()
     assert commits.retry_stuck() == 0
     assert database.took == ["good", "bad"]
+
+
+def test_stuck_results_are_reported_once_tried_again_and_reported_as_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One fact when the first result is refused, none for the next, none at each try, and one when all are stored."""
+    database, told = Database(), list[str]()
+    commits = PatientCommits(
+        patience_seconds=0.01,
+        alive=database.answers,
+        stop=threading.Event(),
+        hook=lambda fact: told.append(fact.name),
+    )
+    database.refuses = {"bad", "worse"}
+    for name in ("bad", "worse"):
+        commits.run(lambda name=name: database.write(name))  # type: ignore[misc]  # a default binds the loop's name
+    assert commits.settle()
+    assert told == ["results.stuck"]
+
+    database.refuses.clear()
+    assert commits.settle()
+    assert (commits.stuck, told) == (2, ["results.stuck"])  # it is not time yet
+
+    later = time.monotonic() + RETRY_STUCK_SECONDS + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert commits.settle()
+    assert (commits.stuck, told) == (0, ["results.stuck", "results.stored"])
+    assert database.took == ["bad", "worse"]
 
 
 def test_a_result_without_a_journal_record_is_tried_until_it_is_written() -> None:

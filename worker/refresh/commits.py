@@ -6,6 +6,7 @@ before anything new is claimed. It is in the journal all the time, so a killed p
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -13,25 +14,33 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from worker.errors import EvertokenError, StoreRefusedError, StoreUnavailableError
+from worker.telemetry import Fact, Hook, silent
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
+RETRY_STUCK_SECONDS: Final = 60.0
+"""How often results that a living database refused are tried again."""
 
 
 class PatientCommits:
     """Runs database writes of results until they commit; thread-safe."""
 
-    def __init__(self, *, patience_seconds: float, alive: Callable[[], bool], stop: threading.Event) -> None:
+    def __init__(
+        self, *, patience_seconds: float, alive: Callable[[], bool], stop: threading.Event, hook: Hook = silent
+    ) -> None:
         """Make one for a process.
 
         Args:
             patience_seconds: how long one write is tried before it is set aside.
             alive: tells whether the database answers at all.
             stop: set when the process ends; waiting stops at once.
+            hook: where facts go.
         """
         self._patience_seconds = patience_seconds
         self._alive = alive
         self._stop = stop
+        self._hook = hook
+        self._retry_stuck_at = -math.inf
         self._left_over: deque[Callable[[], None]] = deque()
         self._stuck: deque[Callable[[], None]] = deque()
         self._settling = threading.Lock()
@@ -112,8 +121,12 @@ class PatientCommits:
     def settle(self) -> bool:
         """Write what was left over; return True when new work may be claimed.
 
-        A result that a living database refuses is put with the stuck ones, so that it holds up nothing else.
+        A result that a living database refuses is put with the stuck ones, so that it holds up nothing else; those are
+        tried again once in a while.
         """
+        if self._stuck and time.monotonic() >= self._retry_stuck_at:
+            self._retry_stuck_at = time.monotonic() + RETRY_STUCK_SECONDS
+            self.retry_stuck()
         if not self._left_over:
             return True
         if not self._settling.acquire(blocking=False):
@@ -125,18 +138,27 @@ class PatientCommits:
                 except EvertokenError as error:
                     if isinstance(error, StoreUnavailableError) and not self._alive():
                         return False
-                    self._stuck.append(self._left_over[0])
+                    self._put_aside(self._left_over[0], error)
                 self._left_over.popleft()
             return True
         finally:
             self._settling.release()
 
+    def _put_aside(self, write: Callable[[], None], error: EvertokenError) -> None:
+        if not self._stuck:
+            self._retry_stuck_at = time.monotonic() + RETRY_STUCK_SECONDS
+            self._hook(Fact("results.stuck", {"reason": str(error)}, level="error"))
+        self._stuck.append(write)
+
     def retry_stuck(self) -> int:
         """Try the stuck results once more; return how many stay stuck."""
+        waited = bool(self._stuck)
         for _ in range(len(self._stuck)):
             write = self._stuck.popleft()
             try:
                 write()
             except EvertokenError:
                 self._stuck.append(write)
+        if waited and not self._stuck:
+            self._hook(Fact("results.stored", {}))
         return len(self._stuck)

@@ -68,6 +68,8 @@ FACT_NAMES: Final = (
     "refresh.unreadable",
     "refusals.held",
     "refusals.over",
+    "results.stored",
+    "results.stuck",
     "schema.newer",
     "schema.unfit",
     "store.available",
