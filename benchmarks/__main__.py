@@ -116,15 +116,24 @@ class Bench:
         for entry in entries:
             self._prepare(entry.contender)
         for number in range(self.chosen.rounds):
-            for entry in entries:
-                self.stage.standin.set_latency(entry.latency)
-                run = entry.contender.run(entry.count, processes=entry.processes)
+            try:
+                runs = [self._run(entry, number) for entry in entries]
+            except KeyboardInterrupt:
+                if not number:
+                    raise
+                break  # what whole rounds found is kept
+            for entry, run in zip(entries, runs, strict=True):
                 entry.runs.append(run)
-                console.print(f"round {number + 1}: {entry.label}: {run.rate:,.0f}/s, {run.cost:,.0f} us", style="dim")
         self.stage.standin.set_latency(0.0)
         told = [{"label": entry.label, "latency": entry.latency, "runs": [_told(run) for run in entry.runs]}
                 for entry in entries]  # fmt: skip
         self._add(part, told, report.speed(entries))
+
+    def _run(self, entry: Entry, number: int) -> Run:
+        self.stage.standin.set_latency(entry.latency)
+        run = entry.contender.run(entry.count, processes=entry.processes)
+        console.print(f"round {number + 1}: {entry.label}: {run.rate:,.0f}/s, {run.cost:,.0f} us", style="dim")
+        return run
 
     def _steps_of(self, worker: Worker) -> dict[str, float]:
         """Return microseconds of one refresh by step: the shares of a run with looks, the sum of one without."""

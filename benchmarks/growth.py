@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import psycopg
 from sqlalchemy import text
 
 from tests.conftest import start_postgres
@@ -147,9 +148,10 @@ def _settle(store: Store) -> None:
     if store.kind == "sqlite":
         _run(store, "ANALYZE")
         return
-    with store._engine().connect().execution_options(isolation_level="AUTOCOMMIT") as connection:  # noqa: SLF001 - VACUUM and CHECKPOINT run outside any transaction, which the store never does
-        connection.execute(text("VACUUM ANALYZE"))
-        connection.execute(text("CHECKPOINT"))
+    address = store._engine().url.set(drivername="postgresql")  # noqa: SLF001 - VACUUM runs outside any transaction, which the store never does
+    with psycopg.connect(address.render_as_string(hide_password=False), autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("CHECKPOINT")
 
 
 def _run(store: Store, statement: str, **values: object) -> None:
