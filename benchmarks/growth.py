@@ -10,14 +10,13 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
-import psycopg
 from sqlalchemy import text
 
 from tests.conftest import start_postgres
@@ -148,10 +147,12 @@ def _settle(store: Store) -> None:
     if store.kind == "sqlite":
         _run(store, "ANALYZE")
         return
-    address = store._engine().url.set(drivername="postgresql")  # noqa: SLF001 - VACUUM runs outside any transaction, which the store never does
-    with psycopg.connect(address.render_as_string(hide_password=False), autocommit=True) as connection:
-        connection.execute("VACUUM ANALYZE")
-        connection.execute("CHECKPOINT")
+    with closing(store._engine().raw_connection()) as pooled:  # noqa: SLF001 - VACUUM runs outside any transaction, which the store never does
+        driver: Any = pooled.driver_connection
+        driver.autocommit = True
+        driver.execute("VACUUM ANALYZE")
+        driver.execute("CHECKPOINT")
+        driver.autocommit = False
 
 
 def _run(store: Store, statement: str, **values: object) -> None:

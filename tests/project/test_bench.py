@@ -105,7 +105,7 @@ def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
     """A tiny run measures all contenders on SQLite and writes tables, figures and picture."""
     done = run_bench(
         *("--rounds", "1", "--creators", "100", "--slow-creators", "20", "--databases", "sqlite"),
-        *("--sizes", "600,1200", "--rest-grants", "100", "--rest-seconds", "2", "--out", str(tmp_path)),
+        *("--sizes", "2000,4000", "--rest-grants", "100", "--rest-seconds", "2", "--out", str(tmp_path)),
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
