@@ -26,7 +26,6 @@ from benchmarks.stage import PROJECT, Stage, wait_for
 from benchmarks.standin import APP_ID, APP_SECRET, SCOPE, pair_of
 from tests.support.daemon import plain_environ
 from worker.sandbox.children import Child
-from worker.vault import Keyring
 
 THREADS: Final = 16
 UNBOUND: Final = 1_000_000
@@ -244,7 +243,6 @@ class Evertoken(Worker):
         """
         super().__init__(stage, name, **how)
         self._tree = tree
-        self._keyring = Keyring.new().to_json()
 
     def environ(self) -> dict[str, str]:
         """Return what the worker is told."""
@@ -252,7 +250,7 @@ class Evertoken(Worker):
         settings = {
             "DATABASE_URL": self.url,
             "REDIS_URL": self.stage.redis,
-            "KEYRING": self._keyring,
+            "KEYRING_FILE": str(folder / "keyring"),
             "JOURNAL_DIR": str(folder / "journal"),
             "RUN_DIR": str(folder / "run"),
             "TIKTOK_APP_ID": APP_ID,
@@ -299,7 +297,8 @@ class Evertoken(Worker):
         file = folder / "creators.jsonl"
         lines = (json.dumps(pair_of(f"{self.slug}-{number}", 1)) for number in range(creators))
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        for arguments in [("db", "upgrade"), ("grants", "import", str(file))][: 2 if creators else 1]:
+        steps = [("keys", "new", "--out", str(folder / "keyring")), ("db", "upgrade"), ("grants", "import", str(file))]
+        for arguments in steps if creators else steps[:-1]:
             command = [sys.executable, "-m", "celery", "-A", "worker", *arguments]
             done = subprocess.run(command, env=self.environ(), cwd=folder, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
