@@ -111,6 +111,20 @@ def most_within(times: Sequence[float], window: float) -> int:
     return most
 
 
+def refused_sliding(times: Sequence[float], limit: int, window: float) -> int:
+    """Return how many arrivals a server would refuse that counts the last so many seconds, refused ones left out."""
+    within: deque[float] = deque()
+    refused = 0
+    for at in sorted(times):
+        while within and within[0] <= at - window:
+            within.popleft()
+        if len(within) < limit:
+            within.append(at)
+        else:
+            refused += 1
+    return refused
+
+
 def closest(times: Sequence[float], count: int) -> float:
     """Return the shortest time in which one request more than `count` arrived."""
     ordered = sorted(times)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from benchmarks.counting import Relay
+from benchmarks.quota import refused_sliding
 from benchmarks.report import Sheet
 from benchmarks.sampling import between
 from benchmarks.standin import DEAD, State, pair_of
@@ -74,6 +75,15 @@ def test_steps_are_cut_out_of_a_sampled_run(tmp_path: Path) -> None:
     (tmp_path / "looks").write_text(json.dumps(kept), encoding="utf-8")
 
     assert between(tmp_path / "looks", 1.5, 3.5) == {"database": 2.0, "HTTP": 1.0}
+
+
+def test_a_sliding_window_refuses_what_a_fixed_one_lets_pass() -> None:
+    """Two requests at the end of one second and two at the start of the next are too many for a sliding second of 3."""
+    arrivals = [0.8, 0.9, 1.0, 1.1, 1.85]
+
+    assert refused_sliding(arrivals, 3, 1.0) == 1
+    assert refused_sliding(arrivals, 2, 1.0) == 2
+    assert refused_sliding(arrivals, 4, 1.0) == 0
 
 
 def test_a_sheet_becomes_markdown() -> None:
