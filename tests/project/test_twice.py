@@ -19,7 +19,10 @@ OVERWRITES: Final = re.compile(
 )
 HARMLESS: Final = {
     ("docs/tutorial.md", "cat > .env <<'END'"),  # the same text again
-    ("docs/tutorial.md", "celery -A worker worker --beat --loglevel WARNING > worker.log 2>&1 &"),  # a log
+    (
+        "docs/tutorial.md",
+        "kill -0 $(cat worker.pid 2> /dev/null) 2> /dev/null || celery -A worker worker --beat --pidfile worker.pid --loglevel WARNING > worker.log 2>&1 &",
+    ),  # a log
 }
 
 
