@@ -19,7 +19,7 @@ from worker.errors import (
     WaitError,
 )
 from worker.policy import backoff
-from worker.policy.verdicts import Action, FleetEvidence, Standing, brake_reason, judge, retry, spare
+from worker.policy.verdicts import Action, FleetEvidence, Standing, brake_reason, hold_reason, judge, retry, spare
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 STANDING = Standing(
@@ -169,7 +169,7 @@ def test_a_second_look_comes_before_the_access_token_ends() -> None:
         pytest.param(seen(refreshed=9, stopped=2), BLOCKED, 0, False, id="blocked-for-some-and-others-well-in-between"),
         pytest.param(HEALTHY, PARAMETER, 0, False, id="parameter-once"),
         pytest.param(seen(stopped=2), PARAMETER, 5, True, id="parameter-for-three"),
-        pytest.param(seen(refreshed=20, refused=6), BUSY, 0, True, id="refused-a-fifth"),
+        pytest.param(seen(refreshed=20, refused=6), BUSY, 0, False, id="refused-a-fifth"),
         pytest.param(seen(refused=4), BUSY, 0, False, id="refused-few"),
         pytest.param(seen(refreshed=100, refused=6), BUSY, 0, False, id="refused-among-many"),
         pytest.param(seen(refreshed=1, troubled=10), BUSY, 0, True, id="troubled-most"),
@@ -182,3 +182,18 @@ def test_the_app_stops_for_its_own_trouble_and_not_for_one_grants(
 ) -> None:
     """A wrong secret stops the app at once; refusals and trouble do so when their share is beyond belief."""
     assert (brake_reason(evidence, error, failures=failures) is not None) is stops
+
+
+@pytest.mark.parametrize(
+    ("evidence", "holds"),
+    [
+        pytest.param(seen(refreshed=20, refused=6), True, id="more-than-a-fifth"),
+        pytest.param(seen(refused=5), True, id="all-of-five"),
+        pytest.param(seen(refused=4), False, id="few"),
+        pytest.param(seen(refreshed=20, refused=5), False, id="a-fifth"),
+        pytest.param(seen(refreshed=100, refused=6), False, id="among-many"),
+    ],
+)
+def test_creators_are_held_back_when_an_unlikely_share_is_refused(evidence: FleetEvidence, holds: bool) -> None:
+    """Five or more, and more than a fifth of what was tried: then nobody is asked for now."""
+    assert (hold_reason(evidence) is not None) is holds

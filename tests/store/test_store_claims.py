@@ -9,6 +9,7 @@ from datetime import timedelta
 from multiprocessing.synchronize import Barrier
 from typing import TYPE_CHECKING, Any
 
+from tests.conftest import APP_ID
 from tests.store.conftest import sealed
 from worker.store import AttemptOutcome, Claim, GrantStatus, open_store
 
@@ -163,7 +164,7 @@ def test_of_many_threads_one_wins_each_grant(fleet: Fleet) -> None:
 
 
 def _claim_in_process(url: str, grants: list[int], barrier: Barrier, results: Any) -> None:
-    store = open_store(url, pool_size=1)
+    store = open_store(url, pool_size=1, app_id=APP_ID)
     for grant_id in grants:
         barrier.wait(20)
         if store.claim(grant_id, owner="a", lease_seconds=60) is not None:

@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from tests.conftest import APP_ID
 from worker.errors import ConfigurationError, StoreUnavailableError
 from worker.store import Store, open_store
 
@@ -211,7 +212,7 @@ def test_only_what_may_succeed_is_tried_again(store: Store) -> None:
 def test_a_row_that_is_held_for_a_moment_delays_and_fails_nothing(fleet: Fleet, store_url: str) -> None:
     """A lock timeout is met by trying the whole method again."""
     claim = fleet.claim(fleet.add().grant_id)
-    store = open_store(store_url, statement_seconds=3)
+    store = open_store(store_url, statement_seconds=3, app_id=APP_ID)
     holder = psycopg.connect(store_url)
     holder.execute("SELECT 1 FROM grants FOR UPDATE")
     release = threading.Timer(2.0, holder.rollback)
@@ -233,7 +234,7 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(fleet: Fleet, st
         "CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(30); RETURN NEW; END'"
     )
     fleet.sql("CREATE TRIGGER doze BEFORE INSERT ON attempts FOR EACH ROW EXECUTE FUNCTION doze()")
-    store = open_store(store_url, statement_seconds=0.3)
+    store = open_store(store_url, statement_seconds=0.3, app_id=APP_ID)
 
     with pytest.raises(StoreUnavailableError, match="57014"):
         store.claim(grant.grant_id, owner="a", lease_seconds=60)
@@ -273,7 +274,7 @@ def test_a_read_only_database_takes_no_claim(fleet: Fleet, store_url: str) -> No
     """After a failover to a standby nothing is sent, because nothing can be claimed."""
     grant = fleet.add()
     fleet.sql("ALTER DATABASE fresh SET default_transaction_read_only = on")
-    store = open_store(store_url)
+    store = open_store(store_url, app_id=APP_ID)
 
     with pytest.raises(StoreUnavailableError, match="25006"):
         store.claim(grant.grant_id, owner="a", lease_seconds=60)

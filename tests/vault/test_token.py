@@ -241,5 +241,11 @@ def test_few_places_ask_for_the_text() -> None:
         "worker/notices/delivery.py",  # the key of a signature
         "worker/tokens/__init__.py",  # what a neighbour asked for
         "worker/cli/grants.py",  # what an operator asked for
+        "worker/settings.py",  # to refuse one that cannot be a secret
+        "worker/tiktok/answers.py",  # to find echoes of it in an id
+        "worker/refresh/attempt.py",  # to send each token once
+        "worker/consent/importer.py",  # to find lines that bear the same token
+        "worker/consent/import_fields.py",  # to refuse what cannot be a token
+        "worker/cli/checks_places.py",  # to find a secret that is too short
         "worker/cli/demo_verdict.py",  # to compare the demo's pairs with the sandbox's ledger
     }

@@ -82,7 +82,7 @@ def with_permit(act: Callable[[], Any]) -> Any:
 
 def _tell_outcome(creator: str, done: Any, *, good: str, as_json: bool) -> None:
     if as_json:
-        output.print_json({"creator_id": creator} | asdict(done))
+        output.print_json({"creator_id": creator, "kind": done.kind} | asdict(done))
     else:
         output.say(f"creator {creator}: {done.kind}" + (f" ({done.reason})" if done.reason else ""))
     if done.kind != good:
