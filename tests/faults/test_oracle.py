@@ -50,7 +50,8 @@ def calls(old: str, new: str, pid: int = WORKER, at: float = 1.0, nth: int = 1) 
 def grant(**changes: Any) -> GrantView:
     """Return ada's grant, refreshed a minute after the faults had ended."""
     values: dict[str, Any] = {
-        "grant_id": 1, "creator_id": "ada", "consent": 1, "generation": 2, "pair_generation": 2,
+        "grant_id": 1, "creator_id": "ada",
+        "reference": None, "consent": 1, "generation": 2, "pair_generation": 2,
         "status": GrantStatus.ACTIVE, "scope": "", "issued_at": NOW + timedelta(minutes=1),
         "access_expires_at": NOW + timedelta(days=1), "refresh_expires_at": None, "next_refresh_at": NOW,
         "jitter": 0.5, "failures": 0, "last_reason": None, "lease_owner": None, "lease_until": None,
