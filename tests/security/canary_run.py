@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -59,11 +58,14 @@ class Rehearsal(CanaryStack):
         given = self.sandbox.grants(creators=names)
         self.command("grants", "import", "-", text="\n".join(map(json.dumps, given)), exits=0)
 
-    def landing(self) -> Callable[[str], str]:
-        """Return what tells where a creator's browser lands, with a code and a state of ours in the address."""
+    def state(self) -> str:
+        """Return the state of a new consent link."""
         link = json.loads(self.command("authorize", "url", "--json", exits=0))["url"]
-        state = parse_qs(urlsplit(link).query)["state"][0]
-        return lambda creator: self.sandbox.consent_url(creator, state=state)
+        return str(parse_qs(urlsplit(link).query)["state"][0])
+
+    def landing(self, creator: str) -> str:
+        """Return where a creator's browser lands, with a code and the state of a link of its own in the address."""
+        return self.sandbox.consent_url(creator, state=self.state())
 
     def strike_all(self) -> None:
         """Switch every fault on that concerns one creator, and wait until each has struck."""
@@ -74,12 +76,13 @@ class Rehearsal(CanaryStack):
             + [name for call in ("refresh", "account", "revoke") for name in creators[call]]
         )
         self.command("grants", "import", "-", text=foreign_lines(self.secrets.imported, LIFE_SECONDS), exits=0)
-        landing = self.landing()
         for creator in creators["token"]:
-            self.command("authorize", "exchange", "-", "--json", text=landing(creator))
-        spent = landing("spender")
+            self.command("authorize", "exchange", "-", "--json", text=self.landing(creator))
+        state = self.state()
+        spent = self.sandbox.consent_url("spender", state=state)
         self.command("authorize", "exchange", "-", text=spent, exits=0)
-        self.command("authorize", "exchange", "-", text=spent, exits=1)
+        self.command("authorize", "exchange", "-", text=spent, exits=2)  # the link was used
+        self.command("authorize", "exchange", "-", text=spent.replace(state, self.state()), exits=1)  # the code was
         for creator in creators["revoke"]:
             self.command("grants", "revoke", creator, "--yes", exits=1)
             self.command("grants", "revoke", creator, "--yes", exits=0)

@@ -117,6 +117,8 @@ def plant(rehearsal: Rehearsal) -> None:
     with redis.Redis.from_url(rehearsal.redis_url) as client:
         client.set("planted", secret)
     (rehearsal.home / "journal" / "planted").write_text(secret)
+    with (rehearsal.home / "logs" / "pull.log").open("a") as log:
+        log.write(f"{secret}\n")
     rehearsal.command("grants", "show", secret, exits=1)
     rehearsal.command("call", "tasks.pull.pull_account", "--args", json.dumps([secret]), exits=0)
     plain, text = PlainClient(FLOWER_USER, rehearsal.secrets.flower), secret.encode()

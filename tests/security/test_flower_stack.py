@@ -90,7 +90,7 @@ def shown() -> Iterator[Shown]:
                 told = json.loads(plain.get(f"{url}/api/tasks?limit=10000"))
                 done = {task["name"] for task in told.values() if task["state"] == "SUCCESS"}
                 known = json.loads(plain.get(f"{url}/api/workers?refresh=1"))
-                return {"tasks.refresh.refresh_grants", "tasks.pull.pull_account"} <= done and "conf" in known.get(
+                return {"tasks.refresh.refresh_grants", "tasks.pull.pull_accounts"} <= done and "conf" in known.get(
                     WORKER, {}
                 )
 

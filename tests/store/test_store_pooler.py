@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection
 
-from tests.conftest import ServerProcess
+from tests.conftest import APP_ID, ServerProcess
 from tests.store.conftest import Fleet
 from tests.support.daemon import PROJECT, Daemon, daemon_settings, plain_environ
 from tests.support.pooler import start_pooler
@@ -100,7 +100,7 @@ def test_no_clients_statement_runs_in_place_of_anothers(
 
     def work(number: int) -> set[str]:
         name, seen = f"creator {number}", set()
-        with closing(open_store(pooled_url, pool_size=2, statement_seconds=5)) as store:
+        with closing(open_store(pooled_url, pool_size=2, statement_seconds=5, app_id=APP_ID)) as store:
             for turn in range(ROUNDS):
                 # Each client runs other statements than its neighbours, in another order.
                 if number % 2:

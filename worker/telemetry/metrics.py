@@ -5,38 +5,58 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
 
 from worker.telemetry.facts import Fact
 from worker.telemetry.logs import log_fact
 from worker.telemetry.names import FACT_NAMES
 
-FACTS: Final = Counter("evertoken_facts", "Facts by name, one per outcome.", ["fact"])
+# Not the library's own registry: Flower and an application that imports `worker.tokens` serve that one as theirs.
+REGISTRY: Final = CollectorRegistry()
+for collect in (ProcessCollector, PlatformCollector, GCCollector):
+    collect(registry=REGISTRY)
+
+FACTS: Final = Counter("evertoken_facts", "Facts by name, one per outcome.", ["fact"], registry=REGISTRY)
 SECONDS: Final = Histogram(
     "evertoken_call_seconds",
     "Seconds from sending a call to TikTok to the end of its answer.",
     ["call"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 45),
+    registry=REGISTRY,
 )
 HEADROOM: Final = Gauge(
     "evertoken_quota_headroom",
     "How many times the stored fleet's refreshes and pulls fit into the quota; NaN while that cannot be known.",
+    registry=REGISTRY,
 )
 STORE_AWAY: Final = Gauge(
     "evertoken_store_away_seconds",
     "For how long the database has been away from this process; 0 while it answers and takes writes.",
+    registry=REGISTRY,
 )
 QUOTA_PAUSED: Final = Gauge(
     "evertoken_quota_paused_seconds",
     "How long this process still sends nothing, because TikTok or Redis says that the app is paused; 0 if it sends.",
+    registry=REGISTRY,
 )
 BEAT_SILENT: Final = Gauge(
     "evertoken_beat_silent_seconds",
     "Seconds since a message of beat's last reached a worker, of any host; NaN while that cannot be known.",
+    registry=REGISTRY,
 )
 OWN_SHARE: Final = Gauge(
     "evertoken_quota_own_share",
     "1 if this process keeps to its own share of the quota, because Redis gives it no usable answer; else 0.",
+    registry=REGISTRY,
 )
 
 for name in FACT_NAMES:
@@ -78,7 +98,7 @@ def serve_metrics(
     OWN_SHARE.set_function(own_share)
     BEAT_SILENT.set_function(beat_silent)
     try:
-        start_http_server(port, address)
+        start_http_server(port, address, registry=REGISTRY)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         log_fact(Fact("metrics.unserved", {"port": port, "reason": reason}, level="error"))
