@@ -81,7 +81,9 @@ def _measure(
 
 
 def _limiter(url: str, per_second: float) -> Limiter:
-    return Limiter(url, per_second=per_second, per_minute=60 * per_second, per_account_minute=1_000_000)
+    return Limiter(
+        url, app_id="sandbox-app", per_second=per_second, per_minute=60 * per_second, per_account_minute=1_000_000
+    )
 
 
 def _time(limiter: Limiter, takes: int, account: Callable[[int], str]) -> tuple[float, float]:

@@ -191,6 +191,7 @@ def _work(job: Job) -> int:
     )
     limiter = Limiter(
         job.redis_url,
+        app_id="sandbox-app",
         per_second=job.limits["per_second"],
         per_minute=job.limits["per_minute"],
         per_account_minute=job.limits["per_account_minute"],

@@ -121,6 +121,7 @@ class Foundation(Reading):
         """The quota, shared through Redis."""
         return Limiter(
             self.settings.redis_url,
+            app_id=self.settings.tiktok_app_id,
             per_second=self.settings.quota_per_second,
             per_minute=self.settings.quota_per_minute,
             per_account_minute=self.settings.quota_per_account_minute,

@@ -17,6 +17,7 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 from sqlalchemy import text
 
+from tests.conftest import APP_ID
 from worker.cli.authorize import authorize
 from worker.cli.checks_places import IGNORED_AUTHORITIES, IGNORED_PROXIES
 from worker.cli.db import db
@@ -654,7 +655,7 @@ def test_the_doctor_tells_how_a_stop_ends(cli: Cli, creator: str, store: Store) 
 def test_the_doctor_shows_a_pause(cli: Cli, creator: str, redis_url: str, pause: str, state: str) -> None:
     """A pause in Redis is shown with its length, an hour at most; what has passed or is no number is none."""
     with redis.Redis.from_url(redis_url) as client:
-        client.hset("evertoken:limit:app", "pause", pause)
+        client.hset(f"evertoken:limit:{APP_ID}:app", "pause", pause)
 
     told = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
 

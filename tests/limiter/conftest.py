@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import APP_ID
 from tests.support.restartable import Restartable
 from worker.limiter import Limiter
 
-ROOMY = {"per_second": 1000, "per_minute": 60_000, "per_account_minute": 40}
+ROOMY = {"app_id": APP_ID, "per_second": 1000, "per_minute": 60_000, "per_account_minute": 40}
 """Limits that do not bind."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.conftest import ServerProcess
+from tests.conftest import APP_ID, ServerProcess
 from tests.support.black_hole import BlackHole
 from tests.support.crowd import Crowd, gather, most_within
 from tests.support.restartable import Restartable
@@ -63,7 +63,7 @@ def test_without_redis_the_share_is_that_of_one_among_the_known(
 ) -> None:
     """Four workers that know of each other give out 70 % of the quota together."""
     limits: dict[str, int] = {"per_second": 40, "per_minute": 2400, "per_account_minute": 40}
-    limiters = [Limiter(restartable.url, **limits) for _ in range(4)]  # type: ignore[arg-type]  # mypy fits a dict's values to every argument
+    limiters = [Limiter(restartable.url, app_id=APP_ID, **limits) for _ in range(4)]  # type: ignore[arg-type]  # mypy fits a dict's values to every argument
     for limiter in limiters:
         take(limiter)
     wait_until(lambda: [limiter.status().workers for limiter in limiters] == [4, 4, 4, 4])
@@ -113,8 +113,8 @@ def test_one_that_is_cut_off_waits_until_the_others_leave_it_its_share(
     limits: dict[str, int] = {"per_second": 20, "per_minute": 1200, "per_account_minute": 40}
     times = list[float]()
     with BlackHole(redis_server.port) as hole:
-        cut_off = Limiter(f"redis://127.0.0.1:{hole.port}/0", **limits)  # type: ignore[arg-type]  # mypy fits a dict's values to every argument
-        other = Limiter(redis_url, **limits)  # type: ignore[arg-type]  # as above
+        cut_off = Limiter(f"redis://127.0.0.1:{hole.port}/0", app_id=APP_ID, **limits)  # type: ignore[arg-type]  # mypy fits a dict's values to every argument
+        other = Limiter(redis_url, app_id=APP_ID, **limits)  # type: ignore[arg-type]  # as above
         threads = [
             threading.Thread(target=spend, args=(each, times, 9.0)) for each in (cut_off, other) for _ in range(3)
         ]
@@ -179,7 +179,7 @@ def test_a_pause_holds_while_redis_is_away_and_is_told_later(
     restartable.start()
     wait_until(lambda: not 0 < take(limiter) <= 1.5)
     with connect(restartable.url) as client:
-        wait_until(lambda: take(limiter) >= 0 and client.hget("evertoken:limit:app", "ramp") == "60000000")
+        wait_until(lambda: take(limiter) >= 0 and client.hget(f"evertoken:limit:{APP_ID}:app", "ramp") == "60000000")
     assert take(other) > 0
 
 
@@ -203,7 +203,7 @@ def test_redis_is_reached_through_a_unix_socket(
     assert take(limiter) == 0
     assert limiter.status().shared
     with redis.Redis(port=server.port, db=3) as client:
-        assert client.exists("evertoken:limit:app")
+        assert client.exists(f"evertoken:limit:{APP_ID}:app")
 
 
 def test_alone_a_pull_stands_back_where_a_refresh_was_denied() -> None:
@@ -248,7 +248,9 @@ def test_alone_the_workers_turns_interleave(workers: int) -> None:
 
 def test_a_closed_limiter_without_redis_is_quiet(free_port: int) -> None:
     """Closing raises nothing where nothing answers."""
-    limiter = Limiter(f"redis://127.0.0.1:{free_port}/0", per_second=10, per_minute=600, per_account_minute=40)
+    limiter = Limiter(
+        f"redis://127.0.0.1:{free_port}/0", app_id=APP_ID, per_second=10, per_minute=600, per_account_minute=40
+    )
     limiter.expect(3)
     limiter.punish("second", 1)
     limiter.close()

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import redis
 
+from tests.conftest import APP_ID
 from tests.support.crowd import Crowd, gather, most_within
 from worker.limiter import Limiter
 from worker.limiter.shared import LEAD_SECONDS
 
-STATE = "evertoken:limit:app"
-SECOND = "evertoken:limit:second"
+STATE = f"evertoken:limit:{APP_ID}:app"
+SECOND = f"evertoken:limit:{APP_ID}:second"
+WORKERS = f"evertoken:limit:{APP_ID}:workers"
 NewLimiter = Callable[..., Limiter]
 
 
@@ -358,12 +360,12 @@ def test_the_share_of_a_silent_worker_is_left_to_it(
     """It may be one that cannot reach Redis and sends on its own; so the others spend less meanwhile."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         now = time.time() * 1e6
-        client.zadd("evertoken:limit:workers", {"silent": now - 5e6, "forgotten": now - 90e6})
+        client.zadd(WORKERS, {"silent": now - 5e6, "forgotten": now - 90e6})
         limiter = new_limiter(redis_url, per_second=1, per_minute=60)
         take(limiter)
         wait_until(lambda: client.hget(STATE, "share") is not None)
         assert float(str(client.hget(STATE, "share"))) == pytest.approx(1 - 0.7 / 2)
-        assert client.zcard("evertoken:limit:workers") == 2
+        assert client.zcard(WORKERS) == 2
         spend(limiter)
         told = [time.monotonic() + take(limiter, account=str(number)) for number in range(4)]
         # Three quarters of the pace from place to place, and the pace is slower by that share.
@@ -379,8 +381,18 @@ def test_an_idle_worker_is_heard_all_the_same(
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
 
         def heard() -> float:
-            return float(client.zscore("evertoken:limit:workers", idle._worker) or 0)
+            return float(client.zscore(WORKERS, idle._worker) or 0)
 
         wait_until(heard)
         first = heard()
         wait_until(lambda: heard() > first)
+
+
+def test_each_app_keeps_its_own_pauses_and_permits(redis_url: str, new_limiter: Callable[..., Limiter]) -> None:
+    """Two apps that share a Redis do not pause each other."""
+    one, other = (new_limiter(redis_url, app_id=name) for name in ("one", "other"))
+
+    one.punish("minute", 60.0)
+
+    assert take(one) > 0
+    assert take(other) == 0

@@ -11,12 +11,14 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import ServerProcess
+from tests.conftest import APP_ID, ServerProcess
 from tests.support.crowd import most_within
 from worker.limiter import Limiter
-from worker.limiter.shared import EXPECTED, LONGEST_WAIT, SECOND, STATE, WORKERS, Answer, Given, Shared, Windows
+from worker.limiter.shared import LONGEST_WAIT, Answer, Given, Shared, Windows
 
 NewLimiter = Callable[..., Limiter]
+PREFIX = f"evertoken:limit:{APP_ID}:"
+STATE, SECOND, EXPECTED, WORKERS = (PREFIX + name for name in ("app", "second", "expected", "workers"))
 HOUR = 3_600
 FIELDS = ("tat", "last", "opens", "quieted", "queue:refresh", "queue:pull", "pull", "wanted", "pause", "ramp", "guard",
           "guarded", "hasty", "share", "epoch")  # fmt: skip
@@ -210,7 +212,7 @@ def test_a_crowd_of_invented_workers_is_forgotten(
 )
 def test_an_answer_that_no_script_gives_is_none(answer: object, redis_url: str) -> None:
     """Numbers are checked on this side as well: a server that lies permits nothing."""
-    shared = Shared(redis_url, Windows(10, 600, 40), reserve_seconds=1, report=lambda *_: None)
+    shared = Shared(redis_url, Windows(10, 600, 40), app_id=APP_ID, reserve_seconds=1, report=lambda *_: None)
     for name in ("_permit", "_hello", "_depart"):
         setattr(shared, name, lambda *_: answer)
 
@@ -337,7 +339,9 @@ def test_whatever_is_written_to_its_keys_no_second_is_overfull_and_no_wait_is_lo
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         client.flushdb()
         tamper = Tamperer(client)
-        limiter = Limiter(redis_url, per_second=5, per_minute=30, second=0.05, minute=0.3, per_account_minute=40)
+        limiter = Limiter(
+            redis_url, app_id=APP_ID, per_second=5, per_minute=30, second=0.05, minute=0.3, per_account_minute=40
+        )
         times = list[float]()
         for action in example:
             times += sent(limiter, 0.01)

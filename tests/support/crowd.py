@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from tests.conftest import APP_ID
 from worker.limiter import Limiter
 from worker.limiter.limiter import Lane
 
@@ -81,6 +82,7 @@ def most_within(times: Sequence[float], window: float) -> int:
 def _take_all(crowd: Crowd) -> None:
     limiter = Limiter(
         crowd.url,
+        app_id=APP_ID,
         per_second=crowd.per_second,
         per_minute=crowd.per_minute,
         per_account_minute=40,

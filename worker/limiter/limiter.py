@@ -71,12 +71,13 @@ class Permits:
 
 
 class Limiter:
-    """The app's quota, shared through Redis by every process that names the same one; safe between threads."""
+    """The app's quota, shared through Redis by every process of the app; safe between threads."""
 
     def __init__(
         self,
         redis_url: str,
         *,
+        app_id: str,
         per_second: float,
         per_minute: float,
         per_account_minute: int,
@@ -92,6 +93,7 @@ class Limiter:
 
         Args:
             redis_url: `redis://`, `rediss://` or `redis+socket://`.
+            app_id: TikTok's id of the app whose quota it is; each app has its own.
             per_second: requests that TikTok permits the app in a second.
             per_minute: requests that TikTok permits the app in a minute.
             per_account_minute: requests that TikTok permits in a minute for one account on one call.
@@ -104,7 +106,7 @@ class Limiter:
             wall: clock that the workers share, in seconds since the epoch.
         """
         self._windows = Windows(per_second, per_minute, per_account_minute, second, minute)
-        self._shared = Shared(redis_url, self._windows, reserve_seconds=reserve_seconds, report=report)
+        self._shared = Shared(redis_url, self._windows, app_id=app_id, reserve_seconds=reserve_seconds, report=report)
         self._alone, self._ceiling, self._report = Alone(self._windows), Ceiling(self._windows), report
         self._ramp_seconds = ramp_seconds
         self._monotonic, self._wall = monotonic, wall

@@ -16,10 +16,10 @@ from worker.policy import quota
 T = TypeVar("T")
 Report = Callable[[str, Mapping[str, str | float], str], None]
 PREFIX: Final = "evertoken:limit:"
-STATE: Final = f"{PREFIX}app"
-SECOND: Final = f"{PREFIX}second"
-EXPECTED: Final = f"{PREFIX}expected"
-WORKERS: Final = f"{PREFIX}workers"
+STATE: Final = "app"
+SECOND: Final = "second"
+EXPECTED: Final = "expected"
+WORKERS: Final = "workers"
 SILENT_SECONDS: Final = 3.0
 """After so long without a word a worker may be one that cannot reach Redis, and its share is left to it."""
 FORGET_SECONDS: Final = 60.0
@@ -134,12 +134,13 @@ class LimiterStatus:
 class Shared:
     """Redis, as the limiter speaks to it; never raises for Redis's sake."""
 
-    def __init__(self, url: str, windows: Windows, *, reserve_seconds: float, report: Report) -> None:
+    def __init__(self, url: str, windows: Windows, *, app_id: str, reserve_seconds: float, report: Report) -> None:
         """Make one; it connects at its first use.
 
         Args:
             url: as in the setting.
             windows: TikTok's limits.
+            app_id: TikTok's id of the app whose limits they are; every key bears it.
             reserve_seconds: within which time the refreshes expected are to be sent.
             report: takes name, fields and level of a fact.
         """
@@ -150,6 +151,10 @@ class Shared:
             minute=windows.minute,
         )
         self._second, self._report = windows.second, report
+        self._prefix = f"{PREFIX}{app_id}:"
+        self._state, self._sent, self._expected, self._workers = (
+            self._prefix + name for name in (STATE, SECOND, EXPECTED, WORKERS)
+        )
         self._second_limit = max(1, int(windows.per_second))
         self._second_window = _micro(windows.second * (1 + quota.SECOND_GUARD))
         self._figures: list[str | int | float] = [
@@ -184,7 +189,10 @@ class Shared:
             epoch: which life of Redis's memory this process last spoke to; empty where none.
             was_alone: True where it gave permits of its own since.
         """
-        keys = [STATE, SECOND, EXPECTED, *(f"{PREFIX}account:{call}:{account}" for account in accounts)]
+        keys = [
+            *(self._state, self._sent, self._expected),
+            *(f"{self._prefix}account:{call}:{account}" for account in accounts),
+        ]
         figures = [lane, epoch, int(was_alone), *self._figures, _micro(each)]
         return self._run(self._permit, keys, figures, self._read_permits)
 
@@ -197,12 +205,12 @@ class Shared:
             MOST_WORKERS,
             _micro(LONGEST_PAUSE),
         ]
-        return self._run(self._hello, [STATE, WORKERS], [worker, *figures], _read_roster)
+        return self._run(self._hello, [self._state, self._workers], [worker, *figures], _read_roster)
 
     def depart(self, permit: str) -> float | None:
         """Let a permit count from now on; return 0, or the seconds to wait before it is used."""
         figures = [permit, self._second_limit, self._second_window, _micro(LONGEST_PAUSE)]
-        return self._run(self._depart, [SECOND], figures, lambda wait: _within(wait, LONGEST_DEPARTURE))
+        return self._run(self._depart, [self._sent], figures, lambda wait: _within(wait, LONGEST_DEPARTURE))
 
     def punish(self, *, seconds: float, ramp: float, widen: bool) -> bool:
         """Pause everyone.
@@ -217,11 +225,12 @@ class Shared:
             round(KEEP_SECONDS * 1000),
             _micro(LONGEST_PAUSE),
         ]
-        return self._run(self._punish, [STATE], figures, bool) is True
+        return self._run(self._punish, [self._state], figures, bool) is True
 
     def expect(self, refreshes: int) -> bool:
         """Note how many refreshes are due."""
-        return _answered(lambda: self._client.set(EXPECTED, max(refreshes, 0), px=round(EXPECTATION_SECONDS * 1000)))
+        life = round(EXPECTATION_SECONDS * 1000)
+        return _answered(lambda: self._client.set(self._expected, max(refreshes, 0), px=life))
 
     def answers(self) -> bool:
         """Return whether Redis answers."""
@@ -231,14 +240,14 @@ class Shared:
         """Return the seconds for which Redis holds everything back, read without a change; None if it does not tell."""
         try:
             seconds, micro = self._client.time()
-            left = float(self._client.hget(STATE, "pause") or 0) / 1e6 - seconds - micro / 1e6
+            left = float(self._client.hget(self._state, "pause") or 0) / 1e6 - seconds - micro / 1e6
         except (redis.RedisError, OSError, ValueError):
             return None
         return max(0.0, min(left, LONGEST_PAUSE)) if math.isfinite(left) else None
 
     def leave(self, worker: str) -> None:
         """Give a worker's share back."""
-        _answered(lambda: self._client.zrem(WORKERS, worker))
+        _answered(lambda: self._client.zrem(self._workers, worker))
 
     def close(self) -> None:
         """Close the connections."""
