@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from worker.addresses import DatabaseAddress, read_database
 from worker.errors import ConfigurationError, StoreRefusedError, StoreUnavailableError
+from worker.store.driver import GRACE_SECONDS, BoundedConnection
 from worker.store.faults import describe, is_outage, is_transient
 from worker.store.outage import Outages
 
@@ -59,7 +60,7 @@ CONNECTING: Final = {
 }
 """How soon a server that vanished without a word is noticed: within 15 s while sending, 25 s while waiting.
 
-The address may say otherwise.
+The address may say otherwise. A server that stands still while its kernel answers is noticed by `BoundedConnection`.
 """
 UNPREPARED: Final = {"prepare_threshold": None, "autocommit": True}
 """No statement is prepared by name, since behind a pooler the name may be another client's on that connection.
@@ -221,8 +222,15 @@ class Transactions:
             event.listen(engine, "connect", self._prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
+            event.listen(engine, "do_connect", self._connect_postgresql)
             event.listen(engine, "begin", self._begin_postgresql)
         return engine
+
+    def _connect_postgresql(self, *given: Any) -> BoundedConnection:
+        """Connect in SQLAlchemy's place; the last argument of the event is what the driver is to be called with."""
+        connection = BoundedConnection.connect(**given[-1])
+        connection.answer_seconds = self._statement_seconds + GRACE_SECONDS
+        return connection
 
     def _prepare_sqlite(self, connection: Any, _record: object) -> None:
         connection.isolation_level = None  # the driver begins no transaction of its own; `_begin_sqlite` does
@@ -235,6 +243,7 @@ class Transactions:
             connection.execute(f"PRAGMA {pragma}").close()
 
     def _begin_postgresql(self, connection: Connection) -> None:
+        bound_answers(connection, self._statement_seconds + GRACE_SECONDS)
         milliseconds = int(self._statement_seconds * 1000)
         schema = "DEFAULT" if self._address.schema is None else f'"{self._address.schema}"'
         begin = BEGIN_POSTGRESQL.format(statement=milliseconds, lock=milliseconds // 2, schema=schema)
@@ -261,6 +270,13 @@ def writes(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Conca
         return self.transact(lambda connection: method(self, connection, *args, **kwargs), writes=True)
 
     return cast("Callable[Concatenate[S, P], R]", run)
+
+
+def bound_answers(connection: Connection, seconds: float | None) -> None:
+    """Set how long PostgreSQL may owe an answer in the rest of this transaction, in seconds; None is for ever."""
+    driver = connection.connection.driver_connection
+    if isinstance(driver, BoundedConnection):
+        driver.answer_seconds = seconds
 
 
 def _begin_sqlite(connection: Connection) -> None:

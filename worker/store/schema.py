@@ -19,7 +19,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, sel
 
 from worker.errors import NotReadyError
 from worker.store.clock import now
-from worker.store.engine import Transactions, reads, writes
+from worker.store.engine import Transactions, bound_answers, reads, writes
 from worker.store.models import METADATA
 from worker.store.reports import SchemaFit, SchemaState
 
@@ -78,6 +78,7 @@ class Schema(Transactions):
         if self.kind == "postgresql":
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SET LOCAL lock_timeout = 0"))
+            bound_answers(connection, None)
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": UPGRADE_LOCK})
         revisions = chain()
         before = _look(connection, revisions)
