@@ -160,7 +160,7 @@ def _run(store: Store, statement: str, **values: object) -> None:
 
 
 def _claim_next(store: Store, due: Iterator[int]) -> None:
-    assert store.claim(next(due), owner="a worker", lease_seconds=120) is not None
+    assert store.claim_group([next(due)], owner="a worker", lease_seconds=120)
 
 
 def _claim_group(store: Store) -> None:

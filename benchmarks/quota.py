@@ -32,7 +32,7 @@ from worker.policy import quota
 from worker.sandbox.broker import answers, connect, plan_broker
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
-from worker.tiktok import ACCOUNT_CALL, REFRESH_CALL, TikTok, fields_for_scope
+from worker.tiktok import ACCOUNT_CALL, REFRESH_CALL, TikTok, fields_for_scope, read_token_answer
 from worker.vault import Token
 
 WORKERS: Final = 8
@@ -230,7 +230,7 @@ def _thread(job: Job, client: TikTok, limiter: Limiter, turns: Iterator[dict[str
                     Token(token["access_token"]), token["open_id"], fields=fields_for_scope(["user.info.basic"])
                 )
             else:
-                answer = client.read_token_answer(client.send_refresh(Token(token["refresh_token"])))
+                answer = read_token_answer(client.send_refresh(Token(token["refresh_token"])))
                 token["access_token"] = answer.access_token.reveal()
                 token["refresh_token"] = answer.refresh_token.reveal() if answer.refresh_token else ""
         except WaitError as error:

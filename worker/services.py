@@ -208,17 +208,16 @@ class Services(Foundation):
         return Presence(preflight=self.preflight, hook=self.hook)
 
 
-def build_services(settings: Settings | None = None, *, pool_size: int = POOL_SIZE) -> Services:
+def build_services(settings: Settings | None = None) -> Services:
     """Return new services.
 
     Args:
         settings: what to build from; read from the environment by default.
-        pool_size: database connections kept at most.
 
     Raises:
         ConfigurationError: a setting is missing or wrong.
     """
-    return Services(settings or load_settings(), pool_size=pool_size)
+    return Services(settings or load_settings(), pool_size=POOL_SIZE)
 
 
 def shared_services() -> Services:

@@ -260,23 +260,18 @@ def load(kind: type[T], environ: Mapping[str, str] | None = None, *, dotenv: Pat
     raise ConfigurationError("; ".join(problems))
 
 
-def secret_files(
-    environ: Mapping[str, str] | None = None, *, dotenv: Path | None = Path(".env")
-) -> list[tuple[str, Path]]:
-    """Return the name and path of each file that secrets are read from; `.env` counts if a secret stands in it.
-
-    Args:
-        environ, dotenv: as for `load`, which has read them without a problem.
-    """
+def secret_files() -> list[tuple[str, Path]]:
+    """Return the name and path of each file that secrets are read from; `.env` counts if a secret stands in it."""
+    dotenv = Path(".env")
     inside, problems = dict(ours(in_dotenv(dotenv), [])), list[str]()
-    outside = dict(ours(os.environ if environ is None else environ, problems))
+    outside = dict(ours(os.environ, problems))
     found = [
         (f"{PREFIX}{field.upper()}_FILE", Path(cleaned(file, "")))
         for field in SECRETS
         if PREFIX + field.upper() not in outside | inside
         and (file := (inside | outside).get(f"{PREFIX}{field.upper()}_FILE"))
     ]
-    if dotenv is not None and any(PREFIX + field.upper() in inside for field in SECRETS):
+    if any(PREFIX + field.upper() in inside for field in SECRETS):
         found.append((str(dotenv), dotenv))
     return found
 

@@ -68,7 +68,7 @@ def test_a_consent_becomes_a_grant(store: Store, journal: Journal, new_authorize
     assert grant.access_expires_at - grant.issued_at == timedelta(days=1)
     assert grant.issued_at <= grant.next_refresh_at <= grant.issued_at + timedelta(days=1) * 0.7
     assert store.due_pulls(10) == [grant.grant_id]
-    assert journal.pending == 0
+    assert journal.waiting() == 0
 
 
 def test_a_second_consent_replaces_the_first(
@@ -160,7 +160,7 @@ def test_another_account_than_the_invited_one_is_refused(
     with pytest.raises(NotFoundError):
         store.grant("stranger-1")
     assert store.grant("invited-1") == invited
-    assert journal.pending == 0
+    assert journal.waiting() == 0
     assert len(list((tmp_path / "journal/set-aside").iterdir())) == 1
 
 
@@ -303,7 +303,7 @@ def test_a_pair_that_came_is_kept_while_the_database_is_away(
     with pytest.raises(NotReadyError, match="kept in the journal"):
         authorizer.exchange(redirect)
     heal()
-    assert journal.pending == 1
+    assert journal.waiting() == 1
     with pytest.raises(NotFoundError):
         store.grant("journal-1")
 
@@ -315,7 +315,7 @@ def test_a_pair_that_came_is_kept_while_the_database_is_away(
 
 def replay(journal: Journal, exchanges: Exchanges) -> None:
     """Store what the journal holds, as the upkeep does, and leave it there."""
-    for entry, _ in journal.replay():
+    for entry in [orphan.entry for orphan in journal.unreleased()]:
         assert entry.kind == "exchange"
         raw = RawAnswer(
             call=entry.call,
@@ -411,7 +411,7 @@ def test_a_lost_answer_is_told(
     with pytest.raises(InDoubtError, match="the code may be spent"):
         authorizer.exchange(visit(authorizer.url(), "lost-1"))
 
-    assert journal.pending == 0
+    assert journal.waiting() == 0
     assert store.grants() == []
 
 

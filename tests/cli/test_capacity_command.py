@@ -13,6 +13,7 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
 from tests.conftest import APP_ID
+from tests.support.claims import claim_one, save_one
 from worker.cli import capacity_simulate, output, pictures
 from worker.cli.capacity import capacity
 from worker.cli.capacity_fleet import headroom
@@ -88,10 +89,10 @@ def keep(store: Store, count: int, *, life: timedelta, within: timedelta) -> Non
 def refresh(store: Store, creator_id: str, *, life: timedelta, due_in: timedelta) -> None:
     """Give a grant a pair that a refresh brought."""
     now = store.ping()
-    claim = store.claim(store.grant(creator_id).grant_id, owner="a worker", lease_seconds=60, force=True)
+    claim = claim_one(store, store.grant(creator_id).grant_id, owner="a worker", lease_seconds=60, force=True)
     assert claim is not None
     pair = NewPair(SealedPair(b"access", b"refresh", 1), now, now + life, now + 365 * DAY, now + due_in, None)
-    store.save_pair(claim.grant_id, claim.consent, claim.generation, pair)
+    save_one(store, claim, pair)
 
 
 @pytest.mark.usefixtures("bare")

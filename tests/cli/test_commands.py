@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 
 from tests.conftest import APP_ID
+from tests.support.claims import claim_one
 from worker.cli.authorize import authorize
 from worker.cli.checks_places import IGNORED_AUTHORITIES, IGNORED_PROXIES
 from worker.cli.db import db
@@ -855,7 +856,7 @@ def test_what_the_status_counts_can_be_listed(cli: Cli, creator: str, store: Sto
 def test_a_grant_whose_answer_never_came_is_listed_as_in_doubt(cli: Cli, creator: str, store: Store) -> None:
     """An attempt that was sent and has no outcome is what the status calls in doubt."""
     grant = store.grant(creator)
-    assert store.claim(grant.grant_id, owner="gone", lease_seconds=60, force=True)
+    assert claim_one(store, grant.grant_id, owner="gone", lease_seconds=60, force=True)
     age(store, "lease_until = NULL, lease_owner = NULL")
 
     assert cli.json(grants, "status")["in_doubt"] == 1

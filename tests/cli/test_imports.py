@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.claims import claim_one
 from worker.consent.import_lines import LONGEST_LINE, Source
 from worker.consent.importer import (
     BATCH,
@@ -211,7 +212,7 @@ def test_a_pair_that_a_refresh_may_have_outdated_replaces_nothing(
 ) -> None:
     """What a refresh brings after the file was written stays current; a pair that was issued after it is taken."""
     run(line(1, issued_at=ago(store, hours=20)))
-    claim = store.claim(store.grant("c1").grant_id, owner="a worker", lease_seconds=60, force=True)
+    claim = claim_one(store, store.grant("c1").grant_id, owner="a worker", lease_seconds=60, force=True)
     assert claim is not None
     if outcome == "in doubt":
         soon = store.ping() + timedelta(minutes=1)
@@ -229,7 +230,7 @@ def test_a_pair_that_a_refresh_may_have_outdated_replaces_nothing(
 def test_a_creator_who_has_to_authorize_takes_any_other_pair(store: Store, sealer: Sealer, run: Run) -> None:
     """The refused pair revives nobody, or the creator would be asked twice; any other may, dated or not."""
     run(line(1, issued_at=ago(store, hours=2)))
-    claim = store.claim(store.grant("c1").grant_id, owner="a worker", lease_seconds=60, force=True)
+    claim = claim_one(store, store.grant("c1").grant_id, owner="a worker", lease_seconds=60, force=True)
     assert claim is not None
     store.ask_reauth(claim, reason="refused 40107")
 

@@ -105,7 +105,7 @@ def test_a_rotation_shows_how_far_it_is(
     items = [
         NewConsent(
             creator_id=f"c{number}", scope="", issued_at=now, access_expires_at=now, refresh_expires_at=None,
-            next_refresh_at=now, jitter=0.5, pull=False,
+            next_refresh_at=now, jitter=0.5,
         )
         for number in range(7)
     ]  # fmt: skip

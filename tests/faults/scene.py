@@ -216,7 +216,7 @@ class Scene:
             for path in self.journal_dir.rglob("*.segment"):
                 shutil.copy2(path, copy / path.name)
             journal = Journal(copy, Sealer(self.sealer.keyring), owner="the oracle", floor_bytes=0)
-            bodies = [received_pair(entry.body) for entry, _ in journal.replay()]
+            bodies = [received_pair(orphan.entry.body) for orphan in journal.orphans()]
             journal.close()
         return {pair for pair in bodies if pair is not None}
 

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.faults.aging import end_leases, milliseconds, run_sql
 from tests.faults.model import LIFE_SECONDS, TikTok, Worker
+from tests.support.claims import claim_one
 from worker.consent.exchanges import Exchanges
 from worker.errors import AskCreatorError, InDoubtError, TikTokError
 from worker.failpoints import no_failpoint
@@ -86,7 +87,11 @@ class Daemon(RuleBasedStateMachine):
 
     def lease_is_live(self, worker: Worker) -> bool:
         """Tell whether a worker's claim still gives it the right to send."""
-        return worker.claim is not None and self.store.lease_seconds_left(worker.claim) > 0
+        if worker.claim is None:
+            return False
+        grant = self.store.grant_by_id(worker.claim.grant_id)
+        held = (grant.generation, grant.lease_owner) == (worker.claim.generation, worker.claim.owner)
+        return held and grant.lease_until is not None and grant.lease_until > self.store.ping()
 
     def upkeep(self, journal: Journal) -> Upkeep:
         """Return the upkeep of a process."""
@@ -150,7 +155,7 @@ class Daemon(RuleBasedStateMachine):
     def claim(self, number: int, worker: Worker, creator: str) -> None:
         """Let an idle worker claim a grant; an older attempt in doubt makes it replay journals first."""
         grant = self.store.grant(creator)
-        claim = self.store.claim(grant.grant_id, owner=f"w{number}", lease_seconds=3600, force=True)
+        claim = claim_one(self.store, grant.grant_id, owner=f"w{number}", lease_seconds=3600, force=True)
         held = [other for other in self.workers if self.lease_is_live(other) and other.claim != claim]
         if claim is None:
             return

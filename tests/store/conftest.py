@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from worker.store import Claim, ConsentResult, GrantView, Likeness, NewConsent, NewPair, Store
+from tests.support.claims import claim_one, save_one
+from worker.store import Claim, ConsentResult, GrantView, Likeness, NewConsent, NewPair, Saved, Store
 from worker.vault.sealing import SealedPair
 
 DAY = timedelta(days=1)
@@ -66,13 +67,24 @@ class Fleet:
 
     def claim(self, grant_id: int, *, seconds: float = LEASE_SECONDS, force: bool = True) -> Claim:
         """Win a claim that must be won."""
-        claim = self.store.claim(grant_id, owner="a worker", lease_seconds=seconds, force=force)
+        claim = claim_one(self.store, grant_id, owner="a worker", lease_seconds=seconds, force=force)
         assert claim is not None
         return claim
 
     def save(self, claim: Claim, word: str) -> bool:
         """Store a pair for a claim and return whether it is current."""
-        return self.store.save_pair(claim.grant_id, claim.consent, claim.generation, self.pair(word)).moved
+        return self.save_pair(claim, self.pair(word)).moved
+
+    def save_pair(self, claim: Claim, pair: NewPair, *, request_id: str | None = None) -> Saved:
+        """Store a pair for a claim."""
+        return save_one(self.store, claim, pair, request_id=request_id)
+
+    def lease_left(self, claim: Claim) -> float:
+        """Return for how many seconds a claim still holds; 0 if it is lost."""
+        grant = self.store.grant_by_id(claim.grant_id)
+        if (grant.generation, grant.lease_owner) != (claim.generation, claim.owner) or grant.lease_until is None:
+            return 0.0
+        return max(0.0, (grant.lease_until - self.store.ping()).total_seconds())
 
     def soon(self, seconds: float = 60) -> datetime:
         """Return an instant a little ahead."""

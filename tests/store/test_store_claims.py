@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.conftest import APP_ID
 from tests.store.conftest import sealed
+from tests.support.claims import claim_one
 from worker.store import AttemptOutcome, Claim, GrantStatus, open_store
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def test_a_held_lease_is_respected_even_by_force(fleet: Fleet) -> None:
     grant = fleet.add()
     fleet.claim(grant.grant_id)
 
-    assert fleet.store.claim(grant.grant_id, owner="b", lease_seconds=60, force=True) is None
+    assert claim_one(fleet.store, grant.grant_id, owner="b", lease_seconds=60, force=True) is None
     assert not fleet.store.claimable([grant.grant_id]).due
 
 
@@ -44,7 +45,7 @@ def test_a_grant_that_is_not_due_is_claimed_only_by_force(fleet: Fleet) -> None:
     """The schedule on the row decides."""
     grant = fleet.add(next_refresh_at=fleet.soon(3600))
 
-    assert fleet.store.claim(grant.grant_id, owner="a", lease_seconds=60) is None
+    assert claim_one(fleet.store, grant.grant_id, owner="a", lease_seconds=60) is None
     assert fleet.claim(grant.grant_id, force=True).generation == 2
 
 
@@ -53,8 +54,8 @@ def test_a_grant_that_is_unknown_or_ended_is_never_claimed(fleet: Fleet) -> None
     grant = fleet.add()
     fleet.store.mark_revoked("ada")
 
-    assert fleet.store.claim(grant.grant_id, owner="a", lease_seconds=60, force=True) is None
-    assert fleet.store.claim(999, owner="a", lease_seconds=60, force=True) is None
+    assert claim_one(fleet.store, grant.grant_id, owner="a", lease_seconds=60, force=True) is None
+    assert claim_one(fleet.store, 999, owner="a", lease_seconds=60, force=True) is None
 
 
 def test_a_lease_that_ran_out_is_won_by_the_next(fleet: Fleet) -> None:
@@ -66,7 +67,7 @@ def test_a_lease_that_ran_out_is_won_by_the_next(fleet: Fleet) -> None:
 
     assert heir.generation == dead.generation + 1
     assert heir.unresolved == (dead.generation,)
-    assert fleet.store.lease_seconds_left(dead) == 0
+    assert fleet.lease_left(dead) == 0
     assert not fleet.store.extend_lease(dead, 60)
 
 
@@ -75,7 +76,7 @@ def test_a_lease_is_extended_only_while_it_is_held(fleet: Fleet) -> None:
     claim = fleet.claim(fleet.add().grant_id, seconds=30)
 
     assert fleet.store.extend_lease(claim, 90)
-    assert 85 < fleet.store.lease_seconds_left(claim) <= 90
+    assert 85 < fleet.lease_left(claim) <= 90
     assert fleet.store.give_back([claim])
     assert not fleet.store.extend_lease(claim, 90)
 
@@ -100,7 +101,7 @@ def test_unclaiming_after_the_lease_went_to_another_takes_nothing_from_them(flee
 
     assert fleet.store.give_back([late]) == 0
 
-    assert fleet.store.lease_seconds_left(heir) > 0
+    assert fleet.lease_left(heir) > 0
 
 
 def test_attempts_in_doubt_are_unresolved_until_a_newer_pair_is_stored(fleet: Fleet) -> None:
@@ -151,7 +152,7 @@ def test_of_many_threads_one_wins_each_grant(fleet: Fleet) -> None:
         won = []
         for grant_id in grants:
             barrier.wait(20)
-            won.append(fleet.store.claim(grant_id, owner="a", lease_seconds=60))
+            won.append(claim_one(fleet.store, grant_id, owner="a", lease_seconds=60))
         return won
 
     with ThreadPoolExecutor(claimers) as pool:
@@ -167,7 +168,7 @@ def _claim_in_process(url: str, grants: list[int], barrier: Barrier, results: An
     store = open_store(url, pool_size=1, app_id=APP_ID)
     for grant_id in grants:
         barrier.wait(20)
-        if store.claim(grant_id, owner="a", lease_seconds=60) is not None:
+        if claim_one(store, grant_id, owner="a", lease_seconds=60) is not None:
             results.put(grant_id)
     store.close()
 
@@ -203,7 +204,7 @@ def test_a_claim_against_a_new_consent_never_leaves_the_old_attempt_in_charge(fl
     def claim_each() -> None:
         for grant in grants:
             barrier.wait(20)
-            claims.append(fleet.store.claim(grant.grant_id, owner="a", lease_seconds=60))
+            claims.append(claim_one(fleet.store, grant.grant_id, owner="a", lease_seconds=60))
 
     def consent_each() -> None:
         for grant in grants:

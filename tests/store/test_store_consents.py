@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.claims import claim_one
 from worker.store import AttemptOutcome, ConsentResult, GrantStatus, Likeness, NewConsent
 from worker.vault.sealing import SealedPair
 
@@ -32,13 +33,6 @@ def test_a_new_consent_becomes_an_active_grant_with_its_pair(fleet: Fleet) -> No
     pair = fleet.store.current_pair("ada")
     assert (pair.sealed.sealed_access, pair.generation, pair.issued_at) == (b"access ada/1/1", 1, item.issued_at)
     assert fleet.store.is_pull_due(grant.grant_id)
-
-
-def test_a_pull_is_wanted_only_where_it_is_asked_for(fleet: Fleet) -> None:
-    """An import may leave pulls for later."""
-    assert fleet.add("quiet", pull=False).next_pull_at is None
-    assert fleet.add("quiet", pull=False, replace=True).next_pull_at is None
-    assert fleet.add("quiet", pull=True, replace=True).next_pull_at is not None
 
 
 def test_a_known_creator_is_skipped_unless_replacing_was_asked_for(fleet: Fleet) -> None:
@@ -75,7 +69,9 @@ def test_a_replaced_grant_gets_the_next_numbers_and_starts_afresh(fleet: Fleet) 
     assert (after.status, after.failures, after.last_reason) == (GrantStatus.ACTIVE, 0, None)
     assert (after.scope, after.jitter) == ("new", 0.1)
     assert fleet.current() == b"access ada/2/4"
-    assert fleet.store.claim(grant.grant_id, owner="b", lease_seconds=60, force=True) is None, "an attempt is under way"
+    assert claim_one(fleet.store, grant.grant_id, owner="b", lease_seconds=60, force=True) is None, (
+        "an attempt is under way"
+    )
     fleet.sql("UPDATE grants SET lease_until = 0")
     assert fleet.claim(grant.grant_id).unresolved == ()
 

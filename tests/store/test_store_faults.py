@@ -20,6 +20,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.conftest import APP_ID
+from tests.support.claims import claim_one, save_one
 from worker.errors import ConfigurationError, StoreUnavailableError
 from worker.store import Store, open_store
 
@@ -218,7 +219,7 @@ def test_a_row_that_is_held_for_a_moment_delays_and_fails_nothing(fleet: Fleet, 
     release = threading.Timer(2.0, holder.rollback)
     release.start()
 
-    saved = store.save_pair(claim.grant_id, claim.consent, claim.generation, fleet.pair("patient"))
+    saved = save_one(store, claim, fleet.pair("patient"))
 
     release.join()
     holder.close()
@@ -237,7 +238,7 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(fleet: Fleet, st
     store = open_store(store_url, statement_seconds=0.3, app_id=APP_ID)
 
     with pytest.raises(StoreUnavailableError, match="57014"):
-        store.claim(grant.grant_id, owner="a", lease_seconds=60)
+        claim_one(store, grant.grant_id, owner="a", lease_seconds=60)
 
     assert fleet.store.grant("ada").generation == 1
     store.close()
@@ -277,7 +278,7 @@ def test_a_read_only_database_takes_no_claim(fleet: Fleet, store_url: str) -> No
     store = open_store(store_url, app_id=APP_ID)
 
     with pytest.raises(StoreUnavailableError, match="25006"):
-        store.claim(grant.grant_id, owner="a", lease_seconds=60)
+        claim_one(store, grant.grant_id, owner="a", lease_seconds=60)
 
     assert store.grant("ada").generation == 1
     store.close()

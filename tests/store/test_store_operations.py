@@ -16,16 +16,12 @@ if TYPE_CHECKING:
 HOUR = timedelta(hours=1)
 
 
-def test_an_alarm_is_raised_once_until_it_is_cleared(fleet: Fleet) -> None:
+def test_an_alarm_is_raised_once(fleet: Fleet) -> None:
     """The key makes it one of a kind, delivered or not."""
     assert fleet.store.raise_alarm("disk", "journal_full", "no room")
     assert not fleet.store.raise_alarm("disk", "journal_full", "no room")
     fleet.store.notice_delivered(fleet.store.pending_notices(1)[0].notice_id)
     assert not fleet.store.raise_alarm("disk", "journal_full", "no room")
-
-    assert fleet.store.clear_alarm("disk")
-    assert not fleet.store.clear_alarm("disk")
-    assert fleet.store.raise_alarm("disk", "journal_full", "no room")
 
 
 def test_a_pending_notice_is_held_by_one_deliverer_at_a_time(fleet: Fleet) -> None:
@@ -80,8 +76,8 @@ def test_a_stopped_app_lets_one_probe_through_at_a_time(fleet: Fleet) -> None:
 
 
 def test_processes_are_seen_while_they_say_hello(fleet: Fleet) -> None:
-    """A later hello keeps the start, and remembers when the journal was replayed."""
-    fleet.store.hello("one", host="h", pid=1, key_ids={2, 1}, journal_replayed=True)
+    """A later hello keeps the start."""
+    fleet.store.hello("one", host="h", pid=1, key_ids={2, 1})
     fleet.store.hello("two", host="h", pid=2, key_ids=[])
     first = fleet.store.workers_seen(60)[0]
 
@@ -90,8 +86,7 @@ def test_processes_are_seen_while_they_say_hello(fleet: Fleet) -> None:
 
     seen = fleet.store.workers_seen(60)
     assert [(worker.instance_id, worker.key_ids) for worker in seen] == [("one", frozenset({1, 2, 3}))]
-    assert (seen[0].started_at, seen[0].journal_replayed_at) == (first.started_at, first.journal_replayed_at)
-    assert first.journal_replayed_at is not None
+    assert seen[0].started_at == first.started_at
     assert seen[0].last_seen_at >= first.last_seen_at
     assert fleet.store.workers_seen(0) == []
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.errors import NotFoundError, StoreUnavailableError
-from worker.store import AttemptOutcome, GrantStatus
+from worker.store import AttemptOutcome, BroughtPair, GrantStatus
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 def test_a_saved_pair_is_served_and_the_grant_is_back_on_its_schedule(fleet: Fleet) -> None:
     """Pointer, dates, lease, failures, attempt and the wish for a pull change in one transaction."""
-    grant = fleet.add(pull=False)
+    grant = fleet.add()
+    fleet.sql("UPDATE grants SET next_pull_at = NULL")
     claim = fleet.claim(grant.grant_id)
     pair = fleet.pair("new", scope="a,b")
 
-    saved = fleet.store.save_pair(claim.grant_id, claim.consent, claim.generation, pair, request_id="r1")
+    saved = fleet.save_pair(claim, pair, request_id="r1")
 
     assert (saved.moved, saved.revived, saved.status) == (True, False, GrantStatus.ACTIVE)
     after = fleet.store.grant_by_id(grant.grant_id)
@@ -53,7 +54,7 @@ def test_a_pair_that_comes_after_the_lease_ran_out_is_stored_and_served(fleet: F
     assert fleet.save(late, "late")
 
     assert fleet.current() == b"access late"
-    assert fleet.store.lease_seconds_left(heir) > 0
+    assert fleet.lease_left(heir) > 0
     assert fleet.store.grant_by_id(grant.grant_id).generation == heir.generation
 
 
@@ -78,10 +79,10 @@ def test_saving_a_pair_twice_changes_nothing(fleet: Fleet) -> None:
     grant = fleet.add()
     claim = fleet.claim(grant.grant_id)
     pair = fleet.pair("new")
-    first = fleet.store.save_pair(claim.grant_id, claim.consent, claim.generation, pair)
+    first = fleet.save_pair(claim, pair)
     before = fleet.sql("SELECT * FROM grants"), fleet.sql("SELECT * FROM pairs ORDER BY generation")
 
-    second = fleet.store.save_pair(claim.grant_id, claim.consent, claim.generation, pair)
+    second = fleet.save_pair(claim, pair)
 
     assert first.moved
     assert second.moved
@@ -117,7 +118,7 @@ def test_a_pair_of_a_revoked_grant_is_stored_and_revives_nothing(fleet: Fleet) -
     claim = fleet.claim(grant.grant_id)
     fleet.store.mark_revoked("ada")
 
-    saved = fleet.store.save_pair(claim.grant_id, claim.consent, claim.generation, fleet.pair("late"))
+    saved = fleet.save_pair(claim, fleet.pair("late"))
 
     assert (saved.moved, saved.revived, saved.status) == (False, False, GrantStatus.REVOKED)
     with pytest.raises(NotFoundError):
@@ -132,7 +133,7 @@ def test_a_pair_revives_a_grant_that_needed_authorization_and_withdraws_the_noti
     assert fleet.store.ask_reauth(fleet.claim(grant.grant_id), reason="gone")
     assert fleet.store.undelivered_count() == 1
 
-    saved = fleet.store.save_pair(late.grant_id, late.consent, late.generation, fleet.pair("late"))
+    saved = fleet.save_pair(late, fleet.pair("late"))
 
     assert (saved.moved, saved.revived) == (True, True)
     assert fleet.store.grant_by_id(grant.grant_id).status is GrantStatus.ACTIVE
@@ -142,7 +143,7 @@ def test_a_pair_revives_a_grant_that_needed_authorization_and_withdraws_the_noti
 def test_a_pair_for_an_unknown_grant_is_an_error(fleet: Fleet) -> None:
     """A record of another deployment's journal is not swallowed."""
     with pytest.raises(NotFoundError, match="no grant 404"):
-        fleet.store.save_pair(404, 1, 2, fleet.pair("lost"))
+        fleet.store.save_group([BroughtPair(404, 1, 2, fleet.pair("lost"))])
 
 
 def test_pairs_saved_at_once_leave_the_newest_current(fleet: Fleet) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.claims import claim_one
 from worker.store import AttemptOutcome, Claim, GrantStatus
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def test_asking_the_creator_writes_one_notice(fleet: Fleet) -> None:
     assert [(notice.dedupe_key, notice.creator_id, notice.kind) for notice in notices] == [
         (f"reauth:{claim.grant_id}:1.1", "ada", "reauth_needed")
     ]
-    assert fleet.store.claim(claim.grant_id, owner="a", lease_seconds=60, force=True) is None
+    assert claim_one(fleet.store, claim.grant_id, owner="a", lease_seconds=60, force=True) is None
 
 
 @pytest.mark.parametrize("delivered", [False, True])
@@ -116,7 +117,7 @@ def test_a_verdict_of_an_older_attempt_changes_nothing_but_its_own_row(fleet: Fl
     assert not _end(fleet, verdict, late)
 
     assert fleet.store.grant_by_id(grant.grant_id) == before
-    assert fleet.store.lease_seconds_left(heir) > 0
+    assert fleet.lease_left(heir) > 0
     assert fleet.store.attempts(grant.grant_id)[1].outcome is not None
     assert fleet.store.undelivered_count() == 0
 

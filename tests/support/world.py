@@ -55,12 +55,14 @@ class World:
                 refresh_expires_at=now + timedelta(seconds=token["refresh_token_expires_in"]),
                 next_refresh_at=now - timedelta(seconds=1),
                 jitter=0.5,
-                pull=False,
             )
             for token in given
         ]
         self.services.store.save_consents(items, seal, replace=False)
-        return [self.services.store.grant(item.creator_id) for item in items]
+        grants = [self.services.store.grant(item.creator_id) for item in items]
+        listed = ", ".join(str(grant.grant_id) for grant in grants)
+        self.sql(f"UPDATE grants SET next_pull_at = NULL WHERE id IN ({listed})")  # noqa: S608 - numbers of our own
+        return grants
 
     def creator(self, **how: Any) -> GrantView:
         """Let one creator consent; see `creators`."""

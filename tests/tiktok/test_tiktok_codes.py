@@ -135,14 +135,6 @@ def test_other_quota_codes_wait_too(code: int, scope: str, seconds: float, raw: 
     assert (caught.value.scope, caught.value.seconds) == (scope, seconds)
 
 
-def test_daily_quota_without_a_clock_asks_again_in_an_hour(raw: Raw) -> None:
-    """A replay has no present to reckon from."""
-    with pytest.raises(WaitError) as caught:
-        read_token_answer(raw({"code": 40100, "message": "QPD"}))
-
-    assert caught.value.seconds == 3600
-
-
 @pytest.mark.parametrize(
     ("header", "seconds"),
     [

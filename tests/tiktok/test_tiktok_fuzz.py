@@ -179,8 +179,8 @@ def _shown(raw: RawAnswer, now: datetime | None, log: _Log) -> str:
     try:
         envelope = open_envelope(raw, now=now)
         shown.append(repr(envelope))
-        read_token_info(envelope, call=raw.call)
-        read_account_data(envelope, "c1", call=raw.call)
+        read_token_info(envelope)
+        read_account_data(envelope)
     except TikTokError as error:
         shown += _told(error)
     return "\n".join([*shown, log.taken()])

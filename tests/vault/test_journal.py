@@ -93,7 +93,7 @@ def test_a_plaintext_of_another_form_is_an_error_without_its_bytes(plaintext: by
 def test_nothing_is_opened_before_the_first_use(folder: Path, new_journal: NewJournal) -> None:
     """A command that never journals leaves no folder behind."""
     journal = new_journal()
-    assert (journal.pending, list(journal.orphans()), journal.key_usage()) == (0, [], {})
+    assert (journal.waiting(), list(journal.orphans()), journal.key_usage()) == (0, [], {})
     journal.close()
 
     assert not folder.exists()
@@ -129,12 +129,12 @@ def test_a_released_record_waits_no_more(new_journal: NewJournal, new_entry: New
     """Release is idempotent, and unknown records are let be."""
     journal = new_journal()
     first, second = journal.append(new_entry(1)), journal.append(new_entry(2))
-    assert (journal.pending, journal.waiting()) == (2, 2)
+    assert journal.waiting() == 2
 
     for record in (first, first, RecordId("unknown.segment", 1), RecordId(first.segment, 99)):
         journal.release(record)
 
-    assert (journal.pending, journal.waiting()) == (1, 1)
+    assert journal.waiting() == 1
     assert [waiting.record for waiting in journal.unreleased()] == [second]
 
 
@@ -157,7 +157,7 @@ def test_a_late_answer_is_kept_after_close(folder: Path, new_journal: NewJournal
 
     journal.append(new_entry(2))
 
-    assert journal.pending == 1
+    assert journal.waiting() == 1
     assert len(segments(folder)) == 1
 
 
@@ -258,7 +258,7 @@ def test_threads_share_one_sync(new_journal: NewJournal, new_entry: NewEntry, mo
         each.join()
 
     assert syncs == [2]
-    assert journal.pending == 8
+    assert journal.waiting() == 8
 
 
 def test_a_failed_sync_moves_the_answer_to_a_new_file(
@@ -435,7 +435,7 @@ def test_a_nearly_full_disk_is_refused_and_takes_what_is_in_flight(
         journal.ready()
     journal.append(new_entry())
 
-    assert journal.pending == 1
+    assert journal.waiting() == 1
 
 
 def test_a_removed_folder_is_noticed(folder: Path, new_journal: NewJournal) -> None:
@@ -463,7 +463,7 @@ def test_a_removed_file_is_noticed_and_followed(
     assert ["was removed while in use" in alarm for alarm in alarms] == [True]
     assert segments(folder)[0].name != record.segment
     assert journal.waiting() == 1
-    assert journal.pending == 2
+    assert len(list(journal.unreleased())) == 2
 
 
 def test_memory_is_warned_about(new_journal: NewJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

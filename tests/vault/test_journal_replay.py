@@ -132,27 +132,16 @@ def test_a_record_is_replayed_until_it_is_let_go(dead_segment: Leave, new_journa
         if orphan.entry.grant_id == 2:
             orphan.release()
     assert grants(journal) == [1, 3]
-    assert journal.pending == 2
+    assert journal.waiting() == 2
     journal.close()
     assert path.exists()
 
     again = new_journal()
-    for entry, release in again.replay():
-        assert entry.grant_id in {1, 3}
-        release()
+    for orphan in again.orphans():
+        assert orphan.entry.grant_id in {1, 3}
+        orphan.release()
     assert not path.exists()
-    assert again.pending == 0
-
-
-def test_own_and_orphaned_records_are_replayed_together(
-    dead_segment: Leave, new_journal: NewJournal, new_entry: NewEntry
-) -> None:
-    """`replay` yields this process's records and those of dead ones."""
-    dead_segment(1)
-    journal = new_journal()
-    journal.append(new_entry(7))
-
-    assert [entry.grant_id for entry, _ in journal.replay()] == [7, 1]
+    assert again.waiting() == 0
 
 
 def test_two_replays_share_no_record(dead_segment: Leave, new_journal: NewJournal) -> None:
@@ -433,7 +422,7 @@ def test_an_own_record_can_be_set_aside(folder: Path, new_journal: NewJournal, n
     journal = new_journal()
     journal.set_aside(journal.append(new_entry()))
 
-    assert journal.pending == 0
+    assert journal.waiting() == 0
     assert len(aside(folder)) == 1
 
 

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from tests.support.claims import claim_one
 from tests.support.world import World
 from worker.errors import StoreRefusedError
 from worker.journal import Journal
 from worker.limiter import Permit
+from worker.refresh import call
 from worker.refresh.group import MOST, Pace
 from worker.store import AttemptOutcome, GrantStatus, GrantView
+from worker.tiktok import read_or_salvage
 
 NewWorld = Callable[..., World]
 QUICK = 0.001
@@ -47,7 +50,7 @@ def test_a_message_is_refreshed_in_groups_and_each_grant_once(quick_world: NewWo
     assert (batch.denied, batch.resumed) == ((), False)
     after = [world.look(grant) for grant in grants]
     assert {(grant.pair_generation, grant.lease_owner, grant.failures) for grant in after} == {(2, None, 0)}
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0
     assert [len(world.refreshes(grant)) for grant in grants] == [1] * 30
     assert world.verdict(*grants).sound
 
@@ -101,7 +104,7 @@ def test_a_grant_with_an_attempt_in_doubt_is_treated_alone(quick_world: NewWorld
     """Journals are looked through for it; nothing of that concerns its neighbours."""
     world = quick_world("same")
     grants = world.creators(4)
-    assert world.services.store.claim(grants[1].grant_id, owner="dead", lease_seconds=1) is not None
+    assert claim_one(world.services.store, grants[1].grant_id, owner="dead", lease_seconds=1) is not None
     world.sql("UPDATE grants SET lease_until = 0")
 
     batch = world.services.refresher.refresh_all(ids_of(grants))
@@ -114,7 +117,7 @@ def test_no_answer_is_read_before_it_is_synced(quick_world: NewWorld, monkeypatc
     """Every answer's bytes are on disk when the first of its words is read."""
     world, synced, early = quick_world(), set[int](), list[int]()
     grants = world.creators(8)
-    real_sync, real_read = Journal.sync, world.services.tiktok.read_token_answer
+    real_sync, real_read = Journal.sync, read_or_salvage
 
     def sync(journal: Journal, written: Any) -> Any:
         record = real_sync(journal, written)
@@ -126,7 +129,7 @@ def test_no_answer_is_read_before_it_is_synced(quick_world: NewWorld, monkeypatc
         return real_read(raw)
 
     monkeypatch.setattr(Journal, "sync", sync)
-    monkeypatch.setattr(world.services.tiktok, "read_token_answer", read)
+    monkeypatch.setattr(call, "read_or_salvage", read)
     assert len(world.services.refresher.refresh_all(ids_of(grants)).refreshed) == 8
 
     assert all(read_after >= place for place, read_after in enumerate(early, start=1))
@@ -208,7 +211,7 @@ def test_the_neighbours_of_a_call_that_hangs_are_stored_meanwhile(
     assert world.look(hanging).pair_generation == 1
     thread.join()
     assert world.look(hanging).pair_generation == 2
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0
 
 
 def test_a_database_that_refuses_the_group_gets_the_pairs_one_by_one(
@@ -229,7 +232,7 @@ def test_a_database_that_refuses_the_group_gets_the_pairs_one_by_one(
 
     assert len(world.services.refresher.refresh_all(ids_of(grants)).refreshed) == 3
     assert sizes == [3, 1, 1, 1]
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0
 
 
 def test_the_brake_lets_one_of_a_group_through_and_its_release_is_told(quick_world: NewWorld) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from tests.support.claims import claim_one
 from tests.support.world import World
 from worker.refresh.leases import LeaseKeeper
 from worker.store import Claim
@@ -15,7 +16,7 @@ NewWorld = Callable[..., World]
 
 def claimed(world: World, seconds: float) -> Claim:
     """Claim a creator's grant for so many seconds."""
-    claim = world.services.store.claim(world.creator().grant_id, owner="first", lease_seconds=seconds)
+    claim = claim_one(world.services.store, world.creator().grant_id, owner="first", lease_seconds=seconds)
     assert claim is not None
     return claim
 
@@ -31,8 +32,8 @@ def test_a_lease_is_kept_while_the_attempt_takes_long(
 
     with keeper.hold([claim]):
         wait_until(lambda: (store.ping() - claim.lease_until).total_seconds() > 1)
-        assert store.claim(claim.grant_id, owner="second", lease_seconds=1) is None
-    wait_until(lambda: store.claim(claim.grant_id, owner="second", lease_seconds=1))
+        assert claim_one(store, claim.grant_id, owner="second", lease_seconds=1) is None
+    wait_until(lambda: claim_one(store, claim.grant_id, owner="second", lease_seconds=1))
 
     stop.set()
     keeper.close()
@@ -45,7 +46,7 @@ def test_a_lost_lease_is_told_and_not_taken_back(
     world, stop = new_world(), threading.Event()
     claim = claimed(world, 0.05)
     store, facts = world.services.store, list[Fact]()
-    wait_until(lambda: store.claim(claim.grant_id, owner="second", lease_seconds=60))
+    wait_until(lambda: claim_one(store, claim.grant_id, owner="second", lease_seconds=60))
     keeper = LeaseKeeper(store=store, hook=facts.append, lease_seconds=0.3, stop=stop)
 
     with keeper.hold([claim]):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.claims import claim_one
 from tests.support.world import SCOPE, World
 from worker.cli.timeline import what_next
 from worker.consent.import_lines import Source
@@ -202,7 +203,7 @@ def test_placing_revives_an_owner_whose_own_pair_was_spent(new_world: NewWorld) 
     (record,) = world.services.placing.pairs()
     stale = {"open_id": owner, "access_token": "act.stale", "refresh_token": "rft.stale", "expires_in": 86400}
     own = bring_in(world, stale, issued_at=(world.services.store.ping() - timedelta(hours=9)).isoformat())
-    claim = world.services.store.claim(own.grant_id, owner="a worker", lease_seconds=60, force=True)
+    claim = claim_one(world.services.store, own.grant_id, owner="a worker", lease_seconds=60, force=True)
     assert claim is not None
     world.services.store.ask_reauth(claim, reason="refused 40107")
 

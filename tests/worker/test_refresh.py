@@ -27,7 +27,7 @@ def test_a_refresh_stores_the_pair_that_tiktok_gave_and_wants_a_pull(new_world: 
     assert (after.pair_generation, after.failures, after.lease_owner) == (2, 0, None)
     assert after.next_pull_at is not None
     assert after.next_refresh_at > grant.next_refresh_at
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0
     assert world.verdict(grant).sound
 
 
@@ -145,7 +145,7 @@ def test_an_unusable_answer_is_in_doubt_and_never_a_verdict_on_the_creator(
     assert world.look(grant).status is GrantStatus.ACTIVE
     assert world.look(grant).lease_owner is None
     assert world.services.store.attempts(grant.grant_id)[0].outcome is AttemptOutcome.IN_DOUBT
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0
 
 
 def test_a_pair_of_another_creator_is_never_stored(new_world: NewWorld) -> None:

@@ -130,13 +130,15 @@ def test_every_pair_is_sealed_anew_and_opens(new_world: NewWorld, keyring: Keyri
     assert all(token_reader(services).access_token(grant.creator_id) for grant in grants)
 
 
-def test_an_interrupted_rotation_goes_on_where_it_stopped(new_world: NewWorld, keyring: Keyring) -> None:
+def test_an_interrupted_rotation_goes_on_where_it_stopped(
+    new_world: NewWorld, keyring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each batch is done when it is done."""
     world = new_world()
     world.creators(6)
     services = world.another(KEYRING=with_keys(keyring, 1, 2, active=2))
     services.preflight.enter()
-    services.rekeyer._batch = 2
+    monkeypatch.setattr("worker.upkeep.rekey.BATCH", 2)
 
     def interrupt(done: int) -> None:
         raise KeyboardInterrupt

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from tests.support.claims import claim_one
 from tests.support.world import World
 from worker.errors import JournalError, NotFoundError
 from worker.journal import Journal, JournalEntry
@@ -28,7 +29,7 @@ REFUSED = b'{"code":40107,"message":"no","request_id":"20261123101010"}'
 def left_by_the_dead(world: World, grant: GrantView, *bodies: bytes) -> None:
     """Let a process claim a grant, receive these answers and die; its lease is over."""
     store, dead = world.services.store, world.another()
-    claim, now = store.claim(grant.grant_id, owner="dead", lease_seconds=1), store.ping()
+    claim, now = claim_one(store, grant.grant_id, owner="dead", lease_seconds=1), store.ping()
     assert claim is not None
     for body in bodies:
         dead.journal.append(entry_of(grant, claim, body, now))
@@ -81,7 +82,7 @@ def test_a_replayed_refusal_takes_no_doubt_away(new_world: NewWorld, bodies: tup
 
     store = world.services.store
     assert store.attempts(grant.grant_id)[0].outcome is AttemptOutcome.IN_DOUBT
-    claim = store.claim(grant.grant_id, owner="next", lease_seconds=5)
+    claim = claim_one(store, grant.grant_id, owner="next", lease_seconds=5)
     assert claim is not None
     assert claim.unresolved == (2,)
 
@@ -101,7 +102,7 @@ def test_a_pair_that_does_not_open_holds_up_no_other_replay(new_world: NewWorld)
 
     assert world.look(whole).pair_generation == 2
     assert world.look(damaged).pair_generation == 1
-    assert world.services.journal.pending == 1
+    assert world.services.journal.waiting() == 1
 
 
 def test_a_left_over_result_that_can_never_be_written_stops_no_refresh(new_world: NewWorld) -> None:
@@ -149,7 +150,7 @@ def test_an_answer_committed_while_the_journals_are_looked_through_is_not_asked_
     world = new_world()
     grant = world.creator()
     services, holder = world.services, world.another()
-    claim, now = services.store.claim(grant.grant_id, owner="holder", lease_seconds=1), services.store.ping()
+    claim, now = claim_one(services.store, grant.grant_id, owner="holder", lease_seconds=1), services.store.ping()
     assert claim is not None
     assert claim.sealed is not None
     token = holder.sealer.open_refresh(claim.sealed, PairPlace(grant.creator_id, claim.consent, 1))

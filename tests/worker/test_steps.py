@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.claims import claim_one
 from tests.support.world import World
 from worker.errors import (
     AskCreatorError,
@@ -33,7 +34,7 @@ DOUBT = InDoubtError("no answer", call="refresh")
 def attempt_of(world: World, grant: GrantView | None = None) -> Attempt:
     """Claim a creator's grant and return the attempt."""
     grant = grant or world.creator()
-    claim = world.services.store.claim(grant.grant_id, owner=world.services.owner, lease_seconds=6)
+    claim = claim_one(world.services.store, grant.grant_id, owner=world.services.owner, lease_seconds=6)
     assert claim is not None
     return Attempt(claim, elapsed_clock())
 
@@ -97,7 +98,7 @@ def test_a_call_is_journaled_unread_and_read_once_it_is_synced(new_world: NewWor
 
     call = send(world, attempt)
     assert (call.result, call.record) == (None, None)
-    assert world.services.journal.pending == 1
+    assert world.services.journal.waiting() == 1
     world.services.caller.read(attempt)
 
     assert isinstance(call.result, TokenAnswer)
@@ -148,7 +149,7 @@ def test_several_attempts_end_together_and_their_records_go(new_world: NewWorld)
     results = world.services.ending.conclude(attempts)
 
     assert [type(result) for result in results] == [Refreshed, Superseded, Refreshed]
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0
 
 
 def test_no_record_goes_while_the_database_is_away(new_world: NewWorld, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,9 +164,9 @@ def test_no_record_goes_while_the_database_is_away(new_world: NewWorld, monkeypa
         results = world.services.ending.conclude(attempts)
 
     assert [type(result) for result in results] == [LeftOver, LeftOver]
-    assert world.services.journal.pending == 2
+    assert world.services.journal.waiting() == 2
     assert world.services.commits.settle()
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0
 
 
 def test_a_failure_is_judged_and_written_down(new_world: NewWorld) -> None:

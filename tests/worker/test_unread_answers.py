@@ -38,7 +38,7 @@ def test_a_pair_without_its_creator_is_stored_once_tiktok_has_told_whose_it_is(
     assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
 
     assert world.verdict(grant).lost == ()
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0
     assert aside(world) == []
     assert world.services.refresher.refresh(grant.grant_id, force=True).kind == "refreshed"
 
@@ -58,7 +58,7 @@ def test_a_pair_whose_creator_cannot_be_told_is_kept_aside(
     assert world.look(grant).pair_generation == 1
     assert world.services.store.attempts(grant.grant_id)[0].outcome is AttemptOutcome.IN_DOUBT
     assert len(aside(world)) == 1
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0
     assert [notice.kind for notice in world.services.store.undelivered_notices()] == ["misfit"]
 
 
@@ -110,7 +110,7 @@ def test_the_first_refusal_of_two_secrets_is_let_go(new_world: NewWorld) -> None
 
     assert world.services.refresher.refresh(grant.grant_id).kind == "refreshed"
 
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0
 
 
 def test_a_second_secret_needs_a_permit_of_its_own(new_world: NewWorld) -> None:
@@ -155,4 +155,4 @@ def test_a_secret_that_could_not_be_tried_judges_nobody(new_world: NewWorld) -> 
 
     assert world.look(grant).failures == 0
     assert not world.services.store.brake().stopped
-    assert world.services.journal.pending == 0
+    assert world.services.journal.waiting() == 0

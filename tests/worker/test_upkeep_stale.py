@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.support.claims import claim_one
 from tests.support.world import World
 from worker.store import AttemptOutcome
 
@@ -13,7 +14,7 @@ def test_an_attempt_whose_process_vanished_is_written_down_as_in_doubt(new_world
     world = new_world()
     grant = world.creator()
     store = world.services.store
-    assert store.claim(grant.grant_id, owner="vanished", lease_seconds=0.001) is not None
+    assert claim_one(store, grant.grant_id, owner="vanished", lease_seconds=0.001) is not None
 
     while store.stale_attempts(1) == []:
         store.ping()
@@ -21,7 +22,7 @@ def test_an_attempt_whose_process_vanished_is_written_down_as_in_doubt(new_world
 
     assert store.attempts(grant.grant_id)[0].outcome is AttemptOutcome.IN_DOUBT
     assert world.services.upkeep.end_stale_attempts() == 0
-    claim = store.claim(grant.grant_id, owner="next", lease_seconds=5)
+    claim = claim_one(store, grant.grant_id, owner="next", lease_seconds=5)
     assert claim is not None
     assert claim.unresolved == (2,)
 
@@ -30,7 +31,7 @@ def test_an_attempt_under_a_lease_is_left_alone(new_world: Callable[..., World])
     """What is under way has no outcome yet, and that is as it should be."""
     world = new_world()
     grant = world.creator()
-    world.services.store.claim(grant.grant_id, owner="at work", lease_seconds=60)
+    claim_one(world.services.store, grant.grant_id, owner="at work", lease_seconds=60)
 
     assert world.services.upkeep.end_stale_attempts() == 0
     assert world.services.store.attempts(grant.grant_id)[0].outcome is None

@@ -13,7 +13,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -158,13 +157,6 @@ class Journal:
             self._alarm(f"a journal record is set aside as {name} in {self._folder.path}; look at it")
             self.release(record)
 
-    @property
-    def pending(self) -> int:
-        """How many records wait in the segments that this process holds."""
-        with self._writer.lock:
-            held = (*self._writer.segments.values(), *self._taken_over.values())
-            return sum(len(segment.pending) for segment in held)
-
     def waiting(self) -> int:
         """Return how many records wait in the folder, those of living processes included; raises as `key_usage`."""
         return sum(self.key_usage().values())
@@ -220,15 +212,6 @@ class Journal:
             segments = list(self._writer.segments.values())
         for segment in segments:
             yield from self._entries(segment, older_than_seconds)
-
-    def replay(self) -> Iterator[tuple[JournalEntry, Callable[[], None]]]:
-        """Yield every record that waits, own and orphaned, with the function that releases it.
-
-        Raises:
-            JournalError: the folder cannot be read.
-        """
-        for waiting in chain(self.unreleased(), self.orphans()):
-            yield waiting.entry, waiting.release
 
     def close(self) -> None:
         """Remove the files in which nothing waits, and unlock the others for whoever replays them."""

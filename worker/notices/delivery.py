@@ -92,7 +92,7 @@ class Notifier:
                 self._hook(Fact("notice.delivered", {"kind": notice.kind, "notice_id": notice.notice_id}))
                 accepted += 1
                 continue
-            now = self._store.now()
+            now = self._store.ping()
             wait = backoff.pull_retry_at(now=now, failures=notice.failures + 1, draw=random.random())  # noqa: S311 - spreads load
             self._store.notice_failed(notice.notice_id, wait.at)
             self._hook(Fact("notice.failed", {"kind": notice.kind, "reason": problem}, level="warning"))

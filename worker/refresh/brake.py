@@ -9,7 +9,6 @@ grants stay suspect, and no creator is asked until few are left or a person has 
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Final
 
 from worker.errors import AskCreatorError, TikTokError
@@ -23,13 +22,9 @@ PROBE_SECONDS: Final = 30.0
 class Brake:
     """The app-wide stop, with half-open probing."""
 
-    def __init__(
-        self, *, store: Store, hook: Hook, probe_seconds: float = PROBE_SECONDS, window: timedelta = BRAKE_WINDOW
-    ) -> None:
+    def __init__(self, *, store: Store, hook: Hook) -> None:
         self._store = store
         self._hook = hook
-        self._probe_seconds = probe_seconds
-        self._window = window
         self._seen_on = False
 
     def stops(self, state: BrakeState) -> bool:
@@ -39,7 +34,7 @@ class Brake:
 
     def wins_probe(self) -> bool:
         """Return True where this refresh is the next probe, or the brake has been let go meanwhile."""
-        return self._store.may_refresh(probe_seconds=self._probe_seconds)
+        return self._store.may_refresh(probe_seconds=PROBE_SECONDS)
 
     def considers(self, error: TikTokError, *, grant_id: int, failures: int) -> str | None:
         """Weigh an error together with the app's last minutes, and pull the brake or begin a hold if they call for it.
@@ -56,11 +51,11 @@ class Brake:
         if state.stopped:
             self._seen_on = True
             return state.reason
-        evidence = self._store.evidence(window_seconds=self._window.total_seconds(), without=grant_id)
+        evidence = self._store.evidence(window_seconds=BRAKE_WINDOW.total_seconds(), without=grant_id)
         if isinstance(error, AskCreatorError):
             return self._holds(state.held_reason, hold_reason(evidence))
         reason = brake_reason(evidence, error, failures=failures)
-        if reason and self._store.pull_brake(reason, probe_seconds=self._probe_seconds):
+        if reason and self._store.pull_brake(reason, probe_seconds=PROBE_SECONDS):
             self._hook(Fact("app.stopped", {"reason": reason, "code": error.code}, level="error"))
         return reason
 
@@ -71,7 +66,7 @@ class Brake:
 
     def settle(self) -> None:
         """Say that a stop is over, and end a hold when few grants are suspect: one all-clear for each alarm."""
-        self._store.announce_resumed(after_seconds=self._window.total_seconds())
+        self._store.announce_resumed(after_seconds=BRAKE_WINDOW.total_seconds())
         if self._store.end_hold(fewest=FEWEST_REFUSALS):
             self._hook(Fact("refusals.over", {}))
 

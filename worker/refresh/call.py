@@ -31,7 +31,15 @@ from worker.policy.verdicts import WRONG_APP_CODES
 from worker.refresh.attempt import Attempt, Call, LeaseTooShortError, Next, elapsed_clock
 from worker.store import Claim
 from worker.telemetry import Fact, FactValue
-from worker.tiktok import REFRESH_CALL, REVOKE_CALL, RawAnswer, TokenAnswer, bears_refresh_token, salvage
+from worker.tiktok import (
+    REFRESH_CALL,
+    REVOKE_CALL,
+    RawAnswer,
+    TokenAnswer,
+    bears_refresh_token,
+    read_or_salvage,
+    salvage,
+)
 from worker.vault import PairPlace, Token
 
 LANE: Final = "refresh"
@@ -92,7 +100,7 @@ class Caller:
         call, claim = attempt.calls[-1], attempt.claim
         if call.written is not None:
             self._sync(claim, call, call.written)
-        call.result = self._result(call.raw)
+        call.result = read_or_salvage(call.raw)
         pair = isinstance(call.result, TokenAnswer)
         call.unread = not pair and bears_refresh_token(call.raw)
         self._ground.hook(
@@ -254,14 +262,6 @@ class Caller:
     def _depart(self, permit: Permit) -> None:
         while wait := self._ground.limiter.depart(permit):
             time.sleep(wait)
-
-    def _result(self, raw: RawAnswer) -> TokenAnswer | TikTokError:
-        try:
-            return self._ground.tiktok.read_token_answer(raw)
-        except InDoubtError as error:
-            return salvage(raw) or error
-        except TikTokError as error:
-            return error
 
     def _write(self, claim: Claim, call: Call) -> None:
         raw = call.raw

@@ -45,16 +45,6 @@ class PatientCommits:
         self._stuck: deque[Callable[[], None]] = deque()
         self._settling = threading.Lock()
 
-    @property
-    def left_over(self) -> int:
-        """How many results wait for the database to come back."""
-        return len(self._left_over)
-
-    @property
-    def stuck(self) -> int:
-        """How many results a living database refuses; they hold nothing else up."""
-        return len(self._stuck)
-
     def run(self, write: Callable[[], None], *, until_done: bool = False) -> bool:
         """Run a write until it commits.
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from itertools import chain
 from typing import ClassVar
 
-from worker.errors import InDoubtError, JournalError, NotFoundError, SealError, StoreUnavailableError, TikTokError
+from worker.errors import JournalError, NotFoundError, SealError, StoreUnavailableError, TikTokError
 from worker.ground import Ground
 from worker.journal import JournalEntry, Orphan
 from worker.refresh.settlement import Answered, MisfitError, Settlement
 from worker.store import AttemptOutcome
 from worker.telemetry import Fact
-from worker.tiktok import RawAnswer, TokenAnswer, bears_refresh_token, read_token_answer, salvage
+from worker.tiktok import RawAnswer, TokenAnswer, bears_refresh_token, read_or_salvage
 from worker.vault import PairPlace, Token
 
 
@@ -100,8 +100,8 @@ class Replayer:
         """Store what one answer brought."""
         grant_id, creator_id, consent, generation = entry.attempt()
         raw = raw_answer(entry)
-        answer, error = _read(raw)
-        if answer is None:
+        answer = read_or_salvage(raw)
+        if not isinstance(answer, TokenAnswer):
             # Another call of the attempt may have rotated the pair unseen: it stays in doubt, whatever this one says.
             self._ground.store.record_outcome(
                 grant_id,
@@ -109,7 +109,7 @@ class Replayer:
                 generation,
                 outcome=AttemptOutcome.IN_DOUBT,
                 reason="read from the journal of a process that ended",
-                code=None if error is None else error.code,
+                code=answer.code,
                 http_status=entry.http_status,
             )
             if bears_refresh_token(raw):
@@ -155,12 +155,3 @@ def raw_answer(entry: JournalEntry) -> RawAnswer:
         fault=entry.fault,
         retry_after=entry.retry_after,
     )
-
-
-def _read(raw: RawAnswer) -> tuple[TokenAnswer | None, TikTokError | None]:
-    try:
-        return read_token_answer(raw), None
-    except InDoubtError as error:
-        return salvage(raw), error
-    except TikTokError as error:
-        return None, error

@@ -139,11 +139,6 @@ class Claims(Transactions):
             claims = {row.id: _claim(won[row.id], row, owner) for row in connection.execute(read, ours)}
         return [claims[grant_id] for grant_id in dict.fromkeys(ids) if grant_id in claims]
 
-    def claim(self, grant_id: int, *, owner: str, lease_seconds: float, force: bool = False) -> Claim | None:
-        """Claim one grant; see `claim_group`."""
-        claims = self.claim_group([grant_id], owner=owner, lease_seconds=lease_seconds, force=force)
-        return claims[0] if claims else None
-
     @reads
     def kept_versions(self, connection: Connection, claim: Claim) -> tuple[PairVersion, ...]:
         """Return the stored pairs of a claim's consent that were not wiped, newest first."""
@@ -167,14 +162,6 @@ class Claims(Transactions):
             .values(lease_until=now() + milliseconds(lease_seconds))
         )
         return extended.rowcount == 1
-
-    @reads
-    def lease_seconds_left(self, connection: Connection, claim: Claim) -> float:
-        """Return for how many seconds the claim still holds; 0 where it is lost."""
-        row = connection.execute(
-            select(GRANTS.c.lease_until, now().label("now")).where(holds_lease(claim), GRANTS.c.lease_until > now())
-        ).first()
-        return 0.0 if row is None else float((row.lease_until - row.now).total_seconds())
 
     @writes
     def give_back(self, connection: Connection, claims: Sequence[Claim]) -> int:

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from sqlalchemy import (
     Boolean,
-    ColumnElement,
     Connection,
     String,
     bindparam,
@@ -203,9 +202,7 @@ def _create(connection: Connection, items: list[NewConsent], seal: Seal) -> set[
         return set()
     statement = insert_unless_known(connection, GRANTS).returning(GRANTS.c.id, GRANTS.c.creator_id)
     rows = connection.execute(
-        statement.values(
-            created_at=now(), updated_at=now(), next_pull_at=_now_if("pull"), unproven_since=_now_if("unproven")
-        ),
+        statement.values(created_at=now(), updated_at=now(), next_pull_at=now(), unproven_since=_UNPROVEN_SINCE),
         [
             _dates(item)
             | {
@@ -219,7 +216,6 @@ def _create(connection: Connection, items: list[NewConsent], seal: Seal) -> set[
                 "reference": item.reference,
                 "next_refresh_at": item.next_refresh_at,
                 "jitter": item.jitter,
-                "pull": item.pull,
                 "unproven": item.unproven,
             }
             for item in sorted(items, key=lambda item: item.creator_id)
@@ -251,7 +247,6 @@ def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], sea
                 "new_scope": item.scope,
                 "new_reference": item.reference,
                 "due_at": item.next_refresh_at,
-                "pull": item.pull,
                 "unproven": item.unproven,
             }
             for item, row in found
@@ -262,10 +257,7 @@ def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], sea
     connection.execute(delete(NOTICES).where(NOTICES.c.dedupe_key.in_(keys), NOTICES.c.delivered_at.is_(None)))
 
 
-def _now_if(wish: str) -> ColumnElement[Any]:
-    return case((bindparam(wish, type_=Boolean), now()), else_=null())
-
-
+_UNPROVEN_SINCE: Final = case((bindparam("unproven", type_=Boolean), now()), else_=null())
 _NEXT_CONSENT: Final = (
     update(GRANTS)
     .where(GRANTS.c.id == bindparam("grant_id"))
@@ -284,8 +276,8 @@ _NEXT_CONSENT: Final = (
         failures=0,
         last_reason=None,
         pull_failures=0,
-        next_pull_at=_now_if("pull"),
-        unproven_since=_now_if("unproven"),
+        next_pull_at=now(),
+        unproven_since=_UNPROVEN_SINCE,
         belongs_to=None,
         updated_at=now(),
     )

@@ -24,6 +24,8 @@ from worker.store.rows import is_of_app, lease_is_free
 from worker.store.values import DueGrant
 
 FEW: Final = 2000
+FAILING_SHARE: Final = 0.1
+"""Largest part of a batch for grants that failed before, while healthy ones wait."""
 ABOUT_TO_END: Final = timedelta(minutes=10)
 """Tokens that end within this time go before those that ended already."""
 
@@ -50,17 +52,11 @@ class DueScan(Transactions):
     few: int = FEW
 
     @reads
-    def due(self, connection: Connection, limit: int, *, failing_share: float = 0.1) -> list[DueGrant]:
-        """Return grants to refresh now, most urgent first; leased ones are left out.
-
-        Args:
-            connection: given by the decorator.
-            limit: most grants to return.
-            failing_share: largest part of the batch for grants that failed before, while healthy ones wait.
-        """
+    def due(self, connection: Connection, limit: int) -> list[DueGrant]:
+        """Return grants to refresh now, most urgent first; leased ones are left out."""
         at = _clock(connection)
         failing = _most_urgent(connection, _FAILING, limit, at, few=self.few)
-        share = math.ceil(limit * failing_share)
+        share = math.ceil(limit * FAILING_SHARE)
         healthy = _most_urgent(connection, _HEALTHY, limit, at, few=self.few)
         room = max(limit - len(healthy), min(share, len(failing)))
         failing = failing[:room]

@@ -261,7 +261,6 @@ class WorkerProcess(Row, table=True):
     started_at: datetime = _instant()
     last_seen_at: datetime = _instant()
     key_ids: str = _text()
-    journal_replayed_at: datetime | None = _instant(null=True)
     sealing_key_id: int | None = Field(sa_column=Column(BigInteger, nullable=True))
     journal_key_ids: str | None = _text(null=True)
 

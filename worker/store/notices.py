@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, select, text, update
+from sqlalchemy import Connection, func, select, text, update
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
@@ -39,14 +39,7 @@ class Notices(Transactions):
         return insert_notice(connection, dedupe_key, kind, detail, grant_id=grant_id)
 
     @writes
-    def clear_alarm(self, connection: Connection, dedupe_key: str) -> bool:
-        """Forget a notice, so that the next one of this key is raised anew; return True where there was one."""
-        return bool(connection.execute(delete(NOTICES).where(NOTICES.c.dedupe_key == dedupe_key)).rowcount == 1)
-
-    @writes
-    def pending_notices(
-        self, connection: Connection, limit: int, *, hold_seconds: float = HOLD_SECONDS
-    ) -> list[NoticeView]:
+    def pending_notices(self, connection: Connection, limit: int) -> list[NoticeView]:
         """Return notices to deliver now, oldest first, and hold them back from others for a while."""
         due = (
             select(NOTICES.c.id)
@@ -58,7 +51,7 @@ class Notices(Transactions):
         held = connection.execute(
             update(NOTICES)
             .where(NOTICES.c.id.in_(due))
-            .values(next_try_at=now() + milliseconds(hold_seconds))
+            .values(next_try_at=now() + milliseconds(HOLD_SECONDS))
             .returning(NOTICES.c.id)
         )
         return _views(connection, list(held.scalars()))

@@ -158,7 +158,6 @@ class Operations(Transactions):
         key_ids: Collection[int],
         sealing_key_id: int | None = None,
         journal_key_ids: Collection[int] = (),
-        journal_replayed: bool = False,
     ) -> frozenset[int]:
         """Say that a process of the daemon is there; said again and again, it keeps `started_at`.
 
@@ -172,7 +171,6 @@ class Operations(Transactions):
             key_ids: ids of the sealing keys that it holds.
             sealing_key_id: the one that it seals with.
             journal_key_ids: keys of the records that wait in its host's journal.
-            journal_replayed: True where it has just replayed its host's journal.
 
         Returns:
             The keys that seal and that it lacks; empty where it is on the list.
@@ -190,8 +188,6 @@ class Operations(Transactions):
             "sealing_key_id": sealing_key_id,
             "journal_key_ids": _listed(journal_key_ids),
         }
-        if journal_replayed:
-            said["journal_replayed_at"] = now()
         insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
         connection.execute(
             insert(WORKERS)
@@ -221,7 +217,6 @@ class Operations(Transactions):
                 started_at=row.started_at,
                 last_seen_at=row.last_seen_at,
                 key_ids=_read(row.key_ids),
-                journal_replayed_at=row.journal_replayed_at,
                 sealing_key_id=row.sealing_key_id,
                 journal_key_ids=_read(row.journal_key_ids or ""),
             )

@@ -169,7 +169,6 @@ class WorkerView:
 
     Attributes:
         key_ids: ids of the sealing keys that it holds.
-        journal_replayed_at: when it had replayed its host's journal; None where it has not yet.
         sealing_key_id: the key that it seals with; None where it has not chosen yet.
         journal_key_ids: keys of the records that wait in its host's journal.
     """
@@ -180,6 +179,5 @@ class WorkerView:
     started_at: datetime
     last_seen_at: datetime
     key_ids: frozenset[int]
-    journal_replayed_at: datetime | None
     sealing_key_id: int | None
     journal_key_ids: frozenset[int]

@@ -23,7 +23,7 @@ from worker.store.clock import NOW, as_milliseconds
 from worker.store.engine import Transactions, writes
 from worker.store.models import NOTICES, PAIRS
 from worker.store.rows import AMONG, among
-from worker.store.values import BroughtPair, GrantStatus, NewPair, Saved
+from worker.store.values import BroughtPair, GrantStatus, Saved
 
 UNWELL: Final = frozenset({GrantStatus.SUSPECT, GrantStatus.NEEDS_REAUTH})
 REAUTH_KEY: Final = "reauth:{}:{}.{}"
@@ -163,12 +163,6 @@ class Saving(Transactions):
                     raise NotFoundError(f"there is no grant {item.grant_id}")
                 saved[place] = _saved(item, rows[item.grant_id])
         return [saved[place] for place in range(len(brought))]
-
-    def save_pair(
-        self, grant_id: int, consent: int, generation: int, pair: NewPair, *, request_id: str | None = None
-    ) -> Saved:
-        """Store one pair; see `save_group`."""
-        return self.save_group([BroughtPair(grant_id, consent, generation, pair, request_id)])[0]
 
 
 def withdraw_reauth(connection: Connection, grant_id: int, consent: int, pair_generation: int) -> None:

@@ -49,8 +49,6 @@ class Schema(Transactions):
         """Return the database's time."""
         return connection.execute(select(now())).scalar_one()
 
-    now = ping
-
     def schema_state(self) -> SchemaState:
         """Return which migration the database is at, which one this code wants, and how they go together."""
         if self.is_missing:

@@ -269,7 +269,6 @@ class NewConsent:
 
     Attributes:
         creator_id: the creator whose id the answer or the import line bears.
-        pull: True to want an account-data pull at once.
         reference: the operator's own name for the creator; None keeps the one that is stored.
         dated: False where `issued_at` is a guess: such a pair never takes the place of one that is stored.
         unproven: True if nobody but a file says whose the pair is.
@@ -282,7 +281,6 @@ class NewConsent:
     refresh_expires_at: datetime | None
     next_refresh_at: datetime
     jitter: float
-    pull: bool = True
     dated: bool = True
     unproven: bool = False
     reference: str | None = None

@@ -150,14 +150,13 @@ class Verdicts(Transactions):
         reason: str,
         code: int | None = None,
         http_status: int | None = None,
-        request_id: str | None = None,
     ) -> bool:
         """Write down how an attempt ended whose process is gone; the grant itself is left alone.
 
         Returns:
             True where the attempt had no outcome, or was in doubt and now has a better one.
         """
-        answer = _Answer(outcome, reason, code, http_status, request_id)
+        answer = _Answer(outcome, reason, code, http_status, None)
         return _finish(connection, grant_id, consent, generation, answer)
 
 

@@ -1,6 +1,6 @@
 """The client of TikTok's API for Business: one call per method, answers as values, trouble as typed errors."""
 
-from worker.tiktok.answers import bears_refresh_token, read_token_answer, salvage
+from worker.tiktok.answers import bears_refresh_token, read_or_salvage, read_token_answer, salvage
 from worker.tiktok.client import TikTok
 from worker.tiktok.codes import ACCOUNT_CALL, EXCHANGE_CALL, REFRESH_CALL, REVOKE_CALL, TOKEN_INFO_CALL
 from worker.tiktok.fields import fields_for_scope
@@ -19,6 +19,7 @@ __all__ = [
     "TokenInfo",
     "bears_refresh_token",
     "fields_for_scope",
+    "read_or_salvage",
     "read_token_answer",
     "salvage",
 ]

@@ -11,7 +11,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Any, Final
 
-from worker.errors import InDoubtError
+from worker.errors import InDoubtError, TikTokError
 from worker.policy.creator_id import is_creator_id
 from worker.tiktok.codes import SUCCESS_CODES
 from worker.tiktok.envelope import is_text, open_envelope, read_code, secrets_of
@@ -40,7 +40,7 @@ def read_token_answer(raw: RawAnswer, *, now: datetime | None = None) -> TokenAn
 
     Args:
         raw: the answer as received, live or out of the journal.
-        now: aware UTC; serves only the waits that end at a date (a Retry-After date, a quota of the day).
+        now: aware UTC, by default the present; serves only the waits that end at a date.
 
     Returns:
         The pair. A life that is missing or absurd is None and a remark says so; the pair is kept all the same.
@@ -65,6 +65,16 @@ def read_token_answer(raw: RawAnswer, *, now: datetime | None = None) -> TokenAn
             request_id=envelope.request_id,
         )
     return answer
+
+
+def read_or_salvage(raw: RawAnswer) -> TokenAnswer | TikTokError:
+    """Return the pair of an answer, also of one that broke off behind it, or the error that says why there is none."""
+    try:
+        return read_token_answer(raw)
+    except InDoubtError as error:
+        return salvage(raw) or error
+    except TikTokError as error:
+        return error
 
 
 def salvage(raw: RawAnswer, *, named: bool = True) -> TokenAnswer | None:

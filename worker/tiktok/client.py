@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
 from typing import Final
 from urllib.parse import quote, urlencode
 
 from worker.addresses import bad_url
 from worker.egress import Egress
-from worker.errors import ConfigurationError, GiveUpError, TikTokError, UsageError, WaitError
-from worker.tiktok.answers import read_token_answer
+from worker.errors import ConfigurationError, GiveUpError, TikTokError, UsageError
 from worker.tiktok.codes import (
     ACCOUNT_CALL,
     DEAD_TOKEN_CODES,
@@ -20,18 +18,15 @@ from worker.tiktok.codes import (
     REVOKE_CALL,
     TOKEN_INFO_CALL,
 )
-from worker.tiktok.envelope import Envelope, open_envelope
+from worker.tiktok.envelope import open_envelope
 from worker.tiktok.reads import read_account_data, read_token_info
 from worker.tiktok.transport import Request, Transport
-from worker.tiktok.values import AccountData, RawAnswer, TokenAnswer, TokenInfo
+from worker.tiktok.values import AccountData, RawAnswer, TokenInfo
 from worker.vault.token import Token
 
+TOKEN_LIMIT_BYTES: Final = 65536
 ACCOUNT_LIMIT_BYTES: Final = 1 << 20
 """Sixty days of metrics with their hours are longer than any token answer."""
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _no_failpoint(_name: str) -> None:
@@ -52,10 +47,8 @@ class TikTok:
         authorize_url: where creators give consent.
         connect_seconds: what connecting, and after it the TLS handshake, may take.
         deadline_seconds: what a whole call may take.
-        body_limit: the longest token answer in bytes.
         failpoint: called with "post_send" and "post_recv" in `send_exchange` and `send_refresh`.
         egress: the way to TikTok; straight, with the usual authorities, by default.
-        clock: the present as an aware UTC datetime; serves the waits that end at a date.
 
     Raises:
         ConfigurationError: for an address that tokens must not be sent to, or for durations that cannot be.
@@ -71,13 +64,11 @@ class TikTok:
         authorize_url: str,
         connect_seconds: float = 5,
         deadline_seconds: float = 45,
-        body_limit: int = 65536,
         failpoint: Callable[[str], None] = _no_failpoint,
         egress: Egress | None = None,
-        clock: Callable[[], datetime] = _utc_now,
     ) -> None:
-        if not 0 < connect_seconds <= deadline_seconds or body_limit <= 0:
-            raise ConfigurationError("0 < connect_seconds <= deadline_seconds and body_limit > 0 must hold")
+        if not 0 < connect_seconds <= deadline_seconds:
+            raise ConfigurationError("0 < connect_seconds <= deadline_seconds must hold")
         for name, url in (("the authorize address", authorize_url), ("TikTok's base address", base_url)):
             if problem := bad_url(name, url, bare=True):
                 raise ConfigurationError(problem)
@@ -85,9 +76,7 @@ class TikTok:
         self._app_secret = app_secret
         self._redirect_uri = redirect_uri
         self._authorize_url = authorize_url
-        self._body_limit = body_limit
         self._failpoint = failpoint
-        self._clock = clock
         self._transport = Transport(
             base_url=base_url.rstrip("/"),
             connect_seconds=connect_seconds,
@@ -146,18 +135,10 @@ class TikTok:
         content = {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal()}
         return self._send_token_call(REFRESH_CALL, content, secret, refresh_token)
 
-    def read_token_answer(self, raw: RawAnswer) -> TokenAnswer:
-        """Read an answer of `send_exchange` or `send_refresh`; the function of that name says what it raises."""
-        return read_token_answer(raw, now=self._clock())
-
-    def revoke(self, access_token: Token, *, again: bool = False) -> None:
+    def revoke(self, access_token: Token) -> None:
         """End a grant on TikTok's side.
 
         TikTok does not document what a second revoke answers, so a code that speaks of a dead token counts as done.
-
-        Args:
-            access_token: the grant's access token.
-            again: True where an earlier revoke may have got through; then any code but that of a quota is done.
 
         Raises:
             NotSentError, InDoubtError, WaitError, BackOffError, StopEveryoneError: it is not known to be revoked.
@@ -168,16 +149,11 @@ class TikTok:
             "access_token": access_token.reveal(),
         }
         raw = self._transport.send(self._post(REVOKE_CALL, content, (self._app_secret, access_token)))
-        failure: TikTokError | None = None
         try:
-            self._open(raw)
+            open_envelope(raw)
         except TikTokError as error:
-            failure = error
-        if failure is None or failure.code in DEAD_TOKEN_CODES:
-            return
-        if again and failure.code is not None and not isinstance(failure, WaitError):
-            return
-        raise failure
+            if error.code not in DEAD_TOKEN_CODES:
+                raise
 
     def token_info(self, access_token: Token) -> TokenInfo:
         """Ask what an access token is good for (official doc 1765927978092545).
@@ -187,26 +163,16 @@ class TikTok:
                 the error tree.
         """
         content = {"app_id": self._app_id, "access_token": access_token.reveal()}
-        envelope = self._open(self._transport.send(self._post(TOKEN_INFO_CALL, content, (access_token,))))
-        return read_token_info(envelope, call=TOKEN_INFO_CALL)
+        envelope = open_envelope(self._transport.send(self._post(TOKEN_INFO_CALL, content, (access_token,))))
+        return read_token_info(envelope)
 
-    def account_data(
-        self,
-        access_token: Token,
-        creator_id: str,
-        *,
-        fields: Sequence[str],
-        start_date: date | None = None,
-        end_date: date | None = None,
-    ) -> AccountData:
+    def account_data(self, access_token: Token, creator_id: str, *, fields: Sequence[str]) -> AccountData:
         """Read one creator's account (official doc 1762228399168514).
 
         Args:
             access_token: a living access token of this creator.
             creator_id: the creator; TikTok calls it `business_id` here.
             fields: what to ask for; one field without its scope fails the whole read with 40130.
-            start_date: the first UTC day of the daily metrics, at most 60 days back; None for TikTok's default.
-            end_date: the last day, included.
 
         Raises:
             NotSentError, InDoubtError, WaitError, BackOffError, StopEveryoneError, RefreshFirstError: see the tree.
@@ -217,10 +183,6 @@ class TikTok:
         if not fields or not text.isascii() or not text.isprintable() or text != text.strip():
             raise GiveUpError("no field to ask for, or a token that no header can hold", call=ACCOUNT_CALL)
         query = {"business_id": creator_id, "fields": json.dumps(list(fields), separators=(",", ":"))}
-        if start_date is not None:
-            query["start_date"] = start_date.isoformat()
-        if end_date is not None:
-            query["end_date"] = end_date.isoformat()
         request = Request(
             "GET",
             ACCOUNT_CALL,
@@ -229,8 +191,8 @@ class TikTok:
             access_token=access_token,
             secrets=(access_token, self._app_secret),
         )
-        envelope = self._open(self._transport.send(request))
-        return read_account_data(envelope, creator_id, call=ACCOUNT_CALL)
+        envelope = open_envelope(self._transport.send(request))
+        return read_account_data(envelope)
 
     def close(self) -> None:
         """Close every connection; calls made later raise NotSentError."""
@@ -247,7 +209,4 @@ class TikTok:
         secrets: tuple[Token, ...],
         failpoint: Callable[[str], None] = _no_failpoint,
     ) -> Request:
-        return Request("POST", path, self._body_limit, content=content, secrets=secrets, failpoint=failpoint)
-
-    def _open(self, raw: RawAnswer) -> Envelope:
-        return open_envelope(raw, now=self._clock())
+        return Request("POST", path, TOKEN_LIMIT_BYTES, content=content, secrets=secrets, failpoint=failpoint)

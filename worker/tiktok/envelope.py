@@ -8,7 +8,7 @@ raised outside of `except` blocks: a parser's error holds the body, and nothing 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final, NoReturn
 
@@ -66,12 +66,12 @@ class Envelope:
     frame: str | None = None
 
 
-def open_envelope(raw: RawAnswer, *, now: datetime | None) -> Envelope:
+def open_envelope(raw: RawAnswer, *, now: datetime | None = None) -> Envelope:
     """Read the envelope of an answer.
 
     Args:
         raw: the answer as received.
-        now: aware UTC; serves only the waits that end at a date.
+        now: aware UTC, by default the present; serves only the waits that end at a date.
 
     Raises:
         InDoubtError: nothing complete and readable came, or TikTok's front door failed (5xx).
@@ -85,7 +85,7 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None) -> Envelope:
     status = raw.http_status
     document = read_document(raw.body) if raw.complete else "incomplete"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        _raise_busy(raw, document, now)
+        _raise_busy(raw, document, now or datetime.now(UTC))
     if status is None or status >= FIRST_TROUBLE or not raw.complete:
         _raise_in_doubt(raw, f"HTTP {status}" if raw.complete else f"incomplete: {raw.fault}")
     if FIRST_REDIRECT <= status < FIRST_REFUSAL:
@@ -102,7 +102,7 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None) -> Envelope:
     if "code" in document.repeated:
         _raise_in_doubt(raw, "two different codes")
     if code is not None and code not in SUCCESS_CODES:
-        _raise_by_code(raw, document.members, code, now)
+        _raise_by_code(raw, document.members, code, now or datetime.now(UTC))
     if code is None and status in REFUSED_UNREAD:
         _raise_unread_refusal(raw)
     secrets = secrets_of(raw, document.members)
@@ -166,7 +166,7 @@ def _raise_unread_refusal(raw: RawAnswer) -> NoReturn:
     )
 
 
-def _raise_busy(raw: RawAnswer, document: Document | str, now: datetime | None) -> NoReturn:
+def _raise_busy(raw: RawAnswer, document: Document | str, now: datetime) -> NoReturn:
     members = document.members if isinstance(document, Document) else {}
     message = members.get("message")
     scope, seconds = busy_wait(
@@ -183,7 +183,7 @@ def _raise_busy(raw: RawAnswer, document: Document | str, now: datetime | None) 
     )
 
 
-def _raise_by_code(raw: RawAnswer, members: dict[str, Any], code: int, now: datetime | None) -> NoReturn:
+def _raise_by_code(raw: RawAnswer, members: dict[str, Any], code: int, now: datetime) -> NoReturn:
     kind = kind_of(code, raw.call)
     request_id = clean_request_id(members.get("request_id"), secrets_of(raw, members))
     said = _said(raw, members)

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Final
 
@@ -225,4 +226,5 @@ def _fault(error: Exception, call: Call, status: int | None) -> str:
 
 def _retry_after(text: str | None) -> str | None:
     """Keep a Retry-After header only where it can be read: otherwise it could be any text, even an echo."""
-    return text[:HEADER_LIMIT] if text is not None and header_seconds(text[:HEADER_LIMIT], None) is not None else None
+    kept = None if text is None else text[:HEADER_LIMIT]
+    return kept if header_seconds(kept, datetime.now(UTC)) is not None else None

@@ -70,6 +70,5 @@ class TokenInfo:
 class AccountData:
     """What `business/get/` brought: the fields as TikTok named them."""
 
-    creator_id: str
     data: dict[str, Any]
-    request_id: str | None = None
+    request_id: str | None

@@ -34,14 +34,14 @@ WORDS: Final[tuple[tuple[QuotaScope, re.Pattern[str]], ...]] = (
 )
 
 
-def quota_wait(*, code: int, message: str, retry_after: str | None, now: datetime | None) -> tuple[QuotaScope, float]:
+def quota_wait(*, code: int, message: str, retry_after: str | None, now: datetime) -> tuple[QuotaScope, float]:
     """Judge an answer that says a quota is spent by its code.
 
     Args:
         code: TikTok's code, such as 40100.
         message: TikTok's message; the limit that it names first counts, and without one the limit per minute.
         retry_after: the Retry-After header; a longer wait than ours is honoured up to an hour.
-        now: aware UTC; without it a daily quota waits an hour.
+        now: aware UTC.
 
     Returns:
         The broken limit and the seconds to wait.
@@ -53,7 +53,7 @@ def quota_wait(*, code: int, message: str, retry_after: str | None, now: datetim
     return scope, max(seconds, header_seconds(retry_after, now) or 0.0)
 
 
-def busy_wait(*, message: str, retry_after: str | None, now: datetime | None) -> tuple[QuotaScope, float]:
+def busy_wait(*, message: str, retry_after: str | None, now: datetime) -> tuple[QuotaScope, float]:
     """Judge HTTP 429: the header decides, within one second and one hour; without one, what the message names."""
     named = _named(message)
     seconds = header_seconds(retry_after, now)
@@ -64,7 +64,7 @@ def busy_wait(*, message: str, retry_after: str | None, now: datetime | None) ->
     return quota_wait(code=0, message=message, retry_after=None, now=now)
 
 
-def header_seconds(text: str | None, now: datetime | None) -> float | None:
+def header_seconds(text: str | None, now: datetime) -> float | None:
     """Read a Retry-After header, as seconds or as an HTTP date, clamped to one second and one hour; else None."""
     if text is None:
         return None
@@ -73,9 +73,7 @@ def header_seconds(text: str | None, now: datetime | None) -> float | None:
         sane = text if len(text) <= len(str(MOST_WAIT)) else ("0" if text.startswith("-") else str(MOST_WAIT))
         return _clamped(float(sane))
     moment = _date(text)
-    if moment is None:
-        return None
-    return BUSY_WAIT if now is None else _clamped((moment - now).total_seconds())
+    return None if moment is None else _clamped((moment - now).total_seconds())
 
 
 def _clamped(seconds: float) -> float:
@@ -95,10 +93,8 @@ def _named(message: str) -> QuotaScope | None:
     return min(found)[1] if found else None
 
 
-def _until_midnight(now: datetime | None) -> float:
+def _until_midnight(now: datetime) -> float:
     """Return the seconds until the day is surely over, an hour at most."""
-    if now is None:
-        return MOST_WAIT
     today = now.astimezone(UTC)
     midnight = today.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     return min((midnight - today).total_seconds() + DAY_MARGIN, MOST_WAIT)

@@ -42,7 +42,7 @@ class RekeyReport:
 class Rekeyer:
     """Seals stored pairs anew with the active key, and takes keys out of use."""
 
-    def __init__(self, *, store: Store, sealer: Sealer, journal: Journal, hook: Hook, batch: int = BATCH) -> None:
+    def __init__(self, *, store: Store, sealer: Sealer, journal: Journal, hook: Hook) -> None:
         """Make one.
 
         Args:
@@ -50,13 +50,11 @@ class Rekeyer:
             sealer: opens with every key and seals with the one that all processes hold.
             journal: this host's journal.
             hook: told of rows that do not open, and of retired keys.
-            batch: pairs sealed anew in one transaction.
         """
         self._store = store
         self._sealer = sealer
         self._journal = journal
         self._hook = hook
-        self._batch = batch
 
     def left(self) -> int:
         """Return how many stored pairs are sealed with another key than the active one."""
@@ -79,14 +77,14 @@ class Rekeyer:
         """
         self._refuse_held_back()
         after = (0, 0, 0)
-        while page := self._store.all_pairs(after, self._batch, not_sealed_with=report.key_id):
+        while page := self._store.all_pairs(after, BATCH, not_sealed_with=report.key_id):
             fresh = list(self._sealed_anew(page, report))
             replaced = self._store.reseal(fresh)
             report.resealed += replaced
             report.passed_over += len(fresh) - replaced
             after = page[-1].key
             progress(len(page))
-        while self._store.say_app(self._batch):
+        while self._store.say_app(BATCH):
             pass
 
     def needs(self, key_id: int, *, forget_silent: bool = False) -> Iterator[str]:
