@@ -146,7 +146,7 @@ MUTANTS: Final = (
             (
                 "        if call.written is not None:\n            self._sync(claim, call, call.written)\n",
                 (
-                    "        call.result = self._result(call.raw)\n        if call.written is not None:\n"
+                    "        call.result = read_or_salvage(call.raw)\n        if call.written is not None:\n"
                     "            self._sync(claim, call, call.written)\n"
                 ),
             ),
@@ -358,8 +358,8 @@ MUTANTS: Final = (
         "worker/refresh/call.py",
         (
             (
-                "        call.result = self._result(call.raw)\n",
-                "        call.result = self._result(call.raw)\n        print(call.raw.body)\n",
+                "        call.result = read_or_salvage(call.raw)\n",
+                "        call.result = read_or_salvage(call.raw)\n        print(call.raw.body)\n",
             ),
         ),
         (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
