@@ -12,6 +12,7 @@ import pytest
 
 from worker.errors import InDoubtError, TikTokError
 from worker.tiktok import RawAnswer, read_token_answer, salvage
+from worker.tiktok.wording import clean_request_id
 from worker.vault import Token
 
 if TYPE_CHECKING:
@@ -328,3 +329,14 @@ def test_scopes_that_share_a_word_with_a_token_are_kept(raw: Raw) -> None:
     answer = read_token_answer(raw(_with(access_token="act.user.info.xyz-0123456789", scope="user.info.basic")))
 
     assert answer.scope == ("user.info.basic",)
+
+
+@pytest.mark.parametrize("padding", [0, 70, 5000])
+@pytest.mark.parametrize(("stretch", "kept"), [("AB12cd", False), ("aB12CD", False), ("AB12ce", True)])
+def test_a_request_id_that_repeats_a_stretch_of_a_secret_is_not_kept(padding: int, stretch: str, kept: bool) -> None:
+    """Six characters in a row are enough, wherever they stand in the secret, however long it is, in any case."""
+    request_id = f"20240304062229{stretch}7Z"
+    secrets = (Token("act." + "x" * padding), Token(f"{'-' * padding}aB12Cd{'~' * padding}"))
+
+    assert (clean_request_id(request_id, secrets) == request_id) is kept
+    assert clean_request_id(request_id, (Token("99999"),)) == request_id

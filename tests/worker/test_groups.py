@@ -14,7 +14,7 @@ from worker.errors import StoreRefusedError
 from worker.journal import Journal
 from worker.limiter import Permit
 from worker.refresh import call
-from worker.refresh.group import MOST, Pace
+from worker.refresh.group import MOST, Group, Pace, Watch
 from worker.store import AttemptOutcome, GrantStatus, GrantView
 from worker.tiktok import read_or_salvage
 
@@ -212,6 +212,27 @@ def test_the_neighbours_of_a_call_that_hangs_are_stored_meanwhile(
     thread.join()
     assert world.look(hanging).pair_generation == 2
     assert world.services.journal.waiting() == 0
+
+
+def test_one_watch_concludes_each_late_group_once_and_none_that_ended(wait_until: Callable[..., None]) -> None:
+    """A group whose conclusion hangs keeps no other one waiting, and a group that ended in time is left alone."""
+    concluded, hang = list[Group](), threading.Event()
+
+    def conclude(group: Group) -> None:
+        concluded.append(group)
+        if group is stuck:
+            hang.wait(30)
+
+    watch, stuck, late, ended = Watch(conclude), Group([]), Group([]), Group([])
+    with watch.over(ended, seconds=0.1):
+        pass
+    with watch.over(stuck, seconds=0.1):
+        wait_until(lambda: concluded == [stuck])
+        with watch.over(late, seconds=0.1):
+            wait_until(lambda: concluded == [stuck, late])
+            hang.set()
+    with watch.over(ended, seconds=0.1):
+        wait_until(lambda: concluded == [stuck, late, ended])
 
 
 def test_a_database_that_refuses_the_group_gets_the_pairs_one_by_one(

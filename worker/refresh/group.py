@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from worker.limiter import LEAD_SECONDS
-from worker.refresh.attempt import Attempt
+from worker.refresh.attempt import Attempt, elapsed_clock
 from worker.refresh.results import Result
 
 MOST: Final = 50
@@ -76,6 +78,50 @@ class Group:
     def take(self) -> list[Attempt]:
         """Take the attempts whose answers nobody has read yet."""
         return [self._answered.popleft() for _ in range(len(self._answered))]
+
+
+class Watch:
+    """Concludes what a group has got while one of its calls takes long; one thread looks after all groups.
+
+    The thread starts with the first group and sleeps while none is in hand.
+    """
+
+    def __init__(self, conclude: Callable[[Group], None]) -> None:
+        """Take what reads and stores the answers that a group has got."""
+        self._conclude = conclude
+        self._begun: dict[Group, float] = {}
+        self._lock, self._news = threading.Lock(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def over(self, group: Group, *, seconds: float) -> Iterator[None]:
+        """Watch a group for as long as the block takes; if that is longer than so many seconds, conclude it once."""
+        with self._lock:
+            self._begun[group] = elapsed_clock() + seconds
+            if not self._news.is_set():
+                self._news.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, args=(seconds / 4,), name="group-watch", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._begun.pop(group, None)
+
+    def _run(self, pause: float) -> None:
+        while self._news.wait():
+            time.sleep(pause)
+            with self._lock:
+                now = elapsed_clock()
+                late = [group for group, until in self._begun.items() if until <= now]
+                for group in late:
+                    del self._begun[group]
+                if not self._begun:
+                    self._news.clear()
+            for group in late:
+                # In a thread of its own: a database that is away must not keep the other groups waiting.
+                threading.Thread(target=self._conclude, args=(group,), name="group-watch", daemon=True).start()
 
 
 def _is_odd(attempt: Attempt) -> bool:

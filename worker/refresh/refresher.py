@@ -11,9 +11,8 @@ doubt, a pair nobody has proven, one that does not open, an answer that is not a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,7 +34,7 @@ from worker.refresh.brake import Brake
 from worker.refresh.call import LANE, Caller
 from worker.refresh.commits import PatientCommits
 from worker.refresh.ending import Ending
-from worker.refresh.group import Group, Pace
+from worker.refresh.group import Group, Pace, Watch
 from worker.refresh.leases import LeaseKeeper
 from worker.refresh.replay import Replayer
 from worker.refresh.results import Braked, Denied, Failed, NotReady, Refreshed, Result, Skipped
@@ -103,6 +102,7 @@ class Refresher:
         self._owners = owners
         self._replayer = replayer
         self._lease_seconds = lease_seconds
+        self._watch = Watch(self._conclude)
         self.pace = Pace()
 
     def refresh_all(self, ids: Sequence[int]) -> Batch:
@@ -208,14 +208,11 @@ class Refresher:
     @contextmanager
     def _in_hand(self, group: Group) -> Iterator[None]:
         """Store what came while one call of the group takes long, and give back what was not sent in the end."""
-        watch = threading.Timer(NEIGHBOURS_SECONDS, self._conclude, (group,))
-        watch.daemon = True
-        if len(group.waiting) > 1:
-            watch.start()
+        watched = self._watch.over(group, seconds=NEIGHBOURS_SECONDS) if len(group.waiting) > 1 else nullcontext()
         try:
-            yield
+            with watched:
+                yield
         finally:
-            watch.cancel()
             if group.waiting:
                 claims = [attempt.claim for attempt in group.waiting]
                 self._leases.drop(claims)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
@@ -18,6 +18,8 @@ GRAM: Final = 6
 KEPT_GRAM: Final = 12
 """An echo of this many characters is hidden from what is stored; fewer could be an accident in a long address."""
 
+USUAL_SECRET: Final = 512
+"""Characters of a secret up to which it is looked through as it is."""
 HIDDEN: Final = "[hidden]"
 LONG_WORD: Final = 16
 VERY_LONG_WORD: Final = 32
@@ -42,7 +44,7 @@ def clean_message(message: Any, secrets: Iterable[Token]) -> str:
     if not isinstance(message, str):
         return ""
     line = _one_line(message[:READ_LIMIT])
-    marks = _echoes(line, secrets)
+    marks = _marked(line, secrets)
     words = [
         HIDDEN if any(marks[found.start() : found.end()]) or _looks_secret(found.group()) else found.group()
         for found in re.finditer(r"\S+", line)
@@ -87,7 +89,7 @@ def _fit(value: Any, secrets: tuple[Token, ...], depth: int) -> Any:
 
 
 def _hidden(text: str, secrets: tuple[Token, ...]) -> str:
-    marks = _echoes(text, secrets, KEPT_GRAM)
+    marks = _marked(text, secrets, KEPT_GRAM)
     if any(marks):
         runs = groupby(zip(text, marks, strict=True), key=itemgetter(1))
         text = "".join(HIDDEN if marked else "".join(char for char, _ in run) for marked, run in runs)
@@ -95,25 +97,36 @@ def _hidden(text: str, secrets: tuple[Token, ...]) -> str:
 
 
 def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _folded(text: str) -> str:
     """Lower the case without ever changing the length, so that places in both texts stay the same."""
+    if text.isascii():
+        return text.lower()
     return "".join(low if len(low := character.lower()) == 1 else character for character in text)
 
 
-def _echoes(line: str, secrets: Iterable[Token], gram: int = GRAM) -> list[bool]:
-    """Mark the characters of `line` that repeat a stretch of a secret; a shorter secret must stand there in full."""
+def _echoes(line: str, secrets: Iterable[Token], gram: int = GRAM) -> Iterator[slice]:
+    """Yield the places in `line` that repeat a stretch of a secret; a shorter secret must stand there in full."""
     folded = _folded(line)
-    marks = [False] * len(line)
     for secret in secrets:
         text = _folded(_one_line(secret.reveal()))
         size = min(gram, len(text))
-        grams = {text[at : at + size] for at in range(len(text) - size + 1)}
+        # To look through a text of usual length is quicker than to cut it up; a long one is cut up once.
+        stretches = text if len(text) <= USUAL_SECRET else {text[at : at + size] for at in range(len(text) - size + 1)}
         for at in range(len(folded) - size + 1):
-            if folded[at : at + size] in grams:
-                marks[at : at + size] = [True] * size
+            if folded[at : at + size] in stretches:
+                yield slice(at, at + size)
+
+
+def _marked(line: str, secrets: Iterable[Token], gram: int = GRAM) -> list[bool]:
+    """Mark the characters of `line` that repeat a stretch of a secret."""
+    marks = [False] * len(line)
+    for place in _echoes(line, secrets, gram):
+        marks[place] = [True] * (place.stop - place.start)
     return marks
 
 
