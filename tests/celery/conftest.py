@@ -32,6 +32,8 @@ def new_daemon(
 
         def make(**settings: str) -> Daemon:
             usual = {"DATABASE_URL": store_url, "REDIS_URL": redis_url, "KEYRING": keyring.to_json()}
-            return stack.enter_context(Daemon(tmp_path, daemon_settings(sandbox, tmp_path, **(usual | settings))))
+            return stack.enter_context(
+                Daemon(tmp_path, daemon_settings(sandbox, tmp_path, **(usual | settings)), warm=True)
+            )
 
         yield make

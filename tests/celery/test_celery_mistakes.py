@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,11 +87,7 @@ def test_flowers_port_in_use_is_a_sentence(new_daemon: NewDaemon, free_port: int
 @pytest.mark.parametrize("pool", ["gevent", "eventlet"])
 def test_a_pool_that_is_not_offered_is_refused(new_daemon: NewDaemon, pool: str, database_kind: str) -> None:
     """Whether its library is installed or not."""
-    daemon = new_daemon()
-    command = [sys.executable, "-m", "worker.cli.console", "worker", "-P", pool]
-    result = subprocess.run(
-        command, env=daemon.environ, cwd=daemon.folder, capture_output=True, text=True, timeout=60, check=False
-    )
+    result = new_daemon().run_module("worker.cli.console", "worker", "-P", pool)
 
     assert "-P threads" in sentence(result, result.returncode)
     assert result.returncode in {1, 2}

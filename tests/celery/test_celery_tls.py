@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from tests.support.daemon import Daemon
 from tests.support.tls_front import TlsFront
 from worker.limiter.address import connect
 
-CALL_SECONDS = 60
 ASKED = [
     pytest.param("", id="as-it-is"),
     pytest.param("?ssl_cert_reqs=required", id="in-the-clients-word"),
@@ -39,16 +37,7 @@ def front(redis_server: ServerProcess, authority: Authority, tmp_path: Path) -> 
 
 def _call(daemon: Daemon) -> subprocess.CompletedProcess[str]:
     """Send a message as people do."""
-    command = [sys.executable, "-m", "celery", "-A", "worker", "call", "tasks.refresh.scan_due"]
-    return subprocess.run(
-        command,
-        env=daemon.environ,
-        cwd=daemon.folder,
-        capture_output=True,
-        text=True,
-        timeout=CALL_SECONDS,
-        check=False,
-    )
+    return daemon.run("call", "tasks.refresh.scan_due")
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

@@ -29,12 +29,20 @@ def run_script(
     )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def installation(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh installation in which the script ran."""
+    folder = tmp_path_factory.mktemp("installation")
+    (folder / "deploy").mkdir()
+    shutil.copy(root / "deploy/new-secrets.sh", folder / "deploy")
+    run_script(folder)
+    return folder
+
+
 @pytest.fixture
-def made(root: Path, tmp_path: Path) -> Path:
+def made(installation: Path, tmp_path: Path) -> Path:
     """A folder of secrets as the script makes it in a fresh installation."""
-    (tmp_path / "deploy").mkdir()
-    shutil.copy(root / "deploy/new-secrets.sh", tmp_path / "deploy")
-    run_script(tmp_path)
+    shutil.copytree(installation, tmp_path, dirs_exist_ok=True)
     return tmp_path / "var/secrets"
 
 

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
+from tests.support.warm import server_for
 from worker.sandbox.children import Child, Children
 from worker.sandbox.process import RunningSandbox
 
@@ -52,15 +53,18 @@ def plain_environ() -> dict[str, str]:
 class Daemon:
     """Starts the daemon's processes; leaving it ends those that still run."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str], *, warm: bool = False) -> None:
         """Start nothing yet.
 
         Args:
             folder: where they run; it holds no `.env`.
             settings: as `daemon_settings` returns them.
+            warm: True to start processes with their libraries imported, which is quick; see `tests.support.warm`.
         """
         self.folder = folder
         self.environ = plain_environ() | dict(settings)
+        self._warm = warm
+        self._started: list[Child] = []
         self._children = Children(folder / "logs")
 
     def worker(self, name: str = "worker", *arguments: str, queues: str = "refresh,pull,default") -> Child:
@@ -90,25 +94,48 @@ class Daemon:
 
     def run(self, *arguments: str, text: str | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
         """Run a command of `celery -A worker` to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "celery", "-A", "worker", *arguments],
-            env=self.environ | {f"EVERTOKEN_{name}": value for name, value in settings.items()},
-            cwd=self.folder, capture_output=True, text=True, input=text, timeout=COMMAND_SECONDS, check=False,
-        )  # fmt: skip
+        environ = self.environ | {f"EVERTOKEN_{name}": value for name, value in settings.items()}
+        return self._run(["-m", "celery", "-A", "worker", *arguments], environ, text)
 
     def run_python(self, script: str) -> subprocess.CompletedProcess[str]:
         """Run a script in the daemon's environment."""
-        return subprocess.run(
-            [sys.executable, "-c", script],
-            env=self.environ, cwd=self.folder, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False,
-        )  # fmt: skip
+        return self._run(["-c", script], self.environ)
+
+    def run_module(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a module of Python in the daemon's environment."""
+        return self._run(["-m", *arguments], self.environ)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for child in reversed(self._started):
+            child.ask_to_end()
+            child.wait(STOP_SECONDS)
         self._children.close(seconds=STOP_SECONDS)
 
     def _start(self, name: str, *arguments: str) -> Child:
-        command = [sys.executable, "-m", "celery", "-A", "worker", *arguments]
-        return self._children.start(name, command, environ=self.environ, folder=self.folder)
+        command = ["-m", "celery", "-A", "worker", *arguments]
+        if not self._warm:
+            return self._children.start(name, [sys.executable, *command], environ=self.environ, folder=self.folder)
+        log = self.folder / "logs" / f"{name}.log"
+        with log.open("ab") as output, Path(os.devnull).open("rb") as nothing:
+            files = (nothing.fileno(), output.fileno(), output.fileno())
+            process: Any = server_for(self.environ).start(
+                command, environ=self.environ, folder=self.folder, files=files
+            )
+        self._started.append(Child(name, process, log))
+        return self._started[-1]
+
+    def _run(
+        self, arguments: list[str], environ: Mapping[str, str], text: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        if self._warm:
+            return server_for(environ).run(
+                arguments, environ=environ, folder=self.folder, text=text, seconds=COMMAND_SECONDS
+            )
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env=environ, cwd=self.folder, capture_output=True, text=True, input=text, timeout=COMMAND_SECONDS,
+            check=False,
+        )  # fmt: skip
