@@ -130,6 +130,7 @@ def test_a_worker_outlives_a_redis_that_refuses_its_commands(  # noqa: PLR0917 -
     daemon.stop(worker)
 
 
+@pytest.mark.slow_suite
 def test_a_worker_with_delayed_messages_ends_while_redis_is_away(
     new_daemon: Callable[..., Daemon], restartable: Restartable, wait_until: Callable[..., None], database_kind: str
 ) -> None:

@@ -41,6 +41,9 @@ def daemon(
         yield made
 
 
+@pytest.mark.parametrize(
+    "database_kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow_suite)], indirect=True
+)
 def test_a_consent_becomes_data_that_is_pulled_again_and_again(
     daemon: Daemon, sandbox: RunningSandbox, redis_url: str, wait_until: Callable[..., None]
 ) -> None:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.daemon import plain_environ
 
 END_SECONDS = 60
@@ -55,6 +57,7 @@ def tree_of(demo: subprocess.Popen[str]) -> set[int]:
     return tree - {demo.pid}
 
 
+@pytest.mark.slow_suite
 def test_a_demo_keeps_every_token_alive_and_touches_no_real_settings(tmp_path: Path) -> None:
     """Each creator is refreshed twice and nothing is lost; a real deployment is neither read nor touched."""
     real = tmp_path / "real.db"
@@ -93,6 +96,7 @@ def test_ctrl_c_ends_a_demo_within_seconds_with_its_verdict_and_leaves_no_proces
     assert not tree & set(processes())
 
 
+@pytest.mark.slow_suite
 def test_a_killed_demo_takes_its_processes_and_its_socket_with_it(
     tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_given_redis_is_left_as_it_was_found(tmp_path: Path, redis_url: str) -
         assert client.dbsize() == 0
 
 
+@pytest.mark.slow_suite
 def test_a_daemon_that_does_not_start_is_named_with_its_log(tmp_path: Path) -> None:
     """Workers without settings refuse to start; the stack says which part it was, and nothing is left running."""
     with Stack(tmp_path, SandboxOptions()) as stack:

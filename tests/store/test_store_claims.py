@@ -176,7 +176,8 @@ def _claim_in_process(url: str, grants: list[int], barrier: Barrier, results: An
 def test_of_many_processes_one_wins_each_grant(fleet: Fleet, store_url: str) -> None:
     """The lease holds between processes too, which share nothing but the database."""
     grants = [fleet.add(f"creator {number}").grant_id for number in range(25)]
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     barrier, results = context.Barrier(3), context.Queue()
     processes = [
         context.Process(target=_claim_in_process, args=(store_url, grants, barrier, results)) for _ in range(3)
@@ -184,7 +185,7 @@ def test_of_many_processes_one_wins_each_grant(fleet: Fleet, store_url: str) -> 
 
     for process in processes:
         process.start()
-    won = sorted(results.get(timeout=30) for _ in grants)
+    won = sorted(results.get(timeout=60) for _ in grants)
     for process in processes:
         process.join(30)
 
