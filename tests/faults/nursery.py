@@ -17,12 +17,14 @@ from contextlib import suppress
 from typing import Any, Final
 
 from tests.faults.driver import work
+from worker.egress import Egress
 
 CRASHED: Final = 70
 
 
 def main() -> None:
     """Serve orders until the input ends."""
+    _ = Egress().context  # what every worker would make for itself
     near, far = socket.socketpair()
     near.setblocking(False)
     far.setblocking(False)

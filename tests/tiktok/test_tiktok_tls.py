@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from tests.support.certificates import Authority, careless_context, new_authority, server_context
+from worker.egress import sockets
 from worker.errors import NotSentError
 from worker.tiktok import TikTok
 from worker.vault import Token
@@ -94,6 +95,7 @@ def test_unknown_authority_gets_no_request(
     """By default only the usual authorities count, whatever the environment points to."""
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
         monkeypatch.setenv(name, str(authority.file))
+    sockets._usual_context.cache_clear()
     server = secure()
 
     with pytest.raises(NotSentError, match="certificate was refused"):

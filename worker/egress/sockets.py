@@ -7,6 +7,7 @@ answer and its body. The sockets belong to one thread during a call, so the call
 
 from __future__ import annotations
 
+import functools
 import socket
 import ssl
 import threading
@@ -190,8 +191,18 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
     Args:
         ca_file: the only authorities to trust, as a PEM file; None for those of Mozilla, as `certifi` brings them.
+            Reading those takes 50 ms, so a process does it once.
     """
-    context = ssl.create_default_context(cafile=str(ca_file or certifi.where()))
+    return _new_context(ca_file) if ca_file is not None else _usual_context()
+
+
+@functools.cache
+def _usual_context() -> ssl.SSLContext:
+    return _new_context(Path(certifi.where()))
+
+
+def _new_context(authorities: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authorities))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _BoundTlsSocket
     return context
