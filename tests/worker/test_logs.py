@@ -121,3 +121,49 @@ def test_no_statement_is_echoed_at_debug_level() -> None:
 
     assert "12345678" not in text
     assert "SELECT" not in text
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_lines_of_a_block_are_written_at_once_in_their_order_even_if_it_fails(form: str) -> None:
+    """One write carries ours and a library's lines; other threads' lines and later ones are written as they come."""
+    text = logged(
+        "import threading\n"
+        "from worker.telemetry import one_write\n"
+        "writes, write = [], sys.stderr.write\n"
+        "sys.stderr.write = lambda text: (writes.append(text), write(text))\n"
+        "def block():\n"
+        "    with one_write():\n"
+        "        log_fact(Fact('first.fact'))\n"
+        "        with one_write():\n"
+        "            log.warning('second %s', 'client_secret=CANARY')\n"
+        "        other = threading.Thread(target=log_fact, args=(Fact('from.elsewhere'),))\n"
+        "        other.start(), other.join()\n"
+        "        log_fact(Fact('third.fact', {'grant_id': 3}))\n"
+        "        raise KeyError\n"
+        "try:\n"
+        "    block()\n"
+        "except KeyError:\n"
+        "    log_fact(Fact('last.fact'))\n"
+        "assert len(writes) == 3, writes\n",
+        form=form,
+    )
+
+    places = [text.index(said) for said in ("from.elsewhere", "first.fact", "second", "third.fact", "last.fact")]
+    assert places == sorted(places)
+    assert len(text.splitlines()) == 5
+    assert "CANARY" not in text
+
+
+def test_what_was_harmless_once_hides_nothing_later() -> None:
+    """A text and a key that were looked at before do not make a secret pass that bears the same name."""
+    first, second = events(
+        logged(
+            "log_fact(Fact('x', {'call': 'tt_user/oauth2/refresh_token/', 'token': 3, 'code': 0, 'odd_key': 'a'}))\n"
+            "log_fact(Fact('x', {'call': 'tt_user/oauth2/refresh_token/?refresh_token=CANARY', 'token': 'CANARY',"
+            " 'code': 'CANARY', 'odd_key': 'client_secret=CANARY'}))"
+        )
+    )
+
+    assert (first["call"], first["token"], first["code"]) == ("tt_user/oauth2/refresh_token/", 3, 0)
+    assert "CANARY" not in json.dumps(second)
+    assert second["call"].startswith("tt_user/oauth2/refresh_token/")

@@ -39,7 +39,7 @@ from worker.refresh.leases import LeaseKeeper
 from worker.refresh.replay import Replayer
 from worker.refresh.results import Braked, Denied, Failed, NotReady, Refreshed, Result, Skipped
 from worker.store import Claim
-from worker.telemetry import Fact
+from worker.telemetry import Fact, one_write
 from worker.tiktok import REFRESH_CALL
 from worker.vault import PairPlace, Token
 
@@ -244,8 +244,9 @@ class Refresher:
         """Read the answers that came, and store the clean pairs together."""
         with group.concluding:
             attempts = group.take()
-            for attempt in attempts:
-                self._caller.read(attempt)
+            with one_write():
+                for attempt in attempts:
+                    self._caller.read(attempt)
             clean = [attempt for attempt in attempts if attempt.is_clean]
             group.odd += [attempt for attempt in attempts if not attempt.is_clean]
             if clean:

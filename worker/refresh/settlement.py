@@ -9,7 +9,7 @@ from datetime import datetime
 from worker.errors import EvertokenError
 from worker.policy import renewal
 from worker.store import BroughtPair, NewPair, Saved, Store
-from worker.telemetry import Fact, FactValue, Hook
+from worker.telemetry import Fact, FactValue, Hook, one_write
 from worker.tiktok import TokenAnswer
 from worker.vault import PairPlace, Sealer, Token
 
@@ -98,8 +98,9 @@ class Settlement:
                 for each, pair in pairs
             ]
         )
-        for (answered, pair), result in zip(pairs, saved, strict=True):
-            self._report(answered, pair, result)
+        with one_write():
+            for (answered, pair), result in zip(pairs, saved, strict=True):
+                self._report(answered, pair, result)
         return saved
 
     def _report(self, answered: Answered, pair: NewPair, saved: Saved) -> None:

@@ -1,7 +1,7 @@
 """What people and machines see of the daemon: log lines and metrics, one fact per outcome."""
 
 from worker.telemetry.facts import Fact, FactValue, Hook, fan_out, silent
-from worker.telemetry.logs import configure_logging, log_fact
+from worker.telemetry.logs import configure_logging, log_fact, one_write
 from worker.telemetry.metrics import count_fact, serve_metrics
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "count_fact",
     "fan_out",
     "log_fact",
+    "one_write",
     "serve_metrics",
     "silent",
 ]

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import MutableMapping
+import threading
+from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import structlog
 
 from worker.telemetry.facts import Fact
-from worker.vault.redaction import redact_event
+from worker.vault.redaction import redact, redact_event
 
 LINE_LIMIT: Final = 16_384
 """Letters of a line; each text in it has a limit of its own already."""
 KEPT: Final = ("event", "level", "logger", "timestamp")
+LOGGER: Final = "evertoken"
+LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_encode: Final = json.JSONEncoder(default=str).encode
 
 
 def configure_logging(*, log_format: Literal["json", "console"], level: str) -> None:
@@ -33,17 +40,19 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str) -> 
         _redact,
     ]
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(default=str)
+        structlog.processors.JSONRenderer(serializer=lambda event, **_: _encode(event))
         if log_format == "json"
         else structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
-    handler = logging.StreamHandler(sys.stderr)
+    bounded = _Bounded(renderer)
+    handler = _Lines(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        _Formatter(
+            bounded,
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _Bounded(renderer)],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, bounded],
         )
     )
     root = logging.getLogger()
@@ -84,9 +93,90 @@ class _Bounded:
         return self._render(logger, name, kept | {"left_out": f"{len(event) - len(kept)} fields, {len(line)} letters"})
 
 
+class _FactRecord(logging.LogRecord):
+    """The record of a fact: nobody needs to look for its caller, and it has no arguments."""
+
+    def __init__(self, fact: Fact) -> None:
+        super().__init__(LOGGER, LEVELS[fact.level], "", 0, fact.name, None, None)
+        self.fact = fact
+
+
+class _TextRecord(logging.LogRecord):
+    """Lines that were formatted already."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(LOGGER, logging.INFO, "", 0, text, None, None)
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Formats every record alike; facts, of which a refresh has two, take the short way."""
+
+    def __init__(self, render: _Bounded, **options: Any) -> None:
+        super().__init__(**options)
+        self._render_fact = render
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        if isinstance(record, _TextRecord):
+            return str(record.msg)
+        if not isinstance(record, _FactRecord):
+            return super().format(record)
+        event = redact_event(record.fact.fields)
+        event["event"], event["level"], event["logger"] = redact(record.fact.name), record.fact.level, LOGGER
+        event["timestamp"] = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None).isoformat() + "Z"
+        return str(self._render_fact(None, "", event))
+
+
+class _Lines(logging.StreamHandler[Any]):
+    """Writes each line as it comes, or the lines of a thread together."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._own = threading.local()
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Write a line, or keep it until the thread's block ends."""
+        kept: list[str] | None = getattr(self._own, "kept", None)
+        if kept is None:
+            return bool(super().handle(record))
+        try:
+            kept.append(self.format(record))
+        except Exception:  # noqa: BLE001 - as `emit` does: a line that cannot be formatted fails nobody's work
+            self.handleError(record)
+        return True
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Keep this thread's lines until the block ends, or the block around it."""
+        if getattr(self._own, "kept", None) is not None:
+            yield
+            return
+        self._own.kept = kept = list[str]()
+        try:
+            yield
+        finally:
+            self._own.kept = None
+            if kept:
+                super().handle(_TextRecord(self.terminator.join(kept)))
+
+
 def log_fact(fact: Fact) -> None:
     """Write a fact as one log line."""
-    getattr(structlog.stdlib.get_logger("evertoken"), fact.level)(fact.name, **fact.fields)
+    logger = logging.getLogger(LOGGER)
+    if not any(isinstance(handler, _Lines) for handler in logging.getLogger().handlers):
+        getattr(structlog.stdlib.get_logger(LOGGER), fact.level)(fact.name, **fact.fields)
+    elif logger.isEnabledFor(LEVELS[fact.level]):
+        logger.handle(_FactRecord(fact))
+
+
+@contextmanager
+def one_write() -> Iterator[None]:
+    """Write what this thread logs in the block at its end, at once: to write a line costs more than to make it."""
+    with ExitStack() as stack:
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, _Lines):
+                stack.enter_context(handler.together())
+        yield
 
 
 def _redact(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -25,6 +25,13 @@ UNTOUCHED: Final = frozenset({"_record", "_from_structlog"})
 WITH_LINES: Final = frozenset({"exception", "stack"})
 """What we format ourselves in several lines: tracebacks."""
 
+SHORT: Final = 64
+MOST_HARMLESS: Final = 512
+_harmless: Final[set[str]] = set()
+"""Short texts in which something looked like the mark of a secret and nothing was one."""
+_plain_keys: Final[set[str]] = set()
+"""Keys that name no secret."""
+
 _NAMES: Final = (
     r"access[_-]?token|refresh[_-]?token|id[_-]?token|client[_-]?secret|app[_-]?secret|auth[_-]?code|authorization"
     r"|secret|password|passwd|api[_-]?key|keyring|cookie|(?<![a-z0-9])token"
@@ -79,9 +86,10 @@ def redact(text: str, limit: int = TEXT_LIMIT, *, keep_lines: bool = False) -> s
         text = text[: READ_LIMIT - CUT_LIMIT] + (whole[0] if whole else "")
     if not text.isprintable():
         text = _clean(text, keep_lines=keep_lines)
-    lowered = text.lower()
-    if any(hint in lowered for hint in _HINTS):
-        text = _hide(text)
+    if text not in _harmless:
+        lowered = text.lower()
+        if any(hint in lowered for hint in _HINTS):
+            text = _hidden(text)
     return text if len(text) <= limit else _cut(text, limit)
 
 
@@ -94,8 +102,23 @@ def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
     return {_key(key): value if key in UNTOUCHED else _value(key, value, 0) for key, value in event.items()}
 
 
+def _hidden(text: str) -> str:
+    """Hide secrets; a short text in which none was found is known from then on, such as the path of a call."""
+    hidden = _hide(text)
+    if hidden == text and len(text) <= SHORT and len(_harmless) < MOST_HARMLESS:
+        _harmless.add(text)
+    return hidden
+
+
 def _key(key: object) -> str:
-    return redact(str(key), 200)
+    return key if type(key) is str and key in _plain_keys else _redacted_key(str(key))
+
+
+def _redacted_key(key: str) -> str:
+    redacted = redact(key, 200)
+    if redacted == key and not _NAMED.search(key) and key.lower() != "code" and len(_plain_keys) < MOST_HARMLESS:
+        _plain_keys.add(key)
+    return redacted
 
 
 def _value(key: object, value: object, depth: int) -> Any:
@@ -103,7 +126,7 @@ def _value(key: object, value: object, depth: int) -> Any:
         return value
     if isinstance(value, Token):
         return repr(value)
-    if isinstance(key, str) and _is_secret(key, value):
+    if isinstance(key, str) and key not in _plain_keys and _is_secret(key, value):
         return HIDDEN
     if isinstance(value, (Mapping, list, tuple, set, frozenset)):
         return _nested(value, depth + 1)
