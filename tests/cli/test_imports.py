@@ -26,7 +26,8 @@ from worker.consent.importer import (
 )
 from worker.errors import UsageError
 from worker.policy.creator_id import LONGEST
-from worker.store import AttemptOutcome, ConsentResult, GrantStatus, Store
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import ConsentResult, GrantStatus, Store
 from worker.vault import PairPlace, Sealer
 
 LIFE = timedelta(days=1)

@@ -275,8 +275,8 @@ MUTANTS: Final = (
         "worker/policy/verdicts.py",
         (
             (
-                '        return retry("stopped", word, standing)',
-                '        return replace(retry("refused", word, standing), action=Action.ASK)',
+                "        return retry(AttemptOutcome.STOPPED, word, standing)",
+                "        return replace(retry(AttemptOutcome.REFUSED, word, standing), action=Action.ASK)",
             ),
         ),
         (

@@ -11,7 +11,8 @@ from tests.faults.conftest import NewScene
 from tests.faults.databases import read_only, refuse_pairs, take_pairs, writes_held
 from tests.faults.proxy import Proxy
 from tests.faults.scene import Scene
-from worker.store import AttemptOutcome, GrantStatus, open_store
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import GrantStatus, open_store
 
 POSTGRESQL = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 

@@ -13,7 +13,8 @@ import pytest
 from tests.faults.conftest import NewScene
 from tests.faults.kill_points import ORDER
 from tests.faults.scene import LEASE_SECONDS, Scene
-from worker.store import AttemptOutcome, GrantStatus
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import GrantStatus
 
 pytestmark = pytest.mark.over_tls
 

@@ -22,10 +22,10 @@ from worker.errors import AskCreatorError, InDoubtError, TikTokError
 from worker.failpoints import no_failpoint
 from worker.ground import Ground
 from worker.journal import Journal, JournalEntry
-from worker.policy.verdicts import Action, Standing, judge
+from worker.policy.verdicts import Action, AttemptOutcome, Standing, judge
 from worker.refresh.replay import Replayer
 from worker.refresh.settlement import Answered, Settlement
-from worker.store import AttemptOutcome, Claim, GrantStatus, NewConsent, Store, open_store
+from worker.store import Claim, GrantStatus, NewConsent, Store, open_store
 from worker.telemetry import silent
 from worker.tiktok import TokenAnswer, read_token_answer
 from worker.upkeep.upkeep import ConsentReplayer, Upkeep

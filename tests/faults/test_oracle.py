@@ -12,8 +12,9 @@ import pytest
 from tests.faults.leaks import find_leaks
 from tests.faults.oracle import CHECKS, REFRESH_CALL, Evidence, judge, window_kills
 from tests.faults.tape import Note, received_pair
+from worker.policy.verdicts import AttemptOutcome
 from worker.sandbox.ledger import LedgerEntry, fingerprint
-from worker.store import AttemptOutcome, AttemptView, GrantStatus, GrantView, Store
+from worker.store import AttemptView, GrantStatus, GrantView, Store
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 WORKER, OTHER = 100, 200

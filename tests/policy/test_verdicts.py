@@ -19,7 +19,17 @@ from worker.errors import (
     WaitError,
 )
 from worker.policy import backoff
-from worker.policy.verdicts import Action, FleetEvidence, Standing, brake_reason, hold_reason, judge, retry, spare
+from worker.policy.verdicts import (
+    Action,
+    AttemptOutcome,
+    FleetEvidence,
+    Standing,
+    brake_reason,
+    hold_reason,
+    judge,
+    retry,
+    spare,
+)
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 STANDING = Standing(
@@ -106,7 +116,11 @@ def test_no_verdict_puts_a_grant_off_for_more_than_half_of_its_tokens_time(
 ) -> None:
     """Whatever came, and however short the life is: the grant is tried again before its access token ends."""
     half = (standing.access_expires_at - NOW) / 2
-    for verdict in (judge(error, standing), spare(judge(error, standing), standing), retry("misfit", "x", standing)):
+    for verdict in (
+        judge(error, standing),
+        spare(judge(error, standing), standing),
+        retry(AttemptOutcome.MISFIT, "x", standing),
+    ):
         if verdict.action is not Action.ASK:
             assert NOW < verdict.at <= NOW + max(half, backoff.LEAST)
 

@@ -14,9 +14,9 @@ import click
 import pytest
 from celery.bin.celery import celery as celery_cli
 
+from worker.policy.verdicts import AttemptOutcome
 from worker.settings import Settings
 from worker.sources import PREFIX
-from worker.store.values import AttemptOutcome
 from worker.telemetry.metrics import FACTS
 from worker.telemetry.names import FACT_NAMES
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tests.conftest import APP_ID
 from tests.store.conftest import sealed
 from tests.support.claims import claim_one
-from worker.store import AttemptOutcome, Claim, GrantStatus, open_store
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import Claim, GrantStatus, open_store
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet

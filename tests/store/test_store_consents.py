@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.claims import claim_one
-from worker.store import AttemptOutcome, ConsentResult, GrantStatus, Likeness, NewConsent
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import ConsentResult, GrantStatus, Likeness, NewConsent
 from worker.vault.sealing import SealedPair
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def test_a_replaced_grant_gets_the_next_numbers_and_starts_afresh(fleet: Fleet) 
     """Failures, suspicion and the old reason are gone; the jitter stays the grant's own."""
     grant = fleet.add(jitter=0.1)
     claim = fleet.claim(grant.grant_id)
-    fleet.store.suspect(claim, next_refresh_at=fleet.soon(), reason="refused")
+    fleet.store.suspect(claim, outcome=AttemptOutcome.REFUSED, next_refresh_at=fleet.soon(), reason="refused")
     fleet.claim(grant.grant_id)
 
     assert fleet.keep([fleet.consent("ada", scope="new", jitter=0.9)], replace=True) == [REPLACED]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event
 
-from worker.store import AttemptOutcome
+from worker.policy.verdicts import AttemptOutcome
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet

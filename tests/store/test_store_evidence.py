@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from worker.store import AttemptOutcome
+from worker.policy.verdicts import AttemptOutcome
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet

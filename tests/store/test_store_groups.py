@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from worker.errors import NotFoundError, StoreUnavailableError
-from worker.store import AttemptOutcome, BroughtPair, Claim, GrantStatus, open_store
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import BroughtPair, Claim, GrantStatus, open_store
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet

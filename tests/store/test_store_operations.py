@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from worker.policy.verdicts import FleetEvidence
-from worker.store import AttemptOutcome, BrakeState
+from worker.policy.verdicts import AttemptOutcome, FleetEvidence
+from worker.store import BrakeState
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet
@@ -103,7 +103,10 @@ def test_the_fleet_is_counted_by_what_people_ask(fleet: Fleet) -> None:
     fleet.store.mark_revoked("revoked")
     fleet.store.ask_reauth(fleet.claim(fleet.add("asked").grant_id), reason="gone")
     fleet.store.suspect(
-        fleet.claim(fleet.add("suspect", **life).grant_id), next_refresh_at=now + HOUR, reason="refused"
+        fleet.claim(fleet.add("suspect", **life).grant_id),
+        outcome=AttemptOutcome.REFUSED,
+        next_refresh_at=now + HOUR,
+        reason="refused",
     )
     lost = fleet.claim(fleet.add("lost", **life).grant_id)
     fleet.store.release(lost, outcome=AttemptOutcome.IN_DOUBT, next_refresh_at=now + HOUR, reason="lost", failed=True)
@@ -134,7 +137,12 @@ def test_evidence_counts_the_attempts_that_ended_lately(fleet: Fleet) -> None:
     fleet.save(fleet.claim(fleet.add("refreshed").grant_id), "new")
     refused = fleet.add("refused")
     for _ in range(3):
-        fleet.store.suspect(fleet.claim(refused.grant_id), next_refresh_at=fleet.soon(), reason="refused")
+        fleet.store.suspect(
+            fleet.claim(refused.grant_id),
+            outcome=AttemptOutcome.REFUSED,
+            next_refresh_at=fleet.soon(),
+            reason="refused",
+        )
     for outcome, times in (
         (AttemptOutcome.NOT_SENT, 2),
         (AttemptOutcome.IN_DOUBT, 1),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker.errors import NotFoundError, StoreUnavailableError
-from worker.store import AttemptOutcome, BroughtPair, GrantStatus
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import BroughtPair, GrantStatus
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet

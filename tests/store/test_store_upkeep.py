@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from worker.store import AttemptOutcome
+from worker.policy.verdicts import AttemptOutcome
 from worker.vault.sealing import SealedPair
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.claims import claim_one
-from worker.store import AttemptOutcome, Claim, GrantStatus
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import Claim, GrantStatus
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet
@@ -24,7 +25,9 @@ def _end(fleet: Fleet, verdict: str, claim: Claim) -> bool:
             claim, outcome=AttemptOutcome.BACKED_OFF, next_refresh_at=fleet.soon(), reason="busy", failed=True, code=5
         )
     if verdict == "suspect":
-        return fleet.store.suspect(claim, next_refresh_at=fleet.soon(), reason="refused", code=40105)
+        return fleet.store.suspect(
+            claim, outcome=AttemptOutcome.REFUSED, next_refresh_at=fleet.soon(), reason="refused", code=40105
+        )
     return fleet.store.ask_reauth(claim, reason="gone", code=40103, http_status=200, request_id="r")
 
 

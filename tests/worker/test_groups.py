@@ -13,9 +13,10 @@ from tests.support.world import World
 from worker.errors import StoreRefusedError
 from worker.journal import Journal
 from worker.limiter import Permit
+from worker.policy.verdicts import AttemptOutcome
 from worker.refresh import call
 from worker.refresh.group import MOST, Group, Pace, Watch
-from worker.store import AttemptOutcome, GrantStatus, GrantView
+from worker.store import GrantStatus, GrantView
 from worker.tiktok import read_or_salvage
 
 NewWorld = Callable[..., World]

@@ -18,7 +18,8 @@ from worker.consent.import_lines import Source
 from worker.consent.importer import Importer, ImportReport
 from worker.errors import NotFoundError, UsageError
 from worker.journal import JournalEntry
-from worker.store import AttemptOutcome, GrantCondition, GrantStatus, GrantView
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import GrantCondition, GrantStatus, GrantView
 from worker.tiktok import REFRESH_CALL, TokenInfo
 from worker.tokens import token_reader
 from worker.vault import Token

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support.world import World
-from worker.store import AttemptOutcome, GrantStatus
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import GrantStatus
 from worker.tokens import token_reader
 
 NewWorld = Callable[..., World]

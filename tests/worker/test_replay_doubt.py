@@ -14,10 +14,11 @@ from tests.support.claims import claim_one
 from tests.support.world import World
 from worker.errors import JournalError, NotFoundError
 from worker.journal import Journal, JournalEntry
+from worker.policy.verdicts import AttemptOutcome
 from worker.refresh.refresher import Refresher
 from worker.refresh.replay import Replayer
 from worker.services import Services
-from worker.store import AttemptOutcome, Claim, GrantView
+from worker.store import Claim, GrantView
 from worker.tiktok import REFRESH_CALL
 from worker.vault import PairPlace
 

@@ -19,9 +19,10 @@ from worker.errors import (
 )
 from worker.journal import Journal
 from worker.limiter import Permit
+from worker.policy.verdicts import AttemptOutcome
 from worker.refresh.attempt import MOST_TOKENS, Attempt, Call, LeaseTooShortError, Next, elapsed_clock
 from worker.refresh.results import Failed, LeftOver, Refreshed, Superseded
-from worker.store import AttemptOutcome, BrakeState, GrantView
+from worker.store import BrakeState, GrantView
 from worker.tiktok import RawAnswer, TokenAnswer
 from worker.vault import PairPlace, Token
 

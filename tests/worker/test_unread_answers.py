@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.world import World
 from worker.errors import InDoubtError
-from worker.store import AttemptOutcome
+from worker.policy.verdicts import AttemptOutcome
 
 NewWorld = Callable[..., World]
 NAMELESS = [

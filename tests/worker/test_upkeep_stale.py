@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tests.support.claims import claim_one
 from tests.support.world import World
-from worker.store import AttemptOutcome
+from worker.policy.verdicts import AttemptOutcome
 
 
 def test_an_attempt_whose_process_vanished_is_written_down_as_in_doubt(new_world: Callable[..., World]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import ClassVar, Final
 
 from worker.errors import (
     GiveUpError,
@@ -26,7 +26,6 @@ from worker.telemetry import Fact, FactValue, Hook
 from worker.tiktok import ACCOUNT_CALL, AccountData, TikTok, fields_for_scope
 from worker.vault import PairPlace, Sealer, Token
 
-Kind = Literal["pulled", "skipped", "denied", "refresh_first", "failed"]
 ENDPOINT_LIMIT: Final = 40016
 """The rate limit of the app on one endpoint (TikTok's error appendix)."""
 SCOPE_NOT_GRANTED: Final = 40130
@@ -36,17 +35,51 @@ LONGEST_WAIT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
-class Pulled:
-    """What became of one pull.
-
-    Attributes:
-        wait_seconds: for `denied`, when a permit is likely, in seconds.
-    """
+class _Result:
+    """Attributes: `reason` says why, in words for people; `kind` is the word for logs and tables."""
 
     grant_id: int
-    kind: Kind
-    wait_seconds: float = 0.0
     reason: str = ""
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class Pulled(_Result):
+    """A snapshot is stored."""
+
+    kind = "pulled"
+
+
+@dataclass(frozen=True)
+class NotWanted(_Result):
+    """There was nothing to do."""
+
+    kind = "skipped"
+
+
+@dataclass(frozen=True)
+class NoPermit(_Result):
+    """The quota had no permit; one is likely after `wait_seconds`."""
+
+    kind = "denied"
+    wait_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RefreshFirst(_Result):
+    """The access token is dead; the next pair wants a pull again."""
+
+    kind = "refresh_first"
+
+
+@dataclass(frozen=True)
+class NotPulled(_Result):
+    """No data came, and when it is tried again is written down."""
+
+    kind = "failed"
+
+
+PullResult = Pulled | NotWanted | NoPermit | RefreshFirst | NotPulled
 
 
 @dataclass(frozen=True)
@@ -105,14 +138,14 @@ class Puller:
         """
         refresh_first: list[int] = []
         for position, grant_id in enumerate(ids):
-            pulled = self.pull(grant_id)
-            if pulled.kind == "denied":
-                return PullBatch(tuple(refresh_first), tuple(ids[position:]), pulled.wait_seconds)
-            if pulled.kind == "refresh_first":
-                refresh_first.append(grant_id)
+            match self.pull(grant_id):
+                case NoPermit(wait_seconds=seconds):
+                    return PullBatch(tuple(refresh_first), tuple(ids[position:]), seconds)
+                case RefreshFirst():
+                    refresh_first.append(grant_id)
         return PullBatch(tuple(refresh_first))
 
-    def pull(self, grant_id: int) -> Pulled:
+    def pull(self, grant_id: int) -> PullResult:
         """Pull a creator's account data if a pull is wanted.
 
         A creator whose access token has ended is left for the refresh that is due: storing a pair wants a pull.
@@ -120,12 +153,12 @@ class Puller:
         Raises:
             StoreUnavailableError: the database did not answer; nothing is lost, the next scan finds the row.
         """
-        nothing = Pulled(grant_id, "skipped", reason="no pull is wanted, or another worker has it")
+        nothing = NotWanted(grant_id, "no pull is wanted, or another worker has it")
         if not self._store.is_pull_due(grant_id):
             return nothing
         wait = self._permit(grant_id)
         if wait > 0:
-            return Pulled(grant_id, "denied", wait_seconds=wait, reason="no permit of the quota")
+            return NoPermit(grant_id, "no permit of the quota", wait)
         claim = self._store.claim_pull(grant_id, owner=self._owner, lease_seconds=self._lease_seconds)
         return nothing if claim is None else self._pull_claimed(claim)
 
@@ -145,25 +178,25 @@ class Puller:
                 raise WaitError(text, call=ACCOUNT_CALL, scope="account", seconds=wait)
             time.sleep(wait)
 
-    def _pull_claimed(self, claim: PullClaim) -> Pulled:
+    def _pull_claimed(self, claim: PullClaim) -> PullResult:
         if claim.pair.access_expires_at <= claim.pair.now:
             self._store.defer_pull(claim, next_pull_at=None, failed=False)
-            return Pulled(claim.grant_id, "refresh_first", reason="the access token has ended")
+            return RefreshFirst(claim.grant_id, "the access token has ended")
         try:
             data = self._read(self._proven(claim))
         except WrongOwnerError as error:
             self._store.defer_pull(claim, next_pull_at=None, failed=True)
             self._tell(claim, "pull.failed", reason="wrong_owner", level="warning")
-            return Pulled(claim.grant_id, "failed", reason=str(error))
+            return NotPulled(claim.grant_id, str(error))
         except SealError as error:
             self._store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
             self._tell(claim, "pull.unreadable", reason=str(error), level="error")
-            return Pulled(claim.grant_id, "failed", reason=str(error))
+            return NotPulled(claim.grant_id, str(error))
         except TikTokError as error:
             return self._put_off(claim, error)
         self._store.save_snapshot(claim, data.data, keep=self._snapshots_kept, again_seconds=self._pull_seconds)
         self._tell(claim, "pull.saved", fields=len(data.data), request_id=data.request_id)
-        return Pulled(claim.grant_id, "pulled")
+        return Pulled(claim.grant_id)
 
     def _proven(self, claim: PullClaim) -> PullClaim:
         """Return the claim with its pair; an imported one's owner and scopes are asked about first."""
@@ -192,8 +225,8 @@ class Puller:
             time.sleep(wait)
         return self._tiktok.account_data(token, creator_id, fields=fields)
 
-    def _put_off(self, claim: PullClaim, error: TikTokError) -> Pulled:
-        kind: Kind = "failed"
+    def _put_off(self, claim: PullClaim, error: TikTokError) -> PullResult:
+        result: PullResult = NotPulled(claim.grant_id, str(error))
         if isinstance(error, WaitError):
             if error.code != ENDPOINT_LIMIT:  # it speaks of this endpoint alone; refreshes go on
                 self._limiter.punish(error.scope, error.seconds)
@@ -203,12 +236,12 @@ class Puller:
             # that pull fails as well, another refresh would help no more, and the two would go in circles.
             self._store.defer_pull(claim, next_pull_at=None, failed=True)
             self._store.request_refresh_of(claim.pair)
-            kind = "refresh_first"
+            result = RefreshFirst(claim.grant_id, str(error))
         else:
             self._store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
         level = "error" if isinstance(error, StopEveryoneError) else "warning"
-        self._tell(claim, "pull.failed", code=error.code, request_id=error.request_id, reason=kind, level=level)
-        return Pulled(claim.grant_id, kind, reason=str(error))
+        self._tell(claim, "pull.failed", code=error.code, request_id=error.request_id, reason=result.kind, level=level)
+        return result
 
     @staticmethod
     def _after(claim: PullClaim, seconds: float) -> datetime:

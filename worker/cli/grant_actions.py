@@ -6,12 +6,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from worker.cli import output
 
+if TYPE_CHECKING:
+    from worker.accounts.pull import PullResult
+    from worker.refresh.results import Result
+
+Done = TypeVar("Done", bound="Result | PullResult")
 REFRESH_TASK: Final = "tasks.refresh.refresh_grants"
 PULL_TASK: Final = "tasks.pull.pull_account"
 LONGEST_WAIT_SECONDS: Final = 10.0
@@ -72,15 +77,18 @@ def revoke(creator: str, *, yes: bool, as_json: bool) -> None:
         )
 
 
-def with_permit(act: Callable[[], Any]) -> Any:
+def with_permit(act: Callable[[], Done]) -> Done:
     """Run a use case; where the quota is spent, wait for a permit, but not for long."""
+    from worker.accounts.pull import NoPermit  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.refresh.results import Denied  # noqa: PLC0415 - as above
+
     end = time.monotonic() + LONGEST_WAIT_SECONDS
-    while (done := act()).kind == "denied" and time.monotonic() + done.wait_seconds < end:
+    while isinstance(done := act(), Denied | NoPermit) and time.monotonic() + done.wait_seconds < end:
         time.sleep(done.wait_seconds)
     return done
 
 
-def _tell_outcome(creator: str, done: Any, *, good: str, as_json: bool) -> None:
+def _tell_outcome(creator: str, done: Result | PullResult, *, good: str, as_json: bool) -> None:
     if as_json:
         output.print_json({"creator_id": creator, "kind": done.kind} | asdict(done))
     else:

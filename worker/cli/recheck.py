@@ -66,14 +66,15 @@ def _suspects(services: Services, limit: int | None) -> Iterator[GrantView]:
 
 def _look(services: Services, grant: GrantView, *, ask: bool) -> str:
     """Refresh one grant and return what came of it, in a word for the table."""
+    from worker.refresh.results import Braked, Failed  # noqa: PLC0415 - Celery loads this module on every start
     from worker.store import GrantStatus  # noqa: PLC0415 - Celery loads this module on every start
 
     done = with_permit(lambda: services.refresher.refresh(grant.grant_id, force=True))
-    if done.kind == "braked":
+    if isinstance(done, Braked):
         return "stopped"
     status = services.store.grant_by_id(grant.grant_id).status
     if status is not GrantStatus.SUSPECT:
         return "refreshed" if status is GrantStatus.ACTIVE else "asked"
-    if done.kind != "failed":
+    if not isinstance(done, Failed):
         return f"not looked at ({done.kind})"
     return "asked" if ask and services.store.ask_suspect(grant.grant_id, LOST) else "still suspect"

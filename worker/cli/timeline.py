@@ -9,7 +9,8 @@ from typing import Final
 
 from worker.cli.output import span
 from worker.policy.renewal import emergency_at, next_refresh
-from worker.store import AttemptOutcome, AttemptView, GrantStatus, GrantView, SnapshotView
+from worker.policy.verdicts import AttemptOutcome
+from worker.store import AttemptView, GrantStatus, GrantView, SnapshotView
 
 _OUTCOMES: Final = {
     AttemptOutcome.REFRESHED: "TikTok gave a new pair, and it was stored",

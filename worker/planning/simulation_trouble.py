@@ -12,6 +12,7 @@ from worker.policy import renewal
 from worker.policy.verdicts import (
     BRAKE_WINDOW,
     Action,
+    AttemptOutcome,
     FleetEvidence,
     Standing,
     Verdict,
@@ -119,8 +120,8 @@ class Trouble:
         verdict = judge(error, standing)
         self.tally.failed += 1
         foreseen = consent_end is not None and consent_end <= now
-        self.tally.refused += verdict.outcome == "refused" and not foreseen
-        self.tally.troubled += verdict.outcome in {"not_sent", "in_doubt"}
+        self.tally.refused += (verdict.outcome is AttemptOutcome.REFUSED) and not foreseen
+        self.tally.troubled += verdict.outcome in {AttemptOutcome.NOT_SENT, AttemptOutcome.IN_DOUBT}
         self.braked = self.braked or brake_reason(self._evidence(), error, failures=state.failures) is not None
         if self.braked or hold_reason(self._evidence()):
             verdict = spare(verdict, standing)

@@ -34,6 +34,18 @@ FEWEST_TROUBLED_GRANTS: Final = 3
 TROUBLED_SHARE: Final = 0.8
 
 
+class AttemptOutcome(StrEnum):
+    """How an attempt ended; a row without one is still under way, or its process died."""
+
+    REFRESHED = "refreshed"
+    NOT_SENT = "not_sent"
+    IN_DOUBT = "in_doubt"
+    REFUSED = "refused"  # TikTok says that the grant is gone
+    BACKED_OFF = "backed_off"  # TikTok answered with trouble of its own, or the quota was spent
+    STOPPED = "stopped"  # our app, secret or request is wrong
+    MISFIT = "misfit"  # an answer that does not fit: the wrong creator, or nothing that can be used
+
+
 class Action(StrEnum):
     """What is done with the grant."""
 
@@ -47,14 +59,13 @@ class Verdict:
     """A decision about one grant after a failed attempt.
 
     Attributes:
-        outcome: how the attempt ended, in the words of the attempts' history.
         at: when the grant is looked at next.
         failed: whether this counts as a failure of the grant.
         reason: why, for logs, timeline and status.
     """
 
     action: Action
-    outcome: str
+    outcome: AttemptOutcome
     at: datetime
     failed: bool
     reason: str
@@ -88,17 +99,17 @@ def judge(error: TikTokError, standing: Standing) -> Verdict:
     word = _word(error)
     if isinstance(error, WaitError):
         wait = backoff.quota_wait_at(now=standing.now, expires_at=standing.access_expires_at, seconds=error.seconds)
-        return Verdict(Action.RETRY, "backed_off", wait.at, failed=False, reason=word)
+        return Verdict(Action.RETRY, AttemptOutcome.BACKED_OFF, wait.at, failed=False, reason=word)
     if isinstance(error, StopEveryoneError):
         # It counts as the grant's own failure too: where TikTok says it of one grant alone, the others go first.
-        return retry("stopped", word, standing)
+        return retry(AttemptOutcome.STOPPED, word, standing)
     if isinstance(error, NotSentError):
-        return retry("not_sent", word, standing)
+        return retry(AttemptOutcome.NOT_SENT, word, standing)
     # A system error of TikTok's may come after it has rotated the pair, so it is recorded as doubt.
-    return retry("in_doubt", word, standing)
+    return retry(AttemptOutcome.IN_DOUBT, word, standing)
 
 
-def retry(outcome: str, reason: str, standing: Standing) -> Verdict:
+def retry(outcome: AttemptOutcome, reason: str, standing: Standing) -> Verdict:
     """Return the verdict that puts a grant back on the schedule, with a failure to its name."""
     again = backoff.retry_at(
         now=standing.now,
@@ -125,17 +136,17 @@ def _second_look(standing: Standing) -> datetime:
 def _judge_refusal(error: AskCreatorError, standing: Standing) -> Verdict:
     now, word = standing.now, _word(error)
     if standing.refresh_expires_at is not None and standing.refresh_expires_at <= now:
-        return Verdict(Action.ASK, "refused", now, failed=True, reason=f"the consent has run out; {word}")
+        return Verdict(Action.ASK, AttemptOutcome.REFUSED, now, failed=True, reason=f"the consent has run out; {word}")
     if not standing.suspect:
         at = _second_look(standing)
-        return Verdict(Action.SUSPECT, "refused", at, failed=True, reason=f"{word}; a second look follows")
+        return Verdict(Action.SUSPECT, AttemptOutcome.REFUSED, at, failed=True, reason=f"{word}; a second look follows")
     if standing.unresolved and standing.access_expires_at > now:
         at = backoff.suspect_at(
             now=now, expires_at=standing.access_expires_at, failures=standing.failures + 1, draw=standing.draw
         ).at
         reason = f"{word}; an attempt in doubt may have rotated the pair, and the access token still lives"
-        return Verdict(Action.SUSPECT, "refused", at, failed=True, reason=reason)
-    return Verdict(Action.ASK, "refused", now, failed=True, reason=word)
+        return Verdict(Action.SUSPECT, AttemptOutcome.REFUSED, at, failed=True, reason=reason)
+    return Verdict(Action.ASK, AttemptOutcome.REFUSED, now, failed=True, reason=word)
 
 
 def _word(error: TikTokError) -> str:

@@ -14,14 +14,14 @@ from typing import Final, TypedDict
 from worker.errors import JournalError, SealError, StopEveryoneError, StoreUnavailableError, TikTokError, WaitError
 from worker.ground import Ground
 from worker.journal import RecordId
-from worker.policy.verdicts import Action, Standing, Verdict, judge, retry, spare
+from worker.policy.verdicts import Action, AttemptOutcome, Standing, Verdict, judge, retry, spare
 from worker.refresh.attempt import Attempt
 from worker.refresh.brake import Brake
 from worker.refresh.call import Caller
 from worker.refresh.commits import PatientCommits
 from worker.refresh.results import Failed, LeftOver, Refreshed, Result, Superseded
 from worker.refresh.settlement import Answered, MisfitError, Settlement
-from worker.store import AttemptOutcome, Claim, GrantStatus, NewPair, Saved
+from worker.store import Claim, GrantStatus, NewPair, Saved
 from worker.telemetry import Fact, FactValue
 from worker.tiktok import TokenAnswer
 
@@ -102,7 +102,7 @@ class Ending:
         verdict = judge(error, standing)
         if stopped:
             verdict = spare(verdict, standing)
-        outcome = AttemptOutcome.IN_DOUBT if attempt.in_doubt else AttemptOutcome(verdict.outcome)
+        outcome = AttemptOutcome.IN_DOUBT if attempt.in_doubt else verdict.outcome
 
         def write() -> None:
             self._end(claim, verdict, outcome, error)
@@ -130,7 +130,7 @@ class Ending:
         if isinstance(error, StopEveryoneError) and not stopped and claim.failures + 1 >= STUCK_FAILURES:
             pair = f"{claim.grant_id}:{claim.consent}.{claim.pair_generation}"
             self._alarm(claim, "stuck", f"stuck:{pair}", f"TikTok refuses this grant's requests: {verdict.reason}")
-        return Failed(claim.grant_id, verdict.reason)
+        return Failed(claim.grant_id, verdict.reason, outcome)
 
     def unreadable(self, attempt: Attempt, error: SealError) -> Result:
         """End an attempt whose stored pair does not open: one alarm, and the creator is not marked."""
@@ -150,7 +150,7 @@ class Ending:
         if claim.unproven and attempt.pair is not None:
             self._hold(claim, attempt.pair.creator_id)
         self._alarm(claim, "misfit", f"misfit:{claim.grant_id}:{claim.generation}", str(error))
-        return Failed(claim.grant_id, str(error))
+        return Failed(claim.grant_id, str(error), AttemptOutcome.MISFIT)
 
     def _hold(self, claim: Claim, belongs_to: str) -> None:
         """Hold back an imported pair whose refresh has shown that it is another creator's."""

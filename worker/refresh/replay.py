@@ -11,8 +11,8 @@ from typing import ClassVar
 from worker.errors import JournalError, NotFoundError, SealError, StoreUnavailableError, TikTokError
 from worker.ground import Ground
 from worker.journal import JournalEntry, Orphan
+from worker.policy.verdicts import AttemptOutcome
 from worker.refresh.settlement import Answered, MisfitError, Settlement
-from worker.store import AttemptOutcome
 from worker.telemetry import Fact
 from worker.tiktok import RawAnswer, TokenAnswer, bears_refresh_token, read_or_salvage
 from worker.vault import PairPlace, Token

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from worker.policy.verdicts import AttemptOutcome
+
 
 @dataclass(frozen=True)
 class _Result:
@@ -61,9 +63,10 @@ class NotReady(_Result):
 
 @dataclass(frozen=True)
 class Failed(_Result):
-    """The attempt brought no pair, and its outcome is written down."""
+    """The attempt brought no pair; how it ended is written down, unless nothing was sent."""
 
     kind = "failed"
+    outcome: AttemptOutcome = AttemptOutcome.NOT_SENT
 
 
 @dataclass(frozen=True)

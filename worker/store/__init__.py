@@ -17,7 +17,6 @@ from worker.store.reports import (
 )
 from worker.store.store import Store, open_store
 from worker.store.values import (
-    AttemptOutcome,
     AttemptView,
     BroughtPair,
     Claim,
@@ -39,7 +38,6 @@ from worker.store.values import (
 )
 
 __all__ = [
-    "AttemptOutcome",
     "AttemptView",
     "BrakeState",
     "BroughtPair",

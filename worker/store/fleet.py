@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, false, func, select, text, true
 
-from worker.policy.verdicts import WRONG_APP_CODES, FleetEvidence
+from worker.policy.verdicts import WRONG_APP_CODES, AttemptOutcome, FleetEvidence
 from worker.store.clock import milliseconds, now
 from worker.store.conditions import conditions, is_serving, newest_attempt
 from worker.store.engine import Transactions, reads
@@ -15,7 +15,7 @@ from worker.store.models import ATTEMPTS, GRANTS
 from worker.store.predicates import FINISHED, UNRESOLVED
 from worker.store.reports import FleetStatus
 from worker.store.rows import is_of_app, lease_is_free
-from worker.store.values import AttemptOutcome, GrantCondition, GrantStatus
+from worker.store.values import GrantCondition, GrantStatus
 
 
 class Fleet(Transactions):

@@ -29,9 +29,10 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from worker.policy.creator_id import LONGEST
+from worker.policy.verdicts import AttemptOutcome
 from worker.store import predicates
 from worker.store.clock import Instant
-from worker.store.values import AttemptOutcome, GrantStatus
+from worker.store.values import GrantStatus
 
 METADATA: Final = MetaData(
     naming_convention={

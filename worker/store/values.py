@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from worker.policy.verdicts import AttemptOutcome
 from worker.store.reports import BrakeState
 from worker.vault.sealing import SealedPair
 
@@ -34,18 +35,6 @@ class GrantCondition(StrEnum):
     IN_DOUBT = "in_doubt"  # the newest attempt was sent and has no complete answer, or the grant is suspect
     UNPROVEN = "unproven"  # serving, with an imported pair whose owner TikTok has not confirmed yet
     HELD = "held"  # the imported pair is another creator's, so it is not used
-
-
-class AttemptOutcome(StrEnum):
-    """How an attempt ended; a row without one is still under way, or its process died."""
-
-    REFRESHED = "refreshed"
-    NOT_SENT = "not_sent"
-    IN_DOUBT = "in_doubt"
-    REFUSED = "refused"  # TikTok says that the grant is gone
-    BACKED_OFF = "backed_off"  # TikTok answered with trouble of its own, or the quota was spent
-    STOPPED = "stopped"  # our app, secret or request is wrong
-    MISFIT = "misfit"  # an answer that does not fit: the wrong creator, or nothing that can be used
 
 
 @dataclass(frozen=True)

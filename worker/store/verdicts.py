@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, select, text, update
 
+from worker.policy.verdicts import AttemptOutcome
 from worker.store.clock import now
 from worker.store.engine import Transactions, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS
@@ -19,7 +20,7 @@ from worker.store.notices import insert_notice
 from worker.store.predicates import REFRESHABLE
 from worker.store.rows import is_attempt, lease_is_free
 from worker.store.saving import reauth_key
-from worker.store.values import AttemptOutcome, Claim, GrantStatus
+from worker.store.values import Claim, GrantStatus
 
 REAUTH_NEEDED: Final = "reauth_needed"
 
@@ -80,7 +81,7 @@ class Verdicts(Transactions):
         *,
         next_refresh_at: datetime,
         reason: str,
-        outcome: AttemptOutcome = AttemptOutcome.REFUSED,
+        outcome: AttemptOutcome,
         code: int | None = None,
         http_status: int | None = None,
         request_id: str | None = None,

@@ -9,9 +9,10 @@ from typing import Final
 from worker.consent.exchanges import LINK, Exchanges, OtherAccountError
 from worker.ground import Ground
 from worker.journal import JournalEntry, Orphan
+from worker.policy.verdicts import AttemptOutcome
 from worker.refresh.replay import Replayer, raw_answer
 from worker.refresh.settlement import Settlement
-from worker.store import AttemptOutcome, Store
+from worker.store import Store
 from worker.telemetry import Fact, Hook
 
 WIPE_AFTER_SECONDS: Final = 2 * 86400
