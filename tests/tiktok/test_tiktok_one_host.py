@@ -1,4 +1,4 @@
-"""The client knows one host: its session has no way to send anything anywhere else."""
+"""The client knows one host: its adapters have no way to send anything anywhere else."""
 
 from __future__ import annotations
 
@@ -25,9 +25,11 @@ def test_no_other_address_can_be_reached(servers: Servers) -> None:
         ours.url.replace("http:", "https:") + "/v1.3/",
     ]
 
+    adapters = transport._own_adapters()
     for address in elsewhere:
-        with pytest.raises(requests.exceptions.InvalidSchema):
-            transport._session().post(address, data=b"secret")
+        for adapter in (adapters.kept, adapters.fresh):
+            with pytest.raises(requests.exceptions.InvalidSchema):
+                adapter.send(requests.Request("POST", address, data=b"secret").prepare())
 
     assert (ours.connections, other.connections) == (0, 0)
     transport.close()

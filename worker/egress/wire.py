@@ -8,7 +8,9 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from requests import Response
 from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidSchema
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
@@ -72,32 +74,70 @@ class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = TlsConnection
 
 
+class _FreshPool(_Pool):
+    def _put_conn(self, conn: Any) -> None:
+        _close(conn)
+        super()._put_conn(conn)
+
+
+class _FreshTlsPool(_TlsPool):
+    def _put_conn(self, conn: Any) -> None:
+        _close(conn)
+        super()._put_conn(conn)
+
+
+def _close(conn: Any) -> None:
+    if conn is not None:
+        conn.close()  # the object is used again, and connects anew
+
+
 class BoundAdapter(HTTPAdapter):
-    """Keeps one connection per thread for reads, and none for token calls.
+    """Keeps one connection to its host for reads, and none for token calls.
 
     A kept connection that the peer closed in the very moment of sending leaves a token call in doubt for nothing, so
     with `fresh` every call connects anew. Nothing is ever sent twice: there are no retries, and no redirects above.
     """
 
-    def __init__(self, *, context: ssl.SSLContext, fresh: bool) -> None:
+    def __init__(self, root: str, *, context: ssl.SSLContext, fresh: bool) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            root: how every address begins that it sends to.
+            context: the TLS context.
+            fresh: True to connect for each request.
+        """
+        self._root = root
         self._context = context
         self._fresh = fresh
+        self._pool: Any = None
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=Retry(0, redirect=0, read=False))
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **pool_kwargs: Any) -> None:
         """Build the pools on our own connections and on the one TLS context."""
         super().init_poolmanager(connections, maxsize, block, ssl_context=self._context, **pool_kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        self.poolmanager.pool_classes_by_scheme = (
+            {"http": _FreshPool, "https": _FreshTlsPool} if self._fresh else {"http": _Pool, "https": _TlsPool}
+        )
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        """Return the pool of the one host; requests would look it up by all that may tell pools apart."""
+        if self._pool is None:
+            self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+        return self._pool
+
+    def send(self, request: Any, *args: Any, **options: Any) -> Response:
+        """Send one request to the one host.
+
+        Raises:
+            InvalidSchema: the address is another one, and nothing was sent.
+        """
+        if not request.url.startswith(self._root):
+            raise InvalidSchema("that is no address of the one host")
+        return super().send(request, *args, **options)
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:  # noqa: ARG002 - requests calls it so
         """Demand a certificate, whatever `verify` says; the authorities were loaded once, into the context."""
         conn.cert_reqs = "CERT_REQUIRED"
-
-    def send(self, request: Any, *args: Any, **options: Any) -> Any:
-        """Send one request; token calls drop whatever connection an earlier call has left."""
-        if self._fresh:
-            self.poolmanager.clear()
-        return super().send(request, *args, **options)
 
 
 def silence_wire_logs() -> None:

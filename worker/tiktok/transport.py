@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from http.cookiejar import DefaultCookiePolicy
 from typing import Final
 
 import requests
+from requests.structures import CaseInsensitiveDict
 
 from worker.egress import Egress, NotConnectedError
 from worker.egress.sockets import CURRENT, Call
@@ -53,26 +54,23 @@ class Request:
     failpoint: Callable[[str], None] = lambda _: None
 
 
-class _Session(requests.Session):
-    """A session that knows one host, follows nothing, remembers nothing and asks no environment."""
+class _Adapters:
+    """The connections of one thread: one that is kept for reads, and new ones for token calls."""
 
-    def __init__(self, root: str, adapters: Mapping[str, BoundAdapter]) -> None:
-        super().__init__()
-        self.trust_env = False
-        self.headers.clear()
-        self.headers.update(HEADERS)
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        self.adapters.clear()
-        for path, adapter in adapters.items():
-            self.mount(root + path, adapter)
+    def __init__(self, root: str, context: ssl.SSLContext) -> None:
+        self.kept = BoundAdapter(root, context=context, fresh=False)
+        self.fresh = BoundAdapter(root + TOKEN_CALLS, context=context, fresh=True)
 
-    def get_redirect_target(self, _resp: requests.Response) -> None:
-        """Say that nothing is a redirect; requests would read the whole body of one even where it does not follow."""
-        return
+    def close(self) -> None:
+        self.kept.close()
+        self.fresh.close()
 
 
 class Transport:
-    """Sends requests, with one session per thread.
+    """Sends requests, with the connections of each thread its own.
+
+    Requests are prepared here and handed to the adapter. A session of requests would do so too, and look for redirects,
+    cookies, proxies and passwords on the way, which cost half as much as the call itself.
 
     Args:
         base_url: a checked address without its last slash.
@@ -85,14 +83,14 @@ class Transport:
     def __init__(
         self, *, base_url: str, connect_seconds: float, deadline_seconds: float, egress: Egress | None = None
     ) -> None:
-        self._root = f"{base_url}/{VERSION}/"
+        self._root = requests.Request("GET", f"{base_url}/{VERSION}/").prepare().url or ""
         self._connect_seconds = connect_seconds
         self._deadline_seconds = deadline_seconds
         egress = egress or Egress()
         self._context, self._proxy = egress.context, egress.proxy_to(base_url)
         self._own = threading.local()
         self._lock = threading.Lock()
-        self._sessions: list[tuple[threading.Thread, _Session]] = []
+        self._adapters: list[tuple[threading.Thread, _Adapters]] = []
         self._closed = False
         silence_wire_logs()
 
@@ -146,33 +144,20 @@ class Transport:
         )
 
     def close(self) -> None:
-        """Close every thread's session; calls made later are not sent."""
+        """Close every thread's connections; calls made later are not sent."""
         with self._lock:
             self._closed = True
-            sessions, self._sessions = self._sessions, []
-        for _, session in sessions:
-            session.close()
+            everyones, self._adapters = self._adapters, []
+        for _, adapters in everyones:
+            adapters.close()
 
     def _begin(self, request: Request, call: Call) -> requests.Response:
         """Send and read up to the end of the answer's head."""
-        headers = {}
-        data = None
-        if request.content is not None:
-            data = json.dumps(request.content).encode()
-            headers["Content-Type"] = "application/json"
-        if request.path.startswith(TOKEN_CALLS):
-            headers["Connection"] = "close"
-        if request.access_token is not None:
-            headers["Access-Token"] = request.access_token.reveal()
-        response = self._session().request(
-            request.method,
-            self._root + request.path,
-            params=request.query,
-            data=data,
-            headers=headers,
-            timeout=(self._connect_seconds, self._deadline_seconds),
-            allow_redirects=False,
+        adapters = self._own_adapters()
+        response = (adapters.fresh if request.path.startswith(TOKEN_CALLS) else adapters.kept).send(
+            self._prepared(request),
             stream=True,
+            timeout=(self._connect_seconds, self._deadline_seconds),
             verify=True,
         )
         if call.ended:  # the head was cut off, and http.client takes the cut for its end
@@ -180,25 +165,41 @@ class Transport:
             raise EOFError
         return response
 
-    def _session(self) -> _Session:
-        """Return this thread's session; those of threads that ended are closed on the way."""
-        session: _Session | None = getattr(self._own, "session", None)
+    def _prepared(self, request: Request) -> requests.PreparedRequest:
+        """Return a request as it goes out, with nothing in it that is not said here."""
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.hooks = request.method, {}
+        url = self._root + request.path
+        if request.query is None:
+            prepared.url = url
+        else:
+            prepared.prepare_url(url, request.query)
+        headers = dict(HEADERS)
+        if request.content is not None:
+            prepared.body = json.dumps(request.content).encode()
+            headers |= {"Content-Type": "application/json", "Content-Length": str(len(prepared.body))}
+        if request.path.startswith(TOKEN_CALLS):
+            headers["Connection"] = "close"
+        if request.access_token is not None:
+            headers["Access-Token"] = request.access_token.reveal()
+        prepared.headers = CaseInsensitiveDict(headers)
+        return prepared
+
+    def _own_adapters(self) -> _Adapters:
+        """Return this thread's adapters; those of threads that ended are closed on the way."""
+        adapters: _Adapters | None = getattr(self._own, "adapters", None)
         if self._closed:
             raise NotConnectedError("the client is closed")
-        if session is not None:
-            return session
-        adapters = {
-            "": BoundAdapter(context=self._context, fresh=False),
-            TOKEN_CALLS: BoundAdapter(context=self._context, fresh=True),
-        }
-        session = self._own.session = _Session(self._root, adapters)
+        if adapters is not None:
+            return adapters
+        adapters = self._own.adapters = _Adapters(self._root, self._context)
         with self._lock:
-            ended = [pair for pair in self._sessions if not pair[0].is_alive()]
-            self._sessions = [pair for pair in self._sessions if pair[0].is_alive()]
-            self._sessions.append((threading.current_thread(), session))
-        for _, other in ended:
-            other.close()
-        return session
+            ended = [pair for pair in self._adapters if not pair[0].is_alive()]
+            self._adapters = [pair for pair in self._adapters if pair[0].is_alive()]
+            self._adapters.append((threading.current_thread(), adapters))
+        for _, others in ended:
+            others.close()
+        return adapters
 
 
 def _receive(response: requests.Response, body: bytearray, most_bytes: int) -> str | None:
