@@ -7,7 +7,6 @@ brought are asked about, and each until TikTok has answered once.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Final
 
@@ -95,14 +94,12 @@ class OwnerCheck:
         self._store.hold_pair(pair.grant_id, pair.consent, pair.generation, belongs_to=belongs_to)
 
     def _wait_for_permit(self, grant_id: int, lane: Lane) -> None:
-        end = time.monotonic() + LONGEST_WAIT_SECONDS
-        while wait := self._limiter.take(lane=lane, call=TOKEN_INFO_CALL, account=str(grant_id)):
-            if time.monotonic() + wait > end:
-                text = "no permit to ask whose the imported pair is"
-                raise WaitError(text, call=TOKEN_INFO_CALL, scope="account", seconds=wait)
-            time.sleep(wait)
-        while wait := self._limiter.depart():
-            time.sleep(wait)
+        wait = self._limiter.admit(
+            lane=lane, call=TOKEN_INFO_CALL, account=str(grant_id), patience_seconds=LONGEST_WAIT_SECONDS
+        )
+        if wait:
+            text = "no permit to ask whose the imported pair is"
+            raise WaitError(text, call=TOKEN_INFO_CALL, scope="account", seconds=wait)
 
     def _tell(self, pair: CurrentPair, name: str, *, level: str = "info", **fields: FactValue) -> None:
         ids: dict[str, FactValue] = {"grant_id": pair.grant_id, "creator_id": pair.creator_id}

@@ -93,13 +93,8 @@ class Services(Foundation):
     def puller(self) -> Puller:
         """The use case of pulling."""
         return Puller(
-            store=self.store,
-            sealer=self.sealer,
-            tiktok=self.tiktok,
-            limiter=self.limiter,
+            self.ground,
             owners=self.owners,
-            hook=self.hook,
-            owner=self.owner,
             lease_seconds=self.settings.lease_seconds,
             snapshots_kept=self.settings.snapshots_kept,
             pull_seconds=self.settings.pull_seconds,
@@ -113,30 +108,18 @@ class Services(Foundation):
     @cached_property
     def placing(self) -> Placing:
         """The use case of placing pairs that were set aside."""
-        return Placing(
-            journal=self.journal,
-            exchanges=self.exchanges,
-            tiktok=self.tiktok,
-            limiter=self.limiter,
-            hook=self.hook,
-        )
+        return Placing(self.ground, exchanges=self.exchanges)
 
     @cached_property
     def authorizer(self) -> Authorizer:
         """The use case of authorizing."""
         return Authorizer(
-            tiktok=self.tiktok,
-            store=self.store,
-            sealer=self.sealer,
-            journal=self.journal,
+            self.ground,
+            exchanges=self.exchanges,
+            owners=self.owners,
             redirect_uri=self.settings.tiktok_redirect_uri,
             scopes=self.settings.tiktok_scopes,
             state_seconds=self.settings.state_seconds,
-            renew_at=self.settings.renew_at,
-            owner=self.owner,
-            limiter=self.limiter,
-            owners=self.owners,
-            hook=self.hook,
         )
 
     @cached_property
@@ -188,19 +171,12 @@ class Services(Foundation):
     @cached_property
     def preflight(self) -> Preflight:
         """What must hold before a worker claims anything."""
-        return Preflight(
-            store=self.store,
-            sealer=self.sealer,
-            journal=self.journal,
-            upkeep=self.upkeep,
-            hook=self.hook,
-            owner=self.owner,
-        )
+        return Preflight(self.ground, upkeep=self.upkeep)
 
     @cached_property
     def rekeyer(self) -> Rekeyer:
         """The use case of rotating keys."""
-        return Rekeyer(store=self.store, sealer=self.sealer, journal=self.journal, hook=self.hook)
+        return Rekeyer(self.ground)
 
     @cached_property
     def presence(self) -> Presence:

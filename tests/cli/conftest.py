@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,33 @@ import requests
 
 from tests.conftest import APP_ID
 from worker.consent.authorize import Authorizer
+from worker.consent.exchanges import Exchanges
+from worker.failpoints import no_failpoint
+from worker.ground import Ground
 from worker.journal import Journal
+from worker.owners import OwnerCheck
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.store import Store
+from worker.telemetry import silent
 from worker.tiktok import TikTok
 from worker.vault import Sealer, Token
 
 REDIRECT_URI = "https://app.example/callback/"
+
+
+class Unlimited:
+    """Stands in for the limiter where the quota plays no part: each request may go at once."""
+
+    def admit(self, **_: Any) -> float:
+        """Let the request go."""
+        return 0.0
+
+    def punish(self, *_: Any) -> None:
+        """Pause nobody."""
+
+
+UNLIMITED: Any = Unlimited()
 
 
 @pytest.fixture(scope="session")
@@ -67,16 +87,17 @@ def new_authorizer(
             "authorize_url": sandbox.authorize_url,
         }
         clients.append(TikTok(**usual | options))
+        ground = Ground(
+            store=store, sealer=sealer, journal=journal, limiter=UNLIMITED, tiktok=clients[-1], hook=silent,
+            owner="test", stop=threading.Event(), failpoint=no_failpoint,
+        )  # fmt: skip
         return Authorizer(
-            tiktok=clients[-1],
-            store=store,
-            sealer=sealer,
-            journal=journal,
+            ground,
+            exchanges=Exchanges(store=store, sealer=sealer, renew_at=2 / 3, hook=silent),
+            owners=OwnerCheck(store=store, sealer=sealer, tiktok=clients[-1], limiter=UNLIMITED, hook=silent),
             redirect_uri=REDIRECT_URI,
             scopes=("user.info.basic", "user.info.stats"),
             state_seconds=state_seconds,
-            renew_at=2 / 3,
-            owner="test",
         )
 
     yield make

@@ -56,7 +56,7 @@ MUTANTS: Final = (
     Mutant(
         "no journal",
         "worker/refresh/call.py",
-        (("            call.written = self._ground.journal.write(\n", "            _ = (\n"),),
+        (("            call.written = self._ground.journal.write(entry)\n", "            _ = entry\n"),),
         (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
     ),
     Mutant(
@@ -64,12 +64,8 @@ MUTANTS: Final = (
         "worker/refresh/call.py",
         (
             (
-                "            call.written = self._ground.journal.write(\n",
-                "            threading.Timer(1.0, self._ground.journal.write, [\n",
-            ),
-            (
-                "received_at=call.sent_at + timedelta(seconds=call.seconds),\n                )\n            )\n",
-                "received_at=call.sent_at + timedelta(seconds=call.seconds),\n                )]).start()\n",
+                "            call.written = self._ground.journal.write(entry)\n",
+                "            threading.Timer(1.0, self._ground.journal.write, [entry]).start()\n",
             ),
             ("import time\n", "import threading\nimport time\n"),
         ),
@@ -194,8 +190,8 @@ MUTANTS: Final = (
         "worker/refresh/call.py",
         (
             (
-                "                )\n            )\n        except Exception as error:",
-                "                )\n            )\n        except MemoryError as error:",
+                "journal.write(entry)\n        except Exception as error:",
+                "journal.write(entry)\n        except MemoryError as error:",
             ),
         ),
         (f"{DATABASE}::test_a_journal_that_fails_as_nobody_foresaw_costs_no_pair[sqlite-pre_journal]",),

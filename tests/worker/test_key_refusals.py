@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ from tests.support.world import World
 from worker.errors import NotReadyError
 from worker.journal import Journal, JournalEntry
 from worker.services import Services
-from worker.telemetry import silent
 from worker.upkeep.preflight import SENTINEL, SENTINEL_PLACE, Preflight
 from worker.upkeep.rekey import Rekeyer
 from worker.vault import Keyring, Sealer
@@ -65,14 +65,8 @@ def test_a_key_that_others_take_into_use_while_a_process_starts_is_tried_too(
     def others_go_on() -> None:
         world.services.store.adopt_key(2, sealed, living_seconds=0)
 
-    preflight = Preflight(
-        store=starting.store,
-        sealer=starting.sealer,
-        journal=EventfulJournal(starting, others_go_on),
-        upkeep=starting.upkeep,
-        hook=silent,
-        owner="starting",
-    )
+    ground = replace(starting.ground, journal=EventfulJournal(starting, others_go_on), owner="starting")
+    preflight = Preflight(ground, upkeep=starting.upkeep)
     with pytest.raises(NotReadyError, match="key 2 is not the one that sealed"):
         preflight.enter()
 
@@ -85,9 +79,7 @@ def test_a_pair_that_comes_while_a_key_is_retired_keeps_it(new_world: NewWorld, 
     services = world.another(KEYRING=with_keys(keyring, 1, 2, active=2).to_json())
     services.preflight.enter()
     services.store.adopt_key(1, Sealer(keyring).seal(SENTINEL, SENTINEL_PLACE), living_seconds=0)
-    rekeyer = Rekeyer(
-        store=services.store, sealer=services.sealer, journal=EventfulJournal(services, world.creator), hook=silent
-    )
+    rekeyer = Rekeyer(replace(services.ground, journal=EventfulJournal(services, world.creator)))
 
     with pytest.raises(NotReadyError, match="a pair was sealed with key 1 just now"):
         rekeyer.retire(1)

@@ -18,13 +18,13 @@ from worker.errors import (
     WaitError,
     WrongOwnerError,
 )
-from worker.limiter import Limiter
+from worker.ground import Ground
 from worker.owners import OwnerCheck
 from worker.policy import backoff
-from worker.store import PullClaim, Store
-from worker.telemetry import Fact, FactValue, Hook
-from worker.tiktok import ACCOUNT_CALL, AccountData, TikTok, fields_for_scope
-from worker.vault import PairPlace, Sealer, Token
+from worker.store import PullClaim
+from worker.telemetry import Fact, FactValue
+from worker.tiktok import ACCOUNT_CALL, AccountData, fields_for_scope
+from worker.vault import PairPlace, Token
 
 ENDPOINT_LIMIT: Final = 40016
 """The rate limit of the app on one endpoint (TikTok's error appendix)."""
@@ -107,25 +107,15 @@ class Puller:
 
     def __init__(
         self,
+        ground: Ground,
         *,
-        store: Store,
-        sealer: Sealer,
-        tiktok: TikTok,
-        limiter: Limiter,
         owners: OwnerCheck,
-        hook: Hook,
-        owner: str,
         lease_seconds: float,
         snapshots_kept: int,
-        pull_seconds: float | None = None,
+        pull_seconds: float | None,
     ) -> None:
-        self._store = store
-        self._sealer = sealer
-        self._tiktok = tiktok
-        self._limiter = limiter
+        self._ground = ground
         self._owners = owners
-        self._hook = hook
-        self._owner = owner
         self._lease_seconds = lease_seconds
         self._snapshots_kept = snapshots_kept
         self._pull_seconds = pull_seconds
@@ -154,16 +144,16 @@ class Puller:
             StoreUnavailableError: the database did not answer; nothing is lost, the next scan finds the row.
         """
         nothing = NotWanted(grant_id, "no pull is wanted, or another worker has it")
-        if not self._store.is_pull_due(grant_id):
+        if not self._ground.store.is_pull_due(grant_id):
             return nothing
         wait = self._permit(grant_id)
         if wait > 0:
             return NoPermit(grant_id, "no permit of the quota", wait)
-        claim = self._store.claim_pull(grant_id, owner=self._owner, lease_seconds=self._lease_seconds)
+        claim = self._ground.store.claim_pull(grant_id, owner=self._ground.owner, lease_seconds=self._lease_seconds)
         return nothing if claim is None else self._pull_claimed(claim)
 
     def _permit(self, grant_id: int) -> float:
-        return self._limiter.take(lane="pull", call=ACCOUNT_CALL, account=str(grant_id))
+        return self._ground.limiter.take(lane="pull", call=ACCOUNT_CALL, account=str(grant_id))
 
     def _wait_for_permit(self, grant_id: int) -> None:
         """Wait a little for the permit of a second call; giving up at once would waste the first each time.
@@ -180,21 +170,21 @@ class Puller:
 
     def _pull_claimed(self, claim: PullClaim) -> PullResult:
         if claim.pair.access_expires_at <= claim.pair.now:
-            self._store.defer_pull(claim, next_pull_at=None, failed=False)
+            self._ground.store.defer_pull(claim, next_pull_at=None, failed=False)
             return RefreshFirst(claim.grant_id, "the access token has ended")
         try:
             data = self._read(self._proven(claim))
         except WrongOwnerError as error:
-            self._store.defer_pull(claim, next_pull_at=None, failed=True)
+            self._ground.store.defer_pull(claim, next_pull_at=None, failed=True)
             self._tell(claim, "pull.failed", reason="wrong_owner", level="warning")
             return NotPulled(claim.grant_id, str(error))
         except SealError as error:
-            self._store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
+            self._ground.store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
             self._tell(claim, "pull.unreadable", reason=str(error), level="error")
             return NotPulled(claim.grant_id, str(error))
         except TikTokError as error:
             return self._put_off(claim, error)
-        self._store.save_snapshot(claim, data.data, keep=self._snapshots_kept, again_seconds=self._pull_seconds)
+        self._ground.store.save_snapshot(claim, data.data, keep=self._snapshots_kept, again_seconds=self._pull_seconds)
         self._tell(claim, "pull.saved", fields=len(data.data), request_id=data.request_id)
         return Pulled(claim.grant_id)
 
@@ -208,7 +198,7 @@ class Puller:
 
     def _read(self, claim: PullClaim) -> AccountData:
         pair = claim.pair
-        token = self._sealer.open_access(pair.sealed, PairPlace(pair.creator_id, pair.consent, pair.generation))
+        token = self._ground.sealer.open_access(pair.sealed, PairPlace(pair.creator_id, pair.consent, pair.generation))
         fields = fields_for_scope([scope for scope in pair.scope.split(",") if scope])
         try:
             return self._fetch(token, pair.creator_id, fields or fields_for_scope(BASIC_SCOPE))
@@ -221,24 +211,24 @@ class Puller:
             return self._fetch(token, pair.creator_id, fields_for_scope(BASIC_SCOPE))
 
     def _fetch(self, token: Token, creator_id: str, fields: tuple[str, ...]) -> AccountData:
-        while wait := self._limiter.depart():
+        while wait := self._ground.limiter.depart():
             time.sleep(wait)
-        return self._tiktok.account_data(token, creator_id, fields=fields)
+        return self._ground.tiktok.account_data(token, creator_id, fields=fields)
 
     def _put_off(self, claim: PullClaim, error: TikTokError) -> PullResult:
         result: PullResult = NotPulled(claim.grant_id, str(error))
         if isinstance(error, WaitError):
             if error.code != ENDPOINT_LIMIT:  # it speaks of this endpoint alone; refreshes go on
-                self._limiter.punish(error.scope, error.seconds)
-            self._store.defer_pull(claim, next_pull_at=self._after(claim, error.seconds), failed=False)
+                self._ground.limiter.punish(error.scope, error.seconds)
+            self._ground.store.defer_pull(claim, next_pull_at=self._after(claim, error.seconds), failed=False)
         elif isinstance(error, RefreshFirstError) and not claim.pull_failures:
             # Saving the refreshed pair wants a pull again; a pair that is newer than this one needs no refresh. Where
             # that pull fails as well, another refresh would help no more, and the two would go in circles.
-            self._store.defer_pull(claim, next_pull_at=None, failed=True)
-            self._store.request_refresh_of(claim.pair)
+            self._ground.store.defer_pull(claim, next_pull_at=None, failed=True)
+            self._ground.store.request_refresh_of(claim.pair)
             result = RefreshFirst(claim.grant_id, str(error))
         else:
-            self._store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
+            self._ground.store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
         level = "error" if isinstance(error, StopEveryoneError) else "warning"
         self._tell(claim, "pull.failed", code=error.code, request_id=error.request_id, reason=result.kind, level=level)
         return result
@@ -249,7 +239,7 @@ class Puller:
 
     def _tell(self, claim: PullClaim, name: str, *, level: str = "info", **fields: FactValue) -> None:
         ids: dict[str, FactValue] = {"grant_id": claim.grant_id, "creator_id": claim.pair.creator_id}
-        self._hook(Fact(name, ids | fields, level=level))
+        self._ground.hook(Fact(name, ids | fields, level=level))
 
 
 def _next_try(claim: PullClaim) -> datetime:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
-from worker.consent.exchanges import LINK, Exchanges, OtherAccountError
+from worker.consent.exchanges import Exchanges, OtherAccountError
 from worker.consent.redirect import read_redirect
 from worker.consent.state import ASK_AGAIN, handle_of, new_state, problem_of
 from worker.errors import (
@@ -21,13 +21,14 @@ from worker.errors import (
     WaitError,
     WrongOwnerError,
 )
-from worker.journal import Journal, JournalEntry, RecordId
-from worker.limiter import Limiter
+from worker.ground import Ground
+from worker.journal import RecordId
 from worker.owners import OwnerCheck
-from worker.store import ConsentLink, CurrentPair, GrantView, Store
-from worker.telemetry import Fact, Hook, silent
-from worker.tiktok import EXCHANGE_CALL, REVOKE_CALL, RawAnswer, TikTok, bears_refresh_token
-from worker.vault import PairPlace, Sealer, Token
+from worker.records import entry_of_exchange
+from worker.store import ConsentLink, CurrentPair, GrantView
+from worker.telemetry import Fact
+from worker.tiktok import EXCHANGE_CALL, REVOKE_CALL, RawAnswer, bears_refresh_token
+from worker.vault import PairPlace, Token
 
 LONGEST_WAIT_SECONDS: Final = 5.0
 """How long an exchange or a revocation waits for a permit of the quota."""
@@ -37,44 +38,30 @@ class Authorizer:
     """Begins, stores and ends a creator's consent.
 
     Args:
+        ground: what is shared.
+        exchanges: stores consents.
+        owners: asked before an imported pair is revoked.
         redirect_uri: where TikTok sends the browser; a pasted address must be it.
         scopes: what the link asks for; the creator may grant less.
         state_seconds: life of a link.
-        renew_at: fraction of an access token's life at which its renewal window begins.
-        owner: name of this process, for reports.
-        limiter: asked before each call; None asks nobody.
-        owners: asked before an imported pair is revoked; None asks nobody.
-        hook: told of each consent that is stored or ended.
     """
 
     def __init__(
         self,
+        ground: Ground,
         *,
-        tiktok: TikTok,
-        store: Store,
-        sealer: Sealer,
-        journal: Journal,
+        exchanges: Exchanges,
+        owners: OwnerCheck,
         redirect_uri: str,
         scopes: Sequence[str],
         state_seconds: int,
-        renew_at: float,
-        owner: str,
-        limiter: Limiter | None = None,
-        owners: OwnerCheck | None = None,
-        hook: Hook = silent,
     ) -> None:
-        self._tiktok = tiktok
-        self._store = store
-        self._exchanges = Exchanges(store=store, sealer=sealer, renew_at=renew_at, hook=hook)
-        self._sealer = sealer
-        self._journal = journal
+        self._ground = ground
+        self._exchanges = exchanges
+        self._owners = owners
         self._redirect_uri = redirect_uri
         self._scopes = tuple(scopes)
         self._state_seconds = state_seconds
-        self._owner = owner
-        self._limiter = limiter
-        self._owners = owners
-        self._hook = hook
 
     def url(self, *, reference: str | None = None, creator_id: str | None = None) -> str:
         """Return a consent link that works once, until its end.
@@ -89,10 +76,10 @@ class Authorizer:
         """
         self._refuse_readers_keyring()
         state = new_state()
-        self._store.add_link(
+        self._ground.store.add_link(
             handle_of(state), life_seconds=self._state_seconds, reference=reference, creator_id=creator_id
         )
-        return self._tiktok.authorization_url(state=state, scopes=self._scopes)
+        return self._ground.tiktok.authorization_url(state=state, scopes=self._scopes)
 
     def exchange(self, redirect_url: str) -> GrantView:
         """Turn a pasted redirect into a grant.
@@ -109,27 +96,27 @@ class Authorizer:
         self._refuse_readers_keyring()
         redirect = read_redirect(redirect_url, expected=self._redirect_uri)
         handle = handle_of(redirect.state)
-        link = self._store.link(handle)
+        link = self._ground.store.link(handle)
         problem = problem_of(redirect.state, link)
         if problem or link is None:
             raise UsageError(problem or ASK_AGAIN)
-        self._journal.ready()
+        self._ground.journal.ready()
         self._permit(EXCHANGE_CALL)
-        if not self._store.take_link(handle):
+        if not self._ground.store.take_link(handle):
             raise UsageError(f"the link was used a moment ago, and each link works once; {ASK_AGAIN}")
-        sent_at = self._store.ping()
+        sent_at, began = self._ground.store.ping(), time.monotonic()
         try:
-            raw = self._tiktok.send_exchange(Token(redirect.code))
-            record = self._keep(raw, sent_at, handle)
+            raw = self._ground.tiktok.send_exchange(Token(redirect.code))
+            record = self._keep(raw, handle, sent_at, time.monotonic() - began)
             return self._store_answer(raw, record, sent_at, link)
         except TikTokError:
             # No pair came. A code works once at TikTok, so pasting the redirect again does no harm.
             with suppress(StoreUnavailableError):
-                self._store.free_link(handle)
+                self._ground.store.free_link(handle)
             raise
 
     def _refuse_readers_keyring(self) -> None:
-        if self._sealer.keyring.for_readers:
+        if self._ground.sealer.keyring.for_readers:
             raise ConfigurationError("a reader's keyring stores no consents; bring the keyring that workers use")
 
     def _store_answer(self, raw: RawAnswer, record: RecordId | None, sent_at: datetime, link: ConsentLink) -> GrantView:
@@ -160,13 +147,15 @@ class Authorizer:
             UnknownCreatorError, RevokedError: there is nothing to end.
             TikTokError: TikTok did not confirm; nothing changed here. A token that TikTok calls dead counts as ended.
         """
-        pair = self._store.current_pair(creator_id)
+        pair = self._ground.store.current_pair(creator_id)
         own = self._is_own(pair)
         if own:
-            access = self._sealer.open_access(pair.sealed, PairPlace(creator_id, pair.consent, pair.generation))
+            access = self._ground.sealer.open_access(pair.sealed, PairPlace(creator_id, pair.consent, pair.generation))
             self.end(access)
-        self._store.mark_revoked(creator_id)
-        self._hook(Fact("grant.revoked", {"grant_id": pair.grant_id, "creator_id": creator_id, "at_tiktok": own}))
+        self._ground.store.mark_revoked(creator_id)
+        self._ground.hook(
+            Fact("grant.revoked", {"grant_id": pair.grant_id, "creator_id": creator_id, "at_tiktok": own})
+        )
         return own
 
     def end(self, access: Token) -> None:
@@ -178,13 +167,13 @@ class Authorizer:
         """
         self._permit(REVOKE_CALL)
         try:
-            self._tiktok.revoke(access)
+            self._ground.tiktok.revoke(access)
         except TikTokError as error:
             self._heed(error)
             raise
 
     def _is_own(self, pair: CurrentPair) -> bool:
-        if self._owners is None or not pair.unproven:
+        if not pair.unproven:
             return pair.belongs_to is None
         try:
             self._owners.prove(pair.creator_id, lane="refresh")
@@ -197,46 +186,25 @@ class Authorizer:
 
     def _heed(self, error: TikTokError) -> None:
         """Let the whole app wait where TikTok says that a quota is spent."""
-        if self._limiter is not None and isinstance(error, WaitError):
-            self._limiter.punish(error.scope, error.seconds)
+        if isinstance(error, WaitError):
+            self._ground.limiter.punish(error.scope, error.seconds)
 
     def _permit(self, call: str) -> None:
         """Take a permit of the quota, waiting a little for it; a person sits before the terminal."""
-        end = time.monotonic() + LONGEST_WAIT_SECONDS
-        while self._limiter is not None:
-            wait = self._limiter.take(lane="refresh", call=call, account="authorize")
-            if wait <= 0:
-                break
-            if time.monotonic() + wait > end:
-                raise NotReadyError(f"the quota is spent; nothing was sent, try again in {wait:.0f} s")
-            time.sleep(wait)
-        while self._limiter is not None and (wait := self._limiter.depart()):
-            time.sleep(wait)
+        wait = self._ground.limiter.admit(
+            lane="refresh", call=call, account="authorize", patience_seconds=LONGEST_WAIT_SECONDS
+        )
+        if wait:
+            raise NotReadyError(f"the quota is spent; nothing was sent, try again in {wait:.0f} s")
 
-    def _keep(self, raw: RawAnswer, sent_at: datetime, handle: str) -> RecordId | None:
+    def _keep(self, raw: RawAnswer, handle: str, sent_at: datetime, seconds: float) -> RecordId | None:
         """Put the answer into the journal; a journal that fails only now must not cost the pair that is in hand."""
         if not raw.body:
             return None
-        entry = JournalEntry(
-            kind="exchange",
-            grant_id=None,
-            creator_id=None,
-            consent=None,
-            generation=None,
-            call=raw.call,
-            http_status=raw.http_status,
-            body=raw.body,
-            complete=raw.complete,
-            fault=raw.fault,
-            retry_after=raw.retry_after,
-            sent_at=sent_at,
-            received_at=datetime.now(UTC),
-            extra={LINK: handle},
-        )
         try:
-            return self._journal.append(entry)
+            return self._ground.journal.append(entry_of_exchange(raw, handle, sent_at=sent_at, seconds=seconds))
         except Exception:  # noqa: BLE001 - a pair may be in hand: the database gets it, whatever fails here
-            self._hook(Fact("journal.append_failed", {"owner": self._owner}, level="error"))
+            self._ground.hook(Fact("journal.append_failed", {"owner": self._ground.owner}, level="error"))
             return None
 
     def _let_go(self, record: RecordId | None, *, unread: bool = False) -> None:
@@ -244,8 +212,8 @@ class Authorizer:
         if record is None:
             return
         if not unread:
-            self._journal.release(record)
+            self._ground.journal.release(record)
             return
         with suppress(JournalError):  # then it waits in the journal, and its replay tries again
-            self._journal.set_aside(record)
-        self._hook(Fact("authorize.unread", {"owner": self._owner}, level="error"))
+            self._ground.journal.set_aside(record)
+        self._ground.hook(Fact("authorize.unread", {"owner": self._ground.owner}, level="error"))

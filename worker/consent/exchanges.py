@@ -24,8 +24,6 @@ from worker.vault import PairPlace, SealedPair, Sealer, Token
 
 SPENT_CODE: Final = 40110
 """TikTok's answer to a code that is used up or too old (TikTok's error appendix)."""
-LINK: Final = "link"
-"""Under this name a journal's entry of an exchange holds the handle of its link."""
 MOST_VERSIONS: Final = 100
 """Stored pairs of a grant that a replayed one is compared with; older ones are wiped within days."""
 

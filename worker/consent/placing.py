@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,11 +9,12 @@ from typing import Final
 
 from worker.consent.exchanges import Exchanges
 from worker.errors import InDoubtError, NotReadyError, TikTokError, UsageError
-from worker.journal import AsideRecord, Journal, JournalEntry
-from worker.limiter import Limiter
+from worker.ground import Ground
+from worker.journal import AsideRecord, JournalEntry
+from worker.records import answer_in
 from worker.store import GrantView
-from worker.telemetry import Fact, Hook
-from worker.tiktok import TOKEN_INFO_CALL, RawAnswer, TikTok, TokenAnswer, read_token_answer, salvage
+from worker.telemetry import Fact
+from worker.tiktok import TOKEN_INFO_CALL, TokenAnswer, read_or_salvage, salvage
 
 LONGEST_WAIT_SECONDS: Final = 5.0
 """How long a permit of the quota is waited for; a person sits before the terminal."""
@@ -42,12 +42,9 @@ class AsidePair:
 class Placing:
     """Looks at what was set aside, and stores a pair of it as its owner's consent."""
 
-    def __init__(self, *, journal: Journal, exchanges: Exchanges, tiktok: TikTok, limiter: Limiter, hook: Hook) -> None:
-        self._journal = journal
+    def __init__(self, ground: Ground, *, exchanges: Exchanges) -> None:
+        self._ground = ground
         self._exchanges = exchanges
-        self._tiktok = tiktok
-        self._limiter = limiter
-        self._hook = hook
 
     def pairs(self) -> Iterator[AsidePair]:
         """Yield what lies aside, the pairs that can be placed and the records that cannot.
@@ -55,7 +52,7 @@ class Placing:
         Raises:
             JournalError: the folder cannot be read.
         """
-        for record in self._journal.aside.records():
+        for record in self._ground.journal.aside.records():
             yield _look(record)
 
     def look(self, name: str) -> AsidePair:
@@ -66,7 +63,7 @@ class Placing:
             UsageError: it holds no pair that can be placed.
             NotReadyError, TikTokError: TikTok could not be asked, or did not tell.
         """
-        record = self._journal.aside.record(name)
+        record = self._ground.journal.aside.record(name)
         found = _look(record)
         if found.fault is not None or record.entry is None:
             raise UsageError(f"{name} cannot be placed: {found.fault}")
@@ -81,24 +78,22 @@ class Placing:
             NotFoundError: the record is gone.
             StoreUnavailableError: the database did not take it; the record stays.
         """
-        record = self._journal.aside.record(pair.name)
+        record = self._ground.journal.aside.record(pair.name)
         if record.entry is None:
             raise UsageError(f"{pair.name} cannot be placed: {record.fault}")
         answer = replace(_answer(record.entry), creator_id=pair.creator_id)
         grant = self._exchanges.store_placed(answer, sent_at=record.entry.sent_at)
-        self._journal.aside.remove(pair.name)
-        self._hook(Fact("journal.placed", {"grant_id": grant.grant_id, "creator_id": grant.creator_id}))
+        self._ground.journal.aside.remove(pair.name)
+        self._ground.hook(Fact("journal.placed", {"grant_id": grant.grant_id, "creator_id": grant.creator_id}))
         return grant
 
     def _owner_of(self, answer: TokenAnswer) -> str:
-        end = time.monotonic() + LONGEST_WAIT_SECONDS
-        while wait := self._limiter.take(lane="refresh", call=TOKEN_INFO_CALL, account="placing"):
-            if time.monotonic() + wait > end:
-                raise NotReadyError(f"the quota is spent; nothing was sent, try again in {wait:.0f} s")
-            time.sleep(wait)
-        while wait := self._limiter.depart():
-            time.sleep(wait)
-        return self._tiktok.token_info(answer.access_token).creator_id
+        wait = self._ground.limiter.admit(
+            lane="refresh", call=TOKEN_INFO_CALL, account="placing", patience_seconds=LONGEST_WAIT_SECONDS
+        )
+        if wait:
+            raise NotReadyError(f"the quota is spent; nothing was sent, try again in {wait:.0f} s")
+        return self._ground.tiktok.token_info(answer.access_token).creator_id
 
 
 def _look(record: AsideRecord) -> AsidePair:
@@ -118,21 +113,12 @@ def _answer(entry: JournalEntry) -> TokenAnswer:
     Raises:
         TikTokError: there is none, or it lacks its refresh token.
     """
-    raw = RawAnswer(
-        call=entry.call,
-        http_status=entry.http_status,
-        body=entry.body,
-        complete=entry.complete,
-        fault=entry.fault,
-        retry_after=entry.retry_after,
-    )
-    try:
-        answer = read_token_answer(raw)
-    except InDoubtError:
-        rescued = salvage(raw) or salvage(raw, named=False)
-        if rescued is None:
-            raise
-        answer = rescued
+    raw = answer_in(entry)
+    answer = read_or_salvage(raw)
+    if isinstance(answer, InDoubtError):
+        answer = salvage(raw, named=False) or answer
+    if isinstance(answer, TikTokError):
+        raise answer
     if answer.refresh_token is None:
         raise InDoubtError("the answer holds no refresh token of its own", call=entry.call)
     return answer

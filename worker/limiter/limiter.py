@@ -170,6 +170,27 @@ class Limiter:
             self._last.permit = asked.given[0]
         return asked.wait
 
+    def admit(self, *, lane: Lane, call: str, account: str, patience_seconds: float) -> float:
+        """Wait for one permit and for its moment, and return 0: then send. Never raises for Redis's sake.
+
+        Args:
+            lane: refreshes go before pulls.
+            call: path of the call.
+            account: whose call it is: an id of ours, no secret.
+            patience_seconds: how long a permit is waited for.
+
+        Returns:
+            If none will come in that time, the seconds until one is likely.
+        """
+        end = time.monotonic() + patience_seconds
+        while not (asked := self.permits(lane=lane, call=call, accounts=[account])).given:
+            if time.monotonic() + asked.wait > end:
+                return asked.wait
+            time.sleep(asked.wait)
+        while wait := self.depart(asked.given[0]):
+            time.sleep(wait)
+        return 0.0
+
     def depart(self, permit: Permit | None = None) -> float:
         """Tell that a request is ready; call it until it returns 0, then send.
 

@@ -24,10 +24,11 @@ from worker.errors import (
     WaitError,
 )
 from worker.ground import Ground
-from worker.journal import JournalEntry, Written
+from worker.journal import Written
 from worker.limiter import Permit
 from worker.policy import backoff
 from worker.policy.verdicts import WRONG_APP_CODES
+from worker.records import entry_of_refresh
 from worker.refresh.attempt import Attempt, Call, LeaseTooShortError, Next, elapsed_clock
 from worker.store import Claim
 from worker.telemetry import Fact, FactValue
@@ -143,14 +144,8 @@ class Caller:
 
     def revoke(self, claim: Claim, access: Token) -> None:
         """End at TikTok a pair that came after its grant had been revoked here: nobody will use it."""
-        limiter, end = self._ground.limiter, time.monotonic() + LONGEST_WAIT_SECONDS
-        code: int | None = None
-        while not (asked := limiter.permits(lane=LANE, call=REVOKE_CALL, accounts=["authorize"])).given:
-            if time.monotonic() + asked.wait > end:
-                break
-            time.sleep(asked.wait)
-        if asked.given:
-            self._depart(asked.given[0])
+        limiter, code = self._ground.limiter, None
+        if not limiter.admit(lane=LANE, call=REVOKE_CALL, account="authorize", patience_seconds=LONGEST_WAIT_SECONDS):
             try:
                 self._ground.tiktok.revoke(access)
             except TikTokError as error:
@@ -264,25 +259,9 @@ class Caller:
             time.sleep(wait)
 
     def _write(self, claim: Claim, call: Call) -> None:
-        raw = call.raw
+        entry = entry_of_refresh(call.raw, claim, sent_at=call.sent_at, seconds=call.seconds)
         try:
-            call.written = self._ground.journal.write(
-                JournalEntry(
-                    kind="refresh",
-                    grant_id=claim.grant_id,
-                    creator_id=claim.creator_id,
-                    consent=claim.consent,
-                    generation=claim.generation,
-                    call=raw.call,
-                    http_status=raw.http_status,
-                    body=raw.body,
-                    complete=raw.complete,
-                    fault=raw.fault,
-                    retry_after=raw.retry_after,
-                    sent_at=call.sent_at,
-                    received_at=call.sent_at + timedelta(seconds=call.seconds),
-                )
-            )
+            call.written = self._ground.journal.write(entry)
         except Exception as error:  # noqa: BLE001 - a pair may be in hand: the database gets it, whatever fails here
             self._lost(claim, call, error)
 

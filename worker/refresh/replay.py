@@ -12,9 +12,10 @@ from worker.errors import JournalError, NotFoundError, SealError, StoreUnavailab
 from worker.ground import Ground
 from worker.journal import JournalEntry, Orphan
 from worker.policy.verdicts import AttemptOutcome
+from worker.records import answer_in
 from worker.refresh.settlement import Answered, MisfitError, Settlement
 from worker.telemetry import Fact
-from worker.tiktok import RawAnswer, TokenAnswer, bears_refresh_token, read_or_salvage
+from worker.tiktok import TokenAnswer, bears_refresh_token, read_or_salvage
 from worker.vault import PairPlace, Token
 
 
@@ -85,7 +86,7 @@ class Replayer:
         except TikTokError as error:
             # An exchange that brought nothing: the person was told, and the same bytes will never bring more.
             self._ground.hook(Fact("journal.no_pair", {"call": entry.call, "code": error.code}))
-            if bears_refresh_token(raw_answer(entry)):
+            if bears_refresh_token(answer_in(entry)):
                 orphan.set_aside()
                 return False
         orphan.release()
@@ -99,7 +100,7 @@ class Replayer:
     def _store(self, entry: JournalEntry) -> None:
         """Store what one answer brought."""
         grant_id, creator_id, consent, generation = entry.attempt()
-        raw = raw_answer(entry)
+        raw = answer_in(entry)
         answer = read_or_salvage(raw)
         if not isinstance(answer, TokenAnswer):
             # Another call of the attempt may have rotated the pair unseen: it stays in doubt, whatever this one says.
@@ -143,15 +144,3 @@ class Replayer:
             raise NotFoundError(f"no earlier pair of grant {grant_id} is kept")
         place = PairPlace(kept[-1].creator_id, consent, kept[-1].generation)
         return self._ground.sealer.open_refresh(kept[-1].sealed, place)
-
-
-def raw_answer(entry: JournalEntry) -> RawAnswer:
-    """Return a journaled answer as the client gave it."""
-    return RawAnswer(
-        call=entry.call,
-        http_status=entry.http_status,
-        body=entry.body,
-        complete=entry.complete,
-        fault=entry.fault,
-        retry_after=entry.retry_after,
-    )

@@ -7,10 +7,10 @@ import socket
 from typing import Final
 
 from worker.errors import JournalError, NotReadyError, SealError
-from worker.journal import Journal
+from worker.ground import Ground
 from worker.policy.sealing_key import LIVING_SECONDS, choose_sealing_key
-from worker.store import SchemaFit, Store
-from worker.telemetry import Fact, Hook
+from worker.store import SchemaFit
+from worker.telemetry import Fact
 from worker.upkeep.upkeep import Upkeep
 from worker.vault import Sealer
 
@@ -25,15 +25,9 @@ LACKING: Final = "the keyring lacks key {}, which other processes seal with; bri
 class Preflight:
     """Checks database, keyring and journal, and reports this process to the others."""
 
-    def __init__(
-        self, *, store: Store, sealer: Sealer, journal: Journal, upkeep: Upkeep, hook: Hook, owner: str
-    ) -> None:
-        self._store = store
-        self._sealer = sealer
-        self._journal = journal
+    def __init__(self, ground: Ground, *, upkeep: Upkeep) -> None:
+        self._ground = ground
         self._upkeep = upkeep
-        self._hook = hook
-        self._owner = owner
         self._chosen: int | None = None
         self._told: str | None = None
         self._newer: str | None = None
@@ -52,14 +46,14 @@ class Preflight:
         self.check_keyring()
         try:
             self.hello()
-            self._open_sentinels(self._store.sentinels())
+            self._open_sentinels(self._ground.store.sentinels())
             self._upkeep.replay()
-            self._journal.ready()
+            self._ground.journal.ready()
         except BaseException:
             self.goodbye()
             raise
-        for warning in self._journal.warnings():
-            self._hook(Fact("journal.warning", {"reason": warning}, level="warning"))
+        for warning in self._ground.journal.warnings():
+            self._ground.hook(Fact("journal.warning", {"reason": warning}, level="warning"))
 
     def check_keyring(self) -> None:
         """Open the sentinel of each key in use, and look for pairs of other keys.
@@ -67,11 +61,11 @@ class Preflight:
         Raises:
             NotReadyError: a key is missing or is another one than sealed the rows, or the keyring is for readers.
         """
-        if self._sealer.keyring.for_readers:
+        if self._ground.sealer.keyring.for_readers:
             raise NotReadyError(FOR_READERS)
-        sentinels = self._store.sentinels()
-        used = self._store.key_usage()
-        missing = sorted(set(used) - set(self._sealer.keyring.keys))
+        sentinels = self._ground.store.sentinels()
+        used = self._ground.store.key_usage()
+        missing = sorted(set(used) - set(self._ground.sealer.keyring.keys))
         if missing:
             rows = sum(used[key_id] for key_id in missing)
             raise NotReadyError(f"the keyring lacks key {missing[0]}, which {rows} stored pairs are sealed with")
@@ -86,12 +80,12 @@ class Preflight:
         self._say()
         before, self._chosen = self._chosen, self._choose()
         if self._chosen != before:
-            self._sealer.seal_with(self._chosen)
+            self._ground.sealer.seal_with(self._chosen)
             self._say()
 
     def goodbye(self) -> None:
         """Take this process off the list of living ones."""
-        self._store.goodbye(self._owner)
+        self._ground.store.goodbye(self._ground.owner)
 
     def check_schema(self) -> None:
         """Refuse to go on if this version does not run on the database's tables.
@@ -99,19 +93,19 @@ class Preflight:
         Raises:
             NotReadyError: they are older, or newer than this version runs with; the text says what to do.
         """
-        state = self._store.schema_state()
+        state = self._ground.store.schema_state()
         if not state.runs:
             raise NotReadyError(str(state))
         if state.fit is SchemaFit.NEWER and state.at != self._newer:
             self._newer = state.at
-            self._hook(Fact("schema.newer", {"at": state.at, "wanted": state.wanted}))
+            self._ground.hook(Fact("schema.newer", {"at": state.at, "wanted": state.wanted}))
 
     def _say(self) -> None:
-        lacking = self._store.hello(
-            self._owner,
+        lacking = self._ground.store.hello(
+            self._ground.owner,
             host=socket.gethostname(),
             pid=os.getpid(),
-            key_ids=self._sealer.keyring.keys,
+            key_ids=self._ground.sealer.keyring.keys,
             sealing_key_id=self._chosen,
             journal_key_ids=self._journal_keys(),
         )
@@ -120,32 +114,34 @@ class Preflight:
 
     def _choose(self) -> int:
         """Return the active key as soon as all living processes hold it; until then the newest that they hold."""
-        keyring = self._sealer.keyring
-        agreed = set(self._store.sentinels())
+        keyring = self._ground.sealer.keyring
+        agreed = set(self._ground.store.sentinels())
         lacking: tuple[str, ...] = ()
         if keyring.active not in agreed:
             sealed = Sealer(keyring).seal(SENTINEL, SENTINEL_PLACE)
-            lacking = self._store.adopt_key(keyring.active, sealed, living_seconds=LIVING_SECONDS)
+            lacking = self._ground.store.adopt_key(keyring.active, sealed, living_seconds=LIVING_SECONDS)
         choice = choose_sealing_key(active=keyring.active, shared=agreed & set(keyring.keys), lacking=lacking)
         if choice.key_id is None:
             raise NotReadyError(choice.reason)
         if lacking and choice.reason != self._told:
-            self._hook(Fact("keys.held_back", {"key_id": choice.key_id, "reason": choice.reason}, level="warning"))
+            self._ground.hook(
+                Fact("keys.held_back", {"key_id": choice.key_id, "reason": choice.reason}, level="warning")
+            )
         self._told = choice.reason
         return choice.key_id
 
     def _journal_keys(self) -> set[int]:
         try:
-            return set(self._journal.key_usage())
+            return set(self._ground.journal.key_usage())
         except JournalError:
-            return set(self._sealer.keyring.keys)  # none of them may be retired while it cannot be read
+            return set(self._ground.sealer.keyring.keys)  # none of them may be retired while it cannot be read
 
     def _open_sentinels(self, sentinels: dict[int, bytes]) -> None:
         for key_id, sealed in sentinels.items():
-            if key_id not in self._sealer.keyring.keys:
+            if key_id not in self._ground.sealer.keyring.keys:
                 raise NotReadyError(LACKING.format(key_id))
             try:
-                self._sealer.open(sealed, SENTINEL_PLACE)
+                self._ground.sealer.open(sealed, SENTINEL_PLACE)
             except SealError:
                 raise NotReadyError(
                     f"the keyring's key {key_id} is not the one that sealed the stored pairs; "

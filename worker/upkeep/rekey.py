@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker.errors import NotReadyError, SealError, UsageError
-from worker.journal import Journal
+from worker.ground import Ground
 from worker.policy.sealing_key import LIVING_SECONDS
-from worker.store import Store, StoredPair, WorkerView
-from worker.telemetry import Fact, Hook
-from worker.vault import PairPlace, SealedPair, Sealer
+from worker.store import StoredPair, WorkerView
+from worker.telemetry import Fact
+from worker.vault import PairPlace, SealedPair
 
 BATCH: Final = 200
 """Pairs sealed anew in one transaction: few enough that no refresh waits long for their rows."""
@@ -42,24 +42,13 @@ class RekeyReport:
 class Rekeyer:
     """Seals stored pairs anew with the active key, and takes keys out of use."""
 
-    def __init__(self, *, store: Store, sealer: Sealer, journal: Journal, hook: Hook) -> None:
-        """Make one.
-
-        Args:
-            store: where pairs are.
-            sealer: opens with every key and seals with the one that all processes hold.
-            journal: this host's journal.
-            hook: told of rows that do not open, and of retired keys.
-        """
-        self._store = store
-        self._sealer = sealer
-        self._journal = journal
-        self._hook = hook
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
 
     def left(self) -> int:
         """Return how many stored pairs are sealed with another key than the active one."""
-        active = self._sealer.keyring.active
-        return sum(pairs for key_id, pairs in self._store.key_usage().items() if key_id != active)
+        active = self._ground.sealer.keyring.active
+        return sum(pairs for key_id, pairs in self._ground.store.key_usage().items() if key_id != active)
 
     def rotate(self, report: RekeyReport, progress: Callable[[int], None] = lambda done: None) -> None:  # noqa: ARG005 - takes a number and does nothing
         """Seal every stored pair anew that another key sealed; what was done stays done if this is interrupted.
@@ -77,14 +66,14 @@ class Rekeyer:
         """
         self._refuse_held_back()
         after = (0, 0, 0)
-        while page := self._store.all_pairs(after, BATCH, not_sealed_with=report.key_id):
+        while page := self._ground.store.all_pairs(after, BATCH, not_sealed_with=report.key_id):
             fresh = list(self._sealed_anew(page, report))
-            replaced = self._store.reseal(fresh)
+            replaced = self._ground.store.reseal(fresh)
             report.resealed += replaced
             report.passed_over += len(fresh) - replaced
             after = page[-1].key
             progress(len(page))
-        while self._store.say_app(BATCH):
+        while self._ground.store.say_app(BATCH):
             pass
 
     def needs(self, key_id: int, *, forget_silent: bool = False) -> Iterator[str]:
@@ -97,16 +86,16 @@ class Rekeyer:
         Raises:
             StoreUnavailableError, JournalError: what needs it cannot be found out.
         """
-        if key_id in {self._sealer.keyring.active, self._sealer.sealing_key_id}:
+        if key_id in {self._ground.sealer.keyring.active, self._ground.sealer.sealing_key_id}:
             yield f"this process seals with key {key_id}; make another key active first"
-        pairs = self._store.key_usage().get(key_id, 0)
+        pairs = self._ground.store.key_usage().get(key_id, 0)
         if pairs:
             yield f"{pairs} stored pairs are sealed with key {key_id}; run `celery -A worker keys rotate`"
-        records = self._journal.key_usage().get(key_id, 0)
+        records = self._ground.journal.key_usage().get(key_id, 0)
         if records:
             yield f"{records} records in the journal of this host are sealed with key {key_id}; workers replay them"
-        seen = self._store.workers_seen(SILENT_SECONDS)
-        living = {worker.instance_id for worker in self._store.workers_seen(LIVING_SECONDS)}
+        seen = self._ground.store.workers_seen(SILENT_SECONDS)
+        living = {worker.instance_id for worker in self._ground.store.workers_seen(LIVING_SECONDS)}
         for worker in seen:
             if worker.instance_id in living and worker.sealing_key_id in {None, key_id} and key_id in worker.key_ids:
                 yield f"{_told(worker)} seals with key {key_id}; give it the new keyring and restart it"
@@ -127,19 +116,21 @@ class Rekeyer:
             NotReadyError: something needs it; the text names all of it.
         """
         reasons = list(self.needs(key_id, forget_silent=forget_silent))
-        if not reasons and key_id not in {*self._store.sentinels(), *self._sealer.keyring.keys}:
+        if not reasons and key_id not in {*self._ground.store.sentinels(), *self._ground.sealer.keyring.keys}:
             raise UsageError(f"there is no key {key_id} to retire")
-        if not reasons and not self._store.retire_key(key_id):
+        if not reasons and not self._ground.store.retire_key(key_id):
             reasons = [f"a pair was sealed with key {key_id} just now"]
         if reasons:
             raise NotReadyError(f"key {key_id} is still needed: {'; '.join(reasons)}")
-        self._hook(Fact("keys.retired", {"key_id": key_id}))
+        self._ground.hook(Fact("keys.retired", {"key_id": key_id}))
 
     def _refuse_held_back(self) -> None:
-        active = self._sealer.keyring.active
-        if self._sealer.sealing_key_id != active:
+        active = self._ground.sealer.keyring.active
+        if self._ground.sealer.sealing_key_id != active:
             lacking = [
-                _told(worker) for worker in self._store.workers_seen(LIVING_SECONDS) if active not in worker.key_ids
+                _told(worker)
+                for worker in self._ground.store.workers_seen(LIVING_SECONDS)
+                if active not in worker.key_ids
             ]
             raise NotReadyError(
                 f"key {active} is active here, but not every living process holds it: {'; '.join(lacking)}. "
@@ -150,17 +141,17 @@ class Rekeyer:
         for stored in page:
             place = PairPlace(stored.creator_id, stored.consent, stored.generation)
             try:
-                access = self._sealer.open_access(stored.sealed, place)
-                refresh = self._sealer.open_refresh(stored.sealed, place)
+                access = self._ground.sealer.open_access(stored.sealed, place)
+                refresh = self._ground.sealer.open_refresh(stored.sealed, place)
             except SealError as error:
                 report.unreadable += 1
                 if stored.grant_id not in report.unreadable_grants[-1:] and len(report.unreadable_grants) < MOST_NAMED:
                     report.unreadable_grants.append(stored.grant_id)
-                    self._hook(
+                    self._ground.hook(
                         Fact("keys.unreadable", {"grant_id": stored.grant_id, "reason": str(error)}, level="warning")
                     )
                 continue
-            yield stored, self._sealer.seal_pair(access, refresh, place)
+            yield stored, self._ground.sealer.seal_pair(access, refresh, place)
 
 
 def _last_words(seen: Sequence[WorkerView], living: Container[str]) -> list[WorkerView]:

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from worker.consent.exchanges import LINK, Exchanges, OtherAccountError
+from worker.consent.exchanges import Exchanges, OtherAccountError
 from worker.ground import Ground
 from worker.journal import JournalEntry, Orphan
 from worker.policy.verdicts import AttemptOutcome
-from worker.refresh.replay import Replayer, raw_answer
+from worker.records import LINK, answer_in
+from worker.refresh.replay import Replayer
 from worker.refresh.settlement import Settlement
 from worker.store import Store
 from worker.telemetry import Fact, Hook
@@ -34,7 +35,7 @@ class ConsentReplayer(Replayer):
         self._exchanges = exchanges
 
     def _store(self, entry: JournalEntry) -> None:
-        self._exchanges.store_replayed(raw_answer(entry), sent_at=entry.sent_at, handle=entry.extra.get(LINK))
+        self._exchanges.store_replayed(answer_in(entry), sent_at=entry.sent_at, handle=entry.extra.get(LINK))
 
     def _replay_one(self, orphan: Orphan) -> bool:
         try:
