@@ -227,5 +227,6 @@ def _fault(error: Exception, call: Call, status: int | None) -> str:
 
 def _retry_after(text: str | None) -> str | None:
     """Keep a Retry-After header only where it can be read: otherwise it could be any text, even an echo."""
-    kept = None if text is None else text[:HEADER_LIMIT]
-    return kept if header_seconds(kept, datetime.now(UTC)) is not None else None
+    if text is None or header_seconds(text[:HEADER_LIMIT], datetime.now(UTC)) is None:
+        return None
+    return text[:HEADER_LIMIT]
