@@ -21,6 +21,7 @@ from celery import Celery, Task, bootsteps, signals
 from celery.beat import Scheduler, SchedulingError
 from celery.exceptions import CeleryError
 from celery.loaders.app import AppLoader
+from celery.utils.nodenames import node_format
 from kombu.exceptions import OperationalError
 
 from worker import celeryconfig
@@ -31,7 +32,7 @@ from worker.hardening import (
     keep_memory_private,
     refuse_debug_switches,
 )
-from worker.mistakes import POOL_REFUSED, explain_uncaught
+from worker.mistakes import POOL_REFUSED, explain_uncaught, mistake_of_flower, split_command
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
 from worker.sources import is_service_link
@@ -161,7 +162,8 @@ def pass_over_service_links() -> None:
             del os.environ[name]
 
 
-if "flower" in sys.argv[1:]:
+command, words_after = split_command(sys.argv[1:])
+if command == "flower":
     pass_over_service_links()
 
 
@@ -175,18 +177,24 @@ def refuse_unknown_task(sender: str | None = None, **_: Any) -> None:
 
 if "celery.bin.celery" in sys.modules and sys.excepthook is sys.__excepthook__:
     sys.excepthook = explain_uncaught
-    if "call" in sys.argv[1:]:
+    if command == "call":
         signals.before_task_publish.connect(refuse_unknown_task)
 if celeryconfig.settings_problem is not None and STOCK_COMMANDS.intersection(sys.argv[1:]):
     refuse(ConfigurationError(celeryconfig.settings_problem))
+if command == "flower" and (mistake := mistake_of_flower(words_after, os.environ)):
+    refuse(mistake)
 
 
 @signals.setup_logging.connect
-def set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
+def set_up_logging(loglevel: int | str | None = None, logfile: str | None = None, **_: Any) -> None:
     """Send all log lines through our own formatter; Celery then leaves logging alone.
 
     Args:
         loglevel: Celery's level; it counts only where it was given, since Celery's default is not ours.
+        logfile: where to, standard error by default.
+
+    Raises:
+        OSError: the file cannot be opened.
     """
     given = any(argument == "-l" or LOGLEVEL.match(argument) for argument in sys.argv[1:])
     level = loglevel if given and loglevel is not None else celeryconfig.settings.log_level
@@ -194,19 +202,25 @@ def set_up_logging(loglevel: int | str | None = None, **_: Any) -> None:
     configure_logging(
         log_format=celeryconfig.settings.log_format,
         level=logging.getLevelName(level) if isinstance(level, int) else level.upper(),
+        file=logfile,
     )
 
 
 @signals.celeryd_init.connect
-def refuse_bad_settings(options: Mapping[str, Any] | None = None, **_: Any) -> None:
+def refuse_bad_settings(sender: str = "", options: Mapping[str, Any] | None = None, **_: Any) -> None:
     """Refuse to start a worker without settings that make sense, or with debug switches beside real tokens.
 
     Celery sets logging up only after a worker was checked and has replayed journals, so it is done here.
     """
     options = options or {}
-    set_up_logging(loglevel=options.get("loglevel"))
-    asked, known = options.get("queues") or (), {queue.name for queue in celeryconfig.task_queues}
-    unknown = sorted(set(asked.split(",") if isinstance(asked, str) else asked) - known)
+    logfile, pidfile = (options.get(name) for name in ("logfile", "pidfile"))
+    set_up_logging(options.get("loglevel"), node_format(logfile, sender) if logfile else None)
+    if pidfile and not Path(pidfile).absolute().parent.is_dir():
+        refuse(f"there is no folder {redact(str(Path(pidfile).parent))}, which --pidfile names")
+    known, asked = {queue.name for queue in celeryconfig.task_queues}, set()
+    for names in (options.get("queues") or (), options.get("exclude_queues") or ()):
+        asked |= set(names.split(",") if isinstance(names, str) else names)
+    unknown = sorted(asked - known)
     if unknown:
         refuse(f"there is no queue {', '.join(map(redact, unknown))}; there are {', '.join(sorted(known))}")
     keep_memory_private()
@@ -230,6 +244,8 @@ def refuse_bad_settings_of_beat(**_: Any) -> None:
 @signals.worker_init.connect
 def check_before_work(sender: Any, **_: Any) -> None:
     """Look at database, keyring and journal before the worker takes its first message."""
+    if command == "graph":  # which draws a worker that is never started
+        return
     module = str(getattr(sender.pool_cls, "__module__", sender.pool_cls)).rsplit(".", 1)[-1]
     if module not in POOLS:
         refuse(POOL_REFUSED.format(module))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import re
+import socket
 import sys
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
+from celery.bin.celery import celery
 from celery.exceptions import ImproperlyConfigured
+from celery.platforms import LockFailed
 from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 
@@ -16,9 +21,13 @@ from worker.errors import EvertokenError
 from worker.hardening import log_uncaught
 from worker.vault.redaction import redact
 
-OTHER_POOLS: Final = frozenset({"gevent", "eventlet", "greenlet"})
-"""What Celery imports for the pools that are not offered; greenlet stands under both."""
+OTHER_POOLS: Final = {"gevent": "gevent", "eventlet": "eventlet", "greenlet": "eventlet"}
+"""The pools that are not offered, by what Celery imports for them."""
 POOL_REFUSED: Final = "the worker pool {} is not offered; use `-P threads`"
+UNKNOWN_NAME: Final = re.compile(r"(?:User|Group) does not exist|No such transport")
+"""What Celery and kombu say of a name on the command line, in a KeyError."""
+NO_PLACE_TO_LISTEN: Final = frozenset({errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM})
+HIGHEST_PORT: Final = 65535
 
 
 def explain_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -36,12 +45,80 @@ def mistake_of(error: BaseException) -> str | None:
     if isinstance(error, OperationalError) or type(error).__module__.startswith("redis."):
         where = maybe_sanitize_url(celeryconfig.broker_url)
         return f"Redis at {where} does not do what is asked: {text}; look at EVERTOKEN_REDIS_URL"
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return "another process has this port; stop it, or name another port with --port"
+    if isinstance(error, OSError):
+        return _of_system(error, text)
     if isinstance(error, NotImplementedError) and "result backend" in text:
         return "results of tasks are not kept; `celery -A worker grants explain CREATOR` shows what became of a grant"
-    if isinstance(error, ModuleNotFoundError) and error.name in OTHER_POOLS:
-        return POOL_REFUSED.format(error.name)
-    if isinstance(error, EvertokenError | ImproperlyConfigured | OSError):
-        return text
+    if isinstance(error, ModuleNotFoundError):
+        return _of_module(error.name or "")
+    if isinstance(error, LockFailed):
+        return f"{text}; look at --pidfile"
+    is_unknown_name = isinstance(error, KeyError) and UNKNOWN_NAME.match(text.strip("'"))
+    is_plain = isinstance(error, EvertokenError | ImproperlyConfigured) or type(error).__module__ == "tornado.options"
+    return text.strip("'") if is_unknown_name or is_plain else None
+
+
+def _of_system(error: OSError, text: str) -> str:
+    """Return what is wrong with a file, or with the address and port that Flower is to listen on."""
+    if error.errno == errno.EADDRINUSE:
+        return "another process has this port; stop it, or name another port with --port"
+    if isinstance(error, socket.gaierror) or (error.filename is None and error.errno in NO_PLACE_TO_LISTEN):
+        return f"nothing can listen there ({text}); look at --address and --port, or FLOWER_ADDRESS and FLOWER_PORT"
+    return text
+
+
+def _of_module(name: str) -> str | None:
+    """Return what is wrong if a module is missing because of what was typed; otherwise something is not installed."""
+    if name in OTHER_POOLS:
+        return POOL_REFUSED.format(OTHER_POOLS[name])
+    typed = {re.split(r"[.:]", word)[0] for argument in sys.argv[1:] for word in re.split(r"[=,]", argument)}
+    return f"there is no module {redact(name)}, which the command line names" if name in typed else None
+
+
+def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the command on Celery's command line, and what follows it; empty if there is none."""
+    takes_value = {word for option in celery.params if not getattr(option, "is_flag", False) for word in option.opts}
+    words = list(arguments)
+    while words and words[0].startswith("-"):
+        del words[: 2 if words[0] in takes_value else 1]
+    return (words[0], words[1:]) if words else ("", [])
+
+
+def mistake_of_flower(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
+    """Return what is wrong with Flower's options, which it would answer with a traceback or pass over.
+
+    Args:
+        words: what follows the command.
+        environ: the environment.
+    """
+    from flower.options import options  # noqa: PLC0415 - only hosts that run Flower have it
+
+    by_variable = {f"FLOWER_{name.upper()}": name for name in options}
+    given = [(place, by_variable[place], environ[place]) for place in sorted(environ) if place in by_variable]
+    for word in words:
+        place, equals, value = word.partition("=")
+        name = place.removeprefix("--").replace("-", "_")
+        if not place.startswith("--") or place in {"--", "--help"}:
+            continue
+        if name not in by_variable.values():
+            return f"Flower has no option {redact(place)}; `evertoken flower --help` lists its options"
+        if equals:
+            given.append((place, name, value))
+        elif not isinstance(options[name], bool):
+            return f"the option {place} of Flower needs a value, written {place}=VALUE"
+    return next((said for option in given if (said := _of_option(options, *option))), None)
+
+
+def _of_option(options: Any, place: str, name: str, value: str) -> str | None:
+    """Return what is wrong with the value of one of Flower's options, which is set by that."""
+    from flower.utils import strtobool  # noqa: PLC0415 - as above
+
+    try:
+        if isinstance(options[name], bool):
+            strtobool(value)
+        options.parse_command_line(["flower", f"--{name}={value}"], final=False)
+    except (ValueError, TypeError):
+        return f"Flower does not take the value of {place}: {redact(value)}"
+    if name == "port" and not 0 <= options.port <= HIGHEST_PORT:
+        return f"{place} must be a port, at most {HIGHEST_PORT}: {redact(value)}"
     return None

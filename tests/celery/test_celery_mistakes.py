@@ -10,9 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from flower.options import options
 
 from tests.support.daemon import READY_SECONDS, Daemon
 from tests.support.restartable import Restartable
+from worker.mistakes import mistake_of_flower, split_command
 from worker.sandbox.broker import connect
 
 NewDaemon = Callable[..., Daemon]
@@ -67,10 +69,12 @@ def test_a_task_that_nobody_knows_is_not_published(new_daemon: NewDaemon, databa
     assert "tasks.refresh.scan_due" in said
 
 
-@pytest.mark.parametrize("queues", ["refesh", "refresh,pul"])
-def test_a_queue_that_nobody_fills_is_refused(new_daemon: NewDaemon, queues: str, database_kind: str) -> None:
-    """A worker of a mistyped queue would look healthy and do nothing."""
-    said = sentence(new_daemon().run("worker", "-Q", queues), 2)
+@pytest.mark.parametrize(("option", "queues"), [("-Q", "refesh"), ("-Q", "refresh,pul"), ("-X", "refesh")])
+def test_a_queue_that_nobody_fills_is_refused(
+    new_daemon: NewDaemon, option: str, queues: str, database_kind: str
+) -> None:
+    """A worker of a mistyped queue would look healthy and do nothing, or do what it was to leave out."""
+    said = sentence(new_daemon().run("worker", option, queues), 2)
 
     assert queues.rpartition(",")[2] in said
     assert "default, pull, refresh" in said
@@ -86,11 +90,117 @@ def test_flowers_port_in_use_is_a_sentence(new_daemon: NewDaemon, free_port: int
 
 @pytest.mark.parametrize("pool", ["gevent", "eventlet"])
 def test_a_pool_that_is_not_offered_is_refused(new_daemon: NewDaemon, pool: str, database_kind: str) -> None:
-    """Whether its library is installed or not."""
+    """By the name that was typed, and whether its library is installed or not."""
     result = new_daemon().run_module("worker.cli.console", "worker", "-P", pool)
 
-    assert "-P threads" in sentence(result, result.returncode)
+    assert f"the worker pool {pool} is not offered; use `-P threads`" in sentence(result, result.returncode)
     assert result.returncode in {1, 2}
+
+
+@pytest.fixture
+def flower_options() -> Iterator[None]:
+    """Flower's options as they are without any that is given."""
+    usual = options.port
+    yield
+    options.port = usual
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "told"),
+    [
+        ([], {"FLOWER_PORT": "abc"}, "FLOWER_PORT: abc"),
+        ([], {"FLOWER_PORT": "99999999"}, "FLOWER_PORT must be a port"),
+        ([], {"FLOWER_DEBUG": "maybe"}, "FLOWER_DEBUG: maybe"),
+        ([], {"FLOWER_TASK_RUNTIME_METRIC_BUCKETS": "1,x"}, "FLOWER_TASK_RUNTIME_METRIC_BUCKETS: 1,x"),
+        ([], {"FLOWER_PURGE_OFFLINE_WORKERS": "often"}, "FLOWER_PURGE_OFFLINE_WORKERS: often"),
+        (["--port=abc"], {}, "--port: abc"),
+        (["--port", "5556"], {}, "--port=VALUE"),
+        (["--prot=5556"], {}, "no option --prot"),
+        (["--port=5556", "--url-prefix=x", "--debug", "--help"], {"FLOWER_BASIC_AUTH": "a:b", "FLOWER_X": "y"}, None),
+    ],
+)
+def test_a_wrong_option_of_flower_is_named(
+    words: list[str], environ: dict[str, str], told: str | None, flower_options: None, database_kind: str
+) -> None:
+    """A value of another kind, a port that is none, and an option that Flower would pass over."""
+    said = mistake_of_flower(words, environ)
+
+    assert said is None if told is None else told in str(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "environ", "told"),
+    [
+        ([], {"FLOWER_PORT": "abc"}, "FLOWER_PORT: abc"),
+        (["--address=300.1.1.1"], {}, "--address"),
+        ([], {"FLOWER_ADDRESS": "192.0.2.1"}, "FLOWER_ADDRESS"),
+        ([], {"EVERTOKEN_SCAN_SECONDS": "abc"}, "EVERTOKEN_SCAN_SECONDS"),
+    ],
+)
+def test_what_flower_cannot_start_with_is_a_sentence(
+    new_daemon: NewDaemon, words: list[str], environ: dict[str, str], told: str, database_kind: str
+) -> None:
+    """An option, an address that is not of this machine, a setting of ours."""
+    daemon = new_daemon()
+    daemon.environ |= environ
+    result = daemon.run_module("worker.cli.console", "flower", *words)
+
+    assert told in sentence(result, result.returncode)
+    assert result.returncode in {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("worker", "--pidfile", "/nosuch/worker.pid"), "/nosuch"),
+        (("worker", "--uid", "nosuch"), "nosuch"),
+        (("worker", "--include", "nosuch.tasks"), "there is no module nosuch"),
+        (("beat", "--scheduler", "nosuch:Scheduler"), "there is no module nosuch"),
+        (("beat", "--pidfile", "/nosuch/beat.pid"), "/nosuch/beat.pid"),
+    ],
+    ids=" ".join,
+)
+def test_a_place_or_name_that_is_not_there_is_a_sentence_that_names_it(
+    new_daemon: NewDaemon, words: tuple[str, ...], told: str, database_kind: str
+) -> None:
+    """Folders, users and modules that a worker or beat is started with."""
+    result = new_daemon().run(*words)
+    last = result.stderr.strip().splitlines()[-1]
+
+    assert result.returncode in {1, 2}
+    assert told in last, result.stderr
+    assert last.startswith(("error: ", "evertoken: "))
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+def test_the_log_of_a_worker_goes_where_its_option_says(
+    new_daemon: NewDaemon, wait_until: Callable[..., None], database_kind: str
+) -> None:
+    """From the first line on, and through our formatter."""
+    daemon = new_daemon()
+    worker = daemon.worker("worker", "--logfile", "said-%n.log", "--loglevel", "INFO")
+    said = daemon.folder / "said-worker.log"
+    wait_until(lambda: said.exists() and " ready." in said.read_text(), READY_SECONDS)
+    daemon.stop(worker)
+
+    assert all(json.loads(line)["event"] for line in said.read_text().splitlines())
+    assert b'"event"' not in worker.log.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["-A", "worker", "flower", "--port=1"], ("flower", ["--port=1"])),
+        (["--app=worker", "-q", "worker", "-c", "1"], ("worker", ["-c", "1"])),
+        (["grants", "show", "flower"], ("grants", ["show", "flower"])),
+        (["--version"], ("", [])),
+    ],
+)
+def test_the_command_is_told_from_what_stands_before_it(
+    arguments: list[str], found: tuple[str, list[str]], database_kind: str
+) -> None:
+    """The name of the app is no command, and a creator named flower is not Flower."""
+    assert split_command(arguments) == found
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import structlog
@@ -24,12 +25,16 @@ LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logg
 _encode: Final = json.JSONEncoder(default=str).encode
 
 
-def configure_logging(*, log_format: Literal["json", "console"], level: str) -> None:
-    """Send every logger of this process, ours and the libraries', through one redacting formatter to standard error.
+def configure_logging(*, log_format: Literal["json", "console"], level: str, file: str | None = None) -> None:
+    """Send every logger of this process, ours and the libraries', through one redacting formatter.
 
     Args:
         log_format: `json` for one object a line, `console` for text.
         level: least level written, such as `INFO`.
+        file: where to, standard error by default; a file is appended to.
+
+    Raises:
+        OSError: the file cannot be opened.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -43,11 +48,11 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str) -> 
         structlog.processors.JSONRenderer(serializer=lambda event, **_: _encode(event))
         if log_format == "json"
         else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=file is None and sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
     bounded = _Bounded(renderer)
-    handler = _Lines(sys.stderr)
+    handler = _Lines(sys.stderr if file is None else Path(file).open("a", encoding="utf-8"))
     handler.setFormatter(
         _Formatter(
             bounded,
