@@ -52,7 +52,8 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str, fil
         )
     )
     bounded = _Bounded(renderer)
-    handler = _Lines(sys.stderr if file is None else Path(file).open("a", encoding="utf-8"))
+    lines = sys.stderr if file is None else Path(file).open("a", encoding="utf-8")  # noqa: SIM115 - open for good
+    handler = _Lines(lines)
     handler.setFormatter(
         _Formatter(
             bounded,
