@@ -216,7 +216,14 @@ def test_an_answer_that_no_script_gives_is_none(answer: object, redis_url: str) 
     for name in ("_permit", "_hello", "_depart"):
         setattr(shared, name, lambda *_: answer)
 
-    asked: dict[str, Any] = {"lane": "refresh", "call": "call", "accounts": ["1"], "each": 0.0, "epoch": ""}
+    asked: dict[str, Any] = {
+        "lane": "refresh",
+        "call": "call",
+        "accounts": ["1"],
+        "epoch": "",
+        "start": 0.0,
+        "each": 0.0,
+    }
     assert shared.permits(**asked, was_alone=False) is None
     assert shared.hello("worker") is None
     assert answer == 5 or shared.depart("permit") is None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,8 +16,8 @@ from worker.errors import StoreRefusedError
 from worker.journal import Journal
 from worker.limiter import Permit
 from worker.policy.verdicts import AttemptOutcome
-from worker.refresh import call
-from worker.refresh.group import MOST, Group, Pace, Watch
+from worker.refresh import call, group
+from worker.refresh.group import FEWEST_THREADS, MOST, Group, Pace, Turns, Watch
 from worker.store import GrantStatus, GrantView
 from worker.tiktok import read_or_salvage
 
@@ -287,3 +289,93 @@ def test_a_pace_is_slow_at_once_and_quick_step_by_step() -> None:
     for _ in range(40):
         pace.note(QUICK)
     assert pace.group_size == MOST
+
+
+def test_a_call_that_waited_for_other_threads_leaves_groups_large() -> None:
+    """One that took some ten milliseconds among quick ones is one of many, not a sign that TikTok has become slow."""
+    pace = Pace(QUICK)
+    pace.note(0.02)
+
+    assert pace.group_size == MOST
+
+
+def test_a_slow_claim_leaves_less_time_for_calls() -> None:
+    """The permits of a group are for moments after its claims, and no more are wanted than can be used."""
+    pace = Pace(0.01)
+    size = pace.group_size
+    for _ in range(40):
+        pace.note_start(0.05)
+
+    assert pace.start == pytest.approx(0.05 * 1.25, rel=0.01)
+    assert pace.group_size < size
+
+
+def test_many_threads_are_of_use_while_tiktok_is_waited_for_and_few_while_it_is_not() -> None:
+    """What counts is how long the quickest of the last calls had nothing to do, beside the work of a refresh."""
+    pace = Pace()
+    pace.note_work(0.01, 10)
+    assert pace.threads > 100
+
+    for _ in range(40):
+        pace.note(0.02, 0.0001)
+    assert pace.threads == FEWEST_THREADS
+    for _ in range(40):
+        pace.note(0.2, 0.19)
+    assert pace.threads > 100
+
+
+def test_no_more_threads_take_part_than_are_of_use_and_a_long_turn_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, wait_until: Callable[..., None]
+) -> None:
+    """Threads that are not of use wait until one has ended, also by an error, or takes long because a call hangs."""
+    monkeypatch.setattr(group, "LONGEST_TURN_SECONDS", 0.4)
+    pace, turns = Pace(QUICK), Turns()
+    pace.note_work(1.0, 1)
+    pace.note(QUICK, 0.0)
+    begun, end = list[int](), threading.Event()
+
+    def take(number: int) -> None:
+        with suppress(KeyError), turns.one(pace):
+            begun.append(number)
+            if number != FEWEST_THREADS:
+                end.wait(30)
+            raise KeyError
+
+    threads = [threading.Thread(target=take, args=(number,)) for number in range(2 * FEWEST_THREADS)]
+    for thread in threads[:FEWEST_THREADS]:
+        thread.start()
+    wait_until(lambda: len(begun) == FEWEST_THREADS)
+    started = time.monotonic()
+    for thread in threads[FEWEST_THREADS:]:
+        thread.start()
+    assert len(begun) == FEWEST_THREADS
+    wait_until(lambda: len(begun) == 2 * FEWEST_THREADS)
+    assert time.monotonic() - started > 0.1
+    end.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_the_quick_calls_of_a_group_ask_the_limiter_once(
+    quick_world: NewWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The permits are for the moments at which the calls leave, after the claims, so none is late."""
+    world, late = quick_world(), list[str]()
+    shared = world.services.limiter._shared
+    depart, claim_group = shared.depart, world.services.store.claim_group
+
+    def slow_claim(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.03)
+        return claim_group(*arguments, **options)
+
+    def noted(permit: str) -> float | None:
+        late.append(permit)
+        return depart(permit)
+
+    monkeypatch.setattr(world.services.store, "claim_group", slow_claim)
+    for _ in range(10):
+        world.services.refresher.pace.note_start(0.08)
+    monkeypatch.setattr(shared, "depart", noted)
+
+    assert len(world.services.refresher.refresh_all(ids_of(world.creators(3))).refreshed) == 3
+    assert late == []

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from requests import Response
 from requests.adapters import HTTPAdapter
@@ -107,6 +108,7 @@ class BoundAdapter(HTTPAdapter):
             fresh: True to connect for each request.
         """
         self._root = root
+        self._host_letters = len(root) - len(urlsplit(root)._replace(scheme="", netloc="").geturl())
         self._context = context
         self._fresh = fresh
         self._pool: Any = None
@@ -124,6 +126,17 @@ class BoundAdapter(HTTPAdapter):
         if self._pool is None:
             self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
         return self._pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """Return what stands in the request's first line; proxies are gone through below HTTP."""
+        del proxies
+        return str(request.url[self._host_letters :])
+
+    def build_response(self, req: Any, resp: Any) -> Response:
+        """Return status, head and body of an answer; nobody here asks for its cookies or its encoding."""
+        response = Response()
+        response.status_code, response.headers, response.raw, response.request = resp.status, resp.headers, resp, req
+        return response
 
     def send(self, request: Any, *args: Any, **options: Any) -> Response:
         """Send one request to the one host.

@@ -21,7 +21,7 @@ from worker.vault.sealing import Sealer, key_id_of
 
 RESERVE_SHARE: Final = 4
 """A segment with less than this part of its size left is not started into: what is in flight must fit in it."""
-GATHER_SECONDS: Final = 0.002
+GATHER_SECONDS: Final = 0.005
 """Records that are written within this time share a sync: a sync costs about as much for one as for fifty."""
 SEAL_BYTES: Final = 64
 """More than what sealing adds to a plaintext."""

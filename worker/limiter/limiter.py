@@ -123,7 +123,9 @@ class Limiter:
         self._told_end, self._paused_since = -math.inf, math.inf
         self._refused_since, self._refused_at = math.inf, -math.inf
 
-    def permits(self, *, lane: Lane, call: str, accounts: Sequence[str], each: float = 0.0) -> Permits:
+    def permits(
+        self, *, lane: Lane, call: str, accounts: Sequence[str], start: float = 0.0, each: float = 0.0
+    ) -> Permits:
         """Return permits for requests that one thread sends one after the other, or the seconds to wait before asking.
 
         A permit is for a moment, now or a fraction of a second ahead: `depart` is asked right before sending. Fewer
@@ -134,7 +136,8 @@ class Limiter:
             lane: refreshes go before pulls.
             call: path of the call.
             accounts: whose calls they are, in the order in which they are sent: ids of ours, no secrets.
-            each: seconds from one of these requests to the next.
+            start: seconds until the first of these requests can be ready.
+            each: seconds from one of them to the next.
         """
         now = self._monotonic()
         with self._lock:
@@ -146,7 +149,7 @@ class Limiter:
                 return self._take_alone(now, lane, call, accounts[0])
             epoch, was_alone = self._epoch, self._was_alone
         answer = self._shared.permits(
-            lane=lane, call=call, accounts=accounts, each=each, epoch=epoch, was_alone=was_alone
+            lane=lane, call=call, accounts=accounts, start=start, each=each, epoch=epoch, was_alone=was_alone
         )
         with self._lock:
             after = self._monotonic()

@@ -5,8 +5,9 @@
 -- window, which is longer than TikTok's by what requests overtake each other on their way.
 -- A permit is for a moment at most `lead` ahead: who comes a little early gets it at once and holds the request until
 -- then, so that no moment passes unused because nobody happened to ask at that very time.
--- Who asks for several sends them one after the other, `each` apart: the second counts from when it can be ready, and so
--- on, as far as that lies within `lead`. Each may be sent from when the limits permit it until the moment it is counted.
+-- Who asks for several sends them one after the other, the first after `start`, then `each` apart: each counts from when
+-- it can be ready, as far as that lies within `lead`. Each may be sent from when the limits permit it until the moment
+-- it is counted.
 -- Whoever is denied is told a place in a queue that binds nobody: the callers come back one by one, not in a crowd, and
 -- half of the lead before their moment.
 --
@@ -22,7 +23,7 @@ local account_limit, account_window = tonumber(ARGV[8]), tonumber(ARGV[9])
 local quiet, horizon, reserve = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local least_share, guard_life, keep = tonumber(ARGV[13]), tonumber(ARGV[14]), tonumber(ARGV[15])
 local lead, longest, guard_most = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
-local each, first_account = tonumber(ARGV[19]), 4
+local start, each, first_account = tonumber(ARGV[19]), tonumber(ARGV[20]), 4
 
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -71,7 +72,7 @@ local guard = state.guard * math.max(0, 1 - (now - state.guarded) / guard_life)
 
 local wait, given, permits = 0, 0, {}
 for place = first_account, #KEYS do
-  local ready = now + given * each
+  local ready = now + start + given * each
   local opens = math.max(state.opens, state.pause, state.tat - slack)
   local oldest = redis.call('ZREVRANGE', KEYS[2], second_limit - 1, second_limit - 1, 'WITHSCORES')[2]
   if oldest then opens = math.max(opens, checked(oldest, nil, 0, now + longest) + second_window + guard) end

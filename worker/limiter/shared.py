@@ -177,7 +177,7 @@ class Shared:
         )
 
     def permits(
-        self, *, lane: str, call: str, accounts: Sequence[str], each: float, epoch: str, was_alone: bool
+        self, *, lane: str, call: str, accounts: Sequence[str], start: float, each: float, epoch: str, was_alone: bool
     ) -> Answer | None:
         """Ask for permits; one round trip.
 
@@ -185,6 +185,7 @@ class Shared:
             lane: `refresh` or `pull`.
             call: path of the call.
             accounts: whose calls they are.
+            start: seconds until the first permit is used.
             each: seconds from the use of one permit to that of the next.
             epoch: which life of Redis's memory this process last spoke to; empty where none.
             was_alone: True where it gave permits of its own since.
@@ -193,7 +194,7 @@ class Shared:
             *(self._state, self._sent, self._expected),
             *(f"{self._prefix}account:{call}:{account}" for account in accounts),
         ]
-        figures = [lane, epoch, int(was_alone), *self._figures, _micro(each)]
+        figures = [lane, epoch, int(was_alone), *self._figures, _micro(start), _micro(each)]
         return self._run(self._permit, keys, figures, self._read_permits)
 
     def hello(self, worker: str) -> Roster | None:

@@ -20,17 +20,30 @@ SLACK: Final = 1.25
 """Calls are expected to take so much longer than lately: a permit used before its moment costs nothing, one after it
 costs a question."""
 MEMORY: Final = 0.8
+LONG_SECONDS: Final = LEAD_SECONDS / 4
+"""A call that takes so long has waited for TikTok."""
+LONGEST_START_SECONDS: Final = LEAD_SECONDS / 4
+LEAST_WORK_SECONDS: Final = 0.0001
+FEWEST_THREADS: Final = 3
+"""While one thread waits for the database, another one works."""
+CALLS: Final = 32
+"""So many calls back is looked for the one that waited least: it waited for TikTok and not for other threads."""
+LONGEST_TURN_SECONDS: Final = 1.0
 
 
 class Pace:
-    """How long a call takes, and so how many grants can be sent within a moment; shared by the threads of a process.
+    """How long calls take, and so how large groups may be and how many threads are of use; shared by all threads.
 
-    One slow call makes groups small at once; they grow again step by step.
+    A call that takes long makes groups small at once; they grow again step by step. A call that took a little longer
+    may have waited for its turn among the threads, so it counts as one of many.
     """
 
     def __init__(self, seconds: float = FIRST_GUESS_SECONDS) -> None:
         """Begin with a guess of how long a call takes."""
         self._seconds = seconds
+        self._start = 0.0
+        self._work: float | None = None
+        self._waits = deque([seconds], maxlen=CALLS)
 
     @property
     def seconds(self) -> float:
@@ -38,13 +51,66 @@ class Pace:
         return self._seconds * SLACK
 
     @property
+    def start(self) -> float:
+        """Seconds from the permits of a group to its first call: its grants are claimed meanwhile."""
+        return min(self._start * SLACK, LONGEST_START_SECONDS)
+
+    @property
     def group_size(self) -> int:
         """How many calls fit into the time for which permits are given ahead."""
-        return max(1, min(MOST, int(LEAD_SECONDS / self.seconds)))
+        return max(1, min(MOST, int((LEAD_SECONDS - self.start) / self.seconds)))
 
-    def note(self, seconds: float) -> None:
-        """Take notice of what a call has taken."""
-        self._seconds = max(seconds, MEMORY * self._seconds + (1 - MEMORY) * seconds)
+    @property
+    def threads(self) -> int:
+        """How many threads are of use: while one waits for TikTok the others work, and Python runs one at a time."""
+        return FEWEST_THREADS + int(min(self._waits) / max(self._work or 0.0, LEAST_WORK_SECONDS))
+
+    def note(self, seconds: float, waited: float | None = None) -> None:
+        """Take notice of what a call has taken, and for how much of that its thread had nothing to do."""
+        average = MEMORY * self._seconds + (1 - MEMORY) * seconds
+        self._seconds = max(seconds, average) if seconds >= LONG_SECONDS else average
+        self._waits.append(seconds if waited is None else max(0.0, waited))
+
+    def note_start(self, seconds: float) -> None:
+        """Take notice of the time from the permits of a group to its first call."""
+        self._start = MEMORY * self._start + (1 - MEMORY) * seconds
+
+    def note_work(self, seconds: float, refreshes: int) -> None:
+        """Take notice of the processor time that so many refreshes have taken."""
+        if refreshes:
+            work = seconds / refreshes
+            self._work = work if self._work is None else MEMORY * self._work + (1 - MEMORY) * work
+
+
+class Turns:
+    """Lets no more threads refresh groups at once than are of use; the others wait.
+
+    More threads than that would take the processor from each other within every call: groups get smaller and each
+    refresh dearer. A group that takes long does not count: its thread waits for something.
+    """
+
+    def __init__(self) -> None:
+        self._begun: dict[object, float] = {}
+        self._free = threading.Condition()
+
+    @contextmanager
+    def one(self, pace: Pace) -> Iterator[None]:
+        """Take part for as long as the block takes."""
+        turn = object()
+        with self._free:
+            while self._taken() >= pace.threads:
+                self._free.wait(LONGEST_TURN_SECONDS / 4)
+            self._begun[turn] = elapsed_clock()
+        try:
+            yield
+        finally:
+            with self._free:
+                del self._begun[turn]
+                self._free.notify()
+
+    def _taken(self) -> int:
+        latest = elapsed_clock() - LONGEST_TURN_SECONDS
+        return sum(begun > latest for begun in self._begun.values())
 
 
 class Group:

@@ -11,6 +11,7 @@ doubt, a pair nobody has proven, one that does not open, an answer that is not a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from worker.refresh.brake import Brake
 from worker.refresh.call import LANE, Caller
 from worker.refresh.commits import PatientCommits
 from worker.refresh.ending import Ending
-from worker.refresh.group import Group, Pace, Watch
+from worker.refresh.group import Group, Pace, Turns, Watch
 from worker.refresh.leases import LeaseKeeper
 from worker.refresh.replay import Replayer
 from worker.refresh.results import Braked, Denied, Failed, NotReady, Refreshed, Result, Skipped
@@ -103,7 +104,7 @@ class Refresher:
         self._replayer = replayer
         self._lease_seconds = lease_seconds
         self._watch = Watch(self._conclude)
-        self.pace = Pace()
+        self.pace, self._turns = Pace(), Turns()
 
     def refresh_all(self, ids: Sequence[int]) -> Batch:
         """Refresh grants until the quota denies one; what is denied does not wait here.
@@ -114,7 +115,10 @@ class Refresher:
         left, results = list(dict.fromkeys(ids)), list[Result]()
         while left and not self._ground.stop.is_set():
             size = self.pace.group_size
-            ended, again = self._group(left[:size])
+            with self._turns.one(self.pace):
+                began = time.thread_time()
+                ended, again = self._group(left[:size])
+                self.pace.note_work(time.thread_time() - began, len(ended))
             results += ended
             left = again + left[size:]
             match ended[-1:]:
@@ -144,6 +148,7 @@ class Refresher:
 
         Only the last result may be one that ends the whole message: no permit, the brake, or not ready.
         """
+        asked_at = elapsed_clock()
         results, permits = self._may_we(ids, force=force)
         if not permits:
             return results, _still_due(ids, results)
@@ -158,6 +163,7 @@ class Refresher:
         results += [Skipped(grant_id, NOT_DUE) for grant_id in permits if grant_id not in won]
 
         group = Group([Attempt(claim, won_at) for claim in claims])
+        self.pace.note_start(elapsed_clock() - asked_at)
         with self._leases.hold(claims), self._in_hand(group):
             self._send(group, permits)
             self._conclude(group)
@@ -183,6 +189,7 @@ class Refresher:
             lane=LANE,
             call=REFRESH_CALL,
             accounts=[str(grant_id) for grant_id in (due[:1] if stopped else due)],
+            start=self.pace.start,
             each=self.pace.seconds,
         )
         if not asked.given:
@@ -222,7 +229,7 @@ class Refresher:
     def _send(self, group: Group, permits: Mapping[int, Permit]) -> None:
         """Send the grants of a group one after the other; what would be late stays behind."""
         while group.waiting:
-            attempt, began = group.waiting[0], elapsed_clock()
+            attempt, began, worked = group.waiting[0], elapsed_clock(), time.thread_time()
             if group.began and attempt.elapsed > JUST_IN_TIME_SECONDS:
                 return
             try:
@@ -238,7 +245,8 @@ class Refresher:
             else:
                 attempt.calls.append(call)
                 group.keep()
-                self.pace.note(elapsed_clock() - began)
+                seconds = elapsed_clock() - began
+                self.pace.note(seconds, seconds - (time.thread_time() - worked))
 
     def _conclude(self, group: Group) -> None:
         """Read the answers that came, and store the clean pairs together."""

@@ -208,7 +208,8 @@ def read_scope(value: Any, noted: list[str], secrets: tuple[Token, ...]) -> tupl
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list):
         names = [None]
-    usable = {name.strip() for name in names if _is_scope(name) and not echoes_secret(name, secrets)}
+    clean = isinstance(value, str) and not echoes_secret(value, secrets)
+    usable = {name.strip() for name in names if _is_scope(name) and (clean or not echoes_secret(name, secrets))}
     if not usable or not all(name == "" or (_is_scope(name) and name.strip() in usable) for name in names):
         noted.append("scope holds something that is no scope")
     return tuple(sorted(usable)) or None

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import requests
-from requests.structures import CaseInsensitiveDict
 
 from worker.egress import Egress, NotConnectedError
 from worker.egress.sockets import CURRENT, Call
@@ -182,7 +181,7 @@ class Transport:
             headers["Connection"] = "close"
         if request.access_token is not None:
             headers["Access-Token"] = request.access_token.reveal()
-        prepared.headers = CaseInsensitiveDict(headers)
+        prepared.headers = headers  # type: ignore[assignment]  # any mapping does; none of these stands there twice
         return prepared
 
     def _own_adapters(self) -> _Adapters:
