@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from tests.support.daemon import plain_environ
+from tests.support.warm import server_for
 
 SCRIPTS: Final = Path(sys.executable).parent
 EVERTOKEN: Final = (str(SCRIPTS / "evertoken"),)
@@ -26,6 +27,13 @@ def run(folder: Path, *command: str, **environ: str) -> subprocess.CompletedProc
     return subprocess.run(
         command, cwd=folder, env=bare | environ, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+def run_warm(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run `evertoken` in a process that starts quickly."""
+    environ = plain_environ() | environ
+    command = ["-m", "worker.cli.console", *arguments]
+    return server_for(environ).run(command, environ=environ, folder=folder, text=None, seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +81,7 @@ def test_a_shell_gets_its_completion(shell: str, tmp_path: Path) -> None:
     """The script that the documentation names is printed for each shell."""
     if shell == "bash" and not any(Path(folder, "bash").exists() for folder in os.environ["PATH"].split(":")):
         pytest.skip("click asks bash for its version, and there is none here")
-    told = run(tmp_path, *EVERTOKEN, _EVERTOKEN_COMPLETE=f"{shell}_source")
+    told = run_warm(tmp_path, _EVERTOKEN_COMPLETE=f"{shell}_source")
 
     assert told.returncode == 0
     assert "_EVERTOKEN_COMPLETE" in told.stdout
@@ -81,10 +89,8 @@ def test_a_shell_gets_its_completion(shell: str, tmp_path: Path) -> None:
 
 def test_completion_knows_our_commands(tmp_path: Path) -> None:
     """What begins with `gr` is completed to our `grants`, and to its own commands below it."""
-    first = run(tmp_path, *EVERTOKEN, _EVERTOKEN_COMPLETE="bash_complete", COMP_WORDS="evertoken gr", COMP_CWORD="1")
-    second = run(
-        tmp_path, *EVERTOKEN, _EVERTOKEN_COMPLETE="bash_complete", COMP_WORDS="evertoken grants exp", COMP_CWORD="2"
-    )
+    first = run_warm(tmp_path, _EVERTOKEN_COMPLETE="bash_complete", COMP_WORDS="evertoken gr", COMP_CWORD="1")
+    second = run_warm(tmp_path, _EVERTOKEN_COMPLETE="bash_complete", COMP_WORDS="evertoken grants exp", COMP_CWORD="2")
 
     assert "plain,grants" in first.stdout.split()
     assert "plain,explain" in second.stdout.split()
@@ -92,7 +98,7 @@ def test_completion_knows_our_commands(tmp_path: Path) -> None:
 
 def test_wrong_use_is_told_under_our_name(tmp_path: Path) -> None:
     """A command that does not exist ends in a sentence that names `evertoken`, with status 2."""
-    told = run(tmp_path, *EVERTOKEN, "grnats")
+    told = run_warm(tmp_path, "grnats")
 
     assert told.returncode == 2
     assert "Usage: evertoken" in told.stderr

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,8 @@ from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
+from tests.support.daemon import plain_environ
+from tests.support.warm import server_for
 from worker.cli.keys import keys
 from worker.store import Store
 from worker.vault import Keyring
@@ -214,10 +215,9 @@ def test_a_readers_keyring_is_made_and_made_again(
     assert "bring the one that workers use" in cli("rotate", status=1).stderr
     for name in ("TIKTOK_APP_SECRET", "TIKTOK_REDIRECT_URI"):
         monkeypatch.delenv(f"EVERTOKEN_{name}")
-    found = subprocess.run(
-        [sys.executable, "-c", "from worker.tokens import access_token; print(access_token('c0'))"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    environ = dict(os.environ) | plain_environ()
+    script = "from worker.tokens import access_token; print(access_token('c0'))"
+    found = server_for(environ).run(["-c", script], environ=environ, folder=tmp_path, text=None, seconds=60)
     assert (found.stdout, found.stderr) == ("act.0\n", "")
 
 

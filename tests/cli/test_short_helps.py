@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from pathlib import Path
 
 import click
 import pytest
 from celery.bin.celery import celery
 
 from tests.support.daemon import plain_environ
+from tests.support.warm import server_for
 
 OURS = sorted(
     name
@@ -24,17 +23,14 @@ def test_our_groups_are_found() -> None:
     assert {"authorize", "capacity", "db", "grants", "keys", "sandbox"} <= set(OURS)
 
 
-def test_no_short_help_of_a_command_is_cut() -> None:
+def test_no_short_help_of_a_command_is_cut(tmp_path: Path) -> None:
     """At 80 columns, where a person sees it, each command's first sentence is wrapped and not cut."""
-    done = subprocess.run(
-        [sys.executable, "-m", "worker.cli.console", "--help"],
-        env=plain_environ() | {"COLUMNS": "80", "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
+    environ = plain_environ() | {"COLUMNS": "80"}
+    done = server_for(environ).run(
+        ["-m", "worker.cli.console", "--help"], environ=environ, folder=tmp_path, text=None, seconds=60
     )
 
+    assert done.returncode == 0, done.stderr
     assert_whole(done.stdout)
 
 

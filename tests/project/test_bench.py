@@ -17,7 +17,8 @@ from benchmarks.report import Sheet
 from benchmarks.sampling import between
 from benchmarks.standin import DEAD, State, pair_of
 from tests.conftest import ServerProcess
-from tests.support.daemon import plain_environ
+from tests.support.daemon import PROJECT, plain_environ
+from tests.support.warm import server_for
 
 
 def refresh(state: State, token: object) -> tuple[int, dict[str, Any]]:
@@ -103,7 +104,9 @@ def test_a_sheet_becomes_markdown() -> None:
 )
 def test_a_wrong_option_is_refused_before_anything_starts(arguments: list[str], words: str) -> None:
     """A mistake costs no minutes."""
-    done = run_bench(*arguments)
+    environ = plain_environ()
+    command = ["-m", "benchmarks", *arguments]
+    done = server_for(environ).run(command, environ=environ, folder=PROJECT, text=None, seconds=60)
 
     assert done.returncode == 2
     assert words in done.stderr

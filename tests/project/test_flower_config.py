@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.daemon import plain_environ
+from tests.support.warm import server_for
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +26,8 @@ def options(root: Path) -> dict[str, Any]:
 def test_refuses_to_start_without_a_password(root: Path) -> None:
     """Flower itself, given this file and no password, ends at once and says what is missing."""
     command = ["celery", "-b", "memory://", "flower", f"--conf={root / 'deploy/flowerconfig.py'}", "--port=0"]
-    ran = subprocess.run(
-        [sys.executable, "-m", *command], cwd=root, capture_output=True, text=True, timeout=60, check=False
-    )
+    environ = plain_environ()
+    ran = server_for(environ).run(["-m", *command], environ=environ, folder=root, text=None, seconds=60)
 
     assert ran.returncode == 1
     assert "Flower needs a password" in ran.stderr
@@ -86,10 +85,9 @@ def test_a_damaged_password_file_stops_it(
 def test_starts_beside_a_kubernetes_service_named_flower(root: Path) -> None:
     """FLOWER_PORT=tcp://... is no port; Flower comes as far as its own check of the password."""
     links = {"FLOWER_PORT": "tcp://10.0.0.1:5555", "FLOWER_SERVICE_HOST": "10.0.0.1", "FLOWER_PORT_5555_TCP": "tcp://x"}
-    command = [sys.executable, "-m", "celery", "-A", "worker", "flower", f"--conf={root / 'deploy/flowerconfig.py'}"]
-    ran = subprocess.run(
-        command, cwd=root, env=os.environ | links, capture_output=True, text=True, timeout=60, check=False
-    )
+    command = ["-m", "celery", "-A", "worker", "flower", f"--conf={root / 'deploy/flowerconfig.py'}"]
+    environ = plain_environ() | links
+    ran = server_for(environ).run(command, environ=environ, folder=root, text=None, seconds=60)
 
     assert "Flower needs a password" in ran.stderr
     assert "Traceback" not in ran.stderr
