@@ -5,7 +5,8 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11 python3.1
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; done; echo python3)
 VENV ?= .venv
 UV ?= $(shell command -v uv || echo build/uv/bin/uv)
-WORKERS ?= 2
+# Tests wait for a part of their time: three at once keep two cores busy.
+WORKERS ?= 3
 SCHEDULES ?= 20
 SEED ?= 1
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
@@ -26,7 +27,7 @@ demo: $(READY) ## run the whole system on this machine for a minute, against a s
 test: $(READY) ## run the tests; real Redis and PostgreSQL servers start as child processes
 	@$(VENV)/bin/pytest -n $(WORKERS) $(ARGS)
 
-faults: $(READY) ## run the tests that take long: faults on real processes, long looks, whole stacks
+faults: $(READY) ## run the tests that take long: on the other database, on real processes, on whole stacks
 	@$(VENV)/bin/pytest -n $(WORKERS) -m 'slow_suite and not browser' $(ARGS)
 
 browser: $(READY) ## run the tests that look at Flower through Chromium, which must be installed

@@ -12,11 +12,18 @@ from tests.faults.scene import CANARY, Scene, settings_of
 from tests.faults.workers import Nursery
 from tests.support.certificates import new_authority, server_context
 from tests.support.tls_front import TlsFront
+from tests.support.turns import take_turns
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.vault import Keyring
 
 NewScene = Callable[..., Scene]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the databases take turns."""
+    take_turns(items, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")

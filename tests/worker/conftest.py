@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.turns import take_turns
 from tests.support.world import World
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.vault import Keyring
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the databases take turns."""
+    take_turns(items, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")
