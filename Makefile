@@ -28,7 +28,7 @@ test: $(READY) ## run the tests; real Redis and PostgreSQL servers start as chil
 	@$(VENV)/bin/pytest -n $(WORKERS) $(ARGS)
 
 faults: $(READY) ## run the tests that take long: on the other database, on real processes, on whole stacks
-	@$(VENV)/bin/pytest -n $(WORKERS) -m 'slow_suite and not browser' $(ARGS)
+	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup -m 'slow_suite and not browser' $(ARGS)
 
 browser: $(READY) ## run the tests that look at Flower through Chromium, which must be installed
 	@$(VENV)/bin/pytest -m browser $(ARGS)

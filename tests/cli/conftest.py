@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from tests.conftest import APP_ID
+from tests.support.turns import take_turns
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges
 from worker.failpoints import no_failpoint
@@ -39,6 +40,12 @@ class Unlimited:
 
 
 UNLIMITED: Any = Unlimited()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the databases take turns."""
+    take_turns(items, Path(__file__).parent)
 
 
 @pytest.fixture(scope="session")

@@ -45,11 +45,18 @@ def run_warm(folder: Path, *arguments: str, **environ: str) -> subprocess.Comple
             id="evertoken-modules",
         ),
         pytest.param(
-            EVERTOKEN, ("worker/__init__.py", "tasks/__init__.py", "celeryconfig/__init__.py"), id="evertoken-folders"
+            EVERTOKEN,
+            ("worker/__init__.py", "tasks/__init__.py", "celeryconfig/__init__.py"),
+            id="evertoken-folders",
+            marks=pytest.mark.slow_suite,
         ),
         pytest.param(CELERY, ("tasks/__init__.py", "celeryconfig.py", "settings.py"), id="celery-folders"),
-        pytest.param(CELERY, ("tasks.py", "celeryconfig/__init__.py"), id="celery-modules"),
-        pytest.param(MODULE, ("tasks/__init__.py", "celeryconfig.py"), id="python-m-celery"),
+        pytest.param(
+            CELERY, ("tasks.py", "celeryconfig/__init__.py"), id="celery-modules", marks=pytest.mark.slow_suite
+        ),
+        pytest.param(
+            MODULE, ("tasks/__init__.py", "celeryconfig.py"), id="python-m-celery", marks=pytest.mark.slow_suite
+        ),
     ],
 )
 def test_the_folder_one_starts_in_shadows_nothing(

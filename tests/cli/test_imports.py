@@ -361,6 +361,7 @@ def test_a_creator_with_the_longest_id_is_stored(store: Store, run: Run) -> None
     assert store.grant("a" * LONGEST).scope == "user.info.basic"
 
 
+@pytest.mark.slow_suite
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_large_file_is_not_held_in_memory(store: Store, sealer: Sealer, tmp_path: Path) -> None:
     """Of a file of many lines, little is remembered between its two readings, and no token."""

@@ -48,6 +48,7 @@ def test_eight_processes_keep_the_sliding_second_and_use_what_is_permitted(redis
     assert used >= 0.94
 
 
+@pytest.mark.slow_suite
 def test_eight_processes_keep_the_sliding_minute(redis_url: str) -> None:
     """The longer window binds where it is the tighter one."""
     times = gather(Crowd(redis_url, per_second=1000, per_minute=200, minute=1.0), seconds=2.5)

@@ -27,7 +27,7 @@ from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import start_sandbox
 from worker.store import open_store
 
-pytestmark = [pytest.mark.slow_suite, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow_suite, pytest.mark.timeout(300), pytest.mark.xdist_group("flower")]
 
 OPEN: Final = {"/metrics", "/healthcheck", "/logout"}
 """What Flower shows without a password: counters by names of tasks and workers, `OK`, and a page of goodbye."""
