@@ -18,7 +18,7 @@ from worker.policy.messages import envelope_problem, task_problem
 from worker.telemetry import Fact, log_fact
 
 PREFIX: Final = "tasks."
-LOOK_AGAIN_SECONDS: Final = 0.02
+LOOK_AGAIN_SECONDS: Final = 0.1
 CONTROLS: Final = frozenset({
     "ping", "active_queues", "registered", "stats", "conf", "active", "reserved", "scheduled", "revoked",
     "enable_events",

@@ -35,7 +35,7 @@ def test_a_full_worker_is_woken_a_moment_later_once(worker: SimpleNamespace) -> 
 
     assert [worker.qos.can_consume() for _ in range(5)] == [False] * 5
     assert len(worker.hub.timer) == 1
-    assert worker.hub.fire_timers(max_delay=1) <= 0.02
+    assert worker.hub.fire_timers(max_delay=1) <= 0.1
     (entry,) = [waiting.entry for waiting in worker.hub.timer.queue]
     entry()
     worker.qos.can_consume()

@@ -228,8 +228,9 @@ class Refresher:
 
     def _send(self, group: Group, permits: Mapping[int, Permit]) -> None:
         """Send the grants of a group one after the other; what would be late stays behind."""
+        worked = time.thread_time()
         while group.waiting:
-            attempt, began, worked = group.waiting[0], elapsed_clock(), time.thread_time()
+            attempt, began = group.waiting[0], elapsed_clock()
             if group.began and attempt.elapsed > JUST_IN_TIME_SECONDS:
                 return
             try:
@@ -245,8 +246,8 @@ class Refresher:
             else:
                 attempt.calls.append(call)
                 group.keep()
-                seconds = elapsed_clock() - began
-                self.pace.note(seconds, seconds - (time.thread_time() - worked))
+                seconds, before, worked = elapsed_clock() - began, worked, time.thread_time()
+                self.pace.note(seconds, seconds - (worked - before))
 
     def _conclude(self, group: Group) -> None:
         """Read the answers that came, and store the clean pairs together."""
