@@ -152,7 +152,12 @@ MUTANTS: Final = (
     Mutant(
         "a thread takes all of a message in hand",
         "worker/refresh/group.py",
-        (("        return max(1, min(MOST, int(LEAD_SECONDS / self.seconds)))\n", "        return 1_000_000\n"),),
+        (
+            (
+                "        return max(1, min(MOST, int((LEAD_SECONDS - self.start) / self.seconds)))\n",
+                "        return 1_000_000\n",
+            ),
+        ),
         ("tests/worker/test_groups.py::test_a_thread_has_no_more_in_hand_than_a_group[sqlite]",),
     ),
     Mutant(
@@ -341,10 +346,13 @@ MUTANTS: Final = (
         "redirects are followed",
         "worker/tiktok/transport.py",
         (
-            ("allow_redirects=False", "allow_redirects=True"),
             (
-                "    def get_redirect_target(self, _resp: requests.Response) -> None:\n",
-                "    def _not_used(self, _resp: requests.Response) -> None:\n",
+                "                status = response.status_code\n",
+                (
+                    "                if response.is_redirect:\n"
+                    "                    response = self._begin(request, call)\n"
+                    "                status = response.status_code\n"
+                ),
             ),
         ),
         ("tests/tiktok/test_tiktok_transport.py::test_redirect_is_not_followed_and_marks_no_creator",),
