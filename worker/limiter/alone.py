@@ -19,6 +19,7 @@ class Alone:
     begins at its own place in them. Workers whose clocks agree send one after the other; others are spread by chance.
 
     Attributes:
+        entered: True between `enter` and `leave`.
         gave: True where it has given a permit since it was entered.
     """
 
@@ -27,21 +28,16 @@ class Alone:
         self._not_before = math.inf
         self._last_at = self._wanted_until = -math.inf
         self._last_turn: float = math.nan
-        self.gave = False
+        self.entered = self.gave = False
         self._given: dict[str, list[float]] = {}
-
-    @property
-    def entered(self) -> bool:
-        """True between `enter` and `leave`."""
-        return self._not_before < math.inf
 
     def enter(self, *, not_before: float) -> None:
         """Begin to be alone; the first permit comes after this time of the monotonic clock, in seconds."""
-        self._not_before, self._last_turn, self.gave = not_before, math.nan, False
+        self._not_before, self._last_turn, self.entered, self.gave = not_before, math.nan, True, False
 
     def leave(self) -> None:
         """Redis answers again."""
-        self._not_before, self.gave = math.inf, False
+        self.entered = self.gave = False
 
     def take(
         self, *, now: float, wall: float, lane: str, key: str, workers: int, place: int, ramp_share: float

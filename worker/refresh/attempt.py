@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from functools import partial
 from typing import Final
 
 from worker.errors import AskCreatorError, EvertokenError, InDoubtError, NotSentError, TikTokError
@@ -19,6 +21,10 @@ MOST_TOKENS: Final = 4
 
 Each costs a permit, and a server without a grace window may take a late replay for theft (RFC 9700, section 4.14.2).
 """
+elapsed_clock: Final[Callable[[], float]] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
+"""Returns seconds of a clock that no one sets and that goes on while the machine is suspended."""
 
 
 class LeaseTooShortError(EvertokenError):
@@ -145,8 +151,3 @@ class Attempt:
         sent = {call.sent.reveal() for call in self.calls}
         refused = isinstance(self.calls[-1].result, AskCreatorError)
         return Next.OLDER if refused and len(sent) < MOST_TOKENS else Next.END
-
-
-def elapsed_clock() -> float:
-    """Return seconds of a clock that no one sets and that goes on while the machine is suspended."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

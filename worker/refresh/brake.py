@@ -29,8 +29,8 @@ class Brake:
 
     def stops(self, state: BrakeState) -> bool:
         """Return whether nothing goes through, as was just read: then a refresh needs to win the next probe."""
-        self._seen_on = state.stopped
-        return state.stopped
+        self._seen_on = state.reason is not None
+        return self._seen_on
 
     def wins_probe(self) -> bool:
         """Return True where this refresh is the next probe, or the brake has been let go meanwhile."""

@@ -256,8 +256,9 @@ class Refresher:
             with one_write():
                 for attempt in attempts:
                     self._caller.read(attempt)
-            clean = [attempt for attempt in attempts if attempt.is_clean]
-            group.odd += [attempt for attempt in attempts if not attempt.is_clean]
+            clean: list[Attempt] = []
+            for attempt in attempts:
+                (clean if attempt.is_clean else group.odd).append(attempt)
             if clean:
                 group.results += self._ending.conclude(clean)
                 self._leases.drop([attempt.claim for attempt in clean])

@@ -69,6 +69,11 @@ class Settlement:
         planned = renewal.next_refresh(
             issued_at=sent_at, expires_at=expires_at, renew_at=self._renew_at, jitter=answered.jitter
         )
+        refresh_ends = (
+            None
+            if answer.refresh_seconds is None
+            else renewal.life_ends(issued_at=sent_at, seconds=answer.refresh_seconds)
+        )
         return NewPair(
             sealed=self._sealer.seal_pair(
                 answer.access_token,
@@ -77,9 +82,7 @@ class Settlement:
             ),
             issued_at=sent_at,
             access_expires_at=expires_at,
-            refresh_expires_at=None
-            if answer.refresh_seconds is None
-            else renewal.life_ends(issued_at=sent_at, seconds=answer.refresh_seconds),
+            refresh_expires_at=refresh_ends,
             next_refresh_at=planned.at,
             scope=None if answer.scope is None else ",".join(answer.scope),
             refresh_kept=answered.kept,

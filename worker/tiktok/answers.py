@@ -152,7 +152,8 @@ def _token_object(
         return "no creator, or two of them"
     noted = list(remarks)
     refresh = found.get("refresh_token")
-    if refresh not in (None, "") and not is_text(refresh):
+    usable = is_text(refresh)
+    if refresh not in (None, "") and not usable:
         noted.append("refresh token is not a text: the old one is kept")
     if found is not document.members and found is not document.members.get("data"):
         noted.append("the tokens stand in an odd place")
@@ -161,7 +162,7 @@ def _token_object(
     return TokenAnswer(
         creator_id=creator,
         access_token=Token(str(access)),
-        refresh_token=Token(str(refresh)) if is_text(refresh) else None,
+        refresh_token=Token(str(refresh)) if usable else None,
         access_seconds=_life(found, ACCESS_LIFE_NAMES, noted),
         refresh_seconds=_life(found, REFRESH_LIFE_NAMES, noted),
         scope=read_scope(found.get("scope"), noted, secrets),
@@ -180,7 +181,7 @@ def read_creator(found: dict[str, Any], secrets: tuple[Token, ...]) -> str | Non
         if isinstance(value, str) and value:
             named.add(value)
     creator = named.pop() if len(named) == 1 else ""
-    echo = any(secret.reveal() in creator for secret in secrets) or STRANGE_TOKEN.search(creator)
+    echo = any(text in creator for text in [secret.reveal() for secret in secrets]) or STRANGE_TOKEN.search(creator)
     return creator if is_creator_id(creator) and not echo else None
 
 

@@ -133,7 +133,8 @@ def read_code(value: Any) -> int | None:
 def secrets_of(raw: RawAnswer, members: dict[str, Any]) -> tuple[Token, ...]:
     """Return the secrets that must not show in any text about this answer: what was sent, and what it brought."""
     brought = [found.get(name) for found in objects_in(members) for name in ("access_token", "refresh_token")]
-    return (*(raw.sent or ()), *(Token(text) for text in brought if isinstance(text, str) and is_text(text)))
+    texts = [text for text in brought if isinstance(text, str) and is_text(text)]
+    return (*(raw.sent or ()), *map(Token, texts))
 
 
 def is_text(value: Any) -> bool:

@@ -112,8 +112,8 @@ def _folded(text: str) -> str:
 def _echoes(line: str, secrets: Iterable[Token], gram: int = GRAM) -> Iterator[slice]:
     """Yield the places in `line` that repeat a stretch of a secret; a shorter secret must stand there in full."""
     folded = _folded(line)
-    for secret in secrets:
-        text = _folded(_one_line(secret.reveal()))
+    for revealed in [secret.reveal() for secret in secrets]:
+        text = _folded(_one_line(revealed))
         size = min(gram, len(text))
         # To look through a text of usual length is quicker than to cut it up; a long one is cut up once.
         stretches = text if len(text) <= USUAL_SECRET else {text[at : at + size] for at in range(len(text) - size + 1)}
