@@ -259,8 +259,8 @@ class Caller:
             time.sleep(wait)
 
     def _write(self, claim: Claim, call: Call) -> None:
-        entry = entry_of_refresh(call.raw, claim, sent_at=call.sent_at, seconds=call.seconds)
         try:
+            entry = entry_of_refresh(call.raw, claim, sent_at=call.sent_at, seconds=call.seconds)
             call.written = self._ground.journal.write(entry)
         except Exception as error:  # noqa: BLE001 - a pair may be in hand: the database gets it, whatever fails here
             self._lost(claim, call, error)
