@@ -29,6 +29,7 @@ from worker.addresses import (
 from worker.errors import ConfigurationError
 from worker.failpoints import failpoint_of
 from worker.pasted import cleaned, read_file
+from worker.policy.quota import HIGHEST
 from worker.sources import PREFIX, in_dotenv, ours
 from worker.vault.token import Token
 
@@ -43,8 +44,6 @@ LINES: Final = frozenset({"keyring"})
 """Settings whose value may have several lines."""
 TIKTOKS_WORD: Final = re.compile(r"[!#-&(-\[\]-~]+")
 """An app's id or secret: ASCII without blanks, quotes and backslashes."""
-HIGHEST_TIER: Final = (50, 3000)
-"""TikTok's Ultimate tier: requests per second and per minute (official doc 1740029171730433)."""
 TIKTOKS_ADDRESSES: Final = frozenset({"tiktok_base_url", "tiktok_authorize_url"})
 RETRY_PAUSE_SHARE: Final = 1 / 9
 """Longest pause before the one quick retry of an attempt in doubt, as a part of the deadline: 5 s of 45 s."""
@@ -315,8 +314,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f"{PREFIX}CONNECT_SECONDS is longer than {PREFIX}DEADLINE_SECONDS"
     if not settings.sandboxed:
         for name, value, highest in (
-            ("QUOTA_PER_SECOND", settings.quota_per_second, HIGHEST_TIER[0]),
-            ("QUOTA_PER_MINUTE", settings.quota_per_minute, HIGHEST_TIER[1]),
+            ("QUOTA_PER_SECOND", settings.quota_per_second, HIGHEST.per_second),
+            ("QUOTA_PER_MINUTE", settings.quota_per_minute, HIGHEST.per_minute),
         ):
             if value > highest:
                 yield f"{PREFIX}{name} is {value}, above TikTok's highest tier of {highest}"

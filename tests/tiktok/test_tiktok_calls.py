@@ -137,10 +137,10 @@ def test_no_echo_of_a_secret_is_kept(hostile: Hostile, client: Client, canaries:
     found = client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"]).data
 
     assert found == {
-        "display_name": "hello [hidden] there",
-        "bio": ["[hidden]", {"deep": "[hidden]"}],
-        "[hidden]": 1,
-        "url": "https://cdn.example/a?x=[hidden]&y=1",
+        "display_name": "hello <redacted> there",
+        "bio": ["<redacted>", {"deep": "<redacted>"}],
+        "<redacted>": 1,
+        "url": "https://cdn.example/a?x=<redacted>&y=1",
         "username": "react.js and act.two fans", "likes": 7, "none": None, "yes": True,
     }  # fmt: skip
 

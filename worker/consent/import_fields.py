@@ -16,6 +16,7 @@ from typing import Any, Final
 from worker.errors import UsageError
 from worker.policy import creator_id as creator_ids
 from worker.policy.renewal import UNKNOWN_LIFE
+from worker.tiktok import ACCESS_LIFE_NAMES, CREATOR_NAMES, REFRESH_LIFE_NAMES
 from worker.vault import Token
 
 LONGEST_TOKEN: Final = 8_192
@@ -30,12 +31,12 @@ _MILLISECONDS_FROM: Final = 100_000_000_000
 _MICROSECONDS_FROM: Final = 100_000_000_000_000
 
 FIELDS: Final[dict[str, tuple[str, ...]]] = {
-    "creator": ("creator_id", "open_id", "business_id"),
+    "creator": (*CREATOR_NAMES, "business_id"),
     "access": ("access_token",),
     "refresh": ("refresh_token",),
     "scope": ("scope", "scopes"),
-    "expires_in": ("expires_in", "expires", "access_token_expires_in"),
-    "refresh_expires_in": ("refresh_token_expires_in", "refresh_expires_in", "refresh_expires"),
+    "expires_in": (*ACCESS_LIFE_NAMES, "access_token_expires_in"),
+    "refresh_expires_in": REFRESH_LIFE_NAMES,
     "issued_at": ("issued_at", "created_at", "obtained_at"),
     "expires_at": ("expires_at", "access_token_expires_at"),
     "refresh_expires_at": ("refresh_token_expires_at", "refresh_expires_at"),

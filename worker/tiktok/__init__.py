@@ -1,15 +1,26 @@
 """The client of TikTok's API for Business: one call per method, answers as values, trouble as typed errors."""
 
-from worker.tiktok.answers import bears_refresh_token, read_or_salvage, read_token_answer, salvage
+from worker.tiktok.answers import (
+    ACCESS_LIFE_NAMES,
+    CREATOR_NAMES,
+    REFRESH_LIFE_NAMES,
+    bears_refresh_token,
+    read_or_salvage,
+    read_token_answer,
+    salvage,
+)
 from worker.tiktok.client import TikTok
 from worker.tiktok.codes import ACCOUNT_CALL, EXCHANGE_CALL, REFRESH_CALL, REVOKE_CALL, TOKEN_INFO_CALL
 from worker.tiktok.fields import fields_for_scope
 from worker.tiktok.values import AccountData, RawAnswer, TokenAnswer, TokenInfo
 
 __all__ = [
+    "ACCESS_LIFE_NAMES",
     "ACCOUNT_CALL",
+    "CREATOR_NAMES",
     "EXCHANGE_CALL",
     "REFRESH_CALL",
+    "REFRESH_LIFE_NAMES",
     "REVOKE_CALL",
     "TOKEN_INFO_CALL",
     "AccountData",

@@ -20,7 +20,7 @@ from worker.tiktok.values import RawAnswer, TokenAnswer
 from worker.tiktok.wording import STRANGE_TOKEN, clean_request_id, echoes_secret
 from worker.vault.token import Token
 
-CREATOR_NAMES: Final = ("open_id", "creator_id")
+CREATOR_NAMES: Final = ("creator_id", "open_id")
 ACCESS_LIFE_NAMES: Final = ("expires_in", "expires")
 REFRESH_LIFE_NAMES: Final = ("refresh_token_expires_in", "refresh_expires_in", "refresh_expires")
 ABSURD_SECONDS: Final = 400 * 86400

@@ -8,6 +8,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
+from worker.vault.redaction import HIDDEN
 from worker.vault.token import Token
 
 SAID_LIMIT: Final = 200
@@ -20,7 +21,6 @@ KEPT_GRAM: Final = 12
 
 USUAL_SECRET: Final = 512
 """Characters of a secret up to which it is looked through as it is."""
-HIDDEN: Final = "[hidden]"
 LONG_WORD: Final = 16
 VERY_LONG_WORD: Final = 32
 
@@ -62,7 +62,7 @@ def clean_request_id(value: Any, secrets: Iterable[Token]) -> str | None:
 def fit_to_store(value: Any, secrets: Iterable[Token]) -> Any:
     """Return a value of an answer as it may be stored and shown: no secret in it, and nothing that no text can hold.
 
-    A stretch of a secret becomes `[hidden]`, also in the names of members. NUL and half characters become U+FFFD.
+    A stretch of a secret becomes `<redacted>`, also in the names of members. NUL and half characters become U+FFFD.
 
     Args:
         value: what JSON knows; deeper than 64 it is cut off.
