@@ -13,6 +13,7 @@ def keep_house() -> None:
     services.upkeep.replay()
     services.upkeep.end_stale_attempts()
     services.brake.settle()
+    services.idleness.watch()
     services.commits.retry_stuck()
     services.upkeep.wipe_superseded()
     services.upkeep.prune()

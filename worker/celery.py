@@ -278,6 +278,7 @@ def begin_work(**_: Any) -> None:
                 quota_paused=services.limiter.paused_seconds,
                 own_share=services.limiter.keeps_to_own_share,
                 beat_silent=services.beat_silent,
+                refresh_late=services.refresh_late,
             )
     except EvertokenError as error:
         refuse(error)

@@ -194,6 +194,13 @@ class Foundation(Reading):
             age = None
         return math.nan if age is None else age
 
+    def refresh_late(self) -> float:
+        """Return for how many seconds the longest due grant has been due; NaN if the database is away."""
+        try:
+            return math.nan if self.store.outages.seconds() else self.store.due_seconds()
+        except EvertokenError:
+            return math.nan
+
     def _report(self, name: str, fields: Mapping[str, FactValue], level: str) -> None:
         self.hook(Fact(name, fields, level=level))
 

@@ -21,6 +21,7 @@ from worker.refresh.replay import Replayer
 from worker.refresh.scan import Scanner
 from worker.refresh.settlement import Settlement
 from worker.settings import RETRY_PAUSE_SHARE, Settings, load_settings
+from worker.upkeep.idleness import Idleness
 from worker.upkeep.preflight import Preflight
 from worker.upkeep.presence import Presence
 from worker.upkeep.rekey import Rekeyer
@@ -155,6 +156,11 @@ class Services(Foundation):
             per_minute=settings.quota_per_minute,
             scan_seconds=settings.scan_seconds,
         )
+
+    @cached_property
+    def idleness(self) -> Idleness:
+        """Tells people when due grants are not refreshed."""
+        return Idleness(store=self.store, hook=self.hook, paused=self.limiter.paused_seconds)
 
     @cached_property
     def headroom(self) -> Headroom:

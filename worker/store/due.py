@@ -70,6 +70,19 @@ class DueScan(Transactions):
             for crowd in (_HEALTHY, _FAILING)
         )
 
+    @reads
+    def due_seconds(self, connection: Connection) -> float:
+        """Return for how long the grant has been due that has been due longest and is not leased; 0 if none is."""
+        longest = [
+            connection.execute(
+                _due(connection, crowd, crowd.by_due_time, GRANTS.c.next_refresh_at, now())
+                .order_by(GRANTS.c.next_refresh_at)
+                .limit(1)
+            ).first()
+            for crowd in (_HEALTHY, _FAILING)
+        ]
+        return max(((row[1] - row[0]).total_seconds() for row in longest if row is not None), default=0.0)
+
 
 def _due(connection: Connection, crowd: _Crowd, index: str, *columns: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:
     """Return the query of a crowd's due grants; SQLite is told the index, PostgreSQL finds it by its statistics."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, or_, select, update
+from sqlalchemy import Connection, delete, func, or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.keys import keys_in_turn
-from worker.store.models import BEAT, BRAKE, GRANTS, NOTICES, SENTINELS, WORKERS
+from worker.store.models import ATTEMPTS, BEAT, BRAKE, GRANTS, NOTICES, SENTINELS, WORKERS
 from worker.store.notices import insert_notice
+from worker.store.predicates import FINISHED
 from worker.store.reports import BrakeState, WorkerView
 from worker.store.rows import app_of, brake_state, brakes_app, is_of_app
 from worker.store.saving import add_unless_known
@@ -22,6 +23,8 @@ APP_STOPPED = "app_stopped"
 APP_RESUMED = "app_resumed"
 REFUSALS_HELD = "refusals_held"
 REFUSALS_OVER = "refusals_over"
+REFRESHES_IDLE = "refreshes_idle"
+REFRESHES_GO_ON = "refreshes_go_on"
 
 
 class Operations(Transactions):
@@ -134,6 +137,34 @@ class Operations(Transactions):
         detail = f"{left} suspect grants are left, and each is looked at again" if left else "no grant is suspect"
         insert_notice(connection, f"{REFUSALS_OVER}:{alarm}", REFUSALS_OVER, detail)
         return True
+
+    @reads
+    def attempted(self, connection: Connection, *, within_seconds: float) -> bool:
+        """Return whether an attempt of any grant ended within the last seconds."""
+        since = now() - milliseconds(within_seconds)
+        ended = select(ATTEMPTS.c.grant_id).where(text(FINISHED), ATTEMPTS.c.finished_at > since)
+        return connection.execute(ended.limit(1)).first() is not None
+
+    @writes
+    def note_idleness(self, connection: Connection, detail: str | None) -> bool:
+        """Write the alarm that due grants are not refreshed, or its all-clear, once each.
+
+        Args:
+            connection: given by the decorator.
+            detail: what was found; None if refreshes go on.
+
+        Returns:
+            True if there was something to write.
+        """
+        alarm = _open_alarm(connection, REFRESHES_IDLE, REFRESHES_GO_ON)
+        if (alarm is None) is (detail is None):
+            return False
+        if detail is None:
+            return insert_notice(
+                connection, f"{REFRESHES_GO_ON}:{alarm}", REFRESHES_GO_ON, "grants are refreshed again"
+            )
+        stamp = connection.execute(select(now())).scalar_one().isoformat()
+        return insert_notice(connection, f"{REFRESHES_IDLE}:{stamp}", REFRESHES_IDLE, detail)
 
     @writes
     def note_tick(self, connection: Connection) -> None:

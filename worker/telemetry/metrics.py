@@ -53,6 +53,11 @@ BEAT_SILENT: Final = Gauge(
     "Seconds since a message of beat's last reached a worker, of any host; NaN while that cannot be known.",
     registry=REGISTRY,
 )
+REFRESH_LATE: Final = Gauge(
+    "evertoken_refresh_late_seconds",
+    "For how long the grant has been due that has been due longest; 0 if none is, NaN while that cannot be known.",
+    registry=REGISTRY,
+)
 OWN_SHARE: Final = Gauge(
     "evertoken_quota_own_share",
     "1 if this process keeps to its own share of the quota, because Redis gives it no usable answer; else 0.",
@@ -79,6 +84,7 @@ def serve_metrics(
     quota_paused: Callable[[], float],
     own_share: Callable[[], bool],
     beat_silent: Callable[[], float],
+    refresh_late: Callable[[], float],
 ) -> None:
     """Serve the metrics; a port that cannot be had is told, since tokens come first.
 
@@ -90,12 +96,14 @@ def serve_metrics(
         quota_paused: returns the seconds for which nothing is sent.
         own_share: returns True if this process keeps to its own share of the quota.
         beat_silent: returns the seconds since beat's last message reached a worker.
+        refresh_late: returns the seconds for which the grant has been due that has been due longest.
     """
     HEADROOM.set_function(headroom)
     STORE_AWAY.set_function(store_away)
     QUOTA_PAUSED.set_function(quota_paused)
     OWN_SHARE.set_function(own_share)
     BEAT_SILENT.set_function(beat_silent)
+    REFRESH_LATE.set_function(refresh_late)
     try:
         start_http_server(port, address, registry=REGISTRY)
     except OSError as error:

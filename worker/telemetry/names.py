@@ -66,6 +66,8 @@ FACT_NAMES: Final = (
     "refresh.stopped",
     "refresh.stuck",
     "refresh.unreadable",
+    "refreshes.idle",
+    "refreshes.went_on",
     "refusals.held",
     "refusals.over",
     "results.stored",

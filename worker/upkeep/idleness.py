@@ -1,0 +1,48 @@
+"""The watch over refreshing itself: due grants that nobody refreshes raise one alarm, and one all-clear follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from worker.store import Store
+from worker.telemetry import Fact, Hook
+
+IDLE_SECONDS: Final = 300.0
+"""A due grant waits for a scan, which comes every ten seconds, and for its place in the quota."""
+
+
+class Idleness:
+    """Looks whether due grants are refreshed, from a queue that workers without `refresh` serve too."""
+
+    def __init__(self, *, store: Store, hook: Hook, paused: Callable[[], float]) -> None:
+        """Look at nothing yet.
+
+        Args:
+            store: the database.
+            hook: takes the facts.
+            paused: returns the seconds for which TikTok's quota holds everything back.
+        """
+        self._store = store
+        self._hook = hook
+        self._paused = paused
+
+    def watch(self) -> None:
+        """Raise the alarm, or give the all-clear.
+
+        A stopped app and a spent quota hold refreshes back too. They have alarms and facts of their own, so nothing is
+        said while they last.
+
+        Raises:
+            StoreUnavailableError: the database is away.
+        """
+        waited = self._store.due_seconds()
+        idle = waited > IDLE_SECONDS and not self._store.attempted(within_seconds=IDLE_SECONDS)
+        if idle and (self._store.brake().stopped or self._paused() > 0):
+            return
+        detail = f"grants have been due for {waited / 60:.0f} minutes, and no refresh was tried in the last five"
+        if self._store.note_idleness(detail if idle else None):
+            if idle:
+                self._hook(Fact("refreshes.idle", {"due_seconds": round(waited)}, level="error"))
+            else:
+                self._hook(Fact("refreshes.went_on", {}))
