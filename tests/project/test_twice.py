@@ -15,7 +15,7 @@ import pytest
 from tests.support.daemon import plain_environ
 
 OVERWRITES: Final = re.compile(
-    r"(?<![0-9&>-])>(?!>)\s*(?!/dev/null|&)([\w./-]+)|\bcp (?!-n)|\bmv |\brm |\btruncate |\bdd "
+    r"(?<![0-9&>-])>(?!>)\s*(?!/dev/null|&)([\w./-]+)|\bcp (?!-n)|\bmv |(?<!--)\brm |\btruncate |\bdd "
 )
 WORKER: Final = "celery -A worker worker --beat --pidfile worker.pid --loglevel WARNING > worker.log 2>&1 &"
 HARMLESS: Final = {

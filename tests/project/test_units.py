@@ -1,0 +1,63 @@
+"""The command that an operator types beside the units of systemd has what the units have."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Final
+
+SECRETS: Final = ("database_url", "redis_url", "tiktok_app_secret", "keyring", "notice_secret")
+
+
+def make_executable(path: Path, *lines: str) -> None:
+    """Write a shell script that stands in for a program of the host."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(("#!/bin/sh", *lines, "")))
+    path.chmod(0o755)
+
+
+def run_by_hand(root: Path, host: Path, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the command on a host of ours, where `runuser` tells the user and goes on."""
+    make_executable(host / "path/runuser", 'echo "as $2" >&2', "shift 3", 'exec "$@"')
+    make_executable(host / "bin/evertoken", 'printf "%s\\n" "$@"', "env", "cat")
+    environ = {"PATH": f"{host / 'path'}:{os.environ['PATH']}", "UNITS_ETC": str(host), "UNITS_BIN": str(host / "bin")}
+    environ["UNITS_HOME"] = str(host)
+    return subprocess.run(
+        [root / "deploy/systemd/evertoken", *words],
+        env=environ, input=text, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+
+def test_a_command_by_hand_has_the_settings_secrets_and_user_of_the_units(root: Path, tmp_path: Path) -> None:
+    """Values are taken as they stand: a shell would run some of what is in them."""
+    uri = "https://app.example/cb?a=1&b=$(touch harm)"
+    (tmp_path / "env").write_text(f"# a remark\n\nEVERTOKEN_TIKTOK_APP_ID=7\nEVERTOKEN_TIKTOK_REDIRECT_URI={uri}")
+    (tmp_path / "secrets").mkdir()
+    for name in SECRETS:
+        (tmp_path / "secrets" / name).write_text(f"the {name}\n")
+
+    done = run_by_hand(root, tmp_path, "grants", "import", "-", "a b", text="line\n")
+
+    assert (done.returncode, done.stderr) == (0, "as evertoken\n")
+    lines = done.stdout.splitlines()
+    assert lines[:4] == ["grants", "import", "-", "a b"]
+    assert lines[-1] == "line"
+    assert f"EVERTOKEN_TIKTOK_REDIRECT_URI={uri}" in lines
+    assert {f"EVERTOKEN_{name.upper()}=the {name}" for name in SECRETS} <= set(lines)
+    assert f"EVERTOKEN_JOURNAL_DIR={tmp_path}/journal" in lines
+    for unit in (root / "deploy/systemd").glob("*worker*.service"):
+        text = unit.read_text()
+        assert "Environment=EVERTOKEN_JOURNAL_DIR=/var/lib/evertoken/journal\n" in text
+        assert all(f"LoadCredential={name}:/etc/evertoken/secrets/{name}\n" in text for name in SECRETS)
+
+
+def test_a_secret_that_is_not_there_ends_the_command(root: Path, tmp_path: Path) -> None:
+    """It would otherwise run against another database."""
+    (tmp_path / "env").write_text("EVERTOKEN_TIKTOK_APP_ID=7\n")
+
+    done = run_by_hand(root, tmp_path, "doctor")
+
+    assert done.returncode != 0
+    assert "database_url" in done.stderr
+    assert done.stdout == ""
