@@ -72,6 +72,8 @@ class Bench:
 
     def counts(self) -> None:
         """What one refresh asks of the servers."""
+        for each in self._workers():
+            self._prepare(each)
         found = {each.label: counting.count(each, self._few(each)) for each in self._workers()}
         self._add("counts", found, report.counts(found))
 
