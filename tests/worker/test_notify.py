@@ -9,15 +9,18 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
 from typing import Any
 
 import pytest
 
-from worker.notices.delivery import Notifier
-from worker.store import Store
+from worker.notices.delivery import BATCH, BATCH_SECONDS, TIMEOUT_SECONDS, Notifier
+from worker.store import Store, open_store
+from worker.store.notices import HOLD_SECONDS
 from worker.telemetry import Fact, silent
 from worker.vault import Token
 
@@ -188,3 +191,30 @@ def test_one_round_of_deliveries_runs_at_a_time(store: Store) -> None:
     store.raise_alarm("alarm:3", "app_stopped", "x")
     notifier.deliver()
     assert [fact.name for fact in facts] == ["notice.delivered", "notice.failed"], "the next round went out"
+
+
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_two_workers_at_once_post_each_notice_once(store_url: str, receiver: Receiver, database_kind: str) -> None:
+    """A round claims its notices for longer than it may last, so the rounds of other processes find others or none."""
+    with ExitStack() as opened:
+        stores = [opened.enter_context(closing(open_store(store_url))) for _ in range(4)]
+        keys = [f"alarm:{number}" for number in range(3 * BATCH)]
+        for key in keys:
+            stores[0].raise_alarm(key, "app_stopped", "x")
+        together = Barrier(len(stores))
+
+        def work(store: Store) -> int:
+            together.wait(10)
+            return notifier_of(store, receiver).deliver()
+
+        with ThreadPoolExecutor(len(stores)) as workers:
+            accepted = sum(workers.map(work, stores))
+
+    posted = [headers["webhook-id"] for headers, _ in receiver.got]
+    assert sorted(posted) == sorted(keys)
+    assert accepted == len(keys)
+
+
+def test_a_round_ends_before_its_claim_does() -> None:
+    """The last delivery of a round may begin at its end and take its whole time."""
+    assert BATCH_SECONDS + TIMEOUT_SECONDS < HOLD_SECONDS
