@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -851,6 +852,49 @@ def test_what_the_status_counts_can_be_listed(cli: Cli, creator: str, store: Sto
     counted = json.loads(cli(grants, "status", "--json").stdout)
     listed = cli.json(grants, "list", "--status", condition)["grants"]
     assert (counted[condition], [row["creator_id"] for row in listed]) == (1, [creator])
+
+
+ENDED = (
+    "issued_at = issued_at - (access_expires_at - issued_at) * 25 / 24, "
+    "access_expires_at = issued_at - (access_expires_at - issued_at) / 24"
+)
+DUE = "next_refresh_at = issued_at - 1"
+STATES = {
+    "overdue": (f"{ENDED}, {DUE}", "ended 1 h", "due for"),
+    "needs_reauth": (f"{ENDED}, {DUE}, status = 'needs_reauth'", "ended 1 h", None),
+    "revoked": (f"{ENDED}, {DUE}, status = 'revoked'", None, None),
+    "held": (f"{DUE}, belongs_to = 'another'", "in ", None),
+    "fresh": ("failures = 0", "in ", "in "),
+}
+"""What a grant is made into, and how its access token's end and its next refresh are told; None is a dash."""
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("state", STATES)
+def test_times_that_have_gone_by_are_told_in_words(cli: Cli, creator: str, store: Store, state: str) -> None:
+    """No duration has a minus, a refresh that will not come has none, and the JSON has the instants all the same."""
+    change, end, following = STATES[state]
+    planned = cli.json(grants, "show", creator)["next_refresh_at"] if state == "fresh" else None
+    age(store, change)
+
+    listed, shown = cli(grants, "list").stdout, cli(grants, "show", creator).stdout
+    told = [listed, shown, cli(grants, "status").stdout, cli(grants, "explain", creator).stdout]
+
+    assert not [text for text in told if re.search(r"(?<![\w-])-\d+ (s|min|h|d)\b", text)]
+    cells = [cell.strip() for cell in next(row for row in listed.splitlines() if creator in row).split("│")[1:-1]]
+    rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in shown.splitlines() if row.startswith("│")]
+    fields = {row[0]: row[1] for row in rows if len(row) == 2}
+    for found, at in (
+        (cells[4], end),
+        (fields["access token ends"], end),
+        (cells[5], following),
+        (fields["next refresh"], following),
+    ):
+        assert found == "-" if at is None else found.startswith(at)
+    assert (fields["next_refresh_at"] == "-") == (following is None)
+    as_json = cli.json(grants, "show", creator)
+    assert as_json["next_refresh_at"] is not None
+    assert planned in {None, as_json["next_refresh_at"]}
 
 
 def test_a_grant_whose_answer_never_came_is_listed_as_in_doubt(cli: Cli, creator: str, store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import re
@@ -425,6 +426,91 @@ def test_a_bad_csv_row_is_told(row: str, reason: str) -> None:
     assert bad.line == 3
 
 
+LIVES = [
+    {
+        "creator_id": f"c{number}",
+        "access": f"act.{number}abcdef",
+        "refresh": f"rft.{number}abcdef",
+        "expires_in": "86400",
+    }
+    for number in range(3)
+]
+NAMES = {"creator_id": "open_id", "access": "access_token", "refresh": "refresh_token", "expires_in": "expires_in"}
+
+
+def table(last: str, separator: str = ",", quote: str = "") -> str:
+    """Return a file of three rows, as one that nobody cut, whose last column is this one."""
+    order = [name for name in NAMES if name != last] + [last]
+    rows = [[NAMES[name] for name in order]] + [[quote + row[name] + quote for name in order] for row in LIVES]
+    return "".join(separator.join(row) + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("lost", [1, 2, 4])
+@pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
+@pytest.mark.parametrize("last", list(NAMES))
+def test_a_file_that_was_cut_inside_its_last_field_is_told(last: str, separator: str, lost: int) -> None:
+    """The last line of a file that was cut is bad, whatever its last column is, and the lines before it are good."""
+    if len(LIVES[-1][last]) < lost:
+        lost = 1
+    *good, bad = entries(table(last, separator)[: -1 - lost])
+
+    assert [entry.fault for entry in good] == [None, None]
+    assert "seems to be cut off" in str(bad.fault)
+    assert NAMES[last] in str(bad.fault)
+    assert (bad.pair, bad.line) == (None, 4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(table("refresh"), id="with a line end"),
+        pytest.param(table("refresh")[:-1], id="no line end and as long as the others"),
+        pytest.param(table("refresh").replace("rft.2abcdef", "rft.2"), id="a short token and a line end"),
+        pytest.param(table("refresh")[:-3] + "\r\n", id="a short token and CRLF"),
+        pytest.param(table("refresh")[:-3] + "\r", id="cut between CR and LF"),
+        pytest.param(table("refresh", quote='"')[:-4] + '"', id="a short token whose quotes close"),
+        pytest.param(table("expires_in").replace("86400", "\\N", 1)[:-6], id="a column with gaps ends in one"),
+        pytest.param(table("expires_in")[:-6] + "\\N", id="a column ends in a word for nothing"),
+        pytest.param("\n".join(table("refresh").splitlines()[:2])[:-3], id="nothing to compare with"),
+        pytest.param(
+            "open_id,access_token,refresh_token,note\nc1,act.1,rft.1,longer\nc2,act.2,rft.2,no",
+            id="a shorter value in a column that is not read",
+        ),
+    ],
+)
+def test_a_whole_file_is_not_taken_for_a_cut_one(text: str) -> None:
+    """A line end, closed quotes, a word for nothing, a column that is not read or a line alone raise no doubt."""
+    assert pairs(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        pytest.param(table("refresh", quote='"')[:-3], "quotes do not close", id="inside quotes"),
+        pytest.param(
+            table("refresh")[: -len("rft.2abcdef\n")], "cut off inside this line's refresh_token", id="before it"
+        ),
+        pytest.param(
+            table("refresh")[: -len(",rft.2abcdef\n")], "3 fields and the header 4", id="inside another field"
+        ),
+        pytest.param("\n".join(json.dumps(NEW) for _ in "ab")[:-3], "is not JSON", id="JSON lines"),
+    ],
+)
+def test_a_file_that_was_cut_elsewhere_has_a_bad_last_line(text: str, reason: str) -> None:
+    """Wherever a file was cut inside a line, that line is bad and the others are good."""
+    *good, bad = entries(text)
+
+    assert [entry.fault for entry in good] == [None] * len(good) != []
+    assert reason in str(bad.fault)
+
+
+@pytest.mark.parametrize("end", ["\\.\n", "\\.", "\\.\r\n\n"])
+@pytest.mark.parametrize("separator", ["\t", ","])
+def test_the_end_mark_of_a_dump_is_no_line(end: str, separator: str) -> None:
+    """The backslash and dot below the last row of a PostgreSQL copy are skipped."""
+    assert len(pairs(table("refresh", separator) + end)) == len(LIVES)
+
+
 OTHER = NEW | {"open_id": "c2", "refresh_token": "rft.2", "access_token": "act.2"}
 
 
@@ -461,6 +547,9 @@ def test_the_entries_of_a_json_document_bear_their_line() -> None:
         ),
         pytest.param(b"{\n", None, "breaks off", id="half an object"),
         pytest.param("é".encode("utf-16"), None, "not UTF-8", id="UTF-16"),
+        pytest.param(gzip.compress(b"open_id"), None, "is compressed; give its rows as text", id="gzip"),
+        pytest.param(b"PK\x03\x04CANARY", None, "is a spreadsheet or an archive", id="a spreadsheet's own format"),
+        pytest.param(b"PGDMP\x01CANARY", None, "a dump in PostgreSQL's own format", id="a dump that is no text"),
         pytest.param("[é]".encode("latin-1"), None, "not UTF-8", id="Latin-1 in an array"),
         pytest.param(b"act.CANARY,rft.1", None, "no header; name its columns", id="no header"),
         pytest.param(b"name,age", None, "neither a JSON object nor a CSV header", id="other columns"),

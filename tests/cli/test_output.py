@@ -123,6 +123,23 @@ def test_spans_are_told_in_two_units(value: timedelta | float | None, text: str)
     assert output.span(value) == text
 
 
+@pytest.mark.parametrize(
+    ("left", "text", "words"),
+    [
+        (None, "-", "-"),
+        (0, "in 0 s", "ends in 0 s"),
+        (3_700, "in 1 h 1 min", "ends in 1 h 1 min"),
+        (timedelta(minutes=2), "in 2 min", "ends in 2 min"),
+        (-77, "1 min 17 s ago", "ended 1 min 17 s ago"),
+        (timedelta(minutes=-55, seconds=-42), "55 min 42 s ago", "ended 55 min 42 s ago"),
+    ],
+)
+def test_what_has_gone_by_is_told_in_words(left: timedelta | float | None, text: str, words: str) -> None:
+    """An instant before now is told as past, and never with a minus."""
+    assert output.until(left) == text
+    assert output.until(left, future="ends in {}", past="ended {} ago") == words
+
+
 ODD_TEXTS = {
     "markup that ends": "[/red]",
     "markup with a link": "[link=https://evil.example]click[/link]",

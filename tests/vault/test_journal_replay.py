@@ -415,6 +415,8 @@ def test_a_misfit_record_is_set_aside_by_its_reader(
     assert len(aside(folder)) == 1
     assert (folder / "set-aside").stat().st_mode & 0o777 == 0o700
     assert len(alarms) == 1
+    (warning,) = [each for each in new_journal().warnings() if "set-aside" in each]
+    assert ": 1; `grants aside` lists them, and `grants place` stores" in warning
 
 
 def test_an_own_record_can_be_set_aside(folder: Path, new_journal: NewJournal, new_entry: NewEntry) -> None:

@@ -57,15 +57,15 @@ def list_(*, status: str | None, reference: str | None, limit: int, after: int, 
         output.print_json({"grants": [_shown(row, now) for row in rows], "next_after": more})
         return
     output.print_table(
-        ("id", "creator", "reference", "status", "access token ends in", "next refresh in", "failures", "last reason"),
+        ("id", "creator", "reference", "status", "access token ends", "next refresh", "failures", "last reason"),
         [
             (
                 row.grant_id,
                 row.creator_id,
                 row.reference,
                 row.status,
-                output.span(row.access_expires_at - now),
-                output.span(row.next_refresh_at - now),
+                _end(row, now),
+                _next_refresh(row, now),
                 row.failures,
                 row.last_reason,
             )
@@ -81,6 +81,8 @@ def list_(*, status: str | None, reference: str | None, limit: int, after: int, 
 @output.json_option
 def show(creator: str, *, as_json: bool) -> None:
     """Show one creator's grant and the newest snapshot of the account data."""
+    from worker.cli import timeline  # noqa: PLC0415 - Celery loads this module on every start
+
     with output.services() as services:
         now = services.store.ping()
         grant = services.store.grant(creator)
@@ -90,8 +92,13 @@ def show(creator: str, *, as_json: bool) -> None:
         newest = {"pulled_at": snapshot.pulled_at, "data": snapshot.data} if snapshot else None
         output.print_json(_shown(grant, now) | {"snapshot": newest})
         return
-    left = {"time left": output.span(grant.access_expires_at - now)}
-    output.print_table(("field", "value"), (asdict(grant) | left).items())
+    # The row keeps the last plan when no refresh follows.
+    for_people = {
+        "next_refresh_at": timeline.planned_refresh(grant),
+        "access token ends": _end(grant, now),
+        "next refresh": _next_refresh(grant, now),
+    }
+    output.print_table(("field", "value"), (asdict(grant) | for_people).items())
     if snapshot is not None:
         rows = [(name, _short(value)) for name, value in snapshot.data.items()]
         output.print_table(("field", "value"), rows, title=f"account data of {output.moment(snapshot.pulled_at)} UTC")
@@ -118,7 +125,7 @@ def status(*, as_json: bool) -> None:
             ("creator must authorize again", fleet.needs_reauth),
             ("imported, owner not confirmed yet (unproven)", fleet.unproven),
             ("imported pair of another creator (held)", fleet.held),
-            ("next access token ends in", output.span(fleet.least_seconds_left)),
+            ("first end of an access token", output.until(fleet.least_seconds_left, past="ended {} ago")),
             ("oldest due for", output.span(fleet.oldest_due_seconds)),
         ]
         output.print_table(("grants", "count"), rows)
@@ -152,7 +159,8 @@ def explain(creator: str, *, as_json: bool) -> None:
         title=f"creator {grant.creator_id}, {grant.status.value}, consent {grant.consent}",
     )
     if grant.status is not GrantStatus.REVOKED:
-        click.echo(f"access token ends in {output.span(grant.access_expires_at - now)}")
+        left = grant.access_expires_at - now
+        click.echo(f"access token {output.until(left, future='ends in {}', past='ended {} ago')}")
     output.say(f"next refresh: {_planned(following.refresh_at)}{following.refresh_why}")
     output.say(f"next pull: {_planned(following.pull_at)}{following.pull_why}")
 
@@ -202,6 +210,21 @@ def _kind_of(error: NotFoundError) -> str:
         errors.ExpiredError: "expired",
     }
     return kinds.get(type(error), "not_found")
+
+
+def _end(grant: GrantView, now: datetime) -> str:
+    """Return in words when a grant's access token ends; a revoked grant has none."""
+    from worker.store import GrantStatus  # noqa: PLC0415 - Celery loads this module on every start
+
+    gone = grant.status is GrantStatus.REVOKED
+    return output.until(None if gone else grant.access_expires_at - now, past="ended {} ago")
+
+
+def _next_refresh(grant: GrantView, now: datetime) -> str:
+    from worker.cli import timeline  # noqa: PLC0415 - Celery loads this module on every start
+
+    at = timeline.planned_refresh(grant)
+    return output.until(None if at is None else at - now, past="due for {}")
 
 
 def _planned(at: datetime | None) -> str:

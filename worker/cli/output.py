@@ -233,7 +233,7 @@ def moment(value: datetime | None) -> str:
 
 
 def span(value: timedelta | float | None) -> str:
-    """Return a length of time for people, in its two largest units; a time gone by has a minus."""
+    """Return a length of time for people, in its two largest units; a negative one has a minus."""
     if value is None:
         return "-"
     seconds = round(value.total_seconds() if isinstance(value, timedelta) else value)
@@ -244,6 +244,20 @@ def span(value: timedelta | float | None) -> str:
         if count or (name == "s" and not parts):
             parts.append(f"{count} {name}")
     return sign + " ".join(parts[:2])
+
+
+def until(left: timedelta | float | None, *, future: str = "in {}", past: str = "{} ago") -> str:
+    """Return for people when something happens or happened.
+
+    Args:
+        left: the time until it; a float is in seconds, a negative time has gone by, None is a dash.
+        future: the words for what is to come, around the length of time.
+        past: the words for what has gone by.
+    """
+    if left is None:
+        return "-"
+    seconds = left.total_seconds() if isinstance(left, timedelta) else left
+    return (past if seconds < 0 else future).format(span(abs(seconds)))
 
 
 def counted(count: int, thing: str) -> str:

@@ -67,15 +67,13 @@ def what_next(grant: GrantView, *, now: datetime, renew_at: float) -> Next:
         now: the database's time.
         renew_at: the setting; the fraction of the life at which the renewal window begins.
     """
-    if grant.status is GrantStatus.NEEDS_REAUTH:
-        refresh_at, why = None, "the creator must authorize again: `authorize url` makes the link"
-    elif grant.status is GrantStatus.REVOKED:
-        refresh_at, why = None, "the grant was revoked here"
-    elif grant.belongs_to is not None:
-        refresh_at, why = None, f"held: TikTok says that the imported pair is creator {grant.belongs_to}'s"
-    else:
-        refresh_at, why = grant.next_refresh_at, _why_then(grant, now=now, renew_at=renew_at)
-    return Next(refresh_at, why, grant.next_pull_at, _why_pull(grant))
+    why = _why_never(grant) or _why_then(grant, now=now, renew_at=renew_at)
+    return Next(planned_refresh(grant), why, grant.next_pull_at, _why_pull(grant))
+
+
+def planned_refresh(grant: GrantView) -> datetime | None:
+    """Return when a grant's next refresh is due, or None if there will be none."""
+    return None if _why_never(grant) else grant.next_refresh_at
 
 
 def _later_consents(grant: GrantView, attempts: Sequence[AttemptView]) -> list[Event]:
@@ -113,6 +111,16 @@ def _standing(grant: GrantView) -> str:
     if grant.status is GrantStatus.REVOKED:
         return "revoked here; its pairs were wiped"
     return f"the creator was asked to authorize again{reason}"
+
+
+def _why_never(grant: GrantView) -> str | None:
+    if grant.status is GrantStatus.NEEDS_REAUTH:
+        return "the creator must authorize again: `authorize url` makes the link"
+    if grant.status is GrantStatus.REVOKED:
+        return "the grant was revoked here"
+    if grant.belongs_to is not None:
+        return f"held: TikTok says that the imported pair is creator {grant.belongs_to}'s"
+    return None
 
 
 def _why_then(grant: GrantView, *, now: datetime, renew_at: float) -> str:

@@ -263,7 +263,7 @@ class _Line:
         """Yield the names and values of a field that are there and not empty."""
         for name in self._names.of(field):
             value = self._fields.get(name)
-            if not _is_empty(value):
+            if not is_nothing(value):
                 yield name, value
 
 
@@ -287,7 +287,8 @@ def _begins(token: Token, start: str) -> bool:
     return token.reveal().startswith(start)
 
 
-def _is_empty(value: object) -> bool:
+def is_nothing(value: object) -> bool:
+    """Return True if a value is none, or a word for none."""
     return value is None or (isinstance(value, str) and value.strip().lower() in _EMPTY)
 
 

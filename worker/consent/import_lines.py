@@ -23,6 +23,7 @@ from worker.consent.import_fields import (
     BadLineError,
     FieldNames,
     ImportedPair,
+    is_nothing,
     read_pair,
 )
 from worker.errors import UsageError
@@ -47,6 +48,21 @@ _COLUMN: Final = re.compile(r"[\w .:/-]{1,64}")
 _JSON_MARKS: Final = re.compile(r"[\s,\[\]]*")
 _NOT_UTF8: Final = "the file is not UTF-8 text; save it as UTF-8"
 _TOO_LONG: Final = f"the line is longer than {LONGEST_LINE} bytes"
+_CUT_OFF: Final = (
+    "the file seems to be cut off inside this line's {column}, which is shorter than on every other line; if it is "
+    "whole, end the file with a line end"
+)
+_END_OF_COPY: Final = b"\\."
+"""What pg_dump writes below the last row."""
+_OTHER_FORMATS: Final = {
+    b"\x1f\x8b": "compressed",
+    b"BZh9": "compressed",
+    b"\xfd7zXZ": "compressed",
+    b"\x28\xb5\x2f\xfd": "compressed",
+    b"PK\x03\x04": "a spreadsheet or an archive",
+    b"PGDMP": "a dump in PostgreSQL's own format",
+}
+"""How files begin that have to be turned into text first."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +138,9 @@ class Source:
         self._stream.seek(self._start)
         head = self._stream.read(LONGEST_LINE)
         self._stream.seek(self._start)
+        for start, what in _OTHER_FORMATS.items():
+            if head.startswith(start):
+                raise UsageError(f"the file is {what}; give its rows as text, in CSV or JSON")
         if head.startswith(_WIDE_BOMS) or b"\0" in head:
             raise UsageError(_NOT_UTF8)
         form = self._form or _form_of(head.removeprefix(_BOM).lstrip())
@@ -165,16 +184,28 @@ class Source:
     def _csv_lines(self, now: datetime) -> Iterator[Entry]:
         lines = numbered_lines(self._stream)
         separator, header, lines = yield from self._header(lines)
+        last = _LastColumn()
         for number, size, line in lines:
-            if line is not None and (not line.strip() or (separator == "|" and _PRINTED_RULE.fullmatch(line))):
+            if line is not None and (
+                line.strip() in {b"", _END_OF_COPY} or (separator == "|" and _PRINTED_RULE.fullmatch(line))
+            ):
                 yield Entry(number, size)
                 continue
             try:
                 fields = _fields(_whole(line), separator, header)
             except BadLineError as error:
                 yield Entry(number, size, fault=str(error))
-            else:
-                yield self._entry(number, size, fields, now)
+                continue
+            column = header[-1]
+            # Only the file's last line can lack a line end; a quoted field that is closed is whole.
+            unended = line is not None and not line.endswith((b"\n", b"\r", b'"'))
+            if unended and last.cuts(fields[column]) and column not in self._names.unread(header):
+                yield Entry(number, size, fault=_CUT_OFF.format(column=column))
+                continue
+            entry = self._entry(number, size, fields, now)
+            if entry.pair is not None:
+                last.see(fields[column])
+            yield entry
 
     def _header(self, lines: _Lines) -> Generator[Entry, None, tuple[str, list[str], _Lines]]:
         """Yield the lines up to the header, and return separator, columns and the lines after it."""
@@ -231,6 +262,27 @@ class Source:
             if len(self._seen) >= MOST_COLUMNS:
                 break
             self._seen[name] = None
+
+
+class _LastColumn:
+    """How short the good values of a CSV's last column are: the end of a file that was cut off is shorter."""
+
+    def __init__(self) -> None:
+        self._shortest: int | None = None
+        self._has_gaps = False
+
+    def see(self, value: str) -> None:
+        """Remember the value of a good line."""
+        if is_nothing(value):
+            self._has_gaps = True
+        elif self._shortest is None or len(value.strip()) < self._shortest:
+            self._shortest = len(value.strip())
+
+    def cuts(self, value: str) -> bool:
+        """Return True if the value is shorter than all that were seen, at least one."""
+        if self._shortest is None or (is_nothing(value) and (value or self._has_gaps)):
+            return False
+        return len(value.strip()) < self._shortest
 
 
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:

@@ -138,7 +138,10 @@ class JournalFolder:
             found.append(f"the journal {self.path} lies in a container's own layer and goes with the container")
         count = self.set_aside_count()
         if count:
-            found.append(f"{count} damaged or misfit records lie in {self.path / SET_ASIDE}; look at them")
+            found.append(
+                f"damaged or misfit records in {self.path / SET_ASIDE}: {count}; `grants aside` lists them, and "
+                "`grants place` stores a pair under its owner (docs/operations.md, misfit)"
+            )
         return found
 
     def files(self, suffix: str) -> Iterator[Path]:

@@ -1,4 +1,7 @@
-"""The names of all facts, so that each counter is there, at 0, before its fact happens for the first time."""
+"""The names of all counted facts, so that each counter is there, at 0, before its fact happens for the first time.
+
+What a process says of an exception that nobody caught is in the log alone: see `worker.hardening`.
+"""
 
 from typing import Final
 
@@ -12,7 +15,6 @@ FACT_NAMES: Final = (
     "authorize.unread",
     "call.answered",
     "call.failed",
-    "error.ignored",
     "grant.authorized",
     "grant.revoke_failed",
     "grant.revoked",
@@ -45,7 +47,6 @@ FACT_NAMES: Final = (
     "owner.wrong",
     "pair.unreadable",
     "presence.failed",
-    "process.crashed",
     "pull.failed",
     "pull.saved",
     "pull.scope_missing",
@@ -77,6 +78,5 @@ FACT_NAMES: Final = (
     "store.available",
     "store.unavailable",
     "task.failed",
-    "thread.crashed",
     "worker.left_untold",
 )
