@@ -206,6 +206,8 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"--parts: {', '.join(sorted(unknown))} is none of {', '.join(PARTS)}")
     if unknown := set(chosen.databases.split(",")) - {"sqlite", "postgresql"}:
         parser.error(f"--databases: {', '.join(sorted(unknown))} is neither sqlite nor postgresql")
+    if min(map(int, chosen.sizes.split(","))) < growth.LEAST:
+        parser.error(f"--sizes: a fleet under {growth.LEAST} is claimed before the measure ends")
     if chosen.beside and not (chosen.beside / "worker").is_dir():
         parser.error(f"--beside: {chosen.beside} holds no checkout of this project")
     return chosen

@@ -31,6 +31,8 @@ COUNTS: Final = "grants status"
 MEASURES: Final = ("scan of 200, 500 due", "scan of 200, all due", "claim of one", "claim of 50", COUNTS)
 GROUP: Final = 50
 GROUPS: Final = 20
+LEAST: Final = CLAIMS + GROUP * GROUPS
+"""The smallest fleet that can be measured: a claimed grant is not claimed again."""
 
 NUMBERS: Final = {
     "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :size)",
