@@ -72,6 +72,18 @@ MUTANTS: Final = (
         (f"{KILL_POINTS}[sqlite-pre_commit-strict]",),
     ),
     Mutant(
+        "a record that cannot be built costs the pair",
+        "worker/refresh/call.py",
+        (
+            ("        try:\n            entry = entry_of_refresh(", "        entry = entry_of_refresh("),
+            (
+                "            call.written = self._ground.journal.write(entry)\n",
+                "        try:\n            call.written = self._ground.journal.write(entry)\n",
+            ),
+        ),
+        ("tests/worker/test_records.py",),
+    ),
+    Mutant(
         "journal record released before the commit",
         "worker/refresh/ending.py",
         (

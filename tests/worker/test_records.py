@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from tests.support.world import World
 from worker.journal import JournalEntry
 from worker.records import LINK, answer_in, entry_of_exchange
+from worker.refresh import call
 from worker.tiktok import RawAnswer
 
 SENT_AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -25,3 +30,20 @@ def test_a_record_is_dated_by_one_clock() -> None:
     entry = entry_of_exchange(RAW, "handle", sent_at=SENT_AT, seconds=1.5)
 
     assert entry.received_at - entry.sent_at == timedelta(seconds=1.5)
+
+
+def test_a_record_that_cannot_be_built_costs_no_pair(
+    new_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pair that came goes into the database all the same, whatever fails on the way to the journal."""
+    world = new_world()
+    grant = world.creator()
+
+    def broken(*_: object, **__: object) -> JournalEntry:
+        raise RuntimeError("an error that nobody thought of")
+
+    monkeypatch.setattr(call, "entry_of_refresh", broken)
+    world.services.refresher.refresh(grant.grant_id, force=True)
+
+    assert world.look(grant).pair_generation > grant.pair_generation
+    assert world.verdict(grant).sound
