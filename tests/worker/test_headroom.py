@@ -9,11 +9,10 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from structlog.testing import capture_logs
 
 from worker.planning.headroom import LOOK_SECONDS, Headroom
 from worker.store import NewConsent, Store, open_store
-from worker.telemetry import serve_metrics
+from worker.telemetry import Fact, metrics, serve_metrics
 from worker.vault import SealedPair
 
 LIFE = timedelta(hours=4)
@@ -91,14 +90,16 @@ def serve(port: int, **gauges: Any) -> None:
     serve_metrics(port, **(usual | gauges))
 
 
-def test_a_port_that_another_worker_has_costs_the_metrics_and_nothing_else(free_port: int) -> None:
+def test_a_port_that_another_worker_has_costs_the_metrics_and_nothing_else(
+    free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two workers of one host with the same setting both work; the second says so in one line."""
-    with socket.create_server(("127.0.0.1", free_port)), capture_logs() as told:
+    told: list[Fact] = []
+    monkeypatch.setattr(metrics, "log_fact", told.append)
+    with socket.create_server(("127.0.0.1", free_port)):
         serve(free_port)
 
-    assert [(line["event"], line["port"], line["log_level"]) for line in told] == [
-        ("metrics.unserved", free_port, "error")
-    ]
+    assert [(fact.name, fact.fields["port"], fact.level) for fact in told] == [("metrics.unserved", free_port, "error")]
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
