@@ -17,11 +17,13 @@ from worker.settings import load_settings
 from worker.store import GrantStatus
 
 FLEET = 20_000
+PART = 2_000
+"""So many rows are written in less time than a statement of the store may take, on a busy machine too."""
 MOST_BYTES = 2_000_000
 """A scan's own objects; the ids that it publishes are a few hundred at most."""
 DUE_AT_ONCE = {
-    "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :size)",
-    "postgresql": "WITH numbers AS (SELECT n FROM generate_series(1, CAST(:size AS bigint)) AS n)",
+    "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last)",
+    "postgresql": "WITH numbers AS (SELECT n FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n)",
 }
 GRANTS = """
 INSERT INTO grants (creator_id, consent, generation, pair_generation, status, scope, issued_at, access_expires_at,
@@ -90,7 +92,9 @@ def test_two_beats_are_as_good_as_one(scene: Scene) -> None:
 def test_a_whole_fleet_due_at_once_is_handed_out_by_the_quota(scene: Scene) -> None:
     """However many are due, a scan takes what fits until the next one, those with the least time left first."""
     services = scene.world.services
-    run_sql(services.store, GRANTS.format(numbers=DUE_AT_ONCE[services.store.kind]), size=FLEET)
+    for first in range(1, FLEET, PART):
+        statement = GRANTS.format(numbers=DUE_AT_ONCE[services.store.kind])
+        run_sql(services.store, statement, first=first, last=first + PART - 1)
     scanner = Scanner(store=services.store, limiter=services.limiter, per_second=10, per_minute=600, scan_seconds=10)
     scanner.refreshes()
     tracemalloc.start()

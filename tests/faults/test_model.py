@@ -388,4 +388,4 @@ def test_no_order_of_steps_loses_a_pair(migrated: Path) -> None:
 @pytest.mark.timeout(900)
 def test_no_order_of_steps_loses_a_pair_in_a_long_look(migrated: Path) -> None:
     """The same, for a night or a change of the rules."""
-    play(migrated, examples=200, steps=50)
+    play(migrated, examples=100, steps=50)

@@ -117,7 +117,7 @@ def test_a_wrong_option_is_refused_before_anything_starts(arguments: list[str], 
 def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
     """A tiny run measures all contenders on SQLite and writes tables, figures and picture."""
     done = run_bench(
-        *("--rounds", "1", "--creators", "100", "--slow-creators", "20", "--databases", "sqlite"),
+        *("--rounds", "1", "--creators", "60", "--slow-creators", "10", "--databases", "sqlite"),
         *("--sizes", "2000,4000", "--rest-grants", "100", "--rest-seconds", "2", "--out", str(tmp_path)),
     )
 

@@ -134,7 +134,7 @@ class Rehearsal(CanaryStack):
             self.wait_until(lambda: self.logged(b"refresh.left_over"), STRIKE_SECONDS)
             take_pairs(store)
             with writes_held(self.store_url.replace("postgresql+psycopg", "postgresql")):
-                self.wait_until(lambda: self.logged(b"StoreUnavailableError"), STRIKE_SECONDS)
+                self.wait_until(lambda: self.logged(b"the database is busy"), STRIKE_SECONDS)
         finally:
             store.close()
 
