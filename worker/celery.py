@@ -1,7 +1,6 @@
 """The Celery app, the one global of the daemon: `celery -A worker` finds it here.
 
-A worker starts only where it could keep what TikTok gives it: settings, database, keyring and journal are looked at
-first, and what is wrong is said in one line.
+A worker starts only if it could keep what TikTok gives it: it checks settings, database, keyring and journal first.
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ import logging
 import os
 import re
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -239,6 +240,19 @@ def refuse_bad_settings_of_beat(**_: Any) -> None:
     install_last_words()
     if celeryconfig.settings_problem is not None:
         refuse(celeryconfig.settings_problem)
+
+
+@signals.beat_embedded_init.connect
+def end_with_the_worker(**_: Any) -> None:
+    """Have beat end when the worker that it is part of is gone, also if that was killed and could not end it."""
+
+    def watch(worker: int) -> None:
+        while os.getppid() == worker:
+            time.sleep(TOUCH_SECONDS)
+        log_fact(Fact("beat.left_alone", {}, level="warning"))
+        os._exit(0)
+
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
 
 
 @signals.worker_init.connect

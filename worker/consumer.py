@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -130,7 +131,7 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Return what takes a message; one that asks for nothing that we do is reported and gone."""
         handle = super().create_task_handler(*args, **options)
-        tasks = frozenset(name for name in self.app.tasks if name.startswith(PREFIX))
+        tasks = {name: inspect.signature(task.run) for name, task in self.app.tasks.items() if name.startswith(PREFIX)}
 
         def take(message: Any) -> Any:
             problem = task_problem(

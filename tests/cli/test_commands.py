@@ -31,7 +31,8 @@ from worker.sandbox.process import RunningSandbox
 from worker.services import build_services
 from worker.store import GrantStatus, Store
 from worker.tiktok import REFRESH_CALL
-from worker.vault import Keyring
+from worker.tokens.reader import TokenReader
+from worker.vault import Keyring, Sealer
 
 Visit = Callable[..., str]
 STATUS_NAMES = {
@@ -317,6 +318,25 @@ def test_a_token_that_ends_too_soon_is_not_printed(cli: Cli, creator: str) -> No
     assert result.exit_code == 1
     assert result.stdout == ""
     assert "less than the 90000 s asked for" in result.stderr
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(("asked", "status"), [("nan", 2), ("inf", 2), ("1e400", 2), ("-5", 2), ("x", 2), ("1e300", 1)])
+def test_a_validity_that_no_token_has_is_a_sentence(cli: Cli, creator: str, asked: str, status: int) -> None:
+    """What is no number of seconds is wrong use; a large one is more than any token has left."""
+    result = cli(grants, "token", creator, "--min-validity", asked)
+
+    assert result.exit_code == status
+    assert result.stdout == ""
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_no_reader_serves_a_token_for_a_validity_that_is_no_number(store: Store, keyring: Keyring) -> None:
+    """NaN compares with nothing, so a token that has ended would pass for one that is valid for long enough."""
+    with pytest.raises(ValueError, match="NaN"):
+        TokenReader(store=store, sealer=Sealer(keyring, app_id=APP_ID)).access_token(
+            "creator", min_validity=float("nan")
+        )
 
 
 def test_no_command_shows_a_secret(cli: Cli, creator: str, visit: Visit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.policy.messages import LARGEST_ID, MOST_BYTES, MOST_IDS, envelope_problem, task_problem
+from worker.policy.messages import FURTHER, LARGEST_ID, MOST_BYTES, MOST_IDS, envelope_problem, task_problem
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 TASK = "tasks.refresh.refresh_grants"
@@ -22,10 +23,21 @@ ENVELOPE = {
 }
 
 
-def problem(*arguments: Any, headers: dict[str, Any] | None = None, body: str | None = None) -> str | None:
+def anything(*_: object, **__: object) -> None:
+    """Stand for a task that takes any arguments."""
+
+
+def of_ids(ids: object) -> None:
+    """Stand for a task that takes ids."""
+
+
+def problem(
+    *arguments: Any, headers: dict[str, Any] | None = None, body: str | None = None, task: Any = anything
+) -> str | None:
     """Look at a message with these arguments."""
     text = json.dumps([list(arguments), {}, {"callbacks": None, "chain": None}]) if body is None else body
-    return task_problem(HEADERS | (headers or {}), "application/json", text, tasks={TASK}, now=NOW)
+    tasks = {TASK: inspect.signature(task)}
+    return task_problem(HEADERS | (headers or {}), "application/json", text, tasks=tasks, now=NOW)
 
 
 @pytest.mark.parametrize("arguments", [(), (5,), ([1, 2, 3],), ([],), (LARGEST_ID,), (list(range(1, MOST_IDS + 1)),)])
@@ -86,6 +98,18 @@ def test_a_body_without_arguments_is_refused(body: str) -> None:
 def test_a_message_asks_for_one_task(embedded: Any) -> None:
     """Celery would call what is embedded when the task has ended."""
     assert "more than one" in str(problem(body=json.dumps([[1], {}, embedded])))
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_no_header_asks_for_a_further_task(name: str) -> None:
+    """Celery looks there too, and what it finds need not be what it expects."""
+    assert "more than one" in str(problem(5, headers={name: [1]}))
+
+
+@pytest.mark.parametrize(("arguments", "named"), [([], {}), ([1, 2], {}), ([1], {"ids": [1]}), ([], {"other": [1]})])
+def test_arguments_that_the_task_does_not_take_are_refused(arguments: list[int], named: dict[str, list[int]]) -> None:
+    """Too few, too many, or by another name: a call would end in a traceback."""
+    assert "not those of the task" in str(problem(body=json.dumps([arguments, named, None]), task=of_ids))
 
 
 @pytest.mark.parametrize("part", ["properties", "body"])

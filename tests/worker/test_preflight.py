@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.world import World
-from worker.errors import JournalError, NotReadyError
+from worker.errors import JournalError, NotReadyError, StoreUnavailableError
 from worker.vault import Keyring
 
 NewWorld = Callable[..., World]
@@ -67,3 +67,19 @@ def test_a_journal_that_cannot_be_written_is_refused(new_world: NewWorld, tmp_pa
 
     with pytest.raises(JournalError):
         new_world().another(JOURNAL_DIR=str(tmp_path / "occupied")).preflight.enter()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_file_that_is_away_is_an_outage_and_no_old_schema(new_world: NewWorld, tmp_path: Path) -> None:
+    """A worker ends at tables that it does not run on; a file that is not there for a moment it outlives."""
+    world = new_world()
+    world.services.preflight.enter()
+    path = world.services.store.path
+    assert path is not None
+    away = path.rename(tmp_path / "away")
+
+    with pytest.raises(StoreUnavailableError, match="there is no file"):
+        world.services.preflight.check_schema()
+
+    away.rename(path)
+    world.services.preflight.check_schema()

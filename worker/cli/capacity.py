@@ -35,14 +35,12 @@ class _Both(output.Command, output.Group):
 
 @click.group(cls=_Both, invoke_without_command=True)
 @click.option("--creators", type=click.IntRange(min=0), help="Fleet to plan for; otherwise the one in the database.")
-@click.option("--lifetime", type=click.FloatRange(min=60), help="Seconds that an access token lives; with --creators.")
-@click.option("--pulls-per-day", type=click.FloatRange(min=0), help="Pulls of one creator; otherwise one per refresh.")
-@click.option("--renew-at", type=click.FloatRange(0.1, 0.85), help="Part of the life after which a token is renewed.")
+@click.option("--lifetime", type=output.Number(min=60), help="Seconds that an access token lives; with --creators.")
+@click.option("--pulls-per-day", type=output.Number(min=0), help="Pulls of one creator; otherwise one per refresh.")
+@click.option("--renew-at", type=output.Number(0.1, 0.85), help="Part of the life after which a token is renewed.")
 @click.option("--qps", type=float, help="Requests that TikTok permits the app in a second.")
 @click.option("--qpm", type=float, help="Requests that TikTok permits the app in a minute.")
-@click.option(
-    "--latency", type=click.FloatRange(min=0.001), default=0.5, show_default=True, help="Seconds of one call."
-)
+@click.option("--latency", type=output.Number(min=0.001), default=0.5, show_default=True, help="Seconds of one call.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Picture: the load of the next day, or the trade-off.")
 @output.json_option
 @click.pass_context

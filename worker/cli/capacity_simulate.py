@@ -23,7 +23,7 @@ NAMES: Final = ("mass-import", "outage-12h", "lifetimes-cut", "quota-halved", "o
 @click.command(cls=output.Command)
 @click.argument("scenario", type=click.Choice(NAMES))
 @click.option("--creators", type=click.IntRange(min=1), help="Fleet; otherwise the one that the scenario is meant for.")
-@click.option("--renew-at", type=click.FloatRange(0.1, 0.85), help="Part of the life after which a token is renewed.")
+@click.option("--renew-at", type=output.Number(0.1, 0.85), help="Part of the life after which a token is renewed.")
 @click.option("--qps", type=float, help="Requests that TikTok permits the app in a second.")
 @click.option("--qpm", type=float, help="Requests that TikTok permits the app in a minute.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Picture of the load and of those who wait.")

@@ -32,7 +32,7 @@ REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "redis+socket"})
 @click.command(cls=output.Command)
 @click.option("--creators", type=click.IntRange(1, 100_000), default=200, show_default=True, help="How many creators.")
 @click.option(
-    "--for", "seconds", type=click.FloatRange(5, 86_400), default=60, show_default=True, help="Seconds of the run."
+    "--for", "seconds", type=output.Number(5, 86_400), default=60, show_default=True, help="Seconds of the run."
 )
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="A new folder, kept after it.")
 @click.option("--redis-url", metavar="URL", help="An empty Redis database; one is started by default.")

@@ -167,7 +167,7 @@ def explain(creator: str, *, as_json: bool) -> None:
 
 @grants.command(cls=output.CreatorCommand)
 @click.argument("creator")
-@click.option("--min-validity", type=click.FloatRange(0), default=0.0, help="Seconds for which it must be valid still.")
+@click.option("--min-validity", type=output.Number(0), default=0.0, help="Seconds for which it must be valid still.")
 @output.json_option
 def token(creator: str, *, min_validity: float, as_json: bool) -> None:
     """Print a valid access token and nothing else; exit 1 where none is valid for so long.

@@ -6,6 +6,7 @@ Exit status 0: done. 1: a finding, such as something unhealthy or not there. 2: 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -36,6 +37,17 @@ WIDTH_WITHOUT_TERMINAL: Final = 240
 _OTHER_KEYRING: Final = "is EVERTOKEN_KEYRING the one that workers use? `celery -A worker doctor` tells what it opens"
 _DASHED_ID: Final = re.compile("-[^-].")
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Number(click.FloatRange):
+    """A number within bounds; NaN, which compares with no bound, and infinity are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number that can be used here", param, ctx)
+        return number
 
 
 def keep_short_helps_whole(group: click.Group) -> None:

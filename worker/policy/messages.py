@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,8 @@ LARGEST_ID: Final = 2**63 - 1
 LATEST: Final = timedelta(hours=1)
 """How far ahead a message may be put off; a worker holds it in memory until then."""
 JSON: Final = "application/json"
+FURTHER: Final = ("callbacks", "errbacks", "chain", "chord", "group")
+"""Headers by which Celery would call other tasks, or look for them."""
 
 
 def envelope_problem(envelope: object) -> str | None:
@@ -26,7 +29,12 @@ def envelope_problem(envelope: object) -> str | None:
 
 
 def task_problem(
-    headers: Mapping[str, Any], content_type: str | None, body: str | bytes, *, tasks: Collection[str], now: datetime
+    headers: Mapping[str, Any],
+    content_type: str | None,
+    body: str | bytes,
+    *,
+    tasks: Mapping[str, inspect.Signature],
+    now: datetime,
 ) -> str | None:
     """Return why a message asks for nothing that a worker does, or None.
 
@@ -34,10 +42,11 @@ def task_problem(
         headers: of the message.
         content_type: of its body.
         body: JSON of positional arguments, named arguments and what else Celery can embed.
-        tasks: names of the tasks.
+        tasks: the tasks by their names, with what each can be called with.
         now: an aware instant.
     """
-    return next(_problems_of_headers(headers, content_type, tasks, now), None) or next(_problems_of_body(body), None)
+    problem = next(_problems_of_headers(headers, content_type, tasks, now), None)
+    return problem or next(_problems_of_body(body, tasks[headers["task"]]), None)
 
 
 def _problems_of_envelope(envelope: object) -> Iterator[str]:
@@ -67,13 +76,15 @@ def _problems_of_headers(
         yield "it names no task of this version"
     if not isinstance(headers.get("id"), str) or content_type != JSON:
         yield "its headers are not those of a task"
+    if any(headers.get(name) for name in FURTHER):
+        yield "it asks for more than one task"
     if headers.get("timelimit") not in (None, [None, None]):
         yield "it brings a time limit"
     if not all(_is_soon(headers.get(name), now) for name in ("eta", "expires")):
         yield "its time is no time, or too far ahead"
 
 
-def _problems_of_body(body: str | bytes) -> Iterator[str]:
+def _problems_of_body(body: str | bytes, signature: inspect.Signature) -> Iterator[str]:
     try:
         arguments, named, embedded = json.loads(body)
     except (ValueError, TypeError, RecursionError):
@@ -85,6 +96,10 @@ def _problems_of_body(body: str | bytes) -> Iterator[str]:
         yield "it asks for more than one task"
     if not all(_is_ids(value) for value in (*arguments, *named.values())):
         yield f"its arguments are not ids, or more than {MOST_IDS}"
+    try:
+        signature.bind(*arguments, **named)
+    except TypeError:
+        yield "its arguments are not those of the task"
 
 
 def _is_soon(value: object, now: datetime) -> bool:

@@ -13,6 +13,7 @@ FACT_NAMES: Final = (
     "attempts.unfinished",
     "authorize.other_account",
     "authorize.unread",
+    "beat.left_alone",
     "call.answered",
     "call.failed",
     "grant.authorized",

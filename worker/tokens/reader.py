@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from worker.errors import ExpiredError, NotFoundError, ReauthNeededError, RevokedError
 from worker.store import CurrentPair, GrantStatus, Store
@@ -42,6 +43,7 @@ class TokenReader:
             min_validity: seconds for which the token must still be valid.
 
         Raises:
+            ValueError: `min_validity` is not a number (NaN).
             UnknownCreatorError: no grant of this creator was ever stored.
             RevokedError: the grant was ended here.
             ReauthNeededError: the token has too little time left, and the creator has to authorize again.
@@ -49,6 +51,8 @@ class TokenReader:
             SealError: the stored bytes do not open with this keyring.
             StoreUnavailableError: the database does not answer.
         """
+        if math.isnan(min_validity):
+            raise ValueError("min_validity is the number of seconds for which the token must be valid, and NaN is none")
         pair = self._store.current_pair(creator_id)
         _refuse_unusable(pair, min_validity)
         place = PairPlace(creator_id=pair.creator_id, consent=pair.consent, generation=pair.generation)
@@ -68,10 +72,9 @@ def _refuse_unusable(pair: CurrentPair, min_validity: float) -> None:
         )
     if pair.status is GrantStatus.REVOKED:
         raise RevokedError(f"the grant of creator {pair.creator_id} is revoked")
-    left = pair.access_expires_at - pair.now
-    if left > timedelta(seconds=max(min_validity, 0)):
+    seconds = (pair.access_expires_at - pair.now).total_seconds()
+    if seconds > max(min_validity, 0):
         return
-    seconds = left.total_seconds()
     state = f"has {seconds:.0f} s left, less than the {min_validity:g} s asked for"
     if seconds <= 0:
         state = f"ended {-seconds:.0f} s ago"

@@ -92,9 +92,11 @@ class Preflight:
 
         Raises:
             NotReadyError: they are older, or newer than this version runs with; the text says what to do.
+            StoreUnavailableError: the database is away, such as a file of SQLite's that is not there for a moment.
         """
         state = self._ground.store.schema_state()
         if not state.runs:
+            self._ground.store.ping()
             raise NotReadyError(str(state))
         if state.fit is SchemaFit.NEWER and state.at != self._newer:
             self._newer = state.at
