@@ -65,6 +65,7 @@ def test_a_worker_does_not_start_on_a_database_that_is_not_migrated(
     new_daemon: NewDaemon, sandbox: RunningSandbox, tmp_path: Path
 ) -> None:
     """An empty database is named, with the command that migrates it."""
+    (tmp_path / "new.db").touch()
     status, said = refused(new_daemon(), sandbox, *WORKER, DATABASE_URL=f"sqlite:///{tmp_path / 'new.db'}")
 
     assert (status, "run `celery -A worker db upgrade`" in said) == (1, True)
