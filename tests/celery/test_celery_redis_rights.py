@@ -83,6 +83,15 @@ def test_a_daemon_needs_no_other_right(  # noqa: PLR0917 - fixtures
     assert [entry["object"] for entry in refused] == []
 
 
+def test_every_command_of_the_scripts_is_among_the_rights() -> None:
+    """A script may come to a command only once in a while, and is refused then."""
+    scripts = [path.read_text() for path in (ROOT / "worker" / "limiter").glob("*.lua")]
+    used = {name.lower() for script in scripts for name in re.findall(r"redis\.call\('(\w+)'", script)}
+
+    assert len(used) > 10
+    assert used - NEEDED.keys() == set()
+
+
 def test_the_doctor_names_missing_rights(restricted: tuple[redis.Redis, str]) -> None:
     """Commands, keys and channels that are refused are told by the command; without ACL it says that it cannot know."""
     admin, url = restricted

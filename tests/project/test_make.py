@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -11,9 +12,12 @@ import pytest
 
 def make(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make in the project's root, as a person would from a clean shell."""
+    # The make that runs these tests hands its variables down.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
     return subprocess.run(
-        ["make", "--no-print-directory", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
+        ["make", "--no-print-directory", *arguments],
+        cwd=root, env=environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [(), ("help",)], ids=["plain make", "make help"])

@@ -19,7 +19,8 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "brpop": (KEY, "1"),
     "client|setinfo": ("lib-name", "a"),
     "client|setname": ("evertoken",),
-    "decr": (KEY,),
+    "decr": (KEY,),  # by the version before
+    "decrby": (KEY, "1"),
     "del": (KEY,),
     "discard": (),
     "eval": ("return 1", "1", KEY),
