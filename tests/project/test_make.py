@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+HANDED_DOWN = ("MAKE", "MFLAGS", "VENV", "PYTHON", "WORKERS", "ARGS")
+
 
 def make(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make in the project's root, as a person would from a clean shell."""
     # The make that runs these tests hands its variables down.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(HANDED_DOWN)}
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
         cwd=root, env=environ, capture_output=True, text=True, check=False,
