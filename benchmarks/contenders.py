@@ -233,7 +233,7 @@ class Evertoken(Worker):
     left = "SELECT count(*) FROM grants WHERE next_refresh_at = 0"
 
     def __init__(self, stage: Stage, name: str, *, tree: Path = PROJECT, **how: Any) -> None:
-        """Make one.
+        """Take a checkout of the daemon.
 
         Args:
             stage: what it runs on.

@@ -53,7 +53,7 @@ class Forgetful(Journal):
         return RecordId("", 0)
 
     def release(self, record: RecordId) -> None:
-        """Find nothing to let go."""
+        """Find nothing to delete."""
 
 
 class WithoutJournal(Services):

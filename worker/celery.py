@@ -235,7 +235,7 @@ def refuse_bad_settings(sender: str = "", options: Mapping[str, Any] | None = No
 
 @signals.beat_init.connect
 def refuse_bad_settings_of_beat(**_: Any) -> None:
-    """Refuse to start beat likewise."""
+    """Refuse to start beat on a setting that cannot be used."""
     keep_memory_private()
     install_last_words()
     if celeryconfig.settings_problem is not None:

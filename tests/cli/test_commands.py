@@ -925,3 +925,38 @@ def test_a_grant_whose_answer_never_came_is_listed_as_in_doubt(cli: Cli, creator
 
     assert cli.json(grants, "status")["in_doubt"] == 1
     assert [row["creator_id"] for row in cli.json(grants, "list", "--status", "in_doubt")["grants"]] == [creator]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("content", ["", "\n", "creator_id,access_token,refresh_token\n", "[]"])
+def test_an_import_of_nothing_is_no_success(cli: Cli, content: str, database_kind: str) -> None:
+    """An export that failed leaves an empty file, and a script must notice."""
+    result = cli(grants, "import", "-", stdin=content)
+
+    assert result.exit_code == 1
+    assert "did the export fail?" in result.stderr
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_field_is_mapped_once(cli: Cli, database_kind: str) -> None:
+    """Of two columns for one field the last would be read without a word."""
+    result = cli(grants, "import", "-", "--map", "creator=a,Creator=b", stdin="a,b\n")
+
+    assert result.exit_code == 2
+    assert "names a field twice" in result.stderr
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_the_doctor_sees_that_due_grants_wait_for_long(cli: Cli, creator: str, store: Store) -> None:
+    """Before a token ends there is time to find out why nobody refreshes it."""
+    store.transact(
+        lambda connection: connection.execute(
+            text("UPDATE grants SET next_refresh_at = updated_at - 1200000")  # twenty minutes
+        ),
+        writes=True,
+    )
+
+    told = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
+
+    assert told["grants"]["state"] == "warn"
+    assert "has waited 20 minutes" in told["grants"]["detail"]

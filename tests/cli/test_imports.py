@@ -378,3 +378,15 @@ def test_a_large_file_is_not_held_in_memory(store: Store, sealer: Sealer, tmp_pa
 
     assert report.created == count
     assert peak < path.stat().st_size / 2
+
+
+def test_a_field_that_an_object_names_twice_is_refused(store: Store, sealer: Sealer) -> None:
+    """JSON readers keep the last of two; whose token that is, nobody can say."""
+    twice = line(1).replace("{", '{"creator_id": "c2", ', 1)
+
+    report = Run(store, sealer)(twice, line(3))
+
+    assert reasons(report) == {"an object names a field twice": [1]}
+    with pytest.raises(UsageError, match="names a field twice"):
+        Run(store, sealer)("[", twice, "]")
+    assert store.fleet_status().total == 1

@@ -356,6 +356,18 @@ def test_no_more_threads_take_part_than_are_of_use_and_a_long_turn_does_not_coun
         thread.join()
 
 
+def test_turns_one_after_the_other_wait_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn that has ended is given back: however many come, none waits until an old one counts no more."""
+    monkeypatch.setattr(group, "LONGEST_TURN_SECONDS", 3600)
+    pace, turns = Pace(QUICK), Turns()
+    pace.note_work(1.0, 1)
+
+    for _ in range(3 * FEWEST_THREADS):
+        with turns.one(pace):
+            assert turns._taken() == 1
+    assert turns._taken() == 0
+
+
 def test_the_quick_calls_of_a_group_ask_the_limiter_once(
     quick_world: NewWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:

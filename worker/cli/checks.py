@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from worker.cli import output
 from worker.errors import ConfigurationError, EvertokenError
+from worker.upkeep.idleness import IDLE_SECONDS
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -152,9 +153,12 @@ def grants(services: Services) -> Finding:
             f"; {count} more belong to app {app_id} and nobody refreshes them: is EVERTOKEN_TIKTOK_APP_ID right? "
             "If it is, their creators have to authorize again"
         )
+    late = fleet.oldest_due_seconds > IDLE_SECONDS
+    if late:
+        text += f"; the one that has been due longest has waited {fleet.oldest_due_seconds / 60:.0f} minutes"
     if fleet.expired:
         return Finding("grants", "fail", text)
-    troubled = others or fleet.overdue or fleet.retrying or fleet.in_doubt or fleet.needs_reauth or fleet.held
+    troubled = late or others or fleet.overdue or fleet.retrying or fleet.in_doubt or fleet.needs_reauth or fleet.held
     return Finding("grants", "warn" if troubled else "ok", text)
 
 

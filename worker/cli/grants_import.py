@@ -62,7 +62,7 @@ def import_file(
     With --replace a pair takes the place of the stored one only where its issue time is later, or where TikTok refused
     the stored one. A known creator's line is refused where its issue time is not told (expires_at needs expires_in
     beside it), and while a refresh that may have brought a newer pair is under way or in doubt.
-    Exit status 1 says that at least one line was not imported and wants a person.
+    Exit status 1 says that at least one line was not imported and wants a person, or that there was none.
     """
     from worker.consent.import_fields import FieldNames  # noqa: PLC0415 - Celery loads this module on every start
     from worker.consent.import_lines import Source  # noqa: PLC0415 - as above
@@ -87,7 +87,9 @@ def import_file(
         output.print_json(_plain(report) | {"dry_run": dry_run})
     else:
         _print(report, dry_run=dry_run)
-    if report.bad:
+    if not report.lines:
+        output.note("there is no line of a creator in it: did the export fail?")
+    if report.bad or not report.lines:
         sys.exit(output.FINDING)
 
 
@@ -95,6 +97,9 @@ def _read_map(mapping: str | None) -> dict[str, str]:
     pairs = [part.split("=", 1) for part in (mapping or "").split(",") if part.strip()]
     if any(len(pair) != len(("field", "column")) or not all(text.strip() for text in pair) for pair in pairs):
         raise UsageError("--map wants FIELD=COLUMN pairs with commas between, such as creator=account_id,refresh=rt")
+    fields = [ours.strip().lower() for ours, _ in pairs]
+    if len(set(fields)) != len(fields):
+        raise UsageError("--map names a field twice; each is read from one column")
     return {ours: theirs for ours, theirs in pairs}  # noqa: C416 - a pair is a list, which dict() would not take
 
 

@@ -154,7 +154,7 @@ class Source:
                 yield Entry(number, size)
                 continue
             try:
-                values = list(_objects(json.loads(_whole(line)), self._names))
+                values = list(_objects(json.loads(_whole(line), object_pairs_hook=_each_once), self._names))
             except BadLineError as error:
                 yield Entry(number, size, fault=str(error))
             except (ValueError, RecursionError):
@@ -170,12 +170,14 @@ class Source:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UsageError(_NOT_UTF8) from None
-        decoder, at, line, counted = json.JSONDecoder(), 0, 1, 0
+        decoder, at, line, counted = json.JSONDecoder(object_pairs_hook=_each_once), 0, 1, 0
         yield Entry(line, len(data))
         while (at := _after_marks(text, at)) < len(text):
             line, counted = line + text.count("\n", counted, at), at
             try:
                 value, at = decoder.raw_decode(text, at)
+            except BadLineError as error:
+                raise UsageError(f"the file's JSON cannot be read at line {line}: {error}; nothing is read") from None
             except (ValueError, RecursionError):
                 raise UsageError(f"the file's JSON breaks off or is damaged at line {line}; nothing is read") from None
             for item in _objects(value, self._names):
@@ -295,6 +297,14 @@ def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
         while not rest.endswith(b"\n") and (rest := stream.readline(LONGEST_LINE)):
             size, whole = size + len(rest), False
         yield number, size, (line.removeprefix(_BOM) if number == 1 else line) if whole else None
+
+
+def _each_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; the second of two members of one name would silently take the place of the first."""
+    found = dict(members)
+    if len(found) != len(members):
+        raise BadLineError("an object names a field twice")
+    return found
 
 
 def _form_of(head: bytes) -> Format:

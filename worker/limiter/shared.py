@@ -135,7 +135,7 @@ class Shared:
     """Redis, as the limiter speaks to it; never raises for Redis's sake."""
 
     def __init__(self, url: str, windows: Windows, *, app_id: str, reserve_seconds: float, report: Report) -> None:
-        """Make one; it connects at its first use.
+        """Connect at the first use, not yet.
 
         Args:
             url: as in the setting.

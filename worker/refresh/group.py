@@ -76,7 +76,7 @@ class Pace:
         self._start = MEMORY * self._start + (1 - MEMORY) * seconds
 
     def note_work(self, seconds: float, refreshes: int) -> None:
-        """Take notice of the processor time that so many refreshes have taken."""
+        """Take notice of the processor time that these refreshes have taken."""
         if refreshes:
             work = seconds / refreshes
             self._work = work if self._work is None else MEMORY * self._work + (1 - MEMORY) * work
@@ -161,7 +161,7 @@ class Watch:
 
     @contextmanager
     def over(self, group: Group, *, seconds: float) -> Iterator[None]:
-        """Watch a group for as long as the block takes; if that is longer than so many seconds, conclude it once."""
+        """Watch a group for as long as the block takes; if that takes longer than `seconds`, conclude it once."""
         with self._lock:
             self._begun[group] = elapsed_clock() + seconds
             if not self._news.is_set():

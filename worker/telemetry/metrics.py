@@ -92,7 +92,7 @@ def serve_metrics(
         port: TCP port.
         address: IP address of this host; 0.0.0.0 or :: for all.
         headroom: asked for the quota's headroom whenever the metrics are.
-        store_away: asked likewise for the seconds of the outage of the database.
+        store_away: returns the seconds for which the database has been away.
         quota_paused: returns the seconds for which nothing is sent.
         own_share: returns True if this process keeps to its own share of the quota.
         beat_silent: returns the seconds since beat's last message reached a worker.

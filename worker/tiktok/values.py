@@ -41,7 +41,7 @@ class TokenAnswer:
         access_token: the new access token.
         refresh_token: the new refresh token, or None where the answer held none: keep the old one.
         access_seconds: life of the access token in seconds as the answer said it; None where missing or absurd.
-        refresh_seconds: seconds left of the refresh token, or None likewise.
+        refresh_seconds: seconds left of the refresh token, or None if TikTok does not say.
         scope: granted scopes, sorted and without duplicates; None where the answer named none.
         request_id: TikTok's `request_id`, or None.
         remarks: what was odd about the answer, in words fit for a log; holds no value of a token.
