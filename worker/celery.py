@@ -9,8 +9,6 @@ import logging
 import os
 import re
 import sys
-import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from celery import Celery, Task, bootsteps, signals
-from celery.beat import Scheduler, SchedulingError
 from celery.exceptions import CeleryError
 from celery.loaders.app import AppLoader
 from celery.utils.nodenames import node_format
@@ -242,19 +239,6 @@ def refuse_bad_settings_of_beat(**_: Any) -> None:
         refuse(celeryconfig.settings_problem)
 
 
-@signals.beat_embedded_init.connect
-def end_with_the_worker(**_: Any) -> None:
-    """Have beat end when the worker that it is part of is gone, also if that was killed and could not end it."""
-
-    def watch(worker: int) -> None:
-        while os.getppid() == worker:
-            time.sleep(TOUCH_SECONDS)
-        log_fact(Fact("beat.left_alone", {}, level="warning"))
-        os._exit(0)
-
-    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
-
-
 @signals.worker_init.connect
 def check_before_work(sender: Any, **_: Any) -> None:
     """Look at database, keyring and journal before the worker takes its first message."""
@@ -341,24 +325,6 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
 
 app.steps["worker"].add(Heartbeat)
 app.steps["consumer"].add("worker.consumer:LooksAgain")
-
-
-class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no types
-    """Keeps the schedule in memory, since intervals of seconds need no file, and touches a file at each tick."""
-
-    def tick(self, *args: Any, **options: Any) -> float:
-        """Do what is due, and show that beat lives."""
-        touch("beat")
-        return float(super().tick(*args, **options))
-
-    def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        """Publish one entry; Celery would log two stacks for each that Redis does not take."""
-        try:
-            self.apply_async(entry, producer=producer, advance=False)
-        except SchedulingError as error:
-            note_unpublished(entry.task, error.__context__ or error)
-        else:
-            note_published()
 
 
 def publish(task: Any, *args: Any, **options: Any) -> bool:

@@ -78,7 +78,7 @@ task_routes = {
 }
 include = ["tasks.refresh", "tasks.pull", "tasks.upkeep", "tasks.notify"]
 
-beat_scheduler = "worker.celery:TickingScheduler"
+beat_scheduler = "worker.beat:TickingScheduler"
 beat_max_loop_interval = 5
 FROM_BEAT: Final = "from_beat"
 """Header of beat's messages: a worker that takes one writes into the database that beat runs."""

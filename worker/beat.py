@@ -1,0 +1,77 @@
+"""Beat: publishes what is due, shows that it lives, and ends when it is asked to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from celery import signals
+from celery.beat import Scheduler, SchedulingError
+
+from worker.celery import TOUCH_SECONDS, note_published, note_unpublished, touch
+from worker.telemetry import Fact, log_fact
+
+
+class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no types
+    """Keeps the schedule in memory, since intervals of seconds need no file, and touches a file at each tick."""
+
+    stopping = False
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Answer SIGTERM and SIGINT.
+
+        Celery's own handler closes the connection first. If the signal arrives while a message is being sent, the send
+        then fails with an error that replaces SystemExit, and beat runs on. So this one closes nothing, and remembers.
+
+        Raises:
+            SystemExit: always; the next tick raises it again if a library swallowed it.
+        """
+        del number, frame
+        self.stopping = True
+        raise SystemExit
+
+    def tick(self, *args: Any, **options: Any) -> float:
+        """Do what is due, and show that beat lives.
+
+        Raises:
+            SystemExit: beat was asked to end.
+        """
+        if self.stopping:
+            raise SystemExit
+        touch("beat")
+        return float(super().tick(*args, **options))
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Publish one entry; Celery would log two stacks for each that Redis does not take."""
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except SchedulingError as error:
+            if not self.stopping:
+                note_unpublished(entry.task, error.__context__ or error)
+        else:
+            note_published()
+
+
+@signals.beat_init.connect
+def answer_signals(sender: Any, **_: Any) -> None:
+    """Replace Celery's handlers of SIGTERM and SIGINT; a beat inside a worker has none, and its worker ends it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if getattr(signal.getsignal(number), "__module__", None) == "celery.apps.beat":
+            signal.signal(number, sender.scheduler.stop)
+
+
+@signals.beat_embedded_init.connect
+def end_with_the_worker(**_: Any) -> None:
+    """End a beat that is part of a worker when that worker is gone, even if it was killed."""
+
+    def watch(worker: int) -> None:
+        while os.getppid() == worker:
+            time.sleep(TOUCH_SECONDS)
+        log_fact(Fact("beat.left_alone", {}, level="warning"))
+        os._exit(0)
+
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
