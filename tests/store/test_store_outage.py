@@ -15,7 +15,7 @@ from tests.faults.databases import read_only
 from tests.faults.proxy import Proxy
 from worker.errors import StoreRefusedError, StoreUnavailableError
 from worker.store import Store, open_store
-from worker.store.outage import Outages
+from worker.store.engine import Outages
 
 if TYPE_CHECKING:
     from tests.conftest import ServerProcess

@@ -4,20 +4,11 @@
 """
 
 from worker.store.clock import whole_milliseconds
-from worker.store.load import LoadSlice
-from worker.store.reports import (
-    BrakeState,
-    FleetStatus,
-    NoticeView,
-    SchemaFit,
-    SchemaState,
-    StaleAttempt,
-    StoredPair,
-    WorkerView,
-)
+from worker.store.fleet import LoadSlice
 from worker.store.store import Store, open_store
 from worker.store.values import (
     AttemptView,
+    BrakeState,
     BroughtPair,
     Claim,
     Claimable,
@@ -25,16 +16,23 @@ from worker.store.values import (
     ConsentResult,
     CurrentPair,
     DueGrant,
+    FleetStatus,
     GrantCondition,
     GrantStatus,
     GrantView,
     Likeness,
     NewConsent,
     NewPair,
+    NoticeView,
     PairVersion,
     PullClaim,
     Saved,
+    SchemaFit,
+    SchemaState,
     SnapshotView,
+    StaleAttempt,
+    StoredPair,
+    WorkerView,
 )
 
 __all__ = [

@@ -14,8 +14,7 @@ from sqlalchemy.types import JSON, BigInteger, Double, Integer, LargeBinary, Tex
 
 from worker.store.clock import NOW, Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, PAIRS
-from worker.store.predicates import REFRESHABLE, UNRESOLVED
+from worker.store.models import ATTEMPTS, GRANTS, PAIRS, REFRESHABLE, UNRESOLVED
 from worker.store.rows import AMONG, PAIR_BYTES, AnyRow, among, brake_state, sealed_pair
 from worker.store.values import Claim, Claimable, GrantStatus, PairVersion
 

@@ -7,8 +7,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, and_, exists, or_, text
 
-from worker.store.models import ATTEMPTS, GRANTS
-from worker.store.predicates import UNRESOLVED
+from worker.store.models import ATTEMPTS, GRANTS, UNRESOLVED
 from worker.store.rows import lease_is_free
 from worker.store.values import GrantCondition, GrantStatus
 

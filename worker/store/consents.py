@@ -22,8 +22,7 @@ from sqlalchemy import (
 
 from worker.store.clock import now, whole_milliseconds
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS
-from worker.store.predicates import UNRESOLVED
+from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS, UNRESOLVED
 from worker.store.rows import PAIR_BYTES, AnyRow, app_of, lease_is_free, sealed_pair
 from worker.store.saving import insert_unless_known, reauth_key
 from worker.store.values import ConsentResult, GrantStatus, Likeness, NewConsent, PairVersion

@@ -18,8 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, text
 
 from worker.store.clock import now
 from worker.store.engine import Transactions, reads
-from worker.store.models import GRANTS
-from worker.store.predicates import FAILING, HEALTHY
+from worker.store.models import FAILING, GRANTS, HEALTHY
 from worker.store.rows import is_of_app, lease_is_free
 from worker.store.values import DueGrant
 

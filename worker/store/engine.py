@@ -7,6 +7,7 @@ connection in as the first argument, so no connection ever leaves the store.
 from __future__ import annotations
 
 import functools
+import math
 import os
 import random
 import threading
@@ -25,7 +26,6 @@ from worker.addresses import DatabaseAddress, read_database
 from worker.errors import ConfigurationError, StoreRefusedError, StoreUnavailableError
 from worker.store.driver import GRACE_SECONDS, BoundedConnection
 from worker.store.faults import describe, is_outage, is_transient
-from worker.store.outage import Outages
 
 MAX_TRIES: Final = 5
 RETRY_PAUSE_SECONDS: Final = 0.05
@@ -71,6 +71,73 @@ And the driver begins no transaction of its own; `_begin_postgresql` does.
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S", bound="Transactions")
+
+
+class Outages:
+    """Follows the outcomes of one process's transactions: since when the database is away, reported once at each end.
+
+    An outage is what stops every statement, or every write: no connection, a full or read-only disk. A row that the
+    database refuses is none, and neither is a lock that another transaction holds. Thread-safe.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Begin with a database that is taken to be there.
+
+        Args:
+            monotonic: clock of this process, in seconds.
+        """
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._failing: set[bool] = set()
+        self._since = self._answered_at = -math.inf
+        self._on_away: Callable[[str], None] = lambda _: None
+        self._on_back: Callable[[float], None] = lambda _: None
+
+    def watch(self, on_away: Callable[[str], None], on_back: Callable[[float], None]) -> None:
+        """Report outages from now on.
+
+        Args:
+            on_away: called once when an outage begins, with the reason as safe text.
+            on_back: called once when it has ended, with its length in seconds.
+        """
+        self._on_away, self._on_back = on_away, on_back
+
+    def seconds(self) -> float:
+        """Return for how long the database has been away; 0 while it is there."""
+        with self._lock:
+            return self._monotonic() - self._since if self._failing else 0.0
+
+    def failed(self, reason: str, *, writes: bool, began: float) -> None:
+        """Take in that a transaction met an outage.
+
+        Args:
+            reason: safe text.
+            writes: True for a transaction that writes.
+            began: when the transaction began, on this process's clock; one that began before the last success says
+                nothing new.
+        """
+        with self._lock:
+            if began < self._answered_at:
+                return
+            is_news = not self._failing
+            self._failing.add(writes)
+            if is_news:
+                self._since = began
+        if is_news:
+            self._on_away(reason)
+
+    def succeeded(self, *, writes: bool) -> None:
+        """Take in that a transaction was committed; a read says nothing of a database that takes no writes."""
+        self._answered_at = self._monotonic()
+        if not self._failing:
+            return
+        with self._lock:
+            was_away = bool(self._failing)
+            self._failing = set() if writes else self._failing - {False}
+            is_over = was_away and not self._failing
+            seconds = self._answered_at - self._since
+        if is_over:
+            self._on_back(seconds)
 
 
 class Transactions:

@@ -10,8 +10,7 @@ from worker.errors import NotFoundError, ReauthNeededError, RevokedError, Unknow
 from worker.store.clock import now
 from worker.store.conditions import conditions
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, PAIRS
-from worker.store.predicates import HEALTHY, REFERENCED
+from worker.store.models import ATTEMPTS, GRANTS, HEALTHY, PAIRS, REFERENCED
 from worker.store.rows import (
     CURRENT_PAIR,
     UNSAID,

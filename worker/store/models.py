@@ -30,9 +30,23 @@ from sqlmodel import Field, SQLModel
 
 from worker.policy.creator_id import LONGEST
 from worker.policy.verdicts import AttemptOutcome
-from worker.store import predicates
 from worker.store.clock import Instant
 from worker.store.values import GrantStatus
+
+# Predicates of the partial indexes, and of a constraint, as SQL text that models and queries share. Queries repeat them
+# word for word: SQLite uses a partial index only where it finds the index's own words again.
+REFRESHABLE: Final = "status IN ('active', 'suspect')"
+HEALTHY: Final = "status = 'active' AND failures = 0"
+FAILING: Final = "status IN ('active', 'suspect') AND failures > 0"
+PULL_WANTED: Final = "next_pull_at IS NOT NULL AND status IN ('active', 'suspect')"
+OPEN: Final = "outcome IS NULL"
+FINISHED: Final = "finished_at IS NOT NULL"
+UNRESOLVED: Final = "(outcome IS NULL OR outcome = 'in_doubt')"
+SUPERSEDED: Final = "superseded_at IS NOT NULL AND wiped_at IS NULL"
+SEALED_OR_WIPED: Final = "wiped_at IS NOT NULL OR (sealed_access IS NOT NULL AND sealed_refresh IS NOT NULL)"
+WIPED: Final = "wiped_at IS NOT NULL"
+REFERENCED: Final = "reference IS NOT NULL"
+UNDELIVERED: Final = "delivered_at IS NULL"
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -95,14 +109,14 @@ class Grant(Row, table=True):
         _one_of("status", GrantStatus),
         CheckConstraint("pair_generation <= generation", name="pointer_behind_attempts"),
         CheckConstraint("status <> 'suspect' OR failures > 0", name="suspect_has_failed"),
-        _partial("ix_grants_healthy_due", "next_refresh_at", where=predicates.HEALTHY),
-        _partial("ix_grants_healthy_order", "access_expires_at", "next_refresh_at", where=predicates.HEALTHY),
-        _partial("ix_grants_failing_due", "next_refresh_at", where=predicates.FAILING),
-        _partial("ix_grants_failing_order", "access_expires_at", "next_refresh_at", where=predicates.FAILING),
-        _partial("ix_grants_pull_wanted", "next_pull_at", where=predicates.PULL_WANTED),
+        _partial("ix_grants_healthy_due", "next_refresh_at", where=HEALTHY),
+        _partial("ix_grants_healthy_order", "access_expires_at", "next_refresh_at", where=HEALTHY),
+        _partial("ix_grants_failing_due", "next_refresh_at", where=FAILING),
+        _partial("ix_grants_failing_order", "access_expires_at", "next_refresh_at", where=FAILING),
+        _partial("ix_grants_pull_wanted", "next_pull_at", where=PULL_WANTED),
         Index("ix_grants_status_id", "status", "id"),
         Index("ix_grants_app_id_creator_id", "app_id", "creator_id", unique=True),
-        _partial("ix_grants_reference", "reference", where=predicates.REFERENCED),
+        _partial("ix_grants_reference", "reference", where=REFERENCED),
     )
 
     id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
@@ -139,9 +153,9 @@ class Pair(Row, table=True):
 
     __tablename__ = "pairs"
     __table_args__ = (
-        CheckConstraint(predicates.SEALED_OR_WIPED, name="sealed_or_wiped"),
-        _partial("ix_pairs_superseded", "superseded_at", where=predicates.SUPERSEDED),
-        _partial("ix_pairs_wiped", "wiped_at", where=predicates.WIPED),
+        CheckConstraint(SEALED_OR_WIPED, name="sealed_or_wiped"),
+        _partial("ix_pairs_superseded", "superseded_at", where=SUPERSEDED),
+        _partial("ix_pairs_wiped", "wiped_at", where=WIPED),
     )
 
     grant_id: int = _grant_id(primary=True)
@@ -164,9 +178,9 @@ class Attempt(Row, table=True):
     __tablename__ = "attempts"
     __table_args__ = (
         _one_of("outcome", AttemptOutcome),
-        _partial("ix_attempts_unresolved", "grant_id", "generation", where=predicates.UNRESOLVED),
-        _partial("ix_attempts_open", "claimed_at", where=predicates.OPEN),
-        _partial("ix_attempts_finished", "finished_at", where=predicates.FINISHED),
+        _partial("ix_attempts_unresolved", "grant_id", "generation", where=UNRESOLVED),
+        _partial("ix_attempts_open", "claimed_at", where=OPEN),
+        _partial("ix_attempts_finished", "finished_at", where=FINISHED),
     )
 
     grant_id: int = _grant_id(primary=True)
@@ -198,7 +212,7 @@ class Notice(Row, table=True):
     """A message to people or systems, kept until it was delivered; the key makes it one of a kind."""
 
     __tablename__ = "notices"
-    __table_args__ = (_partial("ix_notices_undelivered", "next_try_at", where=predicates.UNDELIVERED),)
+    __table_args__ = (_partial("ix_notices_undelivered", "next_try_at", where=UNDELIVERED),)
 
     id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
     dedupe_key: str = Field(sa_column=Column(String(255), nullable=False, unique=True))

@@ -9,10 +9,9 @@ from sqlalchemy import Connection, func, select, text, update
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import GRANTS, NOTICES
-from worker.store.predicates import UNDELIVERED
-from worker.store.reports import NoticeView
+from worker.store.models import GRANTS, NOTICES, UNDELIVERED
 from worker.store.saving import add_unless_known
+from worker.store.values import NoticeView
 
 HOLD_SECONDS: Final = 60.0
 

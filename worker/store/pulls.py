@@ -9,8 +9,7 @@ from sqlalchemy import ColumnElement, Connection, TextClause, case, delete, inse
 
 from worker.store.clock import Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import GRANTS, PAIRS, SNAPSHOTS
-from worker.store.predicates import PULL_WANTED
+from worker.store.models import GRANTS, PAIRS, PULL_WANTED, SNAPSHOTS
 from worker.store.rows import CURRENT_PAIR, current_pair, is_current_pair, is_of_app, pull_lease_is_free
 from worker.store.values import PullClaim, SnapshotView
 

@@ -12,8 +12,7 @@ from worker.policy.verdicts import AttemptOutcome
 from worker.store.clock import now
 from worker.store.engine import APP
 from worker.store.models import ATTEMPTS, BRAKE, GRANTS, PAIRS
-from worker.store.reports import BrakeState
-from worker.store.values import AttemptView, CurrentPair, GrantStatus, GrantView
+from worker.store.values import AttemptView, BrakeState, CurrentPair, GrantStatus, GrantView
 from worker.vault.sealing import SealedPair
 
 AMONG: Final = {"postgresql": "id = ANY(:ids)", "sqlite": "id IN (SELECT value FROM json_each(:ids))"}

@@ -21,7 +21,7 @@ from worker.errors import NotReadyError
 from worker.store.clock import now
 from worker.store.engine import Transactions, bound_answers, reads, writes
 from worker.store.models import METADATA
-from worker.store.reports import SchemaFit, SchemaState
+from worker.store.values import SchemaFit, SchemaState
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 VERSIONS: Final = Table(

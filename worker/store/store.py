@@ -9,7 +9,6 @@ from worker.store.fleet import Fleet
 from worker.store.grants import Grants
 from worker.store.keys import Keys
 from worker.store.links import Links
-from worker.store.load import Load
 from worker.store.notices import Notices
 from worker.store.operations import Operations
 from worker.store.owners import Owners
@@ -32,7 +31,6 @@ class Store(
     Owners,
     Pulls,
     Fleet,
-    Load,
     Upkeep,
     Keys,
     Notices,

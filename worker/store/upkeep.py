@@ -9,11 +9,9 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, LINKS, NOTICES, PAIRS, WORKERS
-from worker.store.predicates import FINISHED, OPEN, SUPERSEDED, WIPED
-from worker.store.reports import StaleAttempt, StoredPair
+from worker.store.models import ATTEMPTS, FINISHED, GRANTS, LINKS, NOTICES, OPEN, PAIRS, SUPERSEDED, WIPED, WORKERS
 from worker.store.rows import PAIR_BYTES, is_current_pair, is_of_app, sealed_pair
-from worker.store.values import GrantStatus
+from worker.store.values import GrantStatus, StaleAttempt, StoredPair
 from worker.vault.sealing import SealedPair
 
 

@@ -15,9 +15,8 @@ from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, sele
 from worker.policy.verdicts import AttemptOutcome
 from worker.store.clock import now
 from worker.store.engine import Transactions, writes
-from worker.store.models import ATTEMPTS, GRANTS, PAIRS
+from worker.store.models import ATTEMPTS, GRANTS, PAIRS, REFRESHABLE
 from worker.store.notices import insert_notice
-from worker.store.predicates import REFRESHABLE
 from worker.store.rows import is_attempt, lease_is_free
 from worker.store.saving import reauth_key
 from worker.store.values import Claim, GrantStatus

@@ -10,8 +10,14 @@ from worker.tiktok.answers import (
     salvage,
 )
 from worker.tiktok.client import TikTok
-from worker.tiktok.codes import ACCOUNT_CALL, EXCHANGE_CALL, REFRESH_CALL, REVOKE_CALL, TOKEN_INFO_CALL
-from worker.tiktok.fields import fields_for_scope
+from worker.tiktok.codes import (
+    ACCOUNT_CALL,
+    EXCHANGE_CALL,
+    REFRESH_CALL,
+    REVOKE_CALL,
+    TOKEN_INFO_CALL,
+    fields_for_scope,
+)
 from worker.tiktok.values import AccountData, RawAnswer, TokenAnswer, TokenInfo
 
 __all__ = [

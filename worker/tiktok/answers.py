@@ -1,7 +1,8 @@
 """Reads token answers: strict about whose pair it is, lenient about everything that a pair can live without.
 
 Pure functions of the received bytes, so that a replay from the journal reads exactly what the live call would have.
-The names are those of the current API, of early v1.3 and of v1.2, whose answers had no envelope.
+The names are those of the current API, of early v1.3 and of v1.2, whose answers had no envelope. Answers to the reads
+of a token and of an account become values here too.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import Any, Final
 
 from worker.errors import InDoubtError, TikTokError
 from worker.policy.creator_id import is_creator_id
-from worker.tiktok.codes import SUCCESS_CODES
-from worker.tiktok.envelope import is_text, open_envelope, read_code, secrets_of
+from worker.tiktok.codes import ACCOUNT_CALL, SUCCESS_CODES, TOKEN_INFO_CALL
+from worker.tiktok.envelope import Envelope, is_text, open_envelope, read_code, secrets_of
 from worker.tiktok.parsing import Document, objects_in, read_document, read_prefix, texts_in
-from worker.tiktok.values import RawAnswer, TokenAnswer
-from worker.tiktok.wording import STRANGE_TOKEN, clean_request_id, echoes_secret
+from worker.tiktok.values import AccountData, RawAnswer, TokenAnswer, TokenInfo
+from worker.tiktok.wording import STRANGE_TOKEN, clean_request_id, echoes_secret, fit_to_store
 from worker.vault.token import Token
 
 CREATOR_NAMES: Final = ("creator_id", "open_id")
@@ -222,4 +223,39 @@ def _is_scope(name: Any) -> bool:
         and 0 < len(name.strip()) <= SCOPE_LIMIT
         and name.strip().isprintable()
         and not {" ", ","} & set(name.strip())
+    )
+
+
+def read_token_info(envelope: Envelope) -> TokenInfo:
+    """Return what TikTok says of an access token; it still names the creator `creator_id` here.
+
+    Raises:
+        InDoubtError: the answer lacks the app or the creator.
+    """
+    data = envelope.members.get("data")
+    if not isinstance(data, dict):
+        raise _unfit(envelope, TOKEN_INFO_CALL)
+    app_id, creator_id = data.get("app_id"), read_creator(data, envelope.secrets)
+    if creator_id is None or isinstance(app_id, bool) or not isinstance(app_id, str | int):
+        raise _unfit(envelope, TOKEN_INFO_CALL)
+    return TokenInfo(
+        app_id=str(app_id), creator_id=creator_id, scope=read_scope(data.get("scope"), [], envelope.secrets) or ()
+    )
+
+
+def read_account_data(envelope: Envelope) -> AccountData:
+    """Return the fields of one account as TikTok named them, without an echo of a secret.
+
+    Raises:
+        InDoubtError: the answer has no code, or no data.
+    """
+    data = envelope.members.get("data")
+    if envelope.code is None or not isinstance(data, dict):
+        raise _unfit(envelope, ACCOUNT_CALL)
+    return AccountData(fit_to_store(data, envelope.secrets), envelope.request_id)
+
+
+def _unfit(envelope: Envelope, call: str) -> InDoubtError:
+    return InDoubtError(
+        f"{call} was answered without what was asked for", call=call, code=envelope.code, request_id=envelope.request_id
     )
