@@ -180,7 +180,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "journal not synced before the answer is read",
-        "worker/journal/writer.py",
+        "worker/journal/journal.py",
         (("            segment.sync(record.number)\n", "            pass\n"),),
         ("tests/vault/test_journal.py::test_a_failed_sync_moves_the_answer_to_a_new_file",),
     ),

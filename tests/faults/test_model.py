@@ -74,7 +74,7 @@ class Daemon(RuleBasedStateMachine):
 
     def waiting(self) -> set[tuple[int | None, int | None, int | None]]:
         """Return the attempts whose answers wait in any journal."""
-        from worker.journal.peek import waiting_attempts  # noqa: PLC0415 - looks where no worker may look
+        from worker.journal.dead import waiting_attempts  # noqa: PLC0415 - looks where no worker may look
 
         return set(waiting_attempts(self.workers[0].journal._folder, self.sealer))
 

@@ -161,7 +161,7 @@ def test_a_file_that_was_replayed_meanwhile_is_not_replayed_again(
     dead_segment: Leave, new_journal: NewJournal, folder: Path
 ) -> None:
     """A process that opened the file before it was unlinked and locks it after finds it gone."""
-    from worker.journal.lock import lock  # noqa: PLC0415 - the race is played by hand
+    from worker.journal.file import lock  # noqa: PLC0415 - the race is played by hand
 
     path = dead_segment(1)
     descriptor = os.open(path, os.O_RDWR)

@@ -14,8 +14,8 @@ import worker
 from tests.support.world import World
 
 PACKAGE = Path(worker.__file__).parent
-MOST_FILES = 41
-MOST_CHANGES = 170
+MOST_FILES = 39
+MOST_CHANGES = 160
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

@@ -2,7 +2,6 @@
 
 from worker.journal.aside import AsideRecord
 from worker.journal.entry import JournalEntry, Orphan, RecordId
-from worker.journal.journal import Journal
-from worker.journal.writer import Written
+from worker.journal.journal import Journal, Written
 
 __all__ = ["AsideRecord", "Journal", "JournalEntry", "Orphan", "RecordId", "Written"]

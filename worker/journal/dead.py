@@ -1,19 +1,25 @@
-"""What a dead process left behind: its segments are locked, read, and whatever is no good record is kept and told."""
+"""What processes left in the folder: dead ones' segments are taken over, and any segment is looked into for counts.
+
+A segment that is taken over is locked and read; whatever in it is no good record is kept and reported.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from worker.errors import JournalError, SealError
-from worker.journal.file import SegmentFile
+from worker.journal.entry import JournalEntry
+from worker.journal.file import SegmentFile, lock_existing, read_whole
 from worker.journal.folder import JournalFolder, fail
-from worker.journal.lock import lock_existing, read_whole
 from worker.journal.segment import (
     HEADER_BYTES,
+    SUFFIX,
     UNFINISHED_SUFFIX,
     Damage,
     Frame,
+    place_of,
     scan,
     segment_id_of,
     segment_id_of_name,
@@ -152,24 +158,43 @@ class DeadSegments:
 def waiting_keys(folder: JournalFolder) -> dict[int, int]:
     """Return how many records wait in all segments of a folder, by key id; 0 stands for an unknown form.
 
-    Reads the files of living processes too, without their locks.
+    Raises:
+        JournalError: the folder or a file cannot be read.
+    """
+    return Counter(_key_of(frame.sealed) for _, frame in _waiting(folder))
+
+
+def waiting_attempts(folder: JournalFolder, sealer: Sealer) -> Iterator[tuple[int | None, int | None, int | None]]:
+    """Yield grant, consent and generation of every waiting record that opens; nothing is changed or reported.
 
     Raises:
         JournalError: the folder or a file cannot be read.
     """
-    counts: dict[int, int] = {}
-    for path in folder.files(".segment"):
+    for segment_id, frame in _waiting(folder):
+        if segment_id is None:
+            continue
+        try:
+            entry = JournalEntry.from_bytes(sealer.open(frame.sealed, place_of(segment_id, frame.number)))
+        except (SealError, JournalError):
+            continue
+        yield entry.grant_id, entry.consent, entry.generation
+
+
+def _waiting(folder: JournalFolder) -> Iterator[tuple[bytes | None, Frame]]:
+    """Yield the waiting records of every segment in a folder, those of living processes too, without their locks."""
+    for path in folder.files(SUFFIX):
+        if not path.is_file():  # a pipe would be waited for; the replay reports what is no journal
+            continue
         try:
             data = path.read_bytes()
         except FileNotFoundError:
             continue
         except OSError as error:
             raise fail("a journal file cannot be read:", path, error) from None
+        segment_id = segment_id_of(data[:HEADER_BYTES])
         for part in scan(data):
             if isinstance(part, Frame) and not part.released:
-                key_id = _key_of(part.sealed)
-                counts[key_id] = counts.get(key_id, 0) + 1
-    return counts
+                yield segment_id, part
 
 
 def _key_of(sealed: bytes) -> int:

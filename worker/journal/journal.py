@@ -1,36 +1,57 @@
 """The journal: a sealed, synced local file that holds each received answer until the database has it.
 
 Every byte string that a token call brings, whatever its status and however short, becomes one sealed record, on disk
-before anything reads it. A process writes its own segment (see `journal_segment`) and holds the segment's lock while
-it lives; a record whose process died is replayed by any other process on the folder, and replay drains old keys, so
-records are never sealed anew. A release is a flag that is not synced: losing it only replays what is stored already.
-Nothing that does not open is ever deleted: it stays, or it is copied under `set-aside/`, and an alarm tells of it.
+before anything reads it. A process writes its own segments (see `segment`) and holds each segment's lock while it
+lives; a record whose process died is replayed by any other process on the folder, and replay drains old keys, so
+records are never sealed again. A release is a flag that is not synced: losing it only replays what is stored already.
+Nothing that does not open is ever deleted: it stays, or it is copied under `set-aside/`, and an alarm reports it.
+
+One idea: writing, releasing and replaying share the segments of this process and one lock over them.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from worker.errors import JournalError, SealError
 from worker.journal.aside import AsideFolder
-from worker.journal.dead import DeadSegments, aside_name, waiting_keys
+from worker.journal.dead import DeadSegments, aside_name, waiting_attempts, waiting_keys
 from worker.journal.entry import JournalEntry, Orphan, RecordId
 from worker.journal.file import SegmentFile
 from worker.journal.folder import JournalFolder, fail
-from worker.journal.peek import waiting_attempts
-from worker.journal.segment import SUFFIX, place_of
-from worker.journal.writer import JournalWriter, Syncer, Written, close_segment, release_in
-from worker.vault.sealing import Sealer
-
-__all__ = ["Journal", "JournalEntry", "Orphan", "RecordId"]
+from worker.journal.segment import FRAME_BYTES, HEADER_BYTES, SEGMENT_ID_BYTES, SUFFIX, Header, place_of
+from worker.vault.sealing import Sealer, key_id_of
 
 SEGMENT_BYTES: Final = 8 * 2**20
 FLOOR_BYTES: Final = 64 * 2**20
+RESERVE_SHARE: Final = 4
+"""A segment with less than this part of its size left is not started into: what is in flight must fit in it."""
+GATHER_SECONDS: Final = 0.005
+"""Records that are written within this time share a sync: a sync costs about as much for one as for fifty."""
+SEAL_BYTES: Final = 64
+"""More than what sealing adds to a plaintext."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A record that is written and may not be on disk yet.
+
+    Attributes:
+        plaintext: what to write again where the file's sync fails.
+    """
+
+    record: RecordId
+    plaintext: bytes = field(repr=False)
 
 
 class Journal:
@@ -56,23 +77,31 @@ class Journal:
             segment_bytes: size of one segment.
             floor_bytes: free bytes on the disk under which `ready` refuses.
             failpoint: called with `pre_journal`, `post_write` (written, not synced) and `post_fsync`.
-            alarm: told of everything that a person must look at, in a sentence without secrets.
+            alarm: takes what a person must look at, in a sentence without secrets.
         """
         self._folder = JournalFolder(directory)
         self._sealer = sealer
+        self._owner = owner
+        self._segment_bytes = segment_bytes
         self._floor_bytes = floor_bytes
         self._failpoint = failpoint
         self._alarm = alarm
-        self._writer = JournalWriter(self._folder, sealer, owner=owner, segment_bytes=segment_bytes, alarm=alarm)
-        self._syncer = Syncer(self._writer.sync_all)
         self._dead = DeadSegments(self._folder, sealer, alarm)
         self.aside = AsideFolder(self._folder, sealer)
-        self._taken_over: dict[str, SegmentFile] = {}
-        self._replaying = threading.Lock()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin without segments, in this process for the first time."""
         self._pid = os.getpid()
+        self._lock = threading.RLock()  # guards the segments; only the sync runs outside it, so that writers share it
+        self._replaying = threading.Lock()
+        self._current: SegmentFile | None = None
+        self._own: dict[str, SegmentFile] = {}
+        self._taken_over: dict[str, SegmentFile] = {}
+        self._syncer = Syncer(self._sync_all)
 
     def ready(self) -> None:
-        """Refuse where the next answers could not be kept; to be called before anything is sent.
+        """Refuse if the next answers could not be kept; to be called before anything is sent.
 
         After it returned, what is in flight has its disk space, even if the disk fills up.
 
@@ -80,12 +109,20 @@ class Journal:
             JournalError: the folder is missing, open to others, not writable, or its disk is nearly full.
         """
         self._notice_fork()
-        if self._writer.segments:
+        if self._own:
             self._folder.check()
         else:
             self._folder.prepare()
         self._folder.check_space(self._floor_bytes)
-        self._writer.secure_room()
+        with self._lock:
+            current = self._current
+            if current is not None and not current.in_place():
+                current.broken = True
+                self._alarm(f"the journal file {current.path} was removed while in use; a new one is begun")
+            try:
+                self._segment_with(self._segment_bytes // RESERVE_SHARE)
+            except OSError as error:
+                raise fail("a journal file cannot be made in", self._folder.path, error) from None
 
     def append(self, entry: JournalEntry) -> RecordId:
         """Put an answer on disk; it is there when this returns.
@@ -108,36 +145,43 @@ class Journal:
         return written
 
     def sync(self, written: Written) -> RecordId:
-        """Return once a written answer is on disk, as the record that is there.
+        """Return once a written answer is on disk; if its file fails, it is written again, to a new segment.
+
+        Returns:
+            The record that is on disk.
 
         Raises:
             JournalError: it could not be kept; the caller still tries the database.
         """
-        record = self._writer.sync(written)
+        record = written.record
+        try:
+            self._sync(record)
+        except OSError:
+            record = self._sealed(written.plaintext)
+            try:
+                self._sync(record)
+            except OSError as error:
+                raise fail("an answer could not be journaled in", self._folder.path, error) from None
+            self.release(written.record)
         self._failpoint("post_fsync")
         return record
 
-    def _write(self, entry: JournalEntry) -> Written:
-        self._notice_fork()
-        self._failpoint("pre_journal")
-        written = self._writer.write(entry.to_bytes())
-        self._failpoint("post_write")
-        return written
-
     def release(self, record: RecordId) -> None:
-        """Let a record go, because the database has what it brought; a second time, nothing happens."""
+        """Release a record, because the database has what it brought; a second time, nothing happens."""
         self._notice_fork()
-        if self._writer.release(record):
-            return
-        with self._writer.lock:
-            segment = self._taken_over.get(record.segment)
-            if segment is not None:
-                release_in(segment, record.number, self._alarm)
-                if not segment.pending:
-                    close_segment(self._taken_over.pop(segment.name), self._alarm)
+        with self._lock:
+            segment = self._own.get(record.segment) or self._taken_over.get(record.segment)
+            if segment is None:
+                return
+            try:
+                segment.release(record.number)
+            except OSError as error:  # a flag that cannot be written only brings a harmless replay
+                self._alarm(str(fail("a journal record could not be released in", segment.path, error)))
+            if not segment.pending and (segment is not self._current or segment.broken):
+                self._drop(segment)
 
     def set_aside(self, record: RecordId) -> None:
-        """Keep a copy of a record under `set-aside/` for a person, alarm, and let the record go.
+        """Keep a copy of a record under `set-aside/` for a person, alarm, and release the record.
 
         Moved up into the journal's folder, the copy is replayed again.
 
@@ -145,8 +189,8 @@ class Journal:
             JournalError: the copy could not be made; the record waits on.
         """
         self._notice_fork()
-        with self._writer.lock:
-            segment = self._writer.segments.get(record.segment) or self._taken_over.get(record.segment)
+        with self._lock:
+            segment = self._own.get(record.segment) or self._taken_over.get(record.segment)
             if segment is None or record.number not in segment.pending:
                 return
             name = aside_name(segment, str(record.number), SUFFIX)
@@ -170,7 +214,7 @@ class Journal:
         return waiting_keys(self._folder)
 
     def holds(self, grant_id: int, consent: int, generations: Collection[int]) -> bool:
-        """Return True where an answer to one of these attempts waits in the folder; raises as `key_usage`."""
+        """Return True if an answer to one of these attempts waits in the folder; raises as `key_usage`."""
         wanted = {(grant_id, consent, generation) for generation in generations}
         return not wanted.isdisjoint(waiting_attempts(self._folder, self._sealer))
 
@@ -179,9 +223,9 @@ class Journal:
         return self._folder.warnings()
 
     def orphans(self) -> Iterator[Orphan]:
-        """Yield the waiting records of dead processes; the file of one goes when all its records are let go.
+        """Yield the waiting records of dead processes; the file of one goes when all its records are released.
 
-        One iteration runs at a time in a process; another thread's waits for its end. A record that is not let go
+        One iteration runs at a time in a process; another thread's waits for its end. A record that is not released
         is yielded again by the next call, in this process until `close`, then in any.
 
         Raises:
@@ -193,11 +237,11 @@ class Journal:
             for segment in list(self._taken_over.values()):
                 yield from self._entries(segment)
             for path in self._folder.files(SUFFIX):
-                if path.name in self._writer.segments or path.name in self._taken_over:
+                if path.name in self._own or path.name in self._taken_over:
                     continue
                 taken = self._dead.take_over(path)
                 if taken is not None:
-                    with self._writer.lock:
+                    with self._lock:
                         self._taken_over[taken.name] = taken
                     yield from self._entries(taken)
 
@@ -208,8 +252,8 @@ class Journal:
             older_than_seconds: leaves out records that were written less long ago.
         """
         self._notice_fork()
-        with self._writer.lock:
-            segments = list(self._writer.segments.values())
+        with self._lock:
+            segments = list(self._own.values())
         for segment in segments:
             yield from self._entries(segment, older_than_seconds)
 
@@ -217,13 +261,85 @@ class Journal:
         """Remove the files in which nothing waits, and unlock the others for whoever replays them."""
         self._notice_fork()
         self._syncer.close()
-        with self._writer.lock:
-            self._writer.close()
-            while self._taken_over:
-                close_segment(self._taken_over.popitem()[1], self._alarm)
+        with self._lock:
+            for segment in [*self._own.values(), *self._taken_over.values()]:
+                self._drop(segment)
+
+    def _write(self, entry: JournalEntry) -> Written:
+        self._notice_fork()
+        self._failpoint("pre_journal")
+        plaintext = entry.to_bytes()
+        written = Written(self._sealed(plaintext), plaintext)
+        self._failpoint("post_write")
+        return written
+
+    def _sealed(self, plaintext: bytes) -> RecordId:
+        """Seal and write a record, which may not be on disk yet; after a failure once more, in a new segment.
+
+        Raises:
+            JournalError: no file took it.
+        """
+        try:
+            return self._sealed_once(plaintext)
+        except OSError:
+            try:
+                return self._sealed_once(plaintext)
+            except OSError as error:
+                raise fail("an answer could not be journaled in", self._folder.path, error) from None
+
+    def _sealed_once(self, plaintext: bytes) -> RecordId:
+        with self._lock:
+            segment = self._segment_with(len(plaintext) + FRAME_BYTES + SEAL_BYTES)
+            sealed = self._sealer.seal(plaintext, place_of(segment.segment_id, segment.next_number))
+            return RecordId(segment.name, segment.write(sealed, key_id_of(sealed)))
+
+    def _sync(self, record: RecordId) -> None:
+        with self._lock:
+            segment = self._own.get(record.segment)
+        if segment is not None:  # else all its records were released: the database has what they brought
+            segment.sync(record.number)
+
+    def _sync_all(self) -> None:
+        """Sync whatever was written; a file that fails is left to whoever waits for one of its records."""
+        with self._lock:
+            segments = list(self._own.values())
+        for segment in segments:
+            with suppress(OSError):
+                segment.sync(segment.next_number - 1)
+
+    def _segment_with(self, room: int) -> SegmentFile:
+        """Return the current segment if it has this room, else a new one."""
+        current = self._current
+        if current is not None and not current.broken and current.room >= room:
+            return current
+        self._folder.prepare()
+        header = Header(
+            segment_id=secrets.token_bytes(SEGMENT_ID_BYTES),
+            owner=self._owner,
+            host=socket.gethostname(),
+            pid=self._pid,
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        size = max(self._segment_bytes, HEADER_BYTES + room)
+        made = SegmentFile.make(self._folder.path, header, size=size)
+        self._own[made.name], self._current = made, made
+        if current is not None and not current.pending:
+            self._drop(current)
+        return made
+
+    def _drop(self, segment: SegmentFile) -> None:
+        """Close a segment; one in which nothing waits goes. What cannot be removed or synced is reported."""
+        self._own.pop(segment.name, None)
+        self._taken_over.pop(segment.name, None)
+        if segment is self._current:
+            self._current = None
+        try:
+            segment.close()
+        except (OSError, JournalError) as error:
+            self._alarm(f"the journal file {segment.path} could not be closed: {error}")
 
     def _entries(self, segment: SegmentFile, older_than_seconds: float = 0.0) -> Iterator[Orphan]:
-        with self._writer.lock:
+        with self._lock:
             known = sorted((number, spot.known_at) for number, spot in segment.pending.items())
         for number, known_at in known:
             if time.monotonic() - known_at >= older_than_seconds:
@@ -233,8 +349,8 @@ class Journal:
                     yield Orphan(entry, record, self.release, self.set_aside)
 
     def _open(self, segment: SegmentFile, record: RecordId) -> JournalEntry | None:
-        """Return a record's entry; None where it was let go meanwhile, or does not open and is set aside."""
-        with self._writer.lock:
+        """Return a record's entry; None if it was released meanwhile, or does not open and is set aside."""
+        with self._lock:
             if record.number not in segment.pending:
                 return None
             try:
@@ -249,12 +365,48 @@ class Journal:
             return None
 
     def _notice_fork(self) -> None:
-        """Begin anew in a forked child, whose segments and locks are its parent's."""
-        if self._pid == os.getpid():
-            return
-        self._pid = os.getpid()
-        self._writer.forget()
-        self._syncer = Syncer(self._writer.sync_all)
-        for segment in self._taken_over.values():
-            segment.forget()
-        self._taken_over, self._replaying = {}, threading.Lock()
+        """Begin again in a forked child, whose segments and locks are its parent's."""
+        if self._pid != os.getpid():
+            for segment in [*self._own.values(), *self._taken_over.values()]:
+                segment.forget()
+            self._begin()
+
+
+class Syncer:
+    """Syncs what was written a moment ago, so that no record waits for the disk until somebody wants to read it.
+
+    Its thread starts with the first record, and sleeps while nothing is written.
+    """
+
+    def __init__(self, sync: Callable[[], None]) -> None:
+        self._sync = sync
+        self._news, self._closing = threading.Event(), threading.Event()
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def notice(self) -> None:
+        """Take notice of a record that was written."""
+        if not self._news.is_set():
+            self._news.set()
+        if self._thread is None:
+            with self._starting:
+                if self._thread is None:
+                    self._closing.clear()
+                    self._thread = threading.Thread(target=self._run, name="journal-syncer", daemon=True)
+                    self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; the next record starts another."""
+        with self._starting:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._closing.set()
+            self._news.set()
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._news.wait()
+            self._closing.wait(GATHER_SECONDS)
+            self._news.clear()
+            self._sync()
