@@ -11,9 +11,8 @@ from datetime import date, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from worker.sandbox import outcomes
-from worker.sandbox.outcomes import Outcome, RefusedError
-from worker.sandbox.token_calls import check_not_blocked, live_pair
+from worker.sandbox import token_calls
+from worker.sandbox.token_calls import Outcome, RefusedError, check_not_blocked, live_pair
 from worker.sandbox.world import World
 
 DEFAULT_FIELDS: Final = ("display_name", "profile_image")
@@ -61,19 +60,19 @@ def account(world: World, access_token: str, query: str) -> Outcome:
         RefusedError: the answer is an application error.
     """
     if not access_token:
-        raise RefusedError(outcomes.ACCESS_MISSING, "Access token is missing.")
+        raise RefusedError(token_calls.ACCESS_MISSING, "Access token is missing.")
     check_not_blocked(world)
     consent = live_pair(world, access_token).consent
     sent = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
     creator_id = sent.get("business_id", "")
     if not creator_id:
-        raise RefusedError(outcomes.BAD_PARAMETER, "business_id: Missing data for required field.")
+        raise RefusedError(token_calls.BAD_PARAMETER, "business_id: Missing data for required field.")
     if creator_id != consent.creator.creator_id:
-        raise RefusedError(outcomes.NO_PERMISSION, "No permission to operate this business_id.")
+        raise RefusedError(token_calls.NO_PERMISSION, "No permission to operate this business_id.")
     wanted = _wanted(sent.get("fields"))
     missing = next((name for name in wanted if FIELD_SCOPES[name] not in consent.scope), None)
     if missing is not None:
-        raise RefusedError(outcomes.SCOPE_MISSING, f"The scope {FIELD_SCOPES[missing]} of {missing} is not granted.")
+        raise RefusedError(token_calls.SCOPE_MISSING, f"The scope {FIELD_SCOPES[missing]} of {missing} is not granted.")
     first, last = _dates(sent, world.clock.today().date())
     return Outcome(data=_data(creator_id, wanted, first, min(last, world.clock.today().date() - timedelta(days=2))))
 
@@ -86,10 +85,10 @@ def _wanted(text: str | None) -> tuple[str, ...]:
     except ValueError:
         names = None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise RefusedError(outcomes.BAD_PARAMETER, "fields: Not a JSON list of names.")
+        raise RefusedError(token_calls.BAD_PARAMETER, "fields: Not a JSON list of names.")
     for name in names:
         if name not in FIELD_SCOPES:
-            raise RefusedError(outcomes.BAD_PARAMETER, f"fields: {name!r} must be one of {', '.join(FIELD_SCOPES)}.")
+            raise RefusedError(token_calls.BAD_PARAMETER, f"fields: {name!r} must be one of {', '.join(FIELD_SCOPES)}.")
     return tuple(names)
 
 
@@ -99,11 +98,11 @@ def _dates(sent: dict[str, str], today: date) -> tuple[date, date]:
         try:
             found.append(date.fromisoformat(sent[name]) if name in sent else default)
         except ValueError:
-            raise RefusedError(outcomes.BAD_PARAMETER, f"{name}: Not a date as YYYY-MM-DD.") from None
+            raise RefusedError(token_calls.BAD_PARAMETER, f"{name}: Not a date as YYYY-MM-DD.") from None
     if found[0] < today - timedelta(days=FURTHEST_BACK_DAYS):
-        raise RefusedError(outcomes.BAD_PARAMETER, f"start_date: At most {FURTHEST_BACK_DAYS} days back.")
+        raise RefusedError(token_calls.BAD_PARAMETER, f"start_date: At most {FURTHEST_BACK_DAYS} days back.")
     if found[0] > found[1]:
-        raise RefusedError(outcomes.BAD_PARAMETER, "start_date: After end_date.")
+        raise RefusedError(token_calls.BAD_PARAMETER, "start_date: After end_date.")
     return found[0], found[1]
 
 

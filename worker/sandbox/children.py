@@ -1,17 +1,28 @@
-"""Child processes with a log file each, ended by their process ids, also when this process is killed."""
+"""Child processes with a log file each, ended by their process ids, also when this process is killed.
+
+As a program of its own, this is the keeper, which ends the processes that it was told of when the one that told it is
+gone, so that a killed stack leaves nothing behind. It reads `+PID` and `-PID` lines from standard input. While that is
+open it does nothing; at its end it terminates what is still listed, the youngest first, and kills what does not go.
+Folders named as arguments are then removed.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final
 
 KILLED_WAIT_SECONDS: Final = 10.0
 TAIL_BYTES: Final = 8_192
 TAIL_LINES: Final = 12
+PATIENCE_SECONDS: Final = 15.0
+LOOK_SECONDS: Final = 0.1
 
 
 class Child:
@@ -85,7 +96,7 @@ class Children:
         self._logs = logs
         self._running: list[Child] = []
         self._keeper = subprocess.Popen(
-            [sys.executable, "-P", "-m", "worker.sandbox.keeper", *([] if private is None else [str(private)])],
+            [sys.executable, "-P", "-m", "worker.sandbox.children", *([] if private is None else [str(private)])],
             stdin=subprocess.PIPE,
             text=True,
             bufsize=1,
@@ -155,3 +166,41 @@ class Children:
         if self._keeper.stdin is None:  # pragma: no cover  # it is a pipe, as asked above
             raise RuntimeError("the keeper has no pipe")
         return self._keeper.stdin
+
+
+def listed(lines: Iterable[str]) -> list[int]:
+    """Read lines to their end and return the processes still listed, the oldest first."""
+    pids: dict[int, None] = {}
+    for line in lines:
+        if line.startswith("+"):
+            pids[int(line[1:])] = None
+        else:
+            pids.pop(int(line[1:]), None)
+    return list(pids)
+
+
+def end_all(pids: list[int]) -> None:
+    """Terminate processes, the youngest first, and kill those that have not ended after a time."""
+    left = [pid for pid in reversed(pids) if _signal(pid, signal.SIGTERM)]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while left and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+        left = [pid for pid in left if _signal(pid, 0)]
+    for pid in left:
+        _signal(pid, signal.SIGKILL)
+
+
+def _signal(pid: int, number: int) -> bool:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends with its input, and with nothing else
+    end_all(listed(sys.stdin))
+    for folder in sys.argv[1:]:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from worker.sandbox.fault_kinds import MAKERS
-from worker.sandbox.plan import Plan
+from worker.sandbox.fault_kinds import MAKERS, Plan
 
 CALLS: Final = {
     "token": "tt_user/oauth2/token/",

@@ -10,10 +10,9 @@ from typing import Any
 
 from worker.sandbox.faults import FaultBook
 from worker.sandbox.ledger import LedgerWriter
-from worker.sandbox.minting import Clock, Mint
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.quota import Quota
-from worker.sandbox.registry import Consent, IssuedPair, Registry
+from worker.sandbox.registry import Clock, Consent, IssuedPair, Mint, Registry
 
 
 @dataclass(slots=True)
