@@ -40,14 +40,14 @@ HEAD: Final = """\
 # A worker is killed at each point of a token's way
 
 Written by `python -m tests.faults.kill_points` from a run in which a real process was ended with SIGKILL at each point,
-once with a TikTok that refuses a used refresh token (strict rotation) and once with one that answers it again for a while
-(grace). `tests/faults/test_kill_points.py` runs the same on SQLite and PostgreSQL and fails if this page says
+once with a TikTok that refuses a used refresh token (strict rotation) and once with one that answers it again for a
+while (grace). `tests/faults/test_kill_points.py` runs the same on SQLite and PostgreSQL and fails if this page says
 something else.
 
-"Calls" counts the refreshes that TikTok had received when the process died, and the next column says where the new pair was
-at that time. In the rows between the last byte of an answer and the journal's write, the pair is only in the memory of the
-killed process: no design that runs in one process can save it. `make chaos` measures how wide that window is. In every row
-the old access token is still served right after the kill.
+"Calls" counts the refreshes that TikTok had received when the process died, and the next column says where the new pair
+was at that time. In the rows between the last byte of an answer and the journal's write, the pair is only in the memory
+of the killed process: no design that runs in one process can save it. `make chaos` measures how wide that window is. In
+every row the old access token is still served right after the kill.
 
 | killed | rotation | calls | the pair at that time | what ended it | the creator |
 |---|---|---|---|---|---|
