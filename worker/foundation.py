@@ -21,7 +21,7 @@ from worker.refresh.commits import PatientCommits
 from worker.refresh.leases import LeaseKeeper
 from worker.settings import ReaderSettings, Settings
 from worker.store import Store, open_store
-from worker.telemetry import Fact, FactValue, Hook, count_fact, fan_out, log_fact
+from worker.telemetry import Fact, FactValue, Hook, report
 from worker.tiktok import TikTok
 from worker.vault import Keyring, Sealer, use_fingerprint_key
 from worker.vault.unwrapping import load_unwrap, no_service
@@ -87,7 +87,7 @@ class Foundation(Reading):
         super().__init__(settings, pool_size=pool_size)
         self.stop = threading.Event()
         self.owner = f"{shortened(socket.gethostname())}:{os.getpid()}:{secrets.token_hex(3)}"
-        self.hook: Hook = fan_out(log_fact, count_fact)
+        self.hook: Hook = report
 
     @cached_property
     def failpoint(self) -> Failpoint:

@@ -15,6 +15,7 @@ from worker.consent.import_fields import FieldNames, ImportedPair
 from worker.consent.import_lines import LONGEST_LINE, Entry, Source, numbered_lines
 from worker.errors import UsageError
 from worker.tiktok.answers import read_creator
+from worker.vault.redaction import Echoes
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 HOUR_AGO = NOW - timedelta(hours=1)
@@ -246,8 +247,8 @@ def test_ids_of_every_known_form_are_taken(text: str) -> None:
 
 def test_answers_and_files_have_one_rule_for_an_id() -> None:
     """The longest id that an answer may bear can be imported, and a longer one is refused in both."""
-    assert read_creator({"open_id": "a" * 255}, ()) == read(NEW | {"open_id": "a" * 255}).creator_id
-    assert read_creator({"open_id": "a" * 256}, ()) is None
+    assert read_creator({"open_id": "a" * 255}, Echoes(())) == read(NEW | {"open_id": "a" * 255}).creator_id
+    assert read_creator({"open_id": "a" * 256}, Echoes(())) is None
     assert "1 to 255" in fault_of(NEW | {"open_id": "a" * 256})
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from worker.errors import InDoubtError, TikTokError
 from worker.tiktok import RawAnswer, read_token_answer, salvage
-from worker.tiktok.wording import clean_request_id
+from worker.tiktok.envelope import request_id_of
 from worker.vault import Token
+from worker.vault.redaction import Echoes
 
 if TYPE_CHECKING:
     from tests.tiktok.conftest import Canaries, Raw
@@ -338,5 +339,5 @@ def test_a_request_id_that_repeats_a_stretch_of_a_secret_is_not_kept(padding: in
     request_id = f"20240304062229{stretch}7Z"
     secrets = (Token("act." + "x" * padding), Token(f"{'-' * padding}aB12Cd{'~' * padding}"))
 
-    assert (clean_request_id(request_id, secrets) == request_id) is kept
-    assert clean_request_id(request_id, (Token("99999"),)) == request_id
+    assert (request_id_of({"request_id": request_id}, Echoes(secrets)) == request_id) is kept
+    assert request_id_of({"request_id": request_id}, Echoes((Token("99999"),))) == request_id

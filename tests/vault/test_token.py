@@ -236,13 +236,12 @@ def test_few_places_ask_for_the_text() -> None:
         "worker/vault/sealing.py",  # to seal it
         "worker/tiktok/client.py",  # to send it
         "worker/tiktok/transport.py",  # to send it in a header
-        "worker/tiktok/wording.py",  # to find echoes of it
+        "worker/vault/redaction.py",  # to find echoes of it
         "worker/foundation.py",  # the keyring, to read it
         "worker/notices/delivery.py",  # the key of a signature
         "worker/tokens/__init__.py",  # what a neighbour asked for
         "worker/cli/grants.py",  # what an operator asked for
         "worker/settings.py",  # to refuse one that cannot be a secret
-        "worker/tiktok/answers.py",  # to find echoes of it in an id
         "worker/refresh/attempt.py",  # to send each token once
         "worker/consent/importer.py",  # to find lines that bear the same token
         "worker/consent/import_fields.py",  # to refuse what cannot be a token

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.world import World
 from worker.store import GrantStatus
-from worker.tiktok.wording import fit_to_store
+from worker.vault.redaction import Echoes
 
 NewWorld = Callable[..., World]
 
@@ -194,7 +194,7 @@ def test_odd_account_data_spoils_no_query(new_world: NewWorld) -> None:
     grant_id = wanting(world)
     claim = world.services.store.claim_pull(grant_id, owner="test", lease_seconds=60)
     assert claim is not None
-    data = fit_to_store({"display_name": "a\x00b\ud800", "n": 1}, ())
+    data = Echoes(()).fit_to_store({"display_name": "a\x00b\ud800", "n": 1})
     world.services.store.save_snapshot(claim, data, keep=5)
 
     query = "SELECT data->>'display_name' FROM snapshots"

@@ -1,8 +1,8 @@
 """What people and machines see of the daemon: log lines and metrics, one fact per outcome."""
 
-from worker.telemetry.facts import Fact, FactValue, Hook, fan_out, silent
+from worker.telemetry.facts import Fact, FactValue, Hook, silent
 from worker.telemetry.logs import configure_logging, log_fact, one_write
-from worker.telemetry.metrics import count_fact, serve_metrics
+from worker.telemetry.metrics import count_fact, report, serve_metrics
 
 __all__ = [
     "Fact",
@@ -10,9 +10,9 @@ __all__ = [
     "Hook",
     "configure_logging",
     "count_fact",
-    "fan_out",
     "log_fact",
     "one_write",
+    "report",
     "serve_metrics",
     "silent",
 ]

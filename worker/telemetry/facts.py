@@ -28,13 +28,3 @@ Hook = Callable[[Fact], None]
 
 def silent(fact: Fact) -> None:
     """Take a fact and do nothing with it."""
-
-
-def fan_out(*hooks: Hook) -> Hook:
-    """Return a hook that hands each fact to all of these."""
-
-    def hand_on(fact: Fact) -> None:
-        for hook in hooks:
-            hook(fact)
-
-    return hand_on

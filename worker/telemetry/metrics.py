@@ -75,6 +75,12 @@ def count_fact(fact: Fact) -> None:
         SECONDS.labels(call=call).observe(seconds)
 
 
+def report(fact: Fact) -> None:
+    """Log a fact and count it: what takes the facts of a process."""
+    log_fact(fact)
+    count_fact(fact)
+
+
 def serve_metrics(
     port: int,
     *,

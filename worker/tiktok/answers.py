@@ -15,10 +15,10 @@ from typing import Any, Final
 from worker.errors import InDoubtError, TikTokError
 from worker.policy.creator_id import is_creator_id
 from worker.tiktok.codes import ACCOUNT_CALL, SUCCESS_CODES, TOKEN_INFO_CALL
-from worker.tiktok.envelope import Envelope, is_text, open_envelope, read_code, secrets_of
+from worker.tiktok.envelope import Envelope, echoes_of, is_text, open_envelope, read_code, request_id_of
 from worker.tiktok.parsing import Document, objects_in, read_document, read_prefix, texts_in
 from worker.tiktok.values import AccountData, RawAnswer, TokenAnswer, TokenInfo
-from worker.tiktok.wording import STRANGE_TOKEN, clean_request_id, echoes_secret, fit_to_store
+from worker.vault.redaction import Echoes
 from worker.vault.token import Token
 
 CREATOR_NAMES: Final = ("creator_id", "open_id")
@@ -56,7 +56,7 @@ def read_token_answer(raw: RawAnswer, *, now: datetime | None = None) -> TokenAn
     envelope = open_envelope(raw, now=now)
     document = Document(envelope.members, envelope.repeated)
     odd = () if envelope.frame is None else (f"the answer came as {envelope.frame}",)
-    answer = _token_object(document, envelope.request_id, envelope.secrets, odd)
+    answer = _token_object(document, envelope.request_id, envelope.echoes, odd)
     if isinstance(answer, str):
         raise InDoubtError(
             f"{raw.call} was answered without a pair that can be used ({answer})",
@@ -96,10 +96,10 @@ def salvage(raw: RawAnswer, *, named: bool = True) -> TokenAnswer | None:
     code = read_code(document.members.get("code"))
     if code is not None and code not in SUCCESS_CODES:
         return None
-    secrets = secrets_of(raw, document.members)
-    request_id = clean_request_id(document.members.get("request_id"), secrets)
+    echoes = echoes_of(raw, document.members)
+    request_id = request_id_of(document.members, echoes)
     remarks = ("salvaged from an answer that was not complete",)
-    answer = _token_object(document, request_id, secrets, remarks=remarks, named=named)
+    answer = _token_object(document, request_id, echoes, remarks=remarks, named=named)
     if isinstance(answer, str) or answer.refresh_token is None:
         return None
     return answer
@@ -135,7 +135,7 @@ def _tokens_in(document: Document) -> dict[str, Any]:
 def _token_object(
     document: Document,
     request_id: str | None,
-    secrets: tuple[Token, ...],
+    echoes: Echoes,
     remarks: tuple[str, ...] = (),
     *,
     named: bool = True,
@@ -148,7 +148,7 @@ def _token_object(
     if not is_text(access):
         return "no access token"
     anonymous = not named and all(found.get(name) is None for name in CREATOR_NAMES)
-    creator = "" if anonymous else read_creator(found, secrets)
+    creator = "" if anonymous else read_creator(found, echoes)
     if creator is None:
         return "no creator, or two of them"
     noted = list(remarks)
@@ -166,13 +166,13 @@ def _token_object(
         refresh_token=Token(str(refresh)) if usable else None,
         access_seconds=_life(found, ACCESS_LIFE_NAMES, noted),
         refresh_seconds=_life(found, REFRESH_LIFE_NAMES, noted),
-        scope=read_scope(found.get("scope"), noted, secrets),
+        scope=read_scope(found.get("scope"), noted, echoes),
         request_id=request_id,
         remarks=tuple(noted),
     )
 
 
-def read_creator(found: dict[str, Any], secrets: tuple[Token, ...]) -> str | None:
+def read_creator(found: dict[str, Any], echoes: Echoes) -> str | None:
     """Return the one creator the answer names; a bare number counts, two different ids and a secret do not."""
     named = set()
     for name in CREATOR_NAMES:
@@ -182,8 +182,7 @@ def read_creator(found: dict[str, Any], secrets: tuple[Token, ...]) -> str | Non
         if isinstance(value, str) and value:
             named.add(value)
     creator = named.pop() if len(named) == 1 else ""
-    echo = any(text in creator for text in [secret.reveal() for secret in secrets]) or STRANGE_TOKEN.search(creator)
-    return creator if is_creator_id(creator) and not echo else None
+    return creator if is_creator_id(creator) and not echoes.whole_in_text(creator) else None
 
 
 def _life(found: dict[str, Any], names: tuple[str, ...], noted: list[str]) -> int | None:
@@ -203,15 +202,15 @@ def _life(found: dict[str, Any], names: tuple[str, ...], noted: list[str]) -> in
     return value
 
 
-def read_scope(value: Any, noted: list[str], secrets: tuple[Token, ...]) -> tuple[str, ...] | None:
+def read_scope(value: Any, noted: list[str], echoes: Echoes) -> tuple[str, ...] | None:
     """Return the granted scopes, sorted, without duplicates or echoes of secrets; TikTok's order is not stable."""
     if value is None:
         return None
     names = value.split(",") if isinstance(value, str) else value
     if not isinstance(names, list):
         names = [None]
-    clean = isinstance(value, str) and not echoes_secret(value, secrets)
-    usable = {name.strip() for name in names if _is_scope(name) and (clean or not echoes_secret(name, secrets))}
+    clean = isinstance(value, str) and not echoes.in_text(value)
+    usable = {name.strip() for name in names if _is_scope(name) and (clean or not echoes.in_text(name))}
     if not usable or not all(name == "" or (_is_scope(name) and name.strip() in usable) for name in names):
         noted.append("scope holds something that is no scope")
     return tuple(sorted(usable)) or None
@@ -235,11 +234,11 @@ def read_token_info(envelope: Envelope) -> TokenInfo:
     data = envelope.members.get("data")
     if not isinstance(data, dict):
         raise _unfit(envelope, TOKEN_INFO_CALL)
-    app_id, creator_id = data.get("app_id"), read_creator(data, envelope.secrets)
+    app_id, creator_id = data.get("app_id"), read_creator(data, envelope.echoes)
     if creator_id is None or isinstance(app_id, bool) or not isinstance(app_id, str | int):
         raise _unfit(envelope, TOKEN_INFO_CALL)
     return TokenInfo(
-        app_id=str(app_id), creator_id=creator_id, scope=read_scope(data.get("scope"), [], envelope.secrets) or ()
+        app_id=str(app_id), creator_id=creator_id, scope=read_scope(data.get("scope"), [], envelope.echoes) or ()
     )
 
 
@@ -252,7 +251,7 @@ def read_account_data(envelope: Envelope) -> AccountData:
     data = envelope.members.get("data")
     if envelope.code is None or not isinstance(data, dict):
         raise _unfit(envelope, ACCOUNT_CALL)
-    return AccountData(fit_to_store(data, envelope.secrets), envelope.request_id)
+    return AccountData(envelope.echoes.fit_to_store(data), envelope.request_id)
 
 
 def _unfit(envelope: Envelope, call: str) -> InDoubtError:

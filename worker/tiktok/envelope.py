@@ -7,6 +7,7 @@ raised outside of `except` blocks: a parser's error holds the body, and nothing 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -26,7 +27,7 @@ from worker.tiktok.codes import SUCCESS_CODES, Kind, kind_of, row
 from worker.tiktok.parsing import Document, objects_in, read_document
 from worker.tiktok.values import RawAnswer
 from worker.tiktok.waits import busy_wait, quota_wait
-from worker.tiktok.wording import clean_message, clean_request_id
+from worker.vault.redaction import GRAM, Echoes
 from worker.vault.token import Token
 
 MOST_CODE: Final = 2**31 - 1
@@ -36,6 +37,9 @@ FIRST_TROUBLE: Final = 500
 
 REFUSED_UNREAD: Final = frozenset({400, 401, 403, 404, 405, 406, 410, 411, 413, 414, 415, 421, 431})
 """Statuses that say without an envelope that our request never reached the application: a wrong path or method."""
+
+REQUEST_ID: Final = re.compile(r"[0-9]{8}[0-9A-Za-z_-]{0,56}")
+"""TikTok's request ids begin with a UTC stamp; nothing else is taken for one."""
 
 SIMPLE_ERRORS: Final[dict[Kind, type[TikTokError]]] = {
     Kind.BACK_OFF: BackOffError,
@@ -54,7 +58,7 @@ class Envelope:
         members: the whole JSON object.
         repeated: keys that stood there twice with different values.
         request_id: TikTok's request id, or None.
-        secrets: what was sent and what the answer brought; nothing that is stored or shown may repeat them.
+        echoes: knows what was sent and what the answer brought; nothing that is stored or shown may repeat that.
         frame: what was odd about the way the answer came; None where nothing was.
     """
 
@@ -62,7 +66,7 @@ class Envelope:
     members: dict[str, Any] = field(repr=False)
     repeated: frozenset[str]
     request_id: str | None
-    secrets: tuple[Token, ...] = field(default=(), repr=False)
+    echoes: Echoes = field(repr=False)
     frame: str | None = None
 
 
@@ -105,13 +109,13 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None = None) -> Envelope:
         _raise_by_code(raw, document.members, code, now or datetime.now(UTC))
     if code is None and status in REFUSED_UNREAD:
         _raise_unread_refusal(raw)
-    secrets = secrets_of(raw, document.members)
+    echoes = echoes_of(raw, document.members)
     return Envelope(
         code=code,
         members=document.members,
         repeated=document.repeated,
-        request_id=clean_request_id(document.members.get("request_id"), secrets),
-        secrets=secrets,
+        request_id=request_id_of(document.members, echoes),
+        echoes=echoes,
         frame=document.frame,
     )
 
@@ -130,11 +134,19 @@ def read_code(value: Any) -> int | None:
     return value
 
 
-def secrets_of(raw: RawAnswer, members: dict[str, Any]) -> tuple[Token, ...]:
-    """Return the secrets that must not show in any text about this answer: what was sent, and what it brought."""
+def echoes_of(raw: RawAnswer, members: dict[str, Any]) -> Echoes:
+    """Return what finds the secrets that no text about this answer may show: what was sent, and what it brought."""
     brought = [found.get(name) for found in objects_in(members) for name in ("access_token", "refresh_token")]
     texts = [text for text in brought if isinstance(text, str) and is_text(text)]
-    return (*(raw.sent or ()), *map(Token, texts))
+    return Echoes([*(raw.sent or ()), *map(Token, texts)])
+
+
+def request_id_of(members: dict[str, Any], echoes: Echoes) -> str | None:
+    """Return TikTok's request id, or None for anything that does not look like one or that echoes a secret."""
+    value = members.get("request_id")
+    if not isinstance(value, str) or not REQUEST_ID.fullmatch(value) or echoes.in_text(value, GRAM):
+        return None
+    return value
 
 
 def is_text(value: Any) -> bool:
@@ -146,11 +158,6 @@ def is_text(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _said(raw: RawAnswer, members: dict[str, Any]) -> str:
-    """Return TikTok's message, cleaned; nothing at all where we do not know which secrets it could echo."""
-    return "" if raw.sent is None else clean_message(members.get("message"), secrets_of(raw, members))
 
 
 def _raise_in_doubt(raw: RawAnswer, why: str) -> NoReturn:
@@ -180,20 +187,21 @@ def _raise_busy(raw: RawAnswer, document: Document | str, now: datetime) -> NoRe
         call=raw.call,
         code=read_code(members.get("code")),
         http_status=raw.http_status,
-        request_id=clean_request_id(members.get("request_id"), secrets_of(raw, members)),
+        request_id=request_id_of(members, echoes_of(raw, members)),
     )
 
 
 def _raise_by_code(raw: RawAnswer, members: dict[str, Any], code: int, now: datetime) -> NoReturn:
     kind = kind_of(code, raw.call)
-    request_id = clean_request_id(members.get("request_id"), secrets_of(raw, members))
-    said = _said(raw, members)
+    echoes = echoes_of(raw, members)
+    # Of an answer that comes back from the journal we do not know which secrets the message could echo.
+    said = "" if raw.sent is None else echoes.clean_message(members.get("message"))
     text = f"TikTok answered {raw.call} with {code}, {row(code).meaning}" + (f': "{said}"' if said else "")
     about: dict[str, Any] = {
         "call": raw.call,
         "code": code,
         "http_status": raw.http_status,
-        "request_id": request_id,
+        "request_id": request_id_of(members, echoes),
     }
     if kind is Kind.WAIT:
         message = members.get("message")

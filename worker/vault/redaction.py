@@ -1,14 +1,20 @@
-"""Redaction: the second line of defence for logs, which hides what looks like a secret in any text.
+"""Redaction: secrets are hidden in any text, by what they look like or because we know them.
 
-The first line is that no secret is in a text at all. Recognised are tokens by TikTok's prefixes `act.` and `rft.`,
-values behind names such as `access_token`, `client_secret`, `auth_code` or `password` in JSON, URLs, headers and
-printed arguments, and passwords in addresses. A secret without name or prefix cannot be recognised.
+`redact` is the second line of defence for logs; the first is that no secret is in a text at all. Recognised are tokens
+by TikTok's prefixes `act.` and `rft.`, values behind names such as `access_token`, `client_secret`, `auth_code` or
+`password` in JSON, URLs, headers and printed arguments, and passwords in addresses. A secret without name or prefix
+cannot be recognised.
+
+`Echoes` knows the secrets that a request held and its answer brought, and makes TikTok's own words fit for a log or a
+table: whatever repeats a stretch of one of them is hidden.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 from worker.vault.token import Token
@@ -24,6 +30,22 @@ UNTOUCHED: Final = frozenset({"_record", "_from_structlog"})
 """What structlog puts into an event for itself and takes out again before rendering."""
 WITH_LINES: Final = frozenset({"exception", "stack"})
 """What we format ourselves in several lines: tracebacks."""
+
+SAID_LIMIT: Final = 200
+SAID_READ_LIMIT: Final = 2000
+GRAM: Final = 6
+"""An echo of this many characters of a secret hides the word that it stands in."""
+KEPT_GRAM: Final = 12
+"""An echo of this many characters is hidden from what is stored; fewer could be an accident in a long address."""
+USUAL_SECRET: Final = 512
+"""Characters of a secret up to which it is looked through as it is."""
+LONG_WORD: Final = 16
+VERY_LONG_WORD: Final = 32
+STRANGE_TOKEN: Final = re.compile(r"(?:\b|(?<=_))(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{24,}", re.IGNORECASE)
+"""A token that we do not know: its beginning, and a length that no word has."""
+UNFIT: Final = re.compile(r"[\x00\ud800-\udfff]")
+"""What databases cannot hold in a text: NUL, and halves of characters that JSON can smuggle in."""
+MOST_DEPTH: Final = 64
 
 SHORT: Final = 64
 MOST_HARMLESS: Final = 512
@@ -69,6 +91,7 @@ _CONTROLS: Final = re.compile(
     r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _NAMED: Final = re.compile(rf"(?:{_NAMES})(?![_-]?(?:expires|type|seconds))", re.IGNORECASE)
+_WORD: Final = re.compile(r"\S+")
 _WHOLE_WORDS: Final = re.compile(r"(?:.*[\s\"'&;,])?", re.DOTALL)
 
 
@@ -100,6 +123,89 @@ def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
     their redacted text. Values under names of secrets are hidden whole.
     """
     return {_key(key): value if key in UNTOUCHED else _value(key, value, 0) for key, value in event.items()}
+
+
+class Echoes:
+    """Finds the repeated stretches of secrets that are known, in a text or in a value of an answer."""
+
+    __slots__ = ("_secrets",)
+
+    def __init__(self, secrets: Iterable[Token]) -> None:
+        """Take the secrets: what we sent and what the answer brought."""
+        self._secrets = [_folded(_one_line(text)) for text in [secret.reveal() for secret in secrets]]
+
+    def in_text(self, text: str, gram: int = KEPT_GRAM) -> bool:
+        """Return True if a text repeats a stretch of a secret, or holds a token that we do not know."""
+        return STRANGE_TOKEN.search(text) is not None or any(self._places(text, gram))
+
+    def whole_in_text(self, text: str) -> bool:
+        """Return True if a text holds a secret in full, or a token that we do not know."""
+        folded = _folded(text)
+        return STRANGE_TOKEN.search(text) is not None or any(secret in folded for secret in self._secrets)
+
+    def clean_message(self, message: Any) -> str:
+        """Return TikTok's message without control characters, without secrets, and cut to 200 characters.
+
+        Args:
+            message: what the answer held; anything but a text counts as nothing said.
+        """
+        if not isinstance(message, str):
+            return ""
+        line = _one_line(message[:SAID_READ_LIMIT])
+        marks = self._marked(line, GRAM)
+        words = [
+            HIDDEN if any(marks[found.start() : found.end()]) or _looks_secret(found.group()) else found.group()
+            for found in _WORD.finditer(line)
+        ]
+        return " ".join(words)[:SAID_LIMIT]
+
+    def fit_to_store(self, value: Any, depth: int = MOST_DEPTH) -> Any:
+        """Return a value of an answer as it may be stored and shown: no secret, and nothing that no text can hold.
+
+        A stretch of a secret becomes `<redacted>`, also in the names of members. NUL and half characters become U+FFFD.
+
+        Args:
+            value: what JSON knows.
+            depth: how deep it is looked into; what is deeper is cut off.
+        """
+        if isinstance(value, str):
+            return self._hide(UNFIT.sub("\ufffd", value))
+        if isinstance(value, (dict, list)) and not depth:
+            return None
+        if isinstance(value, dict):
+            return {
+                self.fit_to_store(name, depth): self.fit_to_store(inner, depth - 1) for name, inner in value.items()
+            }
+        if isinstance(value, list):
+            return [self.fit_to_store(inner, depth - 1) for inner in value]
+        return value
+
+    def _hide(self, text: str) -> str:
+        marks = self._marked(text, KEPT_GRAM)
+        if any(marks):
+            runs = groupby(zip(text, marks, strict=True), key=itemgetter(1))
+            text = "".join(HIDDEN if marked else "".join(char for char, _ in run) for marked, run in runs)
+        return STRANGE_TOKEN.sub(HIDDEN, text)
+
+    def _marked(self, line: str, gram: int) -> list[bool]:
+        """Mark the characters of `line` that repeat a stretch of a secret."""
+        marks = [False] * len(line)
+        for place in self._places(line, gram):
+            marks[place] = [True] * (place.stop - place.start)
+        return marks
+
+    def _places(self, line: str, gram: int) -> Iterator[slice]:
+        """Yield the places in `line` that repeat a stretch of a secret; a shorter secret must stand there in full."""
+        folded = _folded(line)
+        for text in self._secrets:
+            size = min(gram, len(text))
+            # To look through a text of usual length is quicker than to cut it up; a long one is cut up once.
+            stretches = (
+                text if len(text) <= USUAL_SECRET else {text[at : at + size] for at in range(len(text) - size + 1)}
+            )
+            for at in range(len(folded) - size + 1):
+                if folded[at : at + size] in stretches:
+                    yield slice(at, at + size)
 
 
 def _hidden(text: str) -> str:
@@ -181,3 +287,24 @@ def _cut(text: str, limit: int) -> str:
     if kept <= 0:
         return text[:limit]
     return text[: kept - kept // 2] + mark + text[len(text) - kept // 2 :]
+
+
+def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _folded(text: str) -> str:
+    """Lower the case without ever changing the length, so that places in both texts stay the same."""
+    if text.isascii():
+        return text.lower()
+    return "".join(low if len(low := character.lower()) == 1 else character for character in text)
+
+
+def _looks_secret(word: str) -> bool:
+    """Tell a word that could be a token of someone else: prefixed like one, or long and not a plain word."""
+    if "act." in word or "rft." in word or len(word) >= VERY_LONG_WORD:
+        return True
+    mixed = any(c.isdigit() for c in word) or (word.lower() != word and word.upper() != word)
+    return len(word) >= LONG_WORD and mixed
