@@ -47,6 +47,7 @@ STATUS_NAMES = {
     "needs_reauth",
     "unproven",
     "held",
+    "aside",
     "least_seconds_left",
     "oldest_due_seconds",
 }
@@ -460,13 +461,14 @@ def test_a_mapping_that_cannot_be_read_exits_2(cli: Cli, mapping: str) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def put_aside(body: dict[str, Any]) -> str:
+def put_aside(body: dict[str, Any], *, grant_id: int = 1, consent: int = 1, generation: int = 2) -> str:
     """Put an answer to a refresh of creator `somebody-else` aside, as a worker does, and return its record's name."""
     now = datetime.now(UTC)
     services = build_services()
     services.journal.ready()
     entry = JournalEntry(
-        kind="refresh", grant_id=1, creator_id="somebody-else", consent=1, generation=2, call=REFRESH_CALL,
+        kind="refresh", grant_id=grant_id, creator_id="somebody-else", consent=consent, generation=generation,
+        call=REFRESH_CALL,
         http_status=200, body=json.dumps(body).encode(), complete=True, fault=None, retry_after=None,
         sent_at=now, received_at=now,
     )  # fmt: skip
@@ -509,6 +511,58 @@ def test_an_answer_without_a_pair_cannot_be_placed(cli: Cli, store: Store) -> No
     assert result.stderr.splitlines()[-1].startswith(f"error: {name} cannot be placed")
     assert [each["name"] for each in cli.json(grants, "aside")["aside"]] == [name]
     assert store.fleet_status().total == 0
+
+
+def test_a_record_is_discarded_after_asking(cli: Cli, store: Store, creator: str) -> None:
+    """`no` changes nothing; `yes` removes the record, and the grant that waited for it waits no more."""
+    grant = store.grant(creator)
+    claim = claim_one(store, grant.grant_id, owner="host-7:12:ab", lease_seconds=60, force=True)
+    assert claim is not None
+    store.note_aside(grant.grant_id, claim.consent, claim.generation)
+    name = put_aside({"code": 0}, grant_id=grant.grant_id, consent=claim.consent, generation=claim.generation)
+    assert [row["creator_id"] for row in cli.json(grants, "list", "--status", "aside")["grants"]] == [creator]
+    explained = cli.json(grants, "explain", creator)["next"]["refresh_why"]
+
+    refused = cli(grants, "discard", name, stdin="n\n")
+    kept = cli.json(grants, "status")["aside"]
+    agreed = cli(grants, "discard", name, stdin="y\n")
+
+    assert (refused.exit_code, kept) == (1, 1)
+    assert "host-7:12:ab" in explained
+    assert "grants discard RECORD" in explained
+    assert agreed.exit_code == 0
+    assert cli.json(grants, "aside")["aside"] == []
+    assert cli.json(grants, "status")["aside"] == 0
+    assert cli(grants, "discard", name, "--yes").exit_code == 1
+
+
+def test_a_creator_waits_no_more_for_a_record_that_is_lost(cli: Cli, store: Store, creator: str) -> None:
+    """Its host is gone, so the creator is named; the doctor stops speaking of it."""
+    grant = store.grant(creator)
+    claim = claim_one(store, grant.grant_id, owner="gone", lease_seconds=60, force=True)
+    assert claim is not None
+    store.note_aside(grant.grant_id, claim.consent, claim.generation)
+    before = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
+
+    assert cli.json(grants, "discard", "--creator", creator, "--yes") == {"creator_id": creator, "records": 1}
+
+    after = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
+    assert "for 1 grant an answer" in before["grants"]["detail"]
+    assert "grants explain CREATOR" in before["grants"]["detail"]
+    assert "kept aside" not in after["grants"]["detail"]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [([], 2), (["x", "--creator", "y"], 2), (["nosuch"], 1), (["../keyring"], 1), (["--creator", "nobody"], 1)],
+)
+def test_a_discard_of_nothing_is_refused(cli: Cli, arguments: list[str], code: int) -> None:
+    """What is named must be there, and be one thing."""
+    result = cli(grants, "discard", *arguments, "--yes")
+
+    assert result.exit_code == code
+    assert "Traceback" not in result.stderr
 
 
 def test_an_import_reads_standard_input(cli: Cli, store: Store) -> None:

@@ -20,6 +20,7 @@ from worker.errors import (
 )
 from worker.policy import backoff
 from worker.policy.verdicts import (
+    KEPT_ASIDE,
     Action,
     AttemptOutcome,
     FleetEvidence,
@@ -161,6 +162,32 @@ def test_a_consent_past_its_own_end_is_asked_for_at_once() -> None:
 
     assert verdict.action is Action.ASK
     assert "run out" in verdict.reason
+
+
+@pytest.mark.parametrize("error", [REFUSED, BUSY, SECRET])
+@pytest.mark.parametrize("suspect", [False, True])
+@pytest.mark.parametrize("hours", [-1, 1])
+@pytest.mark.parametrize("refresh_days", [None, -1, 100])
+def test_nobody_is_asked_while_an_answer_is_kept_aside(
+    error: TikTokError, hours: int, refresh_days: int | None, *, suspect: bool
+) -> None:
+    """The wait changes no other verdict, and the next look is never a rush."""
+    standing = replace(
+        STANDING,
+        access_expires_at=NOW + timedelta(hours=hours),
+        refresh_expires_at=None if refresh_days is None else NOW + timedelta(days=refresh_days),
+        failures=20,
+        suspect=suspect,
+    )
+
+    usual, verdict = judge(error, standing), judge(error, replace(standing, aside=True))
+
+    if usual.action is Action.ASK:
+        assert (verdict.action, verdict.outcome) == (Action.SUSPECT, usual.outcome)
+        assert verdict.at - NOW >= timedelta(minutes=5)
+        assert verdict.reason.endswith(KEPT_ASIDE)
+    else:
+        assert verdict == usual
 
 
 def test_a_second_look_comes_before_the_access_token_ends() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.claims import claim_one
 from worker.policy.verdicts import AttemptOutcome
-from worker.store import Claim, GrantStatus
+from worker.store import Claim, GrantCondition, GrantStatus
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet
@@ -77,6 +77,34 @@ def test_a_suspect_grant_is_looked_at_again_and_still_served(fleet: Fleet) -> No
     assert (grant.status, grant.failures) == (GrantStatus.SUSPECT, 1)
     assert fleet.current() == b"access ada/1/1"
     assert fleet.claim(grant.grant_id).status is GrantStatus.SUSPECT
+
+
+def test_an_attempt_whose_answer_is_kept_aside_makes_its_grant_wait(fleet: Fleet) -> None:
+    """Noted twice is noted once; a newer pair, a new consent and the operator's word end the wait."""
+    grant = fleet.add().grant_id
+    claim = fleet.claim(grant)
+    attempt = (grant, claim.consent, claim.generation)
+    fleet.store.note_aside(*attempt)
+    (first,) = fleet.store.attempts_aside(grant)
+    fleet.store.note_aside(*attempt)
+
+    assert fleet.store.attempts_aside(grant) == [first]
+    assert first.aside_at is not None
+    assert fleet.store.fleet_status().aside == 1
+    assert [row.grant_id for row in fleet.store.grants(condition=GrantCondition.ASIDE)] == [grant]
+    assert _end(fleet, "suspect", claim)
+    assert not fleet.store.ask_suspect(grant, "a person says so")
+    assert fleet.store.forget_aside(*attempt)
+    assert not fleet.store.forget_aside(*attempt)
+    assert (fleet.store.attempts_aside(grant), fleet.store.fleet_status().aside) == ([], 0)
+    assert fleet.store.ask_suspect(grant, "a person says so")
+
+    other = fleet.add("bob").grant_id
+    claim = fleet.claim(other)
+    fleet.store.note_aside(other, claim.consent, claim.generation)
+    assert fleet.store.fleet_status().aside == 1
+    assert fleet.save(claim, "newer")
+    assert (fleet.store.attempts_aside(other), fleet.store.fleet_status().aside) == ([], 0)
 
 
 def test_asking_the_creator_writes_one_notice(fleet: Fleet) -> None:

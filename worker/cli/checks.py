@@ -147,6 +147,11 @@ def grants(services: Services) -> Finding:
         f"{fleet.expired} expired, {fleet.retrying} tried in vain, {fleet.in_doubt} in doubt, "
         f"{fleet.needs_reauth} to authorize again, {fleet.held} with another creator's pair"
     )
+    if fleet.aside:
+        text += (
+            f"; for {output.counted(fleet.aside, 'grant')} an answer that may hold the new pair is kept aside: `grants "
+            "list --status aside` names them, `grants explain CREATOR` says what to do"
+        )
     others = services.store.of_other_apps()
     for app_id, count in others.items():
         text += (
@@ -158,7 +163,8 @@ def grants(services: Services) -> Finding:
         text += f"; the one that has been due longest has waited {fleet.oldest_due_seconds / 60:.0f} minutes"
     if fleet.expired:
         return Finding("grants", "fail", text)
-    troubled = late or others or fleet.overdue or fleet.retrying or fleet.in_doubt or fleet.needs_reauth or fleet.held
+    for_people = fleet.needs_reauth or fleet.held or fleet.aside
+    troubled = late or others or fleet.overdue or fleet.retrying or fleet.in_doubt or for_people
     return Finding("grants", "warn" if troubled else "ok", text)
 
 

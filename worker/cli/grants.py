@@ -11,7 +11,7 @@ import click
 
 from worker.cli import output
 from worker.cli.grant_actions import pull, refresh, revoke
-from worker.cli.grants_aside import aside, place
+from worker.cli.grants_aside import aside, discard, place
 from worker.cli.grants_import import import_file
 from worker.cli.recheck import recheck
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from worker.store import GrantView
 
 STATUSES: Final = ("active", "suspect", "needs_reauth", "revoked")
-CONDITIONS: Final = ("fresh", "due", "overdue", "expired", "retrying", "in_doubt", "unproven", "held")
+CONDITIONS: Final = ("fresh", "due", "overdue", "expired", "retrying", "in_doubt", "unproven", "held", "aside")
 LARGEST_ID: Final = 2**63 - 1
 HISTORY: Final = 50
 """Attempts and snapshots that `explain` shows."""
@@ -125,6 +125,7 @@ def status(*, as_json: bool) -> None:
             ("creator must authorize again", fleet.needs_reauth),
             ("imported, owner not confirmed yet (unproven)", fleet.unproven),
             ("imported pair of another creator (held)", fleet.held),
+            ("unread answer kept aside, the operator decides (aside)", fleet.aside),
             ("first end of an access token", output.until(fleet.least_seconds_left, past="ended {} ago")),
             ("oldest due for", output.span(fleet.oldest_due_seconds)),
         ]
@@ -145,10 +146,11 @@ def explain(creator: str, *, as_json: bool) -> None:
         now = services.store.ping()
         grant = services.store.grant(creator)
         attempts = services.store.attempts(grant.grant_id, HISTORY)
+        aside = services.store.attempts_aside(grant.grant_id)
         snapshots = services.store.snapshots(grant.grant_id, HISTORY)
         renew_at = services.settings.renew_at
     events = timeline.events(grant, attempts, snapshots)
-    following = timeline.what_next(grant, now=now, renew_at=renew_at)
+    following = timeline.what_next(grant, aside, now=now, renew_at=renew_at)
     if as_json:
         told = {"creator_id": grant.creator_id, "status": grant.status, "consent": grant.consent, "now": now}
         output.print_json(told | {"events": [output.plain(event) for event in events], "next": output.plain(following)})
@@ -242,5 +244,5 @@ def _shown(grant: GrantView, now: datetime) -> dict[str, object]:
     return fields | {"seconds_left": round(left, 3)}
 
 
-for command in (import_file, refresh, pull, revoke, recheck, aside, place):
+for command in (import_file, refresh, pull, revoke, recheck, aside, place, discard):
     grants.add_command(command)

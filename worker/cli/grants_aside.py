@@ -1,4 +1,4 @@
-"""`celery -A worker grants aside` and `grants place`: pairs that were set aside, and the way back for them."""
+"""`celery -A worker grants aside`, `place` and `discard`: answers that were set aside, and what becomes of them."""
 
 from __future__ import annotations
 
@@ -54,3 +54,38 @@ def place(record: str, *, yes: bool, as_json: bool) -> None:
         output.print_json({"creator_id": grant.creator_id, "grant_id": grant.grant_id, "status": grant.status})
     else:
         click.echo(f"creator {grant.creator_id} has the pair, as consent {grant.consent}; the record is removed")
+
+
+@click.command(cls=output.Command)
+@click.argument("record", required=False)
+@click.option("--creator", help="Let this creator's grant wait no more, though its record is lost or on another host.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@output.json_option
+def discard(record: str | None, *, creator: str | None, yes: bool, as_json: bool) -> None:
+    """Remove a record that was set aside, for good; `grants aside` lists the records.
+
+    A grant that waited for it goes on as any other: TikTok is asked again, and if every pair that is stored is refused,
+    the creator is asked to authorize. Run it on the host whose journal has the record; if that host is lost, name the
+    creator instead.
+    """
+    if (record is None) == (creator is None):
+        raise click.UsageError("name a record of `grants aside`, or a creator with --creator")
+    waits = "a pair in it is lost for good, and its creator may be asked to authorize again"
+    with output.services() as services:
+        if record is not None:
+            services.journal.aside.record(record)
+        if not yes:
+            what = f"remove {record}" if record else f"let creator {creator} wait for no record any more"
+            click.confirm(f"{what}? {waits}", abort=True, err=True)
+        if record is not None:
+            found = services.placing.discard(record)
+            told: dict[str, object] = {"record": record, "asked_for": found.asked_for}
+            text = f"{record} is removed"
+        else:
+            waited = services.placing.give_up(str(creator))
+            told = {"creator_id": creator, "records": waited}
+            text = f"creator {creator} waited for {output.counted(waited, 'record')}, and waits no more"
+    if as_json:
+        output.print_json(told)
+    else:
+        click.echo(text)

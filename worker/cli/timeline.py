@@ -59,15 +59,16 @@ def events(grant: GrantView, attempts: Sequence[AttemptView], snapshots: Iterabl
     return sorted(told, key=lambda event: event.at)
 
 
-def what_next(grant: GrantView, *, now: datetime, renew_at: float) -> Next:
+def what_next(grant: GrantView, aside: Sequence[AttemptView], *, now: datetime, renew_at: float) -> Next:
     """Return what is planned for a grant.
 
     Args:
         grant: the grant.
+        aside: its attempts of which an unread answer is kept aside.
         now: the database's time.
         renew_at: the setting; the fraction of the life at which the renewal window begins.
     """
-    why = _why_never(grant) or _why_then(grant, now=now, renew_at=renew_at)
+    why = _why_never(grant) or _why_then(grant, now=now, renew_at=renew_at) + _why_nobody_is_asked(aside)
     return Next(planned_refresh(grant), why, grant.next_pull_at, _why_pull(grant))
 
 
@@ -139,6 +140,17 @@ def _why_then(grant: GrantView, *, now: datetime, renew_at: float) -> str:
     if grant.next_refresh_at < planned.at:
         return "earlier than the renewal window: a first refresh is spread over time, or it was asked for" + late
     return (grant.last_reason or "put off") + late
+
+
+def _why_nobody_is_asked(aside: Sequence[AttemptView]) -> str:
+    if not aside:
+        return ""
+    owners = ", ".join(dict.fromkeys(attempt.owner for attempt in aside))
+    return (
+        f"; an answer that may hold the new pair is kept aside by {owners} (host:process) and the creator is not asked "
+        "to authorize meanwhile: on that host `grants aside` lists it, `grants place RECORD` stores its pair, and "
+        "`grants discard RECORD` removes it if there is none"
+    )
 
 
 def _why_pull(grant: GrantView) -> str:

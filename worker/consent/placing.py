@@ -1,4 +1,4 @@
-"""Placing a pair that was set aside: with the creator whose id TikTok put into the answer, once a person agrees."""
+"""Answers that were set aside: a pair goes to the creator whose id TikTok put into it, the rest goes for good."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AsidePair:
 
 
 class Placing:
-    """Looks at what was set aside, and stores a pair of it as its owner's consent."""
+    """Looks at what was set aside, stores a pair of it as its owner's consent, or removes it."""
 
     def __init__(self, ground: Ground, *, exchanges: Exchanges) -> None:
         self._ground = ground
@@ -83,9 +83,44 @@ class Placing:
             raise UsageError(f"{pair.name} cannot be placed: {record.fault}")
         answer = replace(_answer(record.entry), creator_id=pair.creator_id)
         grant = self._exchanges.store_placed(answer, sent_at=record.entry.sent_at)
-        self._ground.journal.aside.remove(pair.name)
+        self._remove(pair.name, record.entry)
         self._ground.hook(Fact("journal.placed", {"grant_id": grant.grant_id, "creator_id": grant.creator_id}))
         return grant
+
+    def discard(self, name: str) -> AsidePair:
+        """Remove a record for good: a grant that waited for it is judged as any other again.
+
+        Raises:
+            NotFoundError: there is no such record.
+            StoreUnavailableError: the database did not take it; the record stays.
+        """
+        record = self._ground.journal.aside.record(name)
+        self._remove(name, record.entry)
+        self._ground.hook(Fact("journal.discarded", {"record": name}, level="warning"))
+        return _look(record)
+
+    def give_up(self, creator_id: str) -> int:
+        """Let a creator's grant wait for no record any more, wherever these lie; return for how many it waited.
+
+        Raises:
+            UnknownCreatorError: no such creator.
+            StoreUnavailableError: the database did not take it.
+        """
+        grant = self._ground.store.grant(creator_id)
+        waited = 0
+        for attempt in self._ground.store.attempts_aside(grant.grant_id):
+            waited += self._ground.store.forget_aside(grant.grant_id, attempt.consent, attempt.generation)
+        self._ground.hook(Fact("journal.given_up", {"grant_id": grant.grant_id, "records": waited}, level="warning"))
+        return waited
+
+    def _remove(self, name: str, entry: JournalEntry | None) -> None:
+        """Remove a record; first its grant is told, unless another record of the same attempt stays."""
+        if entry is not None and entry.kind == "refresh":
+            grant_id, _, consent, generation = attempt = entry.attempt()
+            others = (record for record in self._ground.journal.aside.records() if record.name != name)
+            if not any(_is_of(other.entry, attempt) for other in others):
+                self._ground.store.forget_aside(grant_id, consent, generation)
+        self._ground.journal.aside.remove(name)
 
     def _owner_of(self, answer: TokenAnswer) -> str:
         wait = self._ground.limiter.admit(
@@ -105,6 +140,10 @@ def _look(record: AsideRecord) -> AsidePair:
         return replace(found, creator_id=_answer(entry).creator_id)
     except TikTokError as error:
         return replace(found, fault=str(error))
+
+
+def _is_of(entry: JournalEntry | None, attempt: tuple[int, str, int, int]) -> bool:
+    return entry is not None and entry.kind == "refresh" and entry.attempt() == attempt
 
 
 def _answer(entry: JournalEntry) -> TokenAnswer:

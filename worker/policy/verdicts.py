@@ -2,7 +2,8 @@
 
 A creator is asked to authorize again only when TikTok refused every pair we hold, twice and some minutes apart, in an
 app that is otherwise well, and no attempt in doubt could still explain the refusal while the access token lives. The
-one exception is a refresh token whose own end has passed.
+one exception is a refresh token whose own end has passed. Nobody is asked while an answer that may hold the grant's new
+pair is kept aside for the operator.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ FEWEST_STOPS: Final = 3
 FEWEST_TROUBLES: Final = 10
 FEWEST_TROUBLED_GRANTS: Final = 3
 TROUBLED_SHARE: Final = 0.8
+KEPT_ASIDE: Final = "an answer that may hold the new pair is kept aside, and the operator decides (`grants explain`)"
 
 
 class AttemptOutcome(StrEnum):
@@ -81,6 +83,7 @@ class Standing:
         suspect: True where a refusal was seen before.
         unresolved: True where an attempt without a complete answer may have rotated the pair.
         draw: a fresh random number in [0, 1).
+        aside: True if an unread answer that may hold a newer pair is kept aside.
     """
 
     now: datetime
@@ -90,12 +93,14 @@ class Standing:
     suspect: bool
     unresolved: bool
     draw: float
+    aside: bool = False
 
 
 def judge(error: TikTokError, standing: Standing) -> Verdict:
     """Return what a failed attempt means for its grant."""
     if isinstance(error, AskCreatorError):
-        return _judge_refusal(error, standing)
+        verdict = _judge_refusal(error, standing)
+        return _leave_to_operator(verdict, standing) if standing.aside else verdict
     word = _word(error)
     if isinstance(error, WaitError):
         wait = backoff.quota_wait_at(now=standing.now, expires_at=standing.access_expires_at, seconds=error.seconds)
@@ -147,6 +152,17 @@ def _judge_refusal(error: AskCreatorError, standing: Standing) -> Verdict:
         reason = f"{word}; an attempt in doubt may have rotated the pair, and the access token still lives"
         return Verdict(Action.SUSPECT, AttemptOutcome.REFUSED, at, failed=True, reason=reason)
     return Verdict(Action.ASK, AttemptOutcome.REFUSED, now, failed=True, reason=word)
+
+
+def _leave_to_operator(verdict: Verdict, standing: Standing) -> Verdict:
+    """Return the verdict that holds while an unread answer is kept aside: whatever TikTok says, nobody is asked."""
+    if verdict.action is not Action.ASK:
+        return verdict
+    at = backoff.suspect_at(
+        now=standing.now, expires_at=standing.access_expires_at, failures=standing.failures + 1, draw=standing.draw
+    ).at
+    reason = f"{verdict.reason}; {KEPT_ASIDE}"
+    return replace(verdict, action=Action.SUSPECT, at=at, reason=reason)
 
 
 def _word(error: TikTokError) -> str:

@@ -140,6 +140,11 @@ class Attempt:
         """True if this attempt or an older one may have rotated the pair without our seeing it."""
         return bool(self.claim.unresolved) or self.in_doubt
 
+    @property
+    def aside(self) -> bool:
+        """True if an answer of it could not be read, may hold a pair, and is kept aside."""
+        return any(call.unread and call.record is not None for call in self.calls)
+
     def next(self, *, may_repeat: bool) -> Next:
         """Return what is done after the last call, whose answer was read.
 

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypedDict
 
-from worker.errors import JournalError, SealError, StopEveryoneError, StoreUnavailableError, TikTokError, WaitError
+from worker.errors import (
+    AskCreatorError,
+    JournalError,
+    SealError,
+    StopEveryoneError,
+    StoreUnavailableError,
+    TikTokError,
+    WaitError,
+)
 from worker.ground import Ground
 from worker.journal import RecordId
 from worker.policy.verdicts import Action, AttemptOutcome, Standing, Verdict, judge, retry, spare
@@ -25,7 +34,10 @@ from worker.store import Claim, GrantStatus, NewPair, Saved
 from worker.telemetry import Fact, FactValue
 from worker.tiktok import TokenAnswer
 
-UNREAD: Final = "TikTok's answer held a refresh token and could not be stored; it is kept aside in the journal"
+UNREAD: Final = (
+    "TikTok's answer held a refresh token and could not be stored; it is kept aside in the journal of {owner}, and the "
+    "creator is not asked before `grants place` or `grants discard` has dealt with it"
+)
 STUCK_FAILURES: Final = 3
 """After so many failures in a row, of which the last speaks of our app or request, an alarm tells of the one grant."""
 
@@ -98,20 +110,21 @@ class Ending:
         if isinstance(error, WaitError):
             self._ground.limiter.punish(error.scope, error.seconds)
         stopped = self._weigh(error, claim)
-        standing = _standing(attempt)
+        standing = replace(_standing(attempt), aside=isinstance(error, AskCreatorError) and self._aside(attempt))
         verdict = judge(error, standing)
         if stopped:
             verdict = spare(verdict, standing)
         outcome = AttemptOutcome.IN_DOUBT if attempt.in_doubt else verdict.outcome
 
         def write() -> None:
-            self._end(claim, verdict, outcome, error)
+            self._end(attempt, verdict, outcome, error)
             self._release(attempt)
 
         if not self._commits.run(write):
             return self._left_over(claim)
         if any(call.unread for call in attempt.calls):
-            self._alarm(claim, "misfit", f"misfit:{claim.grant_id}:{claim.generation}", UNREAD)
+            told = UNREAD.format(owner=self._ground.owner)
+            self._alarm(claim, "misfit", f"misfit:{claim.grant_id}:{claim.generation}", told)
         self._ground.hook(
             Fact(
                 f"refresh.{outcome}" if verdict.action is not Action.ASK else "refresh.reauth_asked",
@@ -176,17 +189,27 @@ class Ending:
         except StoreUnavailableError:
             return "the database is away, so nothing is known of the other grants"
 
+    def _aside(self, attempt: Attempt) -> bool:
+        """Return True if an unread answer is kept aside, or that cannot be known: then nobody is asked."""
+        try:
+            return attempt.aside or bool(self._ground.store.attempts_aside(attempt.claim.grant_id))
+        except StoreUnavailableError:
+            return True
+
     def _give_back(self, attempt: Attempt, outcome: AttemptOutcome, reason: str) -> None:
         verdict = retry(outcome, reason, _standing(attempt))
-        self._commits.run(lambda: self._end(attempt.claim, verdict, outcome, None))
+        self._commits.run(lambda: self._end(attempt, verdict, outcome, None))
 
-    def _end(self, claim: Claim, verdict: Verdict, outcome: AttemptOutcome, error: TikTokError | None) -> None:
+    def _end(self, attempt: Attempt, verdict: Verdict, outcome: AttemptOutcome, error: TikTokError | None) -> None:
+        claim = attempt.claim
         told = _Told(
             reason=verdict.reason,
             code=None if error is None else error.code,
             http_status=None if error is None else error.http_status,
             request_id=None if error is None else error.request_id,
         )
+        if attempt.aside:
+            self._ground.store.note_aside(claim.grant_id, claim.consent, claim.generation)
         if verdict.action is Action.ASK:
             self._ground.store.ask_reauth(claim, **told)
         elif verdict.action is Action.SUSPECT:

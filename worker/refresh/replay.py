@@ -114,6 +114,7 @@ class Replayer:
                 http_status=entry.http_status,
             )
             if bears_refresh_token(raw):
+                self._ground.store.note_aside(grant_id, consent, generation)
                 raise MisfitError("an answer held a refresh token and could not be stored")
             return
         grant = self._ground.store.grant_by_id(grant_id)

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, and_, exists, or_, text
 
-from worker.store.models import ATTEMPTS, GRANTS, UNRESOLVED
+from worker.store.models import ASIDE, ATTEMPTS, GRANTS, UNRESOLVED
 from worker.store.rows import lease_is_free
 from worker.store.values import GrantCondition, GrantStatus
 
@@ -34,6 +34,7 @@ def conditions(at: datetime) -> dict[GrantCondition, ColumnElement[bool]]:
         GrantCondition.RETRYING: and_(serving, grant.failures > 0),
         GrantCondition.UNPROVEN: and_(serving, grant.unproven_since.is_not(None), grant.belongs_to.is_(None)),
         GrantCondition.HELD: and_(serving, grant.belongs_to.is_not(None)),
+        GrantCondition.ASIDE: and_(serving, exists().where(kept_aside())),
         GrantCondition.IN_DOUBT: or_(
             grant.status == GrantStatus.SUSPECT.value,
             and_(
@@ -48,6 +49,16 @@ def conditions(at: datetime) -> dict[GrantCondition, ColumnElement[bool]]:
 def is_serving() -> ColumnElement[bool]:
     """The grant is refreshed."""
     return GRANTS.c.status.in_([GrantStatus.ACTIVE.value, GrantStatus.SUSPECT.value])
+
+
+def kept_aside() -> ColumnElement[bool]:
+    """The attempt is newer than its grant's pair, and an unread answer of it is kept aside."""
+    return and_(
+        ATTEMPTS.c.grant_id == GRANTS.c.id,
+        ATTEMPTS.c.consent == GRANTS.c.consent,
+        ATTEMPTS.c.generation > GRANTS.c.pair_generation,
+        text(ASIDE),
+    )
 
 
 def newest_attempt() -> ColumnElement[bool]:

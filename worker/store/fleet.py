@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from worker.policy.verdicts import WRONG_APP_CODES, AttemptOutcome, FleetEvidence
 from worker.store.clock import milliseconds, now
-from worker.store.conditions import conditions, is_serving, newest_attempt
+from worker.store.conditions import conditions, is_serving, kept_aside, newest_attempt
 from worker.store.engine import Transactions, reads
 from worker.store.models import ATTEMPTS, FINISHED, GRANTS, UNRESOLVED
 from worker.store.rows import is_of_app, lease_is_free
@@ -67,6 +67,7 @@ class Fleet(Transactions):
             needs_reauth=row.needs_reauth,
             unproven=row.unproven,
             held=row.held,
+            aside=_aside(connection),
             least_seconds_left=None if row.first_end is None else (row.first_end - at).total_seconds(),
             oldest_due_seconds=0.0 if row.first_due is None else (at - row.first_due).total_seconds(),
         )
@@ -151,14 +152,13 @@ def _grants(which: ColumnElement[bool]) -> ColumnElement[int]:
 
 
 def _counts(at: datetime) -> Select[*tuple[Any, ...]]:
-    """Return the query that reads every grant once; grants in doubt are counted by their attempts."""
+    """Return the query that reads every grant once; what attempts tell is counted by these."""
     grant, is_a = GRANTS.c, conditions(at)
+    by_attempts = {GrantCondition.IN_DOUBT, GrantCondition.ASIDE}
     counts = {
         "total": true(),
         **{status.value: grant.status == status.value for status in GrantStatus},
-        **{
-            condition.value: is_a[condition] for condition in GrantCondition if condition is not GrantCondition.IN_DOUBT
-        },
+        **{condition.value: is_a[condition] for condition in GrantCondition if condition not in by_attempts},
     }
     return select(
         *(func.count(case((counted, 1))).label(name) for name, counted in counts.items()),
@@ -174,4 +174,14 @@ def _in_doubt(connection: Connection) -> int:
         .select_from(ATTEMPTS)
         .join(GRANTS, newest_attempt())
         .where(text(UNRESOLVED), is_of_app(connection), GRANTS.c.status == GrantStatus.ACTIVE.value, lease_is_free())
+    ).scalar_one()
+
+
+def _aside(connection: Connection) -> int:
+    """Return how many serving grants wait for the operator, because an unread answer is kept aside."""
+    return connection.execute(
+        select(func.count(GRANTS.c.id.distinct()))
+        .select_from(ATTEMPTS)
+        .join(GRANTS, kept_aside())
+        .where(is_of_app(connection), is_serving())
     ).scalar_one()

@@ -42,6 +42,7 @@ PULL_WANTED: Final = "next_pull_at IS NOT NULL AND status IN ('active', 'suspect
 OPEN: Final = "outcome IS NULL"
 FINISHED: Final = "finished_at IS NOT NULL"
 UNRESOLVED: Final = "(outcome IS NULL OR outcome = 'in_doubt')"
+ASIDE: Final = "aside_at IS NOT NULL"
 SUPERSEDED: Final = "superseded_at IS NOT NULL AND wiped_at IS NULL"
 SEALED_OR_WIPED: Final = "wiped_at IS NOT NULL OR (sealed_access IS NOT NULL AND sealed_refresh IS NOT NULL)"
 WIPED: Final = "wiped_at IS NOT NULL"
@@ -173,7 +174,10 @@ class Pair(Row, table=True):
 
 
 class Attempt(Row, table=True):
-    """One try to refresh; committed with the claim, so it is the record of intent."""
+    """One try to refresh; committed with the claim, so it is the record of intent.
+
+    `aside_at` is set while an answer of it, which may hold a pair and could not be read, is kept aside in a journal.
+    """
 
     __tablename__ = "attempts"
     __table_args__ = (
@@ -181,6 +185,7 @@ class Attempt(Row, table=True):
         _partial("ix_attempts_unresolved", "grant_id", "generation", where=UNRESOLVED),
         _partial("ix_attempts_open", "claimed_at", where=OPEN),
         _partial("ix_attempts_finished", "finished_at", where=FINISHED),
+        _partial("ix_attempts_aside", "grant_id", where=ASIDE),
     )
 
     grant_id: int = _grant_id(primary=True)
@@ -194,6 +199,7 @@ class Attempt(Row, table=True):
     http_status: int | None = _number(null=True)
     request_id: str | None = _text(null=True)
     reason: str | None = _text(null=True)
+    aside_at: datetime | None = _instant(null=True)
 
 
 class Snapshot(Row, table=True):

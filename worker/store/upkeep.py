@@ -140,13 +140,19 @@ class Upkeep(Transactions):
 
     @writes
     def prune_attempts(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
-        """Delete attempts that ended long ago, but for each grant's newest; return how many."""
+        """Delete attempts that ended long ago; return how many.
+
+        Each grant's newest stays, and those of which an unread answer is kept aside.
+        """
         newest = select(GRANTS.c.generation).where(GRANTS.c.id == ATTEMPTS.c.grant_id).scalar_subquery()
         key = (ATTEMPTS.c.grant_id, ATTEMPTS.c.consent, ATTEMPTS.c.generation)
         old = (
             select(*key)
             .where(
-                text(FINISHED), ATTEMPTS.c.finished_at <= _before(older_than_seconds), ATTEMPTS.c.generation < newest
+                text(FINISHED),
+                ATTEMPTS.c.finished_at <= _before(older_than_seconds),
+                ATTEMPTS.c.generation < newest,
+                ATTEMPTS.c.aside_at.is_(None),
             )
             .order_by(ATTEMPTS.c.finished_at)
             .limit(limit)

@@ -28,6 +28,7 @@ class FleetStatus:
         in_doubt: serving grants whose newest attempt was sent and has no complete answer, or are suspect.
         unproven: serving grants with an imported pair whose owner TikTok has not confirmed yet.
         held: grants whose imported pair is another creator's, so that it is not used.
+        aside: serving grants that wait for the operator: an unread answer that may hold their pair is kept aside.
         least_seconds_left: seconds until the next access token of a serving grant ends; None in an empty fleet.
         oldest_due_seconds: for how long the oldest due grant has been due; 0 where none is.
     """
@@ -43,6 +44,7 @@ class FleetStatus:
     needs_reauth: int
     unproven: int
     held: int
+    aside: int
     least_seconds_left: float | None
     oldest_due_seconds: float
 
@@ -206,6 +208,7 @@ class GrantCondition(StrEnum):
     IN_DOUBT = "in_doubt"  # the newest attempt was sent and has no complete answer, or the grant is suspect
     UNPROVEN = "unproven"  # serving, with an imported pair whose owner TikTok has not confirmed yet
     HELD = "held"  # the imported pair is another creator's, so it is not used
+    ASIDE = "aside"  # serving, and an unread answer that may hold a newer pair is kept aside
 
 
 @dataclass(frozen=True)
@@ -360,7 +363,11 @@ class GrantView:
 
 @dataclass(frozen=True)
 class AttemptView:
-    """One attempt in a grant's history."""
+    """One attempt in a grant's history.
+
+    Attributes:
+        aside_at: since when an unread answer of it is kept aside in its host's journal; None if there is none.
+    """
 
     consent: int
     generation: int
@@ -372,6 +379,7 @@ class AttemptView:
     http_status: int | None
     request_id: str | None
     reason: str | None
+    aside_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, false, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, exists, false, func, or_, select, text, update
 
 from worker.policy.verdicts import AttemptOutcome
 from worker.store.clock import now
-from worker.store.engine import Transactions, writes
+from worker.store.conditions import kept_aside
+from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS, REFRESHABLE
 from worker.store.notices import insert_notice
-from worker.store.rows import is_attempt, lease_is_free
+from worker.store.rows import attempt_view, is_attempt, lease_is_free
 from worker.store.saving import reauth_key
-from worker.store.values import Claim, GrantStatus
+from worker.store.values import AttemptView, Claim, GrantStatus
 
 REAUTH_NEEDED: Final = "reauth_needed"
 
@@ -126,10 +127,11 @@ class Verdicts(Transactions):
         """Have the creator of a suspect grant asked to authorize again, because a person says so; write the one notice.
 
         Returns:
-            False if the grant is not suspect any more: then nobody is asked.
+            False if the grant is not suspect any more, or an unread answer is kept aside: then nobody is asked.
         """
         values = {"status": GrantStatus.NEEDS_REAUTH.value, "last_reason": reason, "updated_at": now()}
         suspect = (GRANTS.c.id == grant_id) & (GRANTS.c.status == GrantStatus.SUSPECT.value) & lease_is_free()
+        suspect &= ~exists().where(kept_aside())
         asked = connection.execute(
             update(GRANTS).where(suspect).values(**values).returning(GRANTS.c.consent, GRANTS.c.pair_generation)
         ).first()
@@ -158,6 +160,32 @@ class Verdicts(Transactions):
         """
         answer = _Answer(outcome, reason, code, http_status, None)
         return _finish(connection, grant_id, consent, generation, answer)
+
+    @writes
+    def note_aside(self, connection: Connection, grant_id: int, consent: int, generation: int) -> None:
+        """Note that an unread answer of an attempt is kept aside; call it before the answer is moved there.
+
+        As long as this stands and no newer pair has come, nobody is asked to authorize again.
+        """
+        attempt = is_attempt(grant_id, consent, generation)
+        connection.execute(update(ATTEMPTS).where(attempt).values(aside_at=func.coalesce(ATTEMPTS.c.aside_at, now())))
+
+    @writes
+    def forget_aside(self, connection: Connection, grant_id: int, consent: int, generation: int) -> bool:
+        """Note that no answer of an attempt is kept aside any more; return True if one was."""
+        kept = is_attempt(grant_id, consent, generation) & ATTEMPTS.c.aside_at.is_not(None)
+        return connection.execute(update(ATTEMPTS).where(kept).values(aside_at=None)).rowcount == 1
+
+    @reads
+    def attempts_aside(self, connection: Connection, grant_id: int) -> list[AttemptView]:
+        """Return the attempts, newer than the grant's pair, of which an unread answer is kept aside; newest first."""
+        kept = (
+            select(ATTEMPTS)
+            .join(GRANTS, kept_aside())
+            .where(GRANTS.c.id == grant_id)
+            .order_by(ATTEMPTS.c.generation.desc())
+        )
+        return [attempt_view(row) for row in connection.execute(kept)]
 
 
 def _end(connection: Connection, claim: Claim, answer: _Answer, values: dict[str, Any], *, failed: bool) -> bool:
