@@ -111,7 +111,7 @@ def test_the_pair_of_another_creator_is_told_and_nothing_is_spent(
     held = world.look(grant)
     assert (held.belongs_to, held.status, held.lease_owner) == (token["open_id"], GrantStatus.ACTIVE, None)
     assert held.next_refresh_at > services.store.ping()
-    following = what_next(held, now=services.store.ping(), renew_at=2 / 3)
+    following = what_next(held, [], now=services.store.ping(), renew_at=2 / 3)
     assert (following.refresh_at, token["open_id"] in following.refresh_why) == (None, True)
     assert (services.store.fleet_status().held, services.store.fleet_status().unproven) == (1, 0)
     assert [each.creator_id for each in services.store.grants(condition=GrantCondition.HELD)] == ["somebody-else"]
