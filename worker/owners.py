@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Final
 
 from worker.errors import BackOffError, InDoubtError, NotSentError, TikTokError, WaitError, WrongOwnerError
-from worker.limiter import Lane, Limiter
-from worker.store import CurrentPair, Store
-from worker.telemetry import Fact, FactValue, Hook
-from worker.tiktok import TOKEN_INFO_CALL, TikTok, TokenInfo
-from worker.vault import PairPlace, Sealer
+from worker.ground import Ground
+from worker.limiter import Lane
+from worker.store import CurrentPair
+from worker.telemetry import Fact, FactValue
+from worker.tiktok import TOKEN_INFO_CALL, TokenInfo
+from worker.vault import PairPlace
 
 WRONG_OWNER: Final = "wrong_owner"
 LONGEST_WAIT_SECONDS: Final = 5.0
@@ -25,12 +26,8 @@ LONGEST_WAIT_SECONDS: Final = 5.0
 class OwnerCheck:
     """Asks TikTok whose an imported pair is; one instance a process, used by many threads."""
 
-    def __init__(self, *, store: Store, sealer: Sealer, tiktok: TikTok, limiter: Limiter, hook: Hook) -> None:
-        self._store = store
-        self._sealer = sealer
-        self._tiktok = tiktok
-        self._limiter = limiter
-        self._hook = hook
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
 
     def prove(self, creator_id: str, *, lane: Lane, insist: bool = True) -> CurrentPair:
         """Return a creator's current pair, confirmed by TikTok; a pair that needs no proof costs one read.
@@ -51,17 +48,17 @@ class OwnerCheck:
             NotSentError: TikTok did not tell, for trouble that may pass; nothing was spent.
             StoreUnavailableError: the database did not answer.
         """
-        pair = self._store.current_pair(creator_id)
+        pair = self._ground.store.current_pair(creator_id)
         if pair.belongs_to is not None:
             self._hold(pair, pair.belongs_to)
             raise _wrong(pair, pair.belongs_to)
         if not pair.unproven:
             return pair
         place = PairPlace(creator_id, pair.consent, pair.generation)
-        access = self._sealer.open_access(pair.sealed, place)
+        access = self._ground.sealer.open_access(pair.sealed, place)
         self._wait_for_permit(pair.grant_id, lane)
         try:
-            info = self._tiktok.token_info(access)
+            info = self._ground.tiktok.token_info(access)
         except WaitError:
             raise
         except (NotSentError, InDoubtError, BackOffError) as error:
@@ -78,11 +75,11 @@ class OwnerCheck:
             self._hold(pair, info.creator_id)
             key = f"wrong_owner:{pair.grant_id}:{pair.consent}.{pair.generation}"
             reason = str(_wrong(pair, info.creator_id))
-            self._store.raise_alarm(key, WRONG_OWNER, reason, grant_id=pair.grant_id)
+            self._ground.store.raise_alarm(key, WRONG_OWNER, reason, grant_id=pair.grant_id)
             self._tell(pair, "owner.wrong", level="error", belongs_to=info.creator_id)
             raise _wrong(pair, info.creator_id)
         scope = ",".join(info.scope) or pair.scope
-        self._store.confirm_owner(pair, scope=scope)
+        self._ground.store.confirm_owner(pair, scope=scope)
         self._tell(pair, "owner.confirmed", scope=scope)
         return replace(pair, scope=scope, unproven=False)
 
@@ -91,10 +88,10 @@ class OwnerCheck:
         return pair
 
     def _hold(self, pair: CurrentPair, belongs_to: str) -> None:
-        self._store.hold_pair(pair.grant_id, pair.consent, pair.generation, belongs_to=belongs_to)
+        self._ground.store.hold_pair(pair.grant_id, pair.consent, pair.generation, belongs_to=belongs_to)
 
     def _wait_for_permit(self, grant_id: int, lane: Lane) -> None:
-        wait = self._limiter.admit(
+        wait = self._ground.limiter.admit(
             lane=lane, call=TOKEN_INFO_CALL, account=str(grant_id), patience_seconds=LONGEST_WAIT_SECONDS
         )
         if wait:
@@ -103,7 +100,7 @@ class OwnerCheck:
 
     def _tell(self, pair: CurrentPair, name: str, *, level: str = "info", **fields: FactValue) -> None:
         ids: dict[str, FactValue] = {"grant_id": pair.grant_id, "creator_id": pair.creator_id}
-        self._hook(Fact(name, ids | fields, level=level))
+        self._ground.hook(Fact(name, ids | fields, level=level))
 
 
 def _wrong(pair: CurrentPair, belongs_to: str) -> WrongOwnerError:

@@ -37,12 +37,12 @@ class Services(Foundation):
     @cached_property
     def settlement(self) -> Settlement:
         """From an answer to a stored pair."""
-        return Settlement(store=self.store, sealer=self.sealer, renew_at=self.settings.renew_at, hook=self.hook)
+        return Settlement(self.ground, renew_at=self.settings.renew_at)
 
     @cached_property
     def brake(self) -> Brake:
         """The app-wide stop."""
-        return Brake(store=self.store, hook=self.hook)
+        return Brake(self.ground)
 
     @cached_property
     def caller(self) -> Caller:
@@ -86,9 +86,7 @@ class Services(Foundation):
     @cached_property
     def owners(self) -> OwnerCheck:
         """Asks TikTok whose an imported pair is."""
-        return OwnerCheck(
-            store=self.store, sealer=self.sealer, tiktok=self.tiktok, limiter=self.limiter, hook=self.hook
-        )
+        return OwnerCheck(self.ground)
 
     @cached_property
     def puller(self) -> Puller:
@@ -104,7 +102,7 @@ class Services(Foundation):
     @cached_property
     def exchanges(self) -> Exchanges:
         """From the answer to an exchange to a stored consent."""
-        return Exchanges(store=self.store, sealer=self.sealer, renew_at=self.settings.renew_at, hook=self.hook)
+        return Exchanges(self.ground, renew_at=self.settings.renew_at)
 
     @cached_property
     def placing(self) -> Placing:
@@ -132,7 +130,7 @@ class Services(Foundation):
             own_after_seconds=self.settings.lease_seconds,
             exchanges=self.exchanges,
         )
-        return Upkeep(store=self.store, hook=self.hook, refreshes=self.replayer, consents=consents)
+        return Upkeep(self.ground, refreshes=self.replayer, consents=consents)
 
     @cached_property
     def notifier(self) -> Notifier:
@@ -150,8 +148,7 @@ class Services(Foundation):
         """Finds due work."""
         settings = self.settings
         return Scanner(
-            store=self.store,
-            limiter=self.limiter,
+            self.ground,
             per_second=settings.quota_per_second,
             per_minute=settings.quota_per_minute,
             scan_seconds=settings.scan_seconds,
@@ -160,7 +157,7 @@ class Services(Foundation):
     @cached_property
     def idleness(self) -> Idleness:
         """Tells people when due grants are not refreshed."""
-        return Idleness(store=self.store, hook=self.hook, paused=self.limiter.paused_seconds)
+        return Idleness(self.ground)
 
     @cached_property
     def headroom(self) -> Headroom:

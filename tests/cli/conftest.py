@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,15 @@ import pytest
 import requests
 
 from tests.conftest import APP_ID
+from tests.support.ground import ground_of
 from tests.support.turns import take_turns
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges
-from worker.failpoints import no_failpoint
-from worker.ground import Ground
 from worker.journal import Journal
 from worker.owners import OwnerCheck
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.store import Store
-from worker.telemetry import silent
 from worker.tiktok import TikTok
 from worker.vault import Sealer, Token
 
@@ -94,14 +91,11 @@ def new_authorizer(
             "authorize_url": sandbox.authorize_url,
         }
         clients.append(TikTok(**usual | options))
-        ground = Ground(
-            store=store, sealer=sealer, journal=journal, limiter=UNLIMITED, tiktok=clients[-1], hook=silent,
-            owner="test", stop=threading.Event(), failpoint=no_failpoint,
-        )  # fmt: skip
+        ground = ground_of(store=store, sealer=sealer, journal=journal, limiter=UNLIMITED, tiktok=clients[-1])
         return Authorizer(
             ground,
-            exchanges=Exchanges(store=store, sealer=sealer, renew_at=2 / 3, hook=silent),
-            owners=OwnerCheck(store=store, sealer=sealer, tiktok=clients[-1], limiter=UNLIMITED, hook=silent),
+            exchanges=Exchanges(ground, renew_at=2 / 3),
+            owners=OwnerCheck(ground),
             redirect_uri=REDIRECT_URI,
             scopes=("user.info.basic", "user.info.stats"),
             state_seconds=state_seconds,

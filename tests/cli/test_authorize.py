@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.support.ground import ground_of
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges, OtherAccountError
 from worker.errors import (
@@ -26,7 +27,6 @@ from worker.errors import (
 from worker.journal import Journal
 from worker.sandbox.process import RunningSandbox
 from worker.store import GrantStatus, Store, open_store
-from worker.telemetry import silent
 from worker.tiktok import EXCHANGE_CALL, RawAnswer, fields_for_scope
 from worker.vault import Keyring, PairPlace, Sealer, Token
 
@@ -308,7 +308,7 @@ def test_a_pair_that_came_is_kept_while_the_database_is_away(
         store.grant("journal-1")
 
     for _ in range(2):
-        replay(journal, Exchanges(store=store, sealer=sealer, renew_at=2 / 3, hook=silent))
+        replay(journal, Exchanges(ground_of(store=store, sealer=sealer), renew_at=2 / 3))
     assert store.grant("journal-1").consent == 1
     assert held(store, sealer, "journal-1")[0].reveal().startswith("act.")
 
@@ -341,7 +341,7 @@ def raw_answer(creator_id: str, mark: str) -> RawAnswer:
 @pytest.fixture
 def exchanges(store: Store, sealer: Sealer) -> Exchanges:
     """Return what stores replayed answers."""
-    return Exchanges(store=store, sealer=sealer, renew_at=2 / 3, hook=silent)
+    return Exchanges(ground_of(store=store, sealer=sealer), renew_at=2 / 3)
 
 
 @pytest.fixture

@@ -396,7 +396,12 @@ MUTANTS: Final = (
     Mutant(
         "nothing ends the attempts of the dead",
         "worker/upkeep/upkeep.py",
-        (("        stale = self._store.stale_attempts(BATCH)\n", "        stale = self._store.stale_attempts(0)\n"),),
+        (
+            (
+                "        stale = self._ground.store.stale_attempts(BATCH)\n",
+                "        stale = self._ground.store.stale_attempts(0)\n",
+            ),
+        ),
         (f"{KILL_POINTS}[sqlite-post_claim-strict]",),
     ),
 )

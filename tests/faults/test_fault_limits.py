@@ -95,7 +95,7 @@ def test_a_whole_fleet_due_at_once_is_handed_out_by_the_quota(scene: Scene) -> N
     for first in range(1, FLEET, PART):
         statement = GRANTS.format(numbers=DUE_AT_ONCE[services.store.kind])
         run_sql(services.store, statement, first=first, last=first + PART - 1)
-    scanner = Scanner(store=services.store, limiter=services.limiter, per_second=10, per_minute=600, scan_seconds=10)
+    scanner = Scanner(services.ground, per_second=10, per_minute=600, scan_seconds=10)
     scanner.refreshes()
     tracemalloc.start()
     due = ids_of(scanner.refreshes())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.faults.aging import end_leases, milliseconds, run_sql
 from tests.faults.model import LIFE_SECONDS, TikTok, Worker
 from tests.support.claims import claim_one
+from tests.support.ground import ground_of
 from worker.consent.exchanges import Exchanges
 from worker.errors import AskCreatorError, InDoubtError, TikTokError
-from worker.failpoints import no_failpoint
-from worker.ground import Ground
 from worker.journal import Journal, JournalEntry
 from worker.policy.verdicts import Action, AttemptOutcome, Standing, judge
 from worker.refresh.replay import Replayer
 from worker.refresh.settlement import Answered, Settlement
 from worker.store import Claim, GrantStatus, NewConsent, Store, open_store
-from worker.telemetry import silent
 from worker.tiktok import TokenAnswer, read_token_answer
 from worker.upkeep.upkeep import ConsentReplayer, Upkeep
 from worker.vault import Keyring, PairPlace, SealedPair, Sealer, Token
@@ -35,7 +32,6 @@ CREATORS = ("ada", "bob")
 SOMEBODY = st.sampled_from(("ada", "ada", "ada", "bob"))
 """Workers meet more often over one grant than they would over two."""
 WORKERS = 3
-NOBODY: Any = None
 """In the place of a limiter and a client, which a replay does not ask."""
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a file system, where there is one; the folder below it is our own
 
@@ -52,7 +48,7 @@ class Daemon(RuleBasedStateMachine):
         shutil.copyfile(self.model, self.folder / "evertoken.db")
         self.store: Store = open_store(f"sqlite:///{self.folder / 'evertoken.db'}")
         self.sealer = Sealer(Keyring.new())
-        self.settlement = Settlement(store=self.store, sealer=self.sealer, renew_at=2 / 3, hook=silent)
+        self.settlement = Settlement(ground_of(store=self.store, sealer=self.sealer), renew_at=2 / 3)
         self.workers = [Worker(self.new_journal()) for _ in range(WORKERS)]
         self.received: dict[str, set[str]] = {creator: set() for creator in CREATORS}
         self.pointers: dict[str, tuple[int, int]] = {}
@@ -95,17 +91,12 @@ class Daemon(RuleBasedStateMachine):
 
     def upkeep(self, journal: Journal) -> Upkeep:
         """Return the upkeep of a process."""
-        exchanges = Exchanges(store=self.store, sealer=self.sealer, renew_at=2 / 3, hook=silent)
-        ground = Ground(
-            store=self.store, sealer=self.sealer, journal=journal, limiter=NOBODY, tiktok=NOBODY, hook=silent,
-            owner="model", stop=threading.Event(), failpoint=no_failpoint,
-        )  # fmt: skip
+        ground = ground_of(store=self.store, sealer=self.sealer, journal=journal)
         usual: Any = {"settlement": self.settlement, "own_after_seconds": 3600}
         return Upkeep(
-            store=self.store,
-            hook=silent,
+            ground,
             refreshes=Replayer(ground, **usual),
-            consents=ConsentReplayer(ground, exchanges=exchanges, **usual),
+            consents=ConsentReplayer(ground, exchanges=Exchanges(ground, renew_at=2 / 3), **usual),
         )
 
     # --- rules ---

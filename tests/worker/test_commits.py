@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.support.ground import silent
 from worker.errors import StoreUnavailableError
 from worker.refresh.commits import RETRY_STUCK_SECONDS, PatientCommits
 
@@ -32,7 +33,7 @@ class Database:
 
 def commits_of(database: Database, *, stop: threading.Event | None = None) -> PatientCommits:
     """Return patient commits that give up after a blink."""
-    return PatientCommits(patience_seconds=0.01, alive=database.answers, stop=stop or threading.Event())
+    return PatientCommits(patience_seconds=0.01, alive=database.answers, stop=stop or threading.Event(), hook=silent)
 
 
 def test_a_result_is_kept_while_the_database_is_away_and_written_before_new_work() -> None:
@@ -127,7 +128,7 @@ def test_a_result_without_a_journal_record_is_tried_a_while_longer_when_the_proc
         database.away = len(tries) < 3
         database.write("pair")
 
-    commits = PatientCommits(patience_seconds=20, alive=database.answers, stop=stop)
+    commits = PatientCommits(patience_seconds=20, alive=database.answers, stop=stop, hook=silent)
     assert commits.run(write, until_done=True)
     assert database.took == ["pair"]
 
@@ -145,5 +146,5 @@ def test_a_process_that_ends_does_not_wait_for_ever() -> None:
 
     assert not commits_of(database, stop=stop).run(write, until_done=True)
     tries.clear()
-    assert not PatientCommits(patience_seconds=20, alive=database.answers, stop=stop).run(write)
+    assert not PatientCommits(patience_seconds=20, alive=database.answers, stop=stop, hook=silent).run(write)
     assert len(tries) == 1

@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.ground import silent
 from worker.notices.delivery import BATCH, BATCH_SECONDS, TIMEOUT_SECONDS, Notifier
 from worker.store import Store, open_store
 from worker.store.notices import HOLD_SECONDS
-from worker.telemetry import Fact, silent
+from worker.telemetry import Fact
 from worker.vault import Token
 
 

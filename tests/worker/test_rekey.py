@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tests.support.ground import silent
 from tests.support.world import World
 from worker.errors import NotReadyError, UsageError
 from worker.journal import JournalEntry
 from worker.services import Services
-from worker.telemetry import silent
 from worker.tokens import token_reader
 from worker.upkeep.presence import Presence
 from worker.upkeep.rekey import RekeyReport

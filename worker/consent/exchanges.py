@@ -16,11 +16,12 @@ from worker.errors import (
     TikTokError,
     UsageError,
 )
+from worker.ground import Ground
 from worker.policy.renewal import draw_jitter, first_refresh, life_ends
-from worker.store import ConsentLink, GrantStatus, GrantView, NewConsent, Store, whole_milliseconds
-from worker.telemetry import Fact, Hook
+from worker.store import ConsentLink, GrantStatus, GrantView, NewConsent, whole_milliseconds
+from worker.telemetry import Fact
 from worker.tiktok import RawAnswer, TokenAnswer, read_token_answer, salvage
-from worker.vault import PairPlace, SealedPair, Sealer, Token
+from worker.vault import PairPlace, SealedPair, Token
 
 SPENT_CODE: Final = 40110
 """TikTok's answer to a code that is used up or too old (TikTok's error appendix)."""
@@ -35,19 +36,10 @@ class OtherAccountError(EvertokenError):
 class Exchanges:
     """Reads and stores the answers to exchanges."""
 
-    def __init__(self, *, store: Store, sealer: Sealer, renew_at: float, hook: Hook) -> None:
-        """Make one.
-
-        Args:
-            store: where grants go.
-            sealer: seals the pair.
-            renew_at: fraction of an access token's life at which its renewal window begins.
-            hook: told of each consent that is stored.
-        """
-        self._store = store
-        self._sealer = sealer
+    def __init__(self, ground: Ground, *, renew_at: float) -> None:
+        """Take what is shared, and the part of an access token's life at which its renewal window begins."""
+        self._ground = ground
         self._renew_at = renew_at
-        self._hook = hook
 
     def store(self, raw: RawAnswer, *, sent_at: datetime, link: ConsentLink | None = None) -> GrantView:
         """Store the consent that an answer brings; a creator who is known gets the next consent.
@@ -81,10 +73,10 @@ class Exchanges:
             OtherAccountError, TikTokError, StoreUnavailableError: as for `store`.
         """
         answer, refresh = _read(raw)
-        link = None if handle is None else self._store.link(handle)
+        link = None if handle is None else self._ground.store.link(handle)
         self._refuse_other_account(answer, link)
         try:
-            grant = self._store.grant(answer.creator_id)
+            grant = self._ground.store.grant(answer.creator_id)
         except NotFoundError:
             return self._save(answer, refresh, sent_at, link)
         if self._outdated(grant, sent_at) or self._holds(grant, refresh):
@@ -105,7 +97,7 @@ class Exchanges:
         if answer.refresh_token is None:
             raise ValueError("an answer without a refresh token is not placed")
         try:
-            grant = self._store.grant(answer.creator_id)
+            grant = self._ground.store.grant(answer.creator_id)
         except NotFoundError:
             return self._save(answer, answer.refresh_token, sent_at, None)
         if self._holds(grant, answer.refresh_token):
@@ -121,7 +113,7 @@ class Exchanges:
         if link is None or link.creator_id in {None, answer.creator_id}:
             return
         told = {"creator_id": answer.creator_id, "expected": link.creator_id or ""}
-        self._hook(Fact("authorize.other_account", told, level="error"))
+        self._ground.hook(Fact("authorize.other_account", told, level="error"))
         raise OtherAccountError(
             f"creator {answer.creator_id} agreed, and the link was made for creator {link.creator_id}: nothing was "
             f"stored, and the pair is kept in the journal's folder `set-aside`; {ASK_AGAIN}"
@@ -129,18 +121,20 @@ class Exchanges:
 
     def _save(self, answer: TokenAnswer, refresh: Token, sent_at: datetime, link: ConsentLink | None) -> GrantView:
         def seal(item: NewConsent, number: int, generation: int) -> SealedPair:
-            return self._sealer.seal_pair(answer.access_token, refresh, PairPlace(item.creator_id, number, generation))
+            return self._ground.sealer.seal_pair(
+                answer.access_token, refresh, PairPlace(item.creator_id, number, generation)
+            )
 
-        result = self._store.save_consents([self._consent(answer, sent_at, link)], seal, replace=True)[0]
-        grant = self._store.grant(answer.creator_id)
+        result = self._ground.store.save_consents([self._consent(answer, sent_at, link)], seal, replace=True)[0]
+        grant = self._ground.store.grant(answer.creator_id)
         ids: dict[str, str | int] = {
             "grant_id": grant.grant_id,
             "creator_id": grant.creator_id,
             "consent": grant.consent,
         }
-        self._hook(Fact("grant.authorized", ids | {"result": result.value}))
+        self._ground.hook(Fact("grant.authorized", ids | {"result": result.value}))
         for remark in answer.remarks:
-            self._hook(Fact("answer.odd", ids | {"remark": remark}, level="warning"))
+            self._ground.hook(Fact("answer.odd", ids | {"remark": remark}, level="warning"))
         return grant
 
     def _consent(self, answer: TokenAnswer, sent_at: datetime, link: ConsentLink | None) -> NewConsent:
@@ -149,7 +143,7 @@ class Exchanges:
         first = first_refresh(
             issued_at=sent_at,
             expires_at=expires_at,
-            now=self._store.ping(),
+            now=self._ground.store.ping(),
             renew_at=self._renew_at,
             jitter=jitter,
         )
@@ -175,12 +169,12 @@ class Exchanges:
 
     def _holds(self, grant: GrantView, refresh: Token) -> bool:
         """Tell whether one of the grant's stored pairs has this refresh token."""
-        for stored in self._store.all_pairs((grant.grant_id, 0, 0), MOST_VERSIONS):
+        for stored in self._ground.store.all_pairs((grant.grant_id, 0, 0), MOST_VERSIONS):
             if stored.grant_id != grant.grant_id:
                 break
             try:
                 place = PairPlace(stored.creator_id, stored.consent, stored.generation)
-                if self._sealer.open_refresh(stored.sealed, place) == refresh:
+                if self._ground.sealer.open_refresh(stored.sealed, place) == refresh:
                     return True
             except SealError:
                 continue

@@ -12,9 +12,10 @@ from __future__ import annotations
 from typing import Final
 
 from worker.errors import AskCreatorError, TikTokError
+from worker.ground import Ground
 from worker.policy.verdicts import BRAKE_WINDOW, FEWEST_REFUSALS, brake_reason, hold_reason
-from worker.store import BrakeState, Store
-from worker.telemetry import Fact, Hook
+from worker.store import BrakeState
+from worker.telemetry import Fact
 
 PROBE_SECONDS: Final = 30.0
 
@@ -22,9 +23,8 @@ PROBE_SECONDS: Final = 30.0
 class Brake:
     """The app-wide stop, with half-open probing."""
 
-    def __init__(self, *, store: Store, hook: Hook) -> None:
-        self._store = store
-        self._hook = hook
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
         self._seen_on = False
 
     def stops(self, state: BrakeState) -> bool:
@@ -34,7 +34,7 @@ class Brake:
 
     def wins_probe(self) -> bool:
         """Return True where this refresh is the next probe, or the brake has been let go meanwhile."""
-        return self._store.may_refresh(probe_seconds=PROBE_SECONDS)
+        return self._ground.store.may_refresh(probe_seconds=PROBE_SECONDS)
 
     def considers(self, error: TikTokError, *, grant_id: int, failures: int) -> str | None:
         """Weigh an error together with the app's last minutes, and pull the brake or begin a hold if they call for it.
@@ -47,28 +47,28 @@ class Brake:
         Returns:
             Why no creator is asked for now: the brake or the hold is on. None if both are off.
         """
-        state = self._store.brake()
+        state = self._ground.store.brake()
         if state.stopped:
             self._seen_on = True
             return state.reason
-        evidence = self._store.evidence(window_seconds=BRAKE_WINDOW.total_seconds(), without=grant_id)
+        evidence = self._ground.store.evidence(window_seconds=BRAKE_WINDOW.total_seconds(), without=grant_id)
         if isinstance(error, AskCreatorError):
             return self._holds(state.held_reason, hold_reason(evidence))
         reason = brake_reason(evidence, error, failures=failures)
-        if reason and self._store.pull_brake(reason, probe_seconds=PROBE_SECONDS):
-            self._hook(Fact("app.stopped", {"reason": reason, "code": error.code}, level="error"))
+        if reason and self._ground.store.pull_brake(reason, probe_seconds=PROBE_SECONDS):
+            self._ground.hook(Fact("app.stopped", {"reason": reason, "code": error.code}, level="error"))
         return reason
 
     def _holds(self, held: str | None, reason: str | None) -> str | None:
-        if held is None and reason is not None and self._store.begin_hold(reason):
-            self._hook(Fact("refusals.held", {"reason": reason}, level="error"))
+        if held is None and reason is not None and self._ground.store.begin_hold(reason):
+            self._ground.hook(Fact("refusals.held", {"reason": reason}, level="error"))
         return held or reason
 
     def settle(self) -> None:
         """Say that a stop is over, and end a hold when few grants are suspect: one all-clear for each alarm."""
-        self._store.announce_resumed(after_seconds=BRAKE_WINDOW.total_seconds())
-        if self._store.end_hold(fewest=FEWEST_REFUSALS):
-            self._hook(Fact("refusals.over", {}))
+        self._ground.store.announce_resumed(after_seconds=BRAKE_WINDOW.total_seconds())
+        if self._ground.store.end_hold(fewest=FEWEST_REFUSALS):
+            self._ground.hook(Fact("refusals.over", {}))
 
     def succeeded(self) -> bool:
         """Release the brake after a refresh that TikTok answered as it should, if it was seen to be on.
@@ -76,8 +76,8 @@ class Brake:
         Returns:
             True if it was released just now: what waited for it is due.
         """
-        released = self._seen_on and self._store.release_brake()
+        released = self._seen_on and self._ground.store.release_brake()
         if released:
             self._seen_on = False
-            self._hook(Fact("app.resumed", {}))
+            self._ground.hook(Fact("app.resumed", {}))
         return released

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from worker.errors import EvertokenError, StoreRefusedError, StoreUnavailableError
-from worker.telemetry import Fact, Hook, silent
+from worker.telemetry import Fact, Hook
 
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
@@ -26,7 +26,7 @@ class PatientCommits:
     """Runs database writes of results until they commit; thread-safe."""
 
     def __init__(
-        self, *, patience_seconds: float, alive: Callable[[], bool], stop: threading.Event, hook: Hook = silent
+        self, *, patience_seconds: float, alive: Callable[[], bool], stop: threading.Event, hook: Hook
     ) -> None:
         """Make one for a process.
 

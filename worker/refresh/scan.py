@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from worker.errors import StoreUnavailableError
-from worker.limiter import Limiter
+from worker.ground import Ground
 from worker.policy.pacing import Message, batch_size, pace
-from worker.store import Store
 
 PROBES: Final = 3
 """Ids published while the brake is on; the first that wins the probe is sent."""
@@ -19,20 +18,9 @@ SCANS_BEHIND: Final = 3
 class Scanner:
     """Finds due work; it only reads, so it may run twice, late, or on several hosts at once."""
 
-    def __init__(
-        self, *, store: Store, limiter: Limiter, per_second: float, per_minute: float, scan_seconds: float
-    ) -> None:
-        """Make one.
-
-        Args:
-            store: what is due.
-            limiter: told how much is due, so that refreshes go before pulls.
-            per_second: the quota of a second.
-            per_minute: the quota of a minute.
-            scan_seconds: time between two scans.
-        """
-        self._store = store
-        self._limiter = limiter
+    def __init__(self, ground: Ground, *, per_second: float, per_minute: float, scan_seconds: float) -> None:
+        """Take what is shared, the quota of a second and of a minute, and the time between two scans."""
+        self._ground = ground
         self._rate = min(per_second, per_minute / 60)
         self._scan_seconds = scan_seconds
 
@@ -42,10 +30,10 @@ class Scanner:
         Raises:
             StoreUnavailableError: the database does not answer; the next scan asks again.
         """
-        if self._store.brake().stopped:
-            return pace([grant.grant_id for grant in self._store.due(PROBES)], per_second=self._rate)
-        self._limiter.expect(self._store.due_count())
-        due = self._store.due(batch_size(per_second=self._rate, scan_seconds=self._scan_seconds))
+        if self._ground.store.brake().stopped:
+            return pace([grant.grant_id for grant in self._ground.store.due(PROBES)], per_second=self._rate)
+        self._ground.limiter.expect(self._ground.store.due_count())
+        due = self._ground.store.due(batch_size(per_second=self._rate, scan_seconds=self._scan_seconds))
         return pace([grant.grant_id for grant in due], per_second=self._rate)
 
     def pulls(self) -> list[Message]:
@@ -55,7 +43,7 @@ class Scanner:
             StoreUnavailableError: the database does not answer; the next scan asks again.
         """
         limit = batch_size(per_second=self._rate, scan_seconds=self._scan_seconds)
-        return pace(self._store.due_pulls(limit), per_second=self._rate)
+        return pace(self._ground.store.due_pulls(limit), per_second=self._rate)
 
     def pulls_of(self, ids: Sequence[int]) -> list[Message]:
         """Return the pulls to publish at once for grants that were refreshed just now.
@@ -64,7 +52,7 @@ class Scanner:
         these out too. It runs where pulls are worked off, so nothing heaps up in Redis while those workers are away.
         """
         try:
-            if not ids or self._store.pulls_wait(SCANS_BEHIND * self._scan_seconds):
+            if not ids or self._ground.store.pulls_wait(SCANS_BEHIND * self._scan_seconds):
                 return []
         except StoreUnavailableError:
             return []

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from worker.errors import EvertokenError
+from worker.ground import Ground
 from worker.policy import renewal
-from worker.store import BroughtPair, NewPair, Saved, Store
-from worker.telemetry import Fact, FactValue, Hook, one_write
+from worker.store import BroughtPair, NewPair, Saved
+from worker.telemetry import Fact, FactValue, one_write
 from worker.tiktok import TokenAnswer
-from worker.vault import PairPlace, Sealer, Token
+from worker.vault import PairPlace, Token
 
 
 class MisfitError(EvertokenError):
@@ -48,11 +49,10 @@ class Answered:
 class Settlement:
     """Seals the pair of an answer and stores it under the creator whose id the answer bears, and no other."""
 
-    def __init__(self, *, store: Store, sealer: Sealer, renew_at: float, hook: Hook) -> None:
-        self._store = store
-        self._sealer = sealer
+    def __init__(self, ground: Ground, *, renew_at: float) -> None:
+        """Take what is shared, and the part of an access token's life at which its renewal window begins."""
+        self._ground = ground
         self._renew_at = renew_at
-        self._hook = hook
 
     def seal(self, answered: Answered) -> NewPair:
         """Return the answer's pair, sealed and dated.
@@ -75,7 +75,7 @@ class Settlement:
             else renewal.life_ends(issued_at=sent_at, seconds=answer.refresh_seconds)
         )
         return NewPair(
-            sealed=self._sealer.seal_pair(
+            sealed=self._ground.sealer.seal_pair(
                 answer.access_token,
                 answered.sent if answer.refresh_token is None else answer.refresh_token,
                 PairPlace(answered.creator_id, answered.consent, answered.generation),
@@ -95,7 +95,7 @@ class Settlement:
             NotFoundError: one of the grants is not there, and nothing is stored.
             StoreUnavailableError: the database did not commit.
         """
-        saved = self._store.save_group(
+        saved = self._ground.store.save_group(
             [
                 BroughtPair(each.grant_id, each.consent, each.generation, pair, each.answer.request_id)
                 for each, pair in pairs
@@ -113,7 +113,7 @@ class Settlement:
             "creator_id": answered.creator_id,
             "generation": answered.generation,
         }
-        self._hook(
+        self._ground.hook(
             Fact(
                 "refresh.saved",
                 ids
@@ -128,6 +128,6 @@ class Settlement:
         )
         lost = set(answered.scope.split(",")) - set(answer.scope or ()) - {""} if answer.scope is not None else set()
         if lost:
-            self._hook(Fact("grant.scope_narrowed", ids | {"scopes": ",".join(sorted(lost))}, level="warning"))
+            self._ground.hook(Fact("grant.scope_narrowed", ids | {"scopes": ",".join(sorted(lost))}, level="warning"))
         for remark in answer.remarks:
-            self._hook(Fact("answer.odd", ids | {"remark": remark}, level="warning"))
+            self._ground.hook(Fact("answer.odd", ids | {"remark": remark}, level="warning"))

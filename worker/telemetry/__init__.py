@@ -1,6 +1,6 @@
 """What people and machines see of the daemon: log lines and metrics, one fact per outcome."""
 
-from worker.telemetry.facts import Fact, FactValue, Hook, silent
+from worker.telemetry.facts import Fact, FactValue, Hook
 from worker.telemetry.logs import configure_logging, log_fact, one_write
 from worker.telemetry.metrics import count_fact, report, serve_metrics
 
@@ -14,5 +14,4 @@ __all__ = [
     "one_write",
     "report",
     "serve_metrics",
-    "silent",
 ]

@@ -24,7 +24,3 @@ class Fact:
 
 
 Hook = Callable[[Fact], None]
-
-
-def silent(fact: Fact) -> None:
-    """Take a fact and do nothing with it."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
-from worker.store import Store
-from worker.telemetry import Fact, Hook
+from worker.ground import Ground
+from worker.telemetry import Fact
 
 IDLE_SECONDS: Final = 300.0
 """A due grant waits for a scan, which comes every ten seconds, and for its place in the quota."""
@@ -15,17 +14,8 @@ IDLE_SECONDS: Final = 300.0
 class Idleness:
     """Looks whether due grants are refreshed, from a queue that workers without `refresh` serve too."""
 
-    def __init__(self, *, store: Store, hook: Hook, paused: Callable[[], float]) -> None:
-        """Look at nothing yet.
-
-        Args:
-            store: the database.
-            hook: takes the facts.
-            paused: returns the seconds for which TikTok's quota holds everything back.
-        """
-        self._store = store
-        self._hook = hook
-        self._paused = paused
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
 
     def watch(self) -> None:
         """Raise the alarm, or give the all-clear.
@@ -36,13 +26,13 @@ class Idleness:
         Raises:
             StoreUnavailableError: the database is away.
         """
-        waited = self._store.due_seconds()
-        idle = waited > IDLE_SECONDS and not self._store.attempted(within_seconds=IDLE_SECONDS)
-        if idle and (self._store.brake().stopped or self._paused() > 0):
+        waited = self._ground.store.due_seconds()
+        idle = waited > IDLE_SECONDS and not self._ground.store.attempted(within_seconds=IDLE_SECONDS)
+        if idle and (self._ground.store.brake().stopped or self._ground.limiter.paused_seconds() > 0):
             return
         detail = f"grants have been due for {waited / 60:.0f} minutes, and no refresh was tried in the last five"
-        if self._store.note_idleness(detail if idle else None):
+        if self._ground.store.note_idleness(detail if idle else None):
             if idle:
-                self._hook(Fact("refreshes.idle", {"due_seconds": round(waited)}, level="error"))
+                self._ground.hook(Fact("refreshes.idle", {"due_seconds": round(waited)}, level="error"))
             else:
-                self._hook(Fact("refreshes.went_on", {}))
+                self._ground.hook(Fact("refreshes.went_on", {}))

@@ -13,8 +13,7 @@ from worker.policy.verdicts import AttemptOutcome
 from worker.records import LINK, answer_in
 from worker.refresh.replay import Replayer
 from worker.refresh.settlement import Settlement
-from worker.store import Store
-from worker.telemetry import Fact, Hook
+from worker.telemetry import Fact
 
 WIPE_AFTER_SECONDS: Final = 2 * 86400
 KEEP_HISTORY_SECONDS: Final = 90 * 86400
@@ -48,9 +47,8 @@ class ConsentReplayer(Replayer):
 class Upkeep:
     """What is done from time to time, by any worker, without harm when done twice."""
 
-    def __init__(self, *, store: Store, hook: Hook, refreshes: Replayer, consents: ConsentReplayer) -> None:
-        self._store = store
-        self._hook = hook
+    def __init__(self, ground: Ground, *, refreshes: Replayer, consents: ConsentReplayer) -> None:
+        self._ground = ground
         self._refreshes = refreshes
         self._consents = consents
 
@@ -73,9 +71,9 @@ class Upkeep:
         Returns:
             How many attempts.
         """
-        stale = self._store.stale_attempts(BATCH)
+        stale = self._ground.store.stale_attempts(BATCH)
         for attempt in stale:
-            self._store.record_outcome(
+            self._ground.store.record_outcome(
                 attempt.grant_id,
                 attempt.consent,
                 attempt.generation,
@@ -83,19 +81,19 @@ class Upkeep:
                 reason="its process ended, or hung, before it wrote an outcome down",
             )
         if stale:
-            self._hook(Fact("attempts.unfinished", {"attempts": len(stale)}, level="warning"))
+            self._ground.hook(Fact("attempts.unfinished", {"attempts": len(stale)}, level="warning"))
         return len(stale)
 
     def wipe_superseded(self) -> int:
         """Wipe pairs that newer ones replaced long ago, for some seconds at most; return how many."""
-        return _in_batches(lambda: self._store.wipe_superseded(WIPE_AFTER_SECONDS, BATCH))
+        return _in_batches(lambda: self._ground.store.wipe_superseded(WIPE_AFTER_SECONDS, BATCH))
 
     def prune(self) -> int:
         """Let go of history that ended long ago, for some seconds of each kind at most; return how many rows."""
         return (
-            _in_batches(lambda: self._store.prune_attempts(KEEP_HISTORY_SECONDS, BATCH))
-            + _in_batches(lambda: self._store.prune_pairs(KEEP_HISTORY_SECONDS, BATCH))
-            + self._store.prune_told(KEEP_HISTORY_SECONDS)
+            _in_batches(lambda: self._ground.store.prune_attempts(KEEP_HISTORY_SECONDS, BATCH))
+            + _in_batches(lambda: self._ground.store.prune_pairs(KEEP_HISTORY_SECONDS, BATCH))
+            + self._ground.store.prune_told(KEEP_HISTORY_SECONDS)
         )
 
 
