@@ -14,9 +14,8 @@ from click.testing import CliRunner, Result
 
 from tests.conftest import APP_ID
 from tests.support.claims import claim_one, save_one
-from worker.cli import capacity_simulate, output, pictures
+from worker.cli import capacity_simulate, checks, output, pictures
 from worker.cli.capacity import capacity
-from worker.cli.capacity_fleet import headroom
 from worker.cli.capacity_report import build, show
 from worker.errors import UsageError
 from worker.planning.capacity import Crowd
@@ -198,7 +197,7 @@ def test_the_doctor_tells_the_headroom(fleet: Store, monkeypatch: pytest.MonkeyP
     keep(fleet, count, life=timedelta(hours=4), within=timedelta(hours=1))
 
     with output.services() as services:
-        found = headroom(services)
+        found = checks.capacity(services)
 
     assert (found.check, found.state) == ("capacity", state)
     assert "requests a minute" in found.detail

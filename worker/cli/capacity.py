@@ -104,10 +104,11 @@ def _fleet(creators: int | None, lifetime: float | None) -> tuple[tuple[Crowd, .
         return (Crowd(creators, lifetime or DAY),), None
     if lifetime is not None:
         raise UsageError("--lifetime goes with --creators; the lives of a stored fleet are those that TikTok gave")
-    from worker.cli.capacity_fleet import stored_fleet  # noqa: PLC0415 - as above
+    from worker.planning.headroom import crowds_of, stored_dues  # noqa: PLC0415 - as above
 
     with output.services() as services:
-        return stored_fleet(services, slice_seconds=SLICE_SECONDS)
+        dues = stored_dues(services.store, slice_seconds=SLICE_SECONDS)
+    return crowds_of(dues), dues
 
 
 def _quota(settings: Settings | None, qps: float | None, qpm: float | None) -> tuple[float, float]:

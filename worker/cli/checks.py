@@ -53,16 +53,23 @@ def guarded(check: str, look: Callable[[], Finding]) -> Finding:
 
 def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """Yield name and function of each check; nothing has run yet."""
-    from worker.cli.capacity_fleet import headroom  # noqa: PLC0415 - Celery loads the doctor on every start
-
     yield "database", lambda: database(services)
     yield "clock", lambda: clock(services)
     yield "keyring", lambda: keyring(services)
     yield "journal", lambda: journal(services)
     yield "brake", lambda: brake(services)
     yield "grants", lambda: grants(services)
-    yield "capacity", lambda: headroom(services)
+    yield "capacity", lambda: capacity(services)
     yield "notices", lambda: notices(services)
+
+
+def capacity(services: Services) -> Finding:
+    """Look whether the quota carries the fleet with room to spare, one pull after each refresh."""
+    from worker.planning.capacity import WANTED_HEADROOM  # noqa: PLC0415 - Celery loads the doctor on every start
+
+    plan = services.headroom.plan()
+    state: State = "ok" if plan.headroom >= WANTED_HEADROOM else "warn" if plan.fits else "fail"
+    return Finding("capacity", state, plan.sentence)
 
 
 def version() -> Finding:
