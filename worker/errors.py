@@ -4,9 +4,12 @@ Every text of this tree is safe to print: it holds no token, no secret, no code 
 
     EvertokenError
     ├── UsageError              the person asked for something that cannot be taken: exit 2
+    │   └── ValidityError           no token of this creator is ever valid for so long
     ├── NotFoundError           what was asked for is not there: exit 1
     │   ├── UnknownCreatorError     no grant of this creator was ever stored
     │   ├── RevokedError            the grant was ended here, and its tokens are wiped
+    │   ├── LostError               the grant has no pair in the database, and nothing says why
+    │   ├── HeldError               the pair is another creator's, as TikTok says
     │   ├── ExpiredError            the access token has too little time left; a refresh brings another
     │   └── ReauthNeededError       the access token has ended, and only the creator can bring another
     ├── ConfigurationError      a setting is missing or contradicts another: the process does not start
@@ -14,6 +17,7 @@ Every text of this tree is safe to print: it holds no token, no secret, no code 
     │   └── StoreUnavailableError   the database did not answer or did not commit: try again, claim nothing new
     │       └── StoreRefusedError       it answered, and refused the transaction or kept it waiting too long
     ├── SealError               sealed bytes do not open under this key and place
+    │   └── KeyMissingError         the keyring does not hold the key that sealed them
     ├── JournalError            the journal cannot be written or read
     ├── WrongOwnerError         an imported pair is another creator's: it is held back, and nothing is spent
     └── TikTokError             a call to TikTok did not succeed
@@ -43,6 +47,10 @@ class UsageError(EvertokenError):
     """The person asked for something that cannot be taken; commands exit 2."""
 
 
+class ValidityError(UsageError):
+    """The validity that was asked for is no number of seconds, or is longer than the creator's tokens live."""
+
+
 class NotFoundError(EvertokenError):
     """What was asked for is not there; commands exit 1."""
 
@@ -55,8 +63,24 @@ class RevokedError(NotFoundError):
     """The grant was ended on our side and its tokens are wiped; only a new authorization brings it back."""
 
 
+class LostError(NotFoundError):
+    """The grant has no pair in the database: a backup or a new authorization brings one."""
+
+
+class HeldError(NotFoundError):
+    """TikTok says that the imported pair is another creator's: it is not handed out."""
+
+
 class ExpiredError(NotFoundError):
-    """The access token has too little time left; the daemon is to bring another."""
+    """The access token has too little time left, or was refused; a refresh is to bring another.
+
+    Attributes:
+        retry_after: seconds after which it is worth asking again.
+    """
+
+    def __init__(self, text: str, *, retry_after: float) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 class ReauthNeededError(NotFoundError):
@@ -81,6 +105,10 @@ class StoreRefusedError(StoreUnavailableError):
 
 class SealError(EvertokenError):
     """Sealed bytes do not open under this keyring and place; the text never holds the bytes."""
+
+
+class KeyMissingError(SealError):
+    """The keyring does not hold the key that sealed these bytes; the text names the key's id and what to do."""
 
 
 class JournalError(EvertokenError):

@@ -7,9 +7,9 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 from worker.egress import Egress, Proxy
 from worker.errors import EvertokenError, StoreUnavailableError
@@ -17,16 +17,13 @@ from worker.failpoints import Failpoint, failpoint_of
 from worker.ground import Ground
 from worker.journal import Journal
 from worker.limiter import Limiter
+from worker.reading import Reading
 from worker.refresh.commits import PatientCommits
 from worker.refresh.leases import LeaseKeeper
-from worker.settings import ReaderSettings, Settings
-from worker.store import Store, open_store
+from worker.settings import Settings
 from worker.telemetry import Fact, FactValue, Hook, report
 from worker.tiktok import TikTok
-from worker.vault import Keyring, Sealer, use_fingerprint_key
-from worker.vault.unwrapping import load_unwrap, no_service
 
-T = TypeVar("T")
 HOST_LETTERS: Final = 48
 """Letters of the host in a process's name, which has 64 in all: 49 are left beside the process id and six digits."""
 
@@ -35,46 +32,6 @@ def shortened(host: str) -> str:
     """Return a host's name with its middle cut out, if it is long: pods differ at the end, domains at the beginning."""
     half = HOST_LETTERS // 2
     return host if len(host) <= HOST_LETTERS else f"{host[: half - 1]}~{host[-half:]}"
-
-
-class Reading:
-    """What a process needs to read access tokens: keys and the database, each built when first wanted."""
-
-    settings: ReaderSettings
-
-    def __init__(self, settings: ReaderSettings, *, pool_size: int) -> None:
-        """Keep what the parts are built from.
-
-        Args:
-            settings: what to build from.
-            pool_size: database connections kept at most; at least the number of threads that use them.
-        """
-        self.settings = settings
-        self._pool_size = pool_size
-
-    @cached_property
-    def keyring(self) -> Keyring:
-        """The sealing keys, unwrapped here and never again; their fingerprint key becomes that of the process."""
-        address = self.settings.keyring_unwrap
-        unwrap = no_service if address is None else load_unwrap(address)
-        keyring = Keyring.from_json(self.settings.keyring.reveal(), unwrap)
-        use_fingerprint_key(keyring.fingerprint_key)
-        return keyring
-
-    @cached_property
-    def sealer(self) -> Sealer:
-        """Seals and opens."""
-        return Sealer(self.keyring, app_id=self.settings.tiktok_app_id)
-
-    @cached_property
-    def store(self) -> Store:
-        """The database."""
-        return open_store(
-            self.settings.database_url,
-            app_id=self.settings.tiktok_app_id,
-            pool_size=self._pool_size,
-            statement_seconds=self.settings.store_seconds,
-        )
 
 
 class Foundation(Reading):
@@ -206,20 +163,3 @@ class Foundation(Reading):
 
     def _alarm(self, text: str) -> None:
         self.hook(Fact("journal.alarm", {"reason": text}, level="error"))
-
-
-class PerProcess(Generic[T]):
-    """One object for each process: built when first asked for, and again after a fork."""
-
-    def __init__(self, build: Callable[[], T]) -> None:
-        self._build = build
-        self._lock = threading.RLock()  # a signal handler may ask while the same thread is building
-        self._built: T | None = None
-        self._pid = 0
-
-    def get(self) -> T:
-        """Return the object of this process."""
-        with self._lock:
-            if self._built is None or self._pid != os.getpid():
-                self._built, self._pid = self._build(), os.getpid()
-            return self._built

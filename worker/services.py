@@ -9,10 +9,11 @@ from worker.accounts.pull import Puller
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges
 from worker.consent.placing import Placing
-from worker.foundation import Foundation, PerProcess
+from worker.foundation import Foundation
 from worker.notices.delivery import Notifier
 from worker.owners import OwnerCheck
 from worker.planning.headroom import Headroom
+from worker.reading import POOL_SIZE, PerProcess
 from worker.refresh.brake import Brake
 from worker.refresh.call import Caller
 from worker.refresh.ending import Ending
@@ -26,9 +27,6 @@ from worker.upkeep.preflight import Preflight
 from worker.upkeep.presence import Presence
 from worker.upkeep.rekey import Rekeyer
 from worker.upkeep.upkeep import ConsentReplayer, Upkeep
-
-POOL_SIZE: Final = 20
-"""Database connections kept at most; at least the number of worker threads."""
 
 
 class Services(Foundation):

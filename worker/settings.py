@@ -91,11 +91,11 @@ class MessengerSettings(BaseModel):
 
 
 class ReaderSettings(BaseModel):
-    """What a neighbouring application needs to read access tokens: no app secret, and a reader's keyring is enough."""
+    """What a neighbouring application needs to read access tokens: the database and a reader's keyring."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
-    tiktok_app_id: str = Field(min_length=1, description="The app's id (`client_key` in the portal's link).")
+    tiktok_app_id: str = ""  # a reader's keyring names the app
     keyring: Secret = Field(description="The sealing keys as JSON; `celery -A worker keys new` makes one.")
     keyring_unwrap: str | None = Field(
         default=None, description="For a keyring with wrapped keys: the function `package.module:name` that unwraps."
@@ -123,6 +123,7 @@ class ReaderSettings(BaseModel):
 class Settings(MessengerSettings, ReaderSettings):
     """All settings of the daemon; frozen, and its `repr` shows no secret."""
 
+    tiktok_app_id: str = Field(min_length=1, description="The app's id (`client_key` in the portal's link).")
     tiktok_app_secret: Secret = Field(description="The app's secret.")
     tiktok_app_secret_next: Secret | None = Field(
         default=None, description="A second app secret, tried where the first is refused, while TikTok's is rotated."

@@ -94,7 +94,7 @@ def test_every_tick_of_beat_expires_when_the_next_one_comes() -> None:
 
 def test_a_pool_thread_per_connection_of_the_database() -> None:
     """The threads pool is the default, and each of its threads finds a database connection."""
-    from worker.services import POOL_SIZE  # noqa: PLC0415 - what it imports is not needed by the other tests
+    from worker.reading import POOL_SIZE  # noqa: PLC0415 - what it imports is not needed by the other tests
 
     assert app.conf.worker_pool == "threads"
     assert app.conf.worker_concurrency <= POOL_SIZE

@@ -207,18 +207,30 @@ def test_a_readers_keyring_is_made_and_made_again(
     cli("new", "--add-to", str(keyring_file))
     assert f"EVERTOKEN_KEYRING_FILE={out}" in cli("reader", "--out", str(out)).stderr
     reader = Keyring.from_json(out.read_text())
-    assert (sorted(reader.keys), reader.for_readers) == ([1, 2], True)
+    assert (sorted(reader.keys), reader.for_readers, reader.app_id) == ([1, 2], True, "app")
+    before = out.stat()
+    cli("reader", "--out", str(out))
+    assert out.stat() == before
 
     monkeypatch.setenv("EVERTOKEN_KEYRING_FILE", str(out))
     (row, _) = said(cli("status", "--json"))["keys"]
     assert (row["pairs"], row["opens"]) == (1, True)
     assert "bring the one that workers use" in cli("rotate", status=1).stderr
-    for name in ("TIKTOK_APP_SECRET", "TIKTOK_REDIRECT_URI"):
+    for name in ("TIKTOK_APP_ID", "TIKTOK_APP_SECRET", "TIKTOK_REDIRECT_URI"):
         monkeypatch.delenv(f"EVERTOKEN_{name}")
     environ = dict(os.environ) | plain_environ()
     script = "from worker.tokens import access_token; print(access_token('c0'))"
     found = server_for(environ).run(["-c", script], environ=environ, folder=tmp_path, text=None, seconds=60)
     assert (found.stdout, found.stderr) == ("act.0\n", "")
+
+
+def test_a_readers_keyring_of_other_keys_is_left_as_it_is(cli: Keys, tmp_path: Path) -> None:
+    """Two installations on one host must not take each other's tokens away from their applications."""
+    out = tmp_path / "reader.json"
+    out.write_text(before := Keyring.new().reader("app").to_json())
+
+    assert "was made from another keyring; it was left as it is" in cli("reader", "--out", str(out), status=2).stderr
+    assert out.read_text() == before
 
 
 @pytest.mark.parametrize("held", ["keyring", "text"])

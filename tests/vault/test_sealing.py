@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import LargeBinary
 from sqlalchemy.types import TypeDecorator
 
-from worker.errors import SealError
+from worker.errors import KeyMissingError, SealError
 from worker.vault import Keyring, PairPlace, SealedPair, Sealer, Token
 from worker.vault.keyring import Use, key_of_use
 from worker.vault.sealing import DERIVED, DIRECT, NONCE_BYTES, key_id_of
@@ -294,7 +294,14 @@ def test_a_readers_keyring_holds_nothing_that_opens_more() -> None:
 
 
 def test_a_readers_keyring_says_how_it_learns_of_a_new_key() -> None:
-    """After a rotation the reader's keyring is made again; the error names the command."""
+    """After a rotation the reader's keyring is made again; the error names the key and the command."""
     newer = Sealer(Keyring(active=2, keys={2: b"n" * 32}, fingerprint_key=b"f" * 32))
-    with pytest.raises(SealError, match="lacks key 2; make it again with `celery -A worker keys reader`"):
+    with pytest.raises(KeyMissingError, match="lacks key 2: write it again with `celery -A worker keys reader`"):
         Sealer(ROOTS.reader()).open_access(newer.seal_pair(ACCESS, REFRESH, PLACE), PLACE)
+
+
+def test_a_readers_keyring_says_which_tokens_wait_for_a_rotation() -> None:
+    """No reader's keyring can hold a key that seals records itself, so making it again would not help."""
+    older = Sealer(Keyring(active=2, keys={2: b"n" * 32}, fingerprint_key=b"f" * 32, direct=frozenset({2})))
+    with pytest.raises(KeyMissingError, match=r"key 2 seals records itself.*after `celery -A worker keys rotate`"):
+        Sealer(ROOTS.reader()).open_access(older.seal_pair(ACCESS, REFRESH, PLACE), PLACE)

@@ -14,6 +14,7 @@ from worker.cli.grant_actions import pull, refresh, revoke
 from worker.cli.grants_aside import aside, discard, place
 from worker.cli.grants_import import import_file
 from worker.cli.recheck import recheck
+from worker.tokens import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from worker.errors import NotFoundError
@@ -170,19 +171,23 @@ def explain(creator: str, *, as_json: bool) -> None:
 @grants.command(cls=output.CreatorCommand)
 @click.argument("creator")
 @click.option("--min-validity", type=output.Number(0), default=0.0, help="Seconds for which it must be valid still.")
+@click.option("--newer-than", type=int, help="Generation of a token that TikTok refused; only a later one is printed.")
+@click.option("--wait", type=output.Number(0), default=WAIT_SECONDS, help="Seconds to wait for a refresh.")
 @output.json_option
-def token(creator: str, *, min_validity: float, as_json: bool) -> None:
+def token(creator: str, *, min_validity: float, newer_than: int | None, wait: float, as_json: bool) -> None:
     """Print a valid access token and nothing else; exit 1 where none is valid for so long.
 
-    With --json the token's end and its numbers stand beside it; if there is none, `error` is unknown, revoked,
-    reauth_needed or expired.
+    If the token at hand does not do, a refresh is asked for and waited for. With --json the token's end and its numbers
+    stand beside it; if there is none, `error` is unknown, revoked, lost, held, reauth_needed or expired.
     """
     from worker.errors import NotFoundError  # noqa: PLC0415 - Celery loads this module on every start
     from worker.tokens import token_reader  # noqa: PLC0415 - as above
 
     with output.services() as services:
         try:
-            found = token_reader(services).serve(creator, min_validity=min_validity)
+            found = token_reader(services).serve(
+                creator, min_validity=min_validity, newer_than=newer_than, wait_seconds=wait
+            )
         except NotFoundError as error:
             if not as_json:
                 raise
@@ -208,6 +213,8 @@ def _kind_of(error: NotFoundError) -> str:
     kinds = {
         errors.UnknownCreatorError: "unknown",
         errors.RevokedError: "revoked",
+        errors.LostError: "lost",
+        errors.HeldError: "held",
         errors.ReauthNeededError: "reauth_needed",
         errors.ExpiredError: "expired",
     }

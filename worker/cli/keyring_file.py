@@ -45,7 +45,7 @@ def write_new(path: Path, text: str, mode: int = OWNER_ONLY) -> None:
 
 
 def write_for_readers(path: Path, text: str) -> None:
-    """Write a reader's keyring into a new file, or in the place of an older one of readers.
+    """Write a reader's keyring into a new file, or in the place of an older one that was made from the same keyring.
 
     Raises:
         UsageError: the file holds anything else, or cannot be written.
@@ -54,12 +54,15 @@ def write_for_readers(path: Path, text: str) -> None:
         write_new(path, text)
         return
     try:
-        for_readers = read(path).for_readers
+        held = read(path)
     except ConfigurationError:
-        for_readers = False
-    if not for_readers:
+        held = None
+    if held is None or not held.for_readers:
         raise UsageError(f"{path} exists and is no reader's keyring; it was left as it is")
-    replace(path, text)
+    if held.fingerprint != (made := KeyringText.read(text)).fingerprint:
+        raise UsageError(f"{path} is a reader's keyring that was made from another keyring; it was left as it is")
+    if held != made:
+        replace(path, text)
 
 
 def replace(path: Path, text: str) -> None:

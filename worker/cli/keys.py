@@ -108,15 +108,16 @@ def status(*, as_json: bool) -> None:
 def reader(out: Path, *, as_json: bool) -> None:
     """Write the keyring for applications that read access tokens: it opens those, nothing else, and seals nothing.
 
-    It is made from EVERTOKEN_KEYRING, and again after each new key. Whoever has it opens no refresh token and no
-    record of the journal, and signs no consent link.
+    It is made from EVERTOKEN_KEYRING, and again after each new key, and names the app. Whoever has it opens no refresh
+    token and no record of the journal, and signs no consent link. A file that holds anything but an older reader's
+    keyring of these keys is left as it is.
     """
     from worker.cli import keyring_file  # noqa: PLC0415 - Celery loads this module on every start
 
     with output.services() as services:
-        made, without = services.keyring.reader(), sorted(services.keyring.direct)
+        made, without = services.keyring.reader(services.app_id), sorted(services.keyring.direct)
     keyring_file.write_for_readers(out, made.to_json())
-    then = f"give it to applications that read tokens, as EVERTOKEN_KEYRING_FILE={out}"
+    then = f"give it to applications that read tokens, as EVERTOKEN_KEYRING_FILE={out}, and restart them"
     if without:
         then += (
             f"; keys {without} have no key for access tokens alone and are left out: what they sealed opens for "

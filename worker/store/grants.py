@@ -6,13 +6,14 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, text, update
 
-from worker.errors import NotFoundError, ReauthNeededError, RevokedError, UnknownCreatorError
+from worker.errors import LostError, NotFoundError, ReauthNeededError, RevokedError, UnknownCreatorError
 from worker.store.clock import now
 from worker.store.conditions import conditions
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, HEALTHY, PAIRS, REFERENCED
 from worker.store.rows import (
     CURRENT_PAIR,
+    SERVED_PAIR,
     UNSAID,
     AnyRow,
     attempt_view,
@@ -20,9 +21,10 @@ from worker.store.rows import (
     grant_view,
     is_current_pair,
     is_of_app,
+    served_pair,
 )
 from worker.store.saving import withdraw_reauth
-from worker.store.values import AttemptView, CurrentPair, GrantCondition, GrantStatus, GrantView
+from worker.store.values import AttemptView, CurrentPair, GrantCondition, GrantStatus, GrantView, ServedPair
 from worker.vault.redaction import redact
 
 
@@ -36,7 +38,7 @@ class Grants(Transactions):
         Raises:
             UnknownCreatorError: no such creator.
             RevokedError: the grant was ended here and its pair wiped.
-            NotFoundError: the pair is not there, though nothing says why.
+            LostError: the pair is not there, though nothing says why.
         """
         row = connection.execute(
             select(*CURRENT_PAIR)
@@ -45,8 +47,26 @@ class Grants(Transactions):
         ).first()
         if row is None:
             _refuse_revoked(_found(connection, creator_id))
-            raise NotFoundError(f"the pair of creator {redact(creator_id)} is not in the database")
+            raise _lost(creator_id)
         return current_pair(row)
+
+    @reads
+    def served_pair(self, connection: Connection, creator_id: str) -> ServedPair:
+        """Return what a reader of access tokens needs of a creator's grant; errors are those of `current_pair`.
+
+        It reads the columns that a reader's role may read, and no others: no refresh token among them.
+        """
+        row = connection.execute(
+            select(*SERVED_PAIR)
+            .select_from(GRANTS.outerjoin(PAIRS, is_current_pair() & PAIRS.c.wiped_at.is_(None)))
+            .where(is_of_app(connection), GRANTS.c.creator_id == creator_id)
+        ).first()
+        if row is None:
+            raise _unknown(creator_id)
+        _refuse_revoked(row)
+        if row.sealed_access is None:
+            raise _lost(creator_id)
+        return served_pair(row)
 
     @reads
     def grant(self, connection: Connection, creator_id: str) -> GrantView:
@@ -138,7 +158,7 @@ class Grants(Transactions):
         return _wish(connection, creator_id, next_refresh_at=now())
 
     @writes
-    def request_refresh_of(self, connection: Connection, pair: CurrentPair) -> bool:
+    def request_refresh_of(self, connection: Connection, pair: CurrentPair | ServedPair) -> bool:
         """Make a healthy grant due now if this pair is still its current one.
 
         Returns:
@@ -154,7 +174,7 @@ class Grants(Transactions):
                 GRANTS.c.next_refresh_at > now(),
                 text(HEALTHY),
             )
-            .values(next_refresh_at=now(), updated_at=now())
+            .values(next_refresh_at=now())
         )
         return wished.rowcount == 1
 
@@ -207,8 +227,16 @@ def _found(connection: Connection, creator_id: str, *, lock: bool = False) -> An
     query = select(GRANTS).where(is_of_app(connection), GRANTS.c.creator_id == creator_id)
     row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
     if row is None:
-        raise UnknownCreatorError(f"there is no grant of creator {redact(creator_id)}")
+        raise _unknown(creator_id)
     return row
+
+
+def _unknown(creator_id: str) -> UnknownCreatorError:
+    return UnknownCreatorError(f"there is no grant of creator {redact(creator_id)}")
+
+
+def _lost(creator_id: str) -> LostError:
+    return LostError(f"the pair of creator {redact(creator_id)} is not in the database")
 
 
 def _refuse_revoked(grant: AnyRow) -> None:

@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, false, func, or_, select
 
 from worker.policy.verdicts import AttemptOutcome
 from worker.store.clock import now
 from worker.store.engine import APP
 from worker.store.models import ATTEMPTS, BRAKE, GRANTS, PAIRS
-from worker.store.values import AttemptView, BrakeState, CurrentPair, GrantStatus, GrantView
+from worker.store.values import AttemptView, BrakeState, CurrentPair, GrantStatus, GrantView, ServedPair
 from worker.vault.sealing import SealedPair
 
 AMONG: Final = {"postgresql": "id = ANY(:ids)", "sqlite": "id IN (SELECT value FROM json_each(:ids))"}
@@ -38,6 +38,31 @@ CURRENT_PAIR: Final = (
     *PAIR_BYTES,
     now().label("now"),
 )
+
+_EARLIER: Final = PAIRS.alias("earlier")
+SERVED_PAIR: Final = (
+    GRANTS.c.id,
+    GRANTS.c.creator_id,
+    GRANTS.c.status,
+    GRANTS.c.consent,
+    GRANTS.c.pair_generation,
+    GRANTS.c.next_refresh_at,
+    GRANTS.c.failures,
+    GRANTS.c.belongs_to,
+    GRANTS.c.issued_at,
+    GRANTS.c.access_expires_at,
+    PAIRS.c.sealed_access,
+    exists(_EARLIER.c.grant_id)  # not of `*`, which takes the right to read every column
+    .where(
+        _EARLIER.c.grant_id == GRANTS.c.id,
+        _EARLIER.c.consent == GRANTS.c.consent,
+        _EARLIER.c.generation < GRANTS.c.pair_generation,
+    )
+    .label("refreshed"),
+    func.coalesce(GRANTS.c.lease_until > now(), false()).label("leased"),
+    now().label("now"),
+)
+"""All that a reader of access tokens needs to see; docs/operations.md gives a role the right to it and to no more."""
 
 BRAKE_STATE: Final = (
     BRAKE.c.reason,
@@ -83,6 +108,25 @@ def lease_is_free() -> ColumnElement[bool]:
 def pull_lease_is_free() -> ColumnElement[bool]:
     """The grant's account data is not being pulled by anybody."""
     return or_(GRANTS.c.pull_lease_until.is_(None), GRANTS.c.pull_lease_until <= now())
+
+
+def served_pair(row: AnyRow) -> ServedPair:
+    """Return what a reader sees, from the columns of `SERVED_PAIR`."""
+    return ServedPair(
+        grant_id=row.id,
+        creator_id=row.creator_id,
+        consent=row.consent,
+        generation=row.pair_generation,
+        status=GrantStatus(row.status),
+        sealed_access=bytes(row.sealed_access),
+        issued_at=row.issued_at,
+        access_expires_at=row.access_expires_at,
+        refreshed=row.refreshed,
+        coming_at=row.now if row.leased else row.next_refresh_at,
+        failing=row.failures > 0,
+        belongs_to=row.belongs_to,
+        now=row.now,
+    )
 
 
 def is_current_pair() -> ColumnElement[bool]:

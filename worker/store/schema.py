@@ -10,11 +10,8 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select, text, update
 
 from worker.errors import NotReadyError
@@ -22,6 +19,9 @@ from worker.store.clock import now
 from worker.store.engine import Transactions, bound_answers, reads, writes
 from worker.store.models import METADATA
 from worker.store.values import SchemaFit, SchemaState
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 VERSIONS: Final = Table(
@@ -90,6 +90,8 @@ class Schema(Transactions):
         VERSIONS.create(connection, checkfirst=True)
         if before.at is not None and connection.execute(select(VERSIONS)).first() is None:
             connection.execute(VERSIONS.insert().values(version_num=before.at))
+        from alembic import command  # noqa: PLC0415 - a process that reads tokens never needs it
+
         config = _config()
         config.attributes |= {"connection": connection, "version_table": VERSIONS.name}
         command.upgrade(config, "head")
@@ -155,11 +157,15 @@ def _refuse_taken_names(connection: Connection) -> None:
 
 def chain() -> dict[str, str]:
     """Return each revision of this code, the oldest first, with its `compatible_from`; the strictest if it has none."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
+
     scripts = reversed(list(ScriptDirectory.from_config(_config()).walk_revisions()))
     return {script.revision: getattr(script.module, "compatible_from", script.revision) for script in scripts}
 
 
 def _config() -> Config:
+    from alembic.config import Config  # noqa: PLC0415 - as above
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return config

@@ -407,6 +407,32 @@ class CurrentPair:
 
 
 @dataclass(frozen=True)
+class ServedPair:
+    """What a reader of access tokens sees of a creator's grant and its current pair.
+
+    Attributes:
+        refreshed: True if a refresh brought the pair, False if the consent did.
+        coming_at: when a refresh is tried next; now or earlier if it is due or under way.
+        failing: True if refreshes have failed since the pair came.
+        belongs_to: as for `CurrentPair`.
+    """
+
+    grant_id: int
+    creator_id: str
+    consent: int
+    generation: int
+    status: GrantStatus
+    sealed_access: bytes
+    issued_at: datetime
+    access_expires_at: datetime
+    refreshed: bool
+    coming_at: datetime
+    failing: bool
+    belongs_to: str | None
+    now: datetime
+
+
+@dataclass(frozen=True)
 class PullClaim:
     """The right to pull one creator's account data for a bounded time.
 

@@ -1,14 +1,39 @@
-"""Reading the current access token of a creator: the database and the keyring are all it needs."""
+"""Reading the current access token of a creator: the database and the keyring are all it needs.
+
+A token that does not do, because it ends too soon or TikTok refused it, makes its grant due in the database; the next
+scan finds it there. The reader waits for the new pair by reading again. Many readers make one grant due once.
+"""
 
 from __future__ import annotations
 
 import math
+import random
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from typing import Final
 
-from worker.errors import ExpiredError, NotFoundError, ReauthNeededError, RevokedError
-from worker.store import CurrentPair, GrantStatus, Store
+from worker.errors import (
+    ExpiredError,
+    HeldError,
+    ReauthNeededError,
+    StoreRefusedError,
+    UsageError,
+    ValidityError,
+)
+from worker.reading import POOL_SIZE, PerProcess, Reading
+from worker.settings import ReaderSettings, load
+from worker.store import GrantStatus, ServedPair, Store
+from worker.tokens import WAIT_SECONDS
 from worker.vault import PairPlace, Sealer, Token
+
+SETTLED_SHARE: Final = 1 / 50
+"""The first part of the life of a pair that a refresh brought, in which readers cause no other refresh: half an hour of
+24 hours. A reader that refuses each token, or asks for more than they have, must not spend the quota."""
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -18,7 +43,7 @@ class ServedToken:
     Attributes:
         expires_at: when TikTok stops taking it.
         consent: number of the creator's consent.
-        generation: number of the pair within the consent; a later pair has a higher one.
+        generation: number of the pair, for a report that TikTok refused it; a later pair has a higher one.
     """
 
     creator_id: str
@@ -29,56 +54,126 @@ class ServedToken:
 
 
 class TokenReader:
-    """Reads and opens current access tokens."""
+    """Reads and opens current access tokens; safe to share between threads."""
 
     def __init__(self, *, store: Store, sealer: Sealer) -> None:
         self._store = store
         self._sealer = sealer
 
-    def serve(self, creator_id: str, *, min_validity: float = 0) -> ServedToken:
-        """Return the creator's access token, with its end and its generation.
+    def serve(
+        self,
+        creator_id: str,
+        *,
+        min_validity: float = 0,
+        newer_than: int | None = None,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> ServedToken:
+        """Return the creator's access token; arguments and errors are those of `worker.tokens.access_token`."""
+        _refuse_no_number(min_validity)
+        deadline, pause = time.monotonic() + wait_seconds, FIRST_PAUSE_SECONDS
+        while True:
+            pair = self._store.served_pair(creator_id)
+            lack = _lack(pair, min_validity, newer_than)
+            if not lack:
+                return self._open(pair)
+            until_try = max(0.0, (pair.coming_at - pair.now).total_seconds())
+            try:
+                if _may_ask(pair):
+                    # Where another reader was first, or a pair has come, this changes nothing, and the next look tells.
+                    self._store.request_refresh_of(pair)
+                    until_try = 0.0
+            except StoreRefusedError as error:
+                lack = f"{lack}; a refresh could not be asked for: {error}"
+            left = deadline - time.monotonic()
+            if not left > until_try:
+                raise ExpiredError(lack, retry_after=max(1.0, until_try))
+            time.sleep(min(left, pause * (0.5 + random.random())))  # noqa: S311 - spreads, hides nothing
+            pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+
+    def access_token(self, creator_id: str, *, min_validity: float = 0, wait_seconds: float = WAIT_SECONDS) -> Token:
+        """Return the creator's access token alone; arguments and errors are those of `serve`."""
+        return self.serve(creator_id, min_validity=min_validity, wait_seconds=wait_seconds).access_token
+
+    def close(self) -> None:
+        """Close this process's connections to the database; the next read opens others."""
+        self._store.close()
+
+    def report_rejected(self, creator_id: str, generation: int) -> bool:
+        """Report that TikTok refused an access token; a refresh is then due, unless a later pair is current already.
 
         Args:
             creator_id: the creator, as TikTok's `open_id`.
-            min_validity: seconds for which the token must still be valid.
+            generation: that of the refused token.
+
+        Returns:
+            True if this report made the grant due. False if the report is stale, a refresh has just brought this pair,
+            or one is due, under way or put off after a failure.
 
         Raises:
-            ValueError: `min_validity` is not a number (NaN).
-            UnknownCreatorError: no grant of this creator was ever stored.
-            RevokedError: the grant was ended here.
-            ReauthNeededError: the token has too little time left, and the creator has to authorize again.
-            ExpiredError: the token has too little time left, and a refresh is to bring another.
-            SealError: the stored bytes do not open with this keyring.
-            StoreUnavailableError: the database does not answer.
+            UsageError: this generation has not come yet.
+            UnknownCreatorError, RevokedError, LostError, HeldError, ReauthNeededError: no refresh will bring another.
+            StoreUnavailableError: the database does not answer, or this role may not ask for a refresh.
         """
-        if math.isnan(min_validity):
-            raise ValueError("min_validity is the number of seconds for which the token must be valid, and NaN is none")
-        pair = self._store.current_pair(creator_id)
-        _refuse_unusable(pair, min_validity)
+        pair = self._store.served_pair(creator_id)
+        lack = _lack(pair, 0, generation)
+        if not lack or pair.generation != generation or not _may_ask(pair):
+            return False
+        return self._store.request_refresh_of(pair)
+
+    def _open(self, pair: ServedPair) -> ServedToken:
         place = PairPlace(creator_id=pair.creator_id, consent=pair.consent, generation=pair.generation)
-        token = self._sealer.open_access(pair.sealed, place)
+        token = self._sealer.open_access_token(pair.sealed_access, place)
         return ServedToken(pair.creator_id, token, pair.access_expires_at, pair.consent, pair.generation)
 
-    def access_token(self, creator_id: str, *, min_validity: float = 0) -> Token:
-        """Return the creator's access token alone; arguments and errors are those of `serve`."""
-        return self.serve(creator_id, min_validity=min_validity).access_token
+
+def open_reader(environ: Mapping[str, str] | None = None, *, dotenv: Path | None = None) -> TokenReader:
+    """Return a reader; see `worker.tokens.open_reader`."""
+    reading = Reading(load(ReaderSettings, environ, dotenv=dotenv), pool_size=POOL_SIZE)
+    return TokenReader(store=reading.store, sealer=reading.sealer)
 
 
-def _refuse_unusable(pair: CurrentPair, min_validity: float) -> None:
+SHARED: Final = PerProcess(open_reader)
+"""The reader of this process, with the settings of its environment."""
+
+
+def _refuse_no_number(min_validity: float) -> None:
+    if not (math.isfinite(min_validity) and min_validity >= 0):
+        raise ValidityError(f"min_validity is a number of seconds, 0 or more, and not {min_validity}")
+
+
+def _may_ask(pair: ServedPair) -> bool:
+    """Return False if the grant is due or being refreshed, waits after a failure, or was refreshed a moment ago."""
+    life, age = pair.access_expires_at - pair.issued_at, pair.now - pair.issued_at
+    fresh = pair.refreshed and age < life * SETTLED_SHARE
+    return not (fresh or pair.failing or pair.coming_at <= pair.now)
+
+
+def _lack(pair: ServedPair, min_validity: float, newer_than: int | None) -> str:
+    """Return in words why this pair does not do, and an empty text if it does.
+
+    Raises:
+        HeldError, ReauthNeededError, ValidityError, UsageError: it does not, and waiting does not help.
+    """
+    text = f"the access token of creator {pair.creator_id}"
     if pair.belongs_to is not None:
-        raise NotFoundError(
+        raise HeldError(
             f"the pair imported for creator {pair.creator_id} is creator {pair.belongs_to}'s, as TikTok says; import "
             f"the right one with `grants import --replace`"
         )
-    if pair.status is GrantStatus.REVOKED:
-        raise RevokedError(f"the grant of creator {pair.creator_id} is revoked")
+    if newer_than is not None and newer_than > pair.generation:
+        raise UsageError(f"{text} has generation {pair.generation}, and {newer_than} has not come yet")
+    life = (pair.access_expires_at - pair.issued_at).total_seconds()
+    if pair.refreshed and min_validity > life:
+        raise ValidityError(f"{text} lives {life:.0f} s, less than the {min_validity:g} s asked for")
     seconds = (pair.access_expires_at - pair.now).total_seconds()
-    if seconds > max(min_validity, 0):
-        return
-    state = f"has {seconds:.0f} s left, less than the {min_validity:g} s asked for"
     if seconds <= 0:
-        state = f"ended {-seconds:.0f} s ago"
-    text = f"the access token of creator {pair.creator_id} {state}"
+        lack = f"{text} ended {-seconds:.0f} s ago"
+    elif seconds <= min_validity:
+        lack = f"{text} has {seconds:.0f} s left, less than the {min_validity:g} s asked for"
+    elif newer_than == pair.generation:
+        lack = f"{text} was refused by TikTok, as reported, and no newer one has come"
+    else:
+        return ""
     if pair.status is GrantStatus.NEEDS_REAUTH:
-        raise ReauthNeededError(f"{text}; the creator must authorize again")
-    raise ExpiredError(text)
+        raise ReauthNeededError(f"{lack}; the creator must authorize again")
+    return lack

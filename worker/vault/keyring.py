@@ -36,6 +36,7 @@ class Keyring:
         fingerprint_key: 32 bytes, different from every sealing key.
         direct: ids of the keys that seal records themselves; each other one is a root, from which keys are derived.
         for_readers: True if `keys` holds no roots, but the keys of access tokens that were derived from them.
+        app_id: the app whose tokens a reader's keyring is for; empty in the one that workers use.
     """
 
     active: int
@@ -43,6 +44,7 @@ class Keyring:
     fingerprint_key: bytes = field(repr=False)
     direct: frozenset[int] = field(default=frozenset(), repr=False)
     for_readers: bool = field(default=False, repr=False)
+    app_id: str = field(default="", repr=False)
 
     @classmethod
     def new(cls) -> Self:
@@ -72,6 +74,7 @@ class Keyring:
             fingerprint_key=fingerprint_key,
             direct=frozenset(key_id for key_id, value in read.keys.items() if value == bare_of(value)),
             for_readers=read.for_readers,
+            app_id=read.app_id,
         )
 
     def to_json(self) -> str:
@@ -84,12 +87,16 @@ class Keyring:
                 for key_id, key in sorted(self.keys.items())
             },
             fingerprint=base64.b64encode(self.fingerprint_key).decode(),
+            app_id=self.app_id,
         ).to_json()
 
-    def reader(self) -> Self:
+    def reader(self, app_id: str = "") -> Self:
         """Return the keyring for applications that read access tokens: it opens those, nothing else, and seals nothing.
 
         Its fingerprints are its own, so that nobody who has it can sign the state of a consent link.
+
+        Args:
+            app_id: the app whose tokens it is for; an application then needs no setting that names the app.
 
         Raises:
             UsageError: no key of this keyring can be given to readers.
@@ -107,6 +114,7 @@ class Keyring:
             keys={key_id: key_of_use(key, Use.ACCESS) for key_id, key in roots.items()},
             fingerprint_key=_derived(self.fingerprint_key, _FOR_READERS),
             for_readers=True,
+            app_id=app_id,
         )
 
 

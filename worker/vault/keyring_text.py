@@ -33,12 +33,14 @@ class KeyringText:
             never printed.
         fingerprint: the value of the key of fingerprints; never printed.
         retired: ids that were used once and are never given to another key.
+        app_id: the app whose tokens a reader's keyring is for; empty in the one that workers use.
     """
 
     active: int
     keys: dict[int, str] = field(repr=False)
     fingerprint: str = field(repr=False)
     retired: tuple[int, ...] = ()
+    app_id: str = ""
 
     @classmethod
     def read(cls, text: str) -> Self:
@@ -65,7 +67,10 @@ class KeyringText:
         _check(fingerprint, "fingerprint")
         if len(keys) < len(raw["keys"]) or len({*map(bare_of, keys.values()), fingerprint}) <= len(keys):
             raise ConfigurationError("the keyring names a key id or holds a key twice; each key has one id and one use")
-        read = cls(active, keys, fingerprint, gone)
+        app_id = raw.get("app", "")
+        if not isinstance(app_id, str):
+            raise ConfigurationError('the keyring\'s "app" is not a text')
+        read = cls(active, keys, fingerprint, gone, app_id)
         if read.for_readers and not all(value.startswith(ACCESS_ONLY) for value in keys.values()):
             raise ConfigurationError('the keyring mixes "access:" keys with others; a reader\'s keyring has no others')
         return read
@@ -81,6 +86,8 @@ class KeyringText:
         raw["fingerprint"] = self.fingerprint
         if self.retired:
             raw["retired"] = sorted(self.retired)
+        if self.app_id:
+            raw["app"] = self.app_id
         return json.dumps(raw)
 
     def with_new_key(self) -> tuple[Self, int]:

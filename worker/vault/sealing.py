@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from worker.errors import SealError
+from worker.errors import KeyMissingError, SealError
 from worker.vault.keyring import Keyring, Use, key_of_use
 from worker.vault.keyring_text import KEY_BYTES
 from worker.vault.token import Token
@@ -133,7 +133,7 @@ class Sealer:
             SealError: the keyring lacks this key.
         """
         if key_id not in self.keyring.keys:
-            raise SealError(f"the keyring lacks key {key_id}")
+            raise KeyMissingError(f"the keyring lacks key {key_id}")
         self._sealing_key_id = key_id
 
     def seal(self, plaintext: bytes, place: bytes) -> bytes:
@@ -176,7 +176,11 @@ class Sealer:
         Raises:
             SealError: as for `open`.
         """
-        return self._open_token(Use.ACCESS, pair.sealed_access, place)
+        return self.open_access_token(pair.sealed_access, place)
+
+    def open_access_token(self, sealed: bytes, place: PairPlace) -> Token:
+        """Open an access token from its own column; errors are those of `open`."""
+        return self._open_token(Use.ACCESS, sealed, place)
 
     def open_refresh(self, pair: SealedPair, place: PairPlace) -> Token:
         """Open the refresh token of a pair.
@@ -203,7 +207,7 @@ class Sealer:
 
     def _open(self, use: Use, sealed: bytes, place: bytes) -> bytes:
         algorithm, key_id = _header_of(sealed)
-        ciphers = self._ciphers_of(key_id, use)
+        ciphers = self._ciphers_of(key_id, use, algorithm)
         if ciphers.algorithm != algorithm:
             raise SealError(f"sealed bytes are of algorithm {algorithm}, and key {key_id} is not of that kind")
         header, rest = sealed[: _HEADER.size], sealed[_HEADER.size :]
@@ -213,18 +217,23 @@ class Sealer:
         except InvalidTag:
             raise SealError(f"sealed bytes do not open with key {key_id} at this place") from None
 
-    def _ciphers_of(self, key_id: int, use: Use) -> _Ciphers:
+    def _ciphers_of(self, key_id: int, use: Use, algorithm: int = DERIVED) -> _Ciphers:
         ciphers = self._ciphers.get((key_id, use))
         if ciphers is not None:
             return ciphers
         if key_id in self.keyring.keys:
             raise SealError("this is a reader's keyring: it opens access tokens and nothing else, and seals nothing")
-        if self.keyring.for_readers:
-            raise SealError(
-                f"this reader's keyring lacks key {key_id}; make it again with `celery -A worker keys reader` once "
-                "`celery -A worker keys status` shows no pair of a key that it cannot hold"
+        if not self.keyring.for_readers:
+            raise KeyMissingError(f"the keyring lacks key {key_id}")
+        if algorithm == DIRECT:
+            raise KeyMissingError(
+                f"key {key_id} seals records itself, so no reader's keyring can hold it; this token opens after "
+                "`celery -A worker keys rotate` with a newer key"
             )
-        raise SealError(f"the keyring lacks key {key_id}")
+        raise KeyMissingError(
+            f"this reader's keyring lacks key {key_id}: write it again with `celery -A worker keys reader`, from the "
+            "keyring that workers use, and start this application again with it"
+        )
 
     def _associated(self, algorithm: int, use: Use, place: PairPlace) -> bytes:
         """Return the place as length-prefixed fields, so that no two places share their bytes."""
