@@ -1,4 +1,4 @@
-"""Notices: what people and systems must hear of."""
+"""Notices: messages to people and systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pulling: find whose account data is wanted, and fetch it."""
+"""Pulling: find creators whose account data is due, and fetch it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.services import shared_services
 
 @app.task(name="tasks.pull.scan_due")
 def scan_due() -> None:
-    """Publish the pulls that are wanted, paced as the quota permits; a lost message is found again here."""
+    """Publish the pulls that are due, paced as the quota permits; the next scan finds the rows of a lost message."""
     scanner = shared_services().scanner
     for message in scanner.pulls():
         publish(pull_accounts, message.ids, countdown=message.delay_seconds, expires=scanner.expires(message))
@@ -28,5 +28,5 @@ def pull_accounts(ids: Sequence[int]) -> None:
 
 @app.task(name="tasks.pull.pull_account")
 def pull_account(grant_id: int) -> None:
-    """Pull one creator's account data; for people, who name one."""
+    """Pull one creator's account data; for people, who name a single grant."""
     pull_accounts.run([grant_id])

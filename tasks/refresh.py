@@ -19,7 +19,7 @@ def scan_due() -> None:
 
 @app.task(name="tasks.refresh.refresh_grants")
 def refresh_grants(ids: Sequence[int]) -> None:
-    """Refresh grants by id; what was refreshed is pulled, and what the quota denied comes again in a moment."""
+    """Refresh grants by id, then publish pulls of the refreshed ones and a later try of those without a permit."""
     services = shared_services()
     batch = services.refresher.refresh_all(ids)
     for message in services.scanner.pulls_of(batch.refreshed):

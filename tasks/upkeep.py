@@ -1,4 +1,4 @@
-"""Upkeep: what is done from time to time."""
+"""Upkeep: periodic work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from worker.services import shared_services
 
 @app.task(name="tasks.upkeep.keep_house")
 def keep_house() -> None:
-    """End what dead processes left open, wipe superseded pairs and let old history go."""
+    """Settle what dead processes left open, wipe superseded pairs and delete old history."""
     services = shared_services()
     services.upkeep.replay()
     services.upkeep.end_stale_attempts()

@@ -1,4 +1,4 @@
-"""Silence: no core dump, no debug switch and no last words tell what a process holds in its memory."""
+"""Hardening: no core dump, no debug switch and no traceback shows the secrets in a process's memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from worker.errors import ConfigurationError
 from worker.vault.redaction import LINES_LIMIT, redact
 
 PR_SET_DUMPABLE: Final = 4
-"""Of Linux's `prctl`; it also keeps debuggers of the same user out, and pipes of core dumps, which ignore limits."""
+"""An option of Linux's `prctl`: no debugger of the same user may attach, and no core dump goes into a pipe, which
+limits do not prevent."""
 REFUSED: Final = {
     "SSLKEYLOGFILE": "writes the keys of TLS connections into a file",
     "CELERY_RDBSIG": "opens a debugger on a port",
@@ -30,11 +31,11 @@ REFUSED: Final = {
     "PYTHONINSPECT": "opens an interpreter when the process ends",
     "PYTHONDEVMODE": "is Python's mode for development",
 }
-"""Variables of the environment that make other people's code tell what it should not."""
+"""Environment variables that make libraries print or log secrets."""
 
 
 def keep_memory_private() -> None:
-    """Let no core dump of this process or its children be written: their memory holds keys and tokens."""
+    """Disable core dumps of this process and its children: their memory holds keys and tokens."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
@@ -42,42 +43,42 @@ def keep_memory_private() -> None:
 
 
 def dump_stacks_on_signal() -> None:
-    """Answer SIGUSR1 with the stacks of all threads on standard error, without the values of variables.
+    """On SIGUSR1, print the stacks of all threads on standard error, without the values of variables.
 
-    Celery's own answer prints the local variables of every frame, and those of ours hold tokens on their way.
+    Celery's own handler prints the local variables of every frame, and some of ours hold tokens.
     """
     faulthandler.register(signal.SIGUSR1, file=sys.__stderr__ or sys.stderr, all_threads=True, chain=False)
 
 
 def refuse_debug_switches(environ: Mapping[str, str]) -> None:
-    """Refuse to work with real tokens where a debug switch would show them.
+    """Refuse to work with real tokens if a debug switch would show them.
 
     Raises:
-        ConfigurationError: names every switch that is on.
+        ConfigurationError: its text names every switch that is on.
     """
     found = list(_switches(environ))
     if found:
-        raise ConfigurationError(f"this is no place to debug, since the tokens are real: {'; '.join(found)}")
+        raise ConfigurationError(f"the tokens are real, so these debug switches must be off: {'; '.join(found)}")
 
 
 def install_last_words() -> None:
-    """Let an exception that nobody caught be told redacted, with stacks and without the values of variables.
+    """Log every exception that nobody caught redacted, with stacks and without the values of variables.
 
-    Where somebody has set hooks already, theirs stay.
+    Hooks that somebody has set already stay.
     """
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = log_uncaught
     if threading.excepthook is threading.__excepthook__:
-        threading.excepthook = _tell_uncaught_in_thread
+        threading.excepthook = _log_uncaught_in_thread
     if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _tell_unraisable
+        sys.unraisablehook = _log_unraisable
 
 
 def log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Log an exception that nobody caught; the arguments are those of `sys.excepthook`."""
     del kind, trace
     if not isinstance(error, KeyboardInterrupt):
-        _tell("process.crashed", error)
+        _log_uncaught("process.crashed", error)
 
 
 def last_words(error: BaseException) -> str:
@@ -100,18 +101,18 @@ def _switches(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"the logger {name} is on, which echoes every statement"
 
 
-def _tell_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
     if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
-        _tell("thread.crashed", args.exc_value)
+        _log_uncaught("thread.crashed", args.exc_value)
 
 
-def _tell_unraisable(args: sys.UnraisableHookArgs) -> None:
+def _log_unraisable(args: sys.UnraisableHookArgs) -> None:
     if args.exc_value is not None:
-        _tell("error.ignored", args.exc_value)
+        _log_uncaught("error.ignored", args.exc_value)
 
 
-def _tell(fact: str, error: BaseException) -> None:
-    """Log where logging is set up, which redacts once more; else write on standard error."""
+def _log_uncaught(fact: str, error: BaseException) -> None:
+    """Log an exception if logging is set up, which redacts it once more; otherwise write it on standard error."""
     if logging.getLogger().handlers:
         logging.getLogger("evertoken").critical(fact, exc_info=error)
     else:

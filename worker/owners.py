@@ -1,8 +1,8 @@
-"""Whose an imported pair is: TikTok is asked before such a pair is used for the first time.
+"""The owner of an imported pair, looked up at TikTok before the pair is used for the first time.
 
 A file may name the wrong creator, and a refresh would find that out only by spending the one-time refresh token.
-TikTok's `token_info` tells the owner and the scopes of an access token and spends nothing. Only pairs that a file
-brought are asked about, and each until TikTok has answered once.
+TikTok's `token_info` returns the owner and the scopes of an access token and spends nothing. Only imported pairs are
+looked up, each until TikTok has answered once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from worker.vault import PairPlace
 
 WRONG_OWNER: Final = "wrong_owner"
 LONGEST_WAIT_SECONDS: Final = 5.0
-"""How long a permit of the quota is waited for."""
+"""How long to wait for a permit of the quota."""
 
 
 class OwnerCheck:
-    """Asks TikTok whose an imported pair is; one instance a process, used by many threads."""
+    """Looks up the owners of imported pairs; each process has one instance, which many threads use."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
@@ -32,20 +32,20 @@ class OwnerCheck:
     def prove(self, creator_id: str, *, lane: Lane, insist: bool = True) -> CurrentPair:
         """Return a creator's current pair, confirmed by TikTok; a pair that needs no proof costs one read.
 
-        TikTok cannot tell the owner of an access token that has ended, and may refuse to. Then the pair is let through
-        and stays unproven: a refresh stores nothing under a creator whose id its answer does not bear.
+        TikTok cannot name the owner of an access token that has ended, and may refuse to. Then the pair may be used and
+        stays unproven: a refresh stores nothing under a creator whose id is not in its answer.
 
         Args:
-            creator_id: under whose id the pair is stored.
+            creator_id: the creator under whose id the pair is stored.
             lane: the lane of the quota.
-            insist: False to let the pair through as well if TikTok has trouble of its own.
+            insist: False to allow the use of the pair even if TikTok has trouble of its own.
 
         Raises:
-            WrongOwnerError: the pair belongs to another creator; it is held back, and one alarm is raised.
+            WrongOwnerError: the pair belongs to another creator; it is held, and one alarm is raised.
             NotFoundError: there is no pair.
             SealError: the pair does not open.
             WaitError: the quota is spent.
-            NotSentError: TikTok did not tell, for trouble that may pass; nothing was spent.
+            NotSentError: TikTok has trouble that may pass and did not name the owner; nothing was spent.
             StoreUnavailableError: the database did not answer.
         """
         pair = self._ground.store.current_pair(creator_id)
@@ -63,7 +63,7 @@ class OwnerCheck:
             raise
         except (NotSentError, InDoubtError, BackOffError) as error:
             if insist:
-                text = "TikTok did not tell whose the imported pair is, so the refresh was not sent"
+                text = "TikTok did not name the owner of the imported pair, so the refresh was not sent"
                 raise NotSentError(text, call=error.call, code=error.code, request_id=error.request_id) from None
             return self._let_through(pair, error)
         except TikTokError as error:
@@ -76,15 +76,15 @@ class OwnerCheck:
             key = f"wrong_owner:{pair.grant_id}:{pair.consent}.{pair.generation}"
             reason = str(_wrong(pair, info.creator_id))
             self._ground.store.raise_alarm(key, WRONG_OWNER, reason, grant_id=pair.grant_id)
-            self._tell(pair, "owner.wrong", level="error", belongs_to=info.creator_id)
+            self._report(pair, "owner.wrong", level="error", belongs_to=info.creator_id)
             raise _wrong(pair, info.creator_id)
         scope = ",".join(info.scope) or pair.scope
         self._ground.store.confirm_owner(pair, scope=scope)
-        self._tell(pair, "owner.confirmed", scope=scope)
+        self._report(pair, "owner.confirmed", scope=scope)
         return replace(pair, scope=scope, unproven=False)
 
     def _let_through(self, pair: CurrentPair, error: TikTokError) -> CurrentPair:
-        self._tell(pair, "owner.untold", level="warning", code=error.code, request_id=error.request_id)
+        self._report(pair, "owner.untold", level="warning", code=error.code, request_id=error.request_id)
         return pair
 
     def _hold(self, pair: CurrentPair, belongs_to: str) -> None:
@@ -95,10 +95,10 @@ class OwnerCheck:
             lane=lane, call=TOKEN_INFO_CALL, account=str(grant_id), patience_seconds=LONGEST_WAIT_SECONDS
         )
         if wait:
-            text = "no permit to ask whose the imported pair is"
+            text = "no permit to look up the owner of the imported pair"
             raise WaitError(text, call=TOKEN_INFO_CALL, scope="account", seconds=wait)
 
-    def _tell(self, pair: CurrentPair, name: str, *, level: str = "info", **fields: FactValue) -> None:
+    def _report(self, pair: CurrentPair, name: str, *, level: str = "info", **fields: FactValue) -> None:
         ids: dict[str, FactValue] = {"grant_id": pair.grant_id, "creator_id": pair.creator_id}
         self._ground.hook(Fact(name, ids | fields, level=level))
 

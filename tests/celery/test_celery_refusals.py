@@ -81,7 +81,7 @@ def test_a_worker_does_not_start_with_a_keyring_that_opens_nothing(
     assert imported.returncode == 0, imported.stderr
     status, said = refused(daemon, sandbox, *WORKER, KEYRING=Keyring.new().to_json())
 
-    assert (status, "bring the right EVERTOKEN_KEYRING" in said) == (1, True)
+    assert (status, "set EVERTOKEN_KEYRING to the right keyring" in said) == (1, True)
 
 
 @pytest.mark.parametrize("pool", ["gevent", "eventlet"])

@@ -161,7 +161,7 @@ def test_the_doctor_sees_a_queue_without_a_worker_and_when_beat_was_last_heard(
 
     assert alone["queues"]["state"] == "fail"
     assert "refresh 19 (0 workers)" in alone["queues"]["detail"]
-    assert "start a worker with `-Q refresh`" in alone["queues"]["detail"]
+    assert "start one with `-Q refresh`" in alone["queues"]["detail"]
     assert (alone["workers"]["state"], alone["beat"]["state"]) == ("ok", "warn")
     assert heard["beat"]["state"] == "ok"
     assert silent["beat"]["state"] == "fail"

@@ -223,7 +223,7 @@ def test_a_scenario_is_simulated_and_drawn(bare: Path) -> None:
     result = run("simulate", "outage-12h", "--creators", "1000", "--plot", str(bare / "course.png"))
 
     assert result.exit_code == 0, result.output
-    assert "every token lived that could" in result.stdout
+    assert "every token that could be saved was" in result.stdout
     assert (bare / "course.png").read_bytes().startswith(PNG)
     assert told("simulate", "outage-12h", "--creators", "1000")["lost"] == 0
 

@@ -727,7 +727,7 @@ def test_the_doctor_shows_a_pause(cli: Cli, creator: str, redis_url: str, pause:
     told = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
 
     assert told["quota"]["state"] == state
-    assert ("nothing is sent for 3600 s more" in told["quota"]["detail"]) == (state == "warn")
+    assert ("nothing is sent for another 3600 s" in told["quota"]["detail"]) == (state == "warn")
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -1004,4 +1004,4 @@ def test_the_doctor_sees_that_due_grants_wait_for_long(cli: Cli, creator: str, s
     told = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
 
     assert told["grants"]["state"] == "warn"
-    assert "has waited 20 minutes" in told["grants"]["detail"]
+    assert "has been due for 20 minutes" in told["grants"]["detail"]

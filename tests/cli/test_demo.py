@@ -17,7 +17,7 @@ from worker.cli.board import LiveBoard, PlainBoard, sparkline
 from worker.cli.demo import demo
 from worker.cli.demo_plan import RENEW_AT, DemoPlan
 from worker.cli.demo_verdict import DemoVerdict, reach_verdict, show_verdict, stored_refresh_tokens
-from worker.cli.demo_watch import Event, Watch, told
+from worker.cli.demo_watch import Event, Watch, event_of
 from worker.policy.renewal import STRETCH
 from worker.sandbox.broker import queue_length
 from worker.sandbox.ledger import LedgerEntry, fingerprint
@@ -79,16 +79,16 @@ def test_facts_and_warnings_are_told_and_the_rest_is_not() -> None:
     warned = json.dumps(line | {"event": "lost it", "logger": "kombu", "level": "warning"}).encode()
     chatter = json.dumps(line | {"event": "received", "logger": "celery"}).encode()
 
-    assert told(saved) == Event("2026-01-02T03:04:05.678Z", "refresh.saved", "info", "refreshed c1, generation 3")
-    assert told(warned) == Event("2026-01-02T03:04:05.678Z", "kombu", "warning", "kombu: lost it")
-    assert [told(chatter), told(b"not JSON"), told(b"3")] == [None, None, None]
+    assert event_of(saved) == Event("2026-01-02T03:04:05.678Z", "refresh.saved", "info", "refreshed c1, generation 3")
+    assert event_of(warned) == Event("2026-01-02T03:04:05.678Z", "kombu", "warning", "kombu: lost it")
+    assert [event_of(chatter), event_of(b"not JSON"), event_of(b"3")] == [None, None, None]
 
 
 def test_an_event_shows_no_token() -> None:
     """A log line that holds a token by mistake is shown without it."""
     secret = "act.1234567890abcdefABCDEF1234567890abcdef"
     line = {"event": f"access_token={secret}", "logger": "kombu", "level": "error", "timestamp": "2026-01-02T03:04:05Z"}
-    event = told(json.dumps(line).encode())
+    event = event_of(json.dumps(line).encode())
 
     assert event is not None
     assert secret not in event.text

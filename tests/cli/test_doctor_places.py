@@ -45,7 +45,7 @@ def test_the_way_out_is_told_without_the_proxys_password(tmp_path: Path) -> None
     """A person sees which proxy and which authorities are in force."""
     authority = new_authority(tmp_path)
 
-    assert look("egress").detail == "calls go out straight and trust the usual authorities"
+    assert look("egress").detail == "calls go out directly and trust the usual authorities"
     told = look("egress", EGRESS_PROXY="http://user:canary@proxy.example:3128", CA_FILE=str(authority.file))
     assert told.state == "ok"
     assert (
@@ -63,7 +63,7 @@ def test_a_variable_that_changes_nothing_is_told(name: str, monkeypatch: pytest.
     told = look("egress")
 
     assert told.state == "warn"
-    assert f"{name} is set and not read: set EVERTOKEN_{setting}" in told.detail
+    assert f"{name} is set, but Evertoken does not read it: set EVERTOKEN_{setting}" in told.detail
     given = "http://proxy.example:3128" if setting == "EGRESS_PROXY" else str(new_authority(tmp_path).file)
     assert look("egress", **{setting: given}).state == "ok"
 

@@ -114,10 +114,10 @@ def test_people_are_told_what_comes_next(cli: Keys, keyring_file: Path) -> None:
 
     assert "keys activate 2 --in" in cli("new", "--add-to", str(keyring_file)).stderr
     assert "keys rotate" in cli("activate", "2", "--in", str(keyring_file)).stderr
-    assert cli("rotate", "--retire").stdout == "key 2: 1 pairs sealed anew; 0 are sealed with another key\n"
+    assert cli("rotate", "--retire").stdout == "key 2: 1 pairs sealed again; 0 are sealed with another key\n"
     result = cli("retire", "1")
     assert "key 1 is retired" in result.stdout
-    assert "for as long as those are kept" in result.stderr
+    assert "for as long as you keep those" in result.stderr
     assert "of 0 processes" in cli("status").stdout
 
 
@@ -151,7 +151,8 @@ def test_a_rotation_that_leaves_something_says_so(cli: Keys, keyring_file: Path,
     result = cli("rotate", "--retire", status=1)
 
     assert result.stdout == (
-        "key 2: 1 pairs sealed anew, 1 do not open and were left (grants 1); 1 are sealed with another key\n"
+        "key 2: 1 pairs sealed again, 1 do not open and were left as they are (grants 1); "
+        "1 are sealed with another key\n"
     )
     assert "key 1 is still needed" in result.stderr
 
@@ -215,7 +216,7 @@ def test_a_readers_keyring_is_made_and_made_again(
     monkeypatch.setenv("EVERTOKEN_KEYRING_FILE", str(out))
     (row, _) = said(cli("status", "--json"))["keys"]
     assert (row["pairs"], row["opens"]) == (1, True)
-    assert "bring the one that workers use" in cli("rotate", status=1).stderr
+    assert "use the keyring of the workers" in cli("rotate", status=1).stderr
     for name in ("TIKTOK_APP_ID", "TIKTOK_APP_SECRET", "TIKTOK_REDIRECT_URI"):
         monkeypatch.delenv(f"EVERTOKEN_{name}")
     environ = dict(os.environ) | plain_environ()
@@ -241,7 +242,9 @@ def test_what_is_no_readers_keyring_is_never_overwritten(cli: Keys, keyring_file
         keyring_file = keyring_file.with_name("notes")
     before = keyring_file.read_bytes()
 
-    assert "is no reader's keyring; it was left as it is" in cli("reader", "--out", str(keyring_file), status=2).stderr
+    assert (
+        "is not a reader's keyring; it was left as it is" in cli("reader", "--out", str(keyring_file), status=2).stderr
+    )
     assert keyring_file.read_bytes() == before
 
 

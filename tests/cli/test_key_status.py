@@ -87,7 +87,7 @@ def test_a_mixed_fleet_is_told_key_by_key(new_process: NewProcess, keyring: Keyr
         wanted = ("key_id", "journal", "held_by", "seals_in", "remark")
         return [tuple(row[name] for name in wanted) for row in told["keys"]], told["processes"]
 
-    waiting = "no process seals with it yet: all must hold it first"
+    waiting = "no process seals with it yet: all processes must hold it first"
     assert status() == ([(1, 1, 2, 2, ""), (2, 0, 1, 0, waiting)], 2)
 
     old.preflight.goodbye()
@@ -126,6 +126,6 @@ def test_a_rotation_shows_how_far_it_is(
         shown = os.read(seen, 65536).decode()
     os.close(seen)
 
-    assert "sealing anew" in shown
+    assert "sealing again" in shown
     assert "7/7" in shown
     assert "sealing anew" not in CliRunner().invoke(keys, ["rotate"], obj=context).stderr

@@ -48,10 +48,12 @@ def test_a_redirect_gives_code_and_state(pasted: str, code: str, state: str) -> 
         pytest.param(f"?code={CODE}&sta te=s", "a space", id="space within"),
         pytest.param(f"?code={CODE}%FF&state=s", "does not decode", id="not UTF-8"),
         pytest.param(
-            f"?code={CODE}%252A&scopes=x%252Cy&state=s", "percent-encoded once more", id="query encoded twice"
+            f"?code={CODE}%252A&scopes=x%252Cy&state=s", "percent-encoded a second time", id="query encoded twice"
         ),
         pytest.param(
-            f"https%3A%2F%2Fa.example%2F%3Fcode%3D{CODE}%26state%3Ds", "percent-encoded once more", id="whole encoded"
+            f"https%3A%2F%2Fa.example%2F%3Fcode%3D{CODE}%26state%3Ds",
+            "percent-encoded a second time",
+            id="whole encoded",
         ),
         pytest.param(f"?code={CODE}{'x' * LONGEST}", "longer than", id="huge"),
         pytest.param("?error=access_denied&state=s", "did not agree", id="access_denied"),

@@ -193,12 +193,13 @@ def loud_facts(code: str) -> Iterator[str]:
         called = getattr(call.func, "id", getattr(call.func, "attr", ""))
         # Last words have no hook: they go to a logger, by the name that comes first.
         first = str(getattr(call.args[0], "value", ""))
-        if called in {"_tell", "warning", "error", "exception", "critical"} and FACT.fullmatch(first):
+        if called in {"_log_uncaught", "warning", "error", "exception", "critical"} and FACT.fullmatch(first):
             yield first
         loud = len(call.args) > 2 or any(keyword.arg == "level" for keyword in call.keywords)
         loud = loud and not (called == "_report" and ast.unparse(call.args[-1]) == "'info'")
-        if called in {"Fact", "_tell", "_report"} and loud:
-            for part in ast.walk(call.args[1 if called == "_tell" else 0]):
+        if called in {"Fact", "_report"} and loud:
+            named = call.args[: 2 if called == "_report" else 1]
+            for part in (part for given in named for part in ast.walk(given)):
                 if isinstance(part, ast.Constant) and FACT.fullmatch(str(part.value)):
                     yield str(part.value)
 
@@ -225,10 +226,8 @@ def test_every_fact_is_counted_from_the_start(texts: dict[str, str]) -> None:
     for text in code.values():
         for call in ast.walk(ast.parse(text)):
             called = getattr(call.func, "id", getattr(call.func, "attr", "")) if isinstance(call, ast.Call) else ""
-            if isinstance(call, ast.Call) and called in {"Fact", "_tell", "_report"}:
-                # A `_tell` whose first argument is a name writes last words, which are not counted.
-                given_first = [] if called == "_tell" and isinstance(call.args[0], ast.Constant) else call.args[:2]
-                words = (part for given in given_first for part in ast.walk(given) if isinstance(part, ast.Constant))
+            if isinstance(call, ast.Call) and called in {"Fact", "_report"}:
+                words = (part for given in call.args[:2] for part in ast.walk(given) if isinstance(part, ast.Constant))
                 reported |= {str(word.value) for word in words if re.fullmatch(r"[a-z]+\.[a-z_]+", str(word.value))}
     counted = {sample.labels["fact"] for family in FACTS.collect() for sample in family.samples}
 

@@ -57,7 +57,7 @@ def test_a_readers_keyring_starts_no_worker(new_world: NewWorld, keyring: Keyrin
     """A worker that could seal nothing would lose the first pair that it gets, so it says what it needs and ends."""
     reader = new_world().another(KEYRING=keyring.reader().to_json())
 
-    with pytest.raises(NotReadyError, match="bring the one that workers use"):
+    with pytest.raises(NotReadyError, match="use the keyring of the workers"):
         reader.preflight.enter()
 
 

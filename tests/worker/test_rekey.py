@@ -243,7 +243,7 @@ def test_a_key_is_kept_while_another_hosts_journal_needs_it(new_world: NewWorld,
     world.sql("UPDATE workers SET last_seen_at = last_seen_at - 3600000")
     services.preflight.enter()
 
-    with pytest.raises(NotReadyError, match=r"process 7 on far .* said that records of key 1 wait"):
+    with pytest.raises(NotReadyError, match=r"process 7 on far .* reported that records of key 1 wait"):
         services.rekeyer.retire(1)
     assert list(services.rekeyer.needs(1, forget_silent=True)) == []
     say("back", host="far", pid=8, key_ids=[1, 2], sealing_key_id=2)

@@ -1,4 +1,4 @@
-"""Pulling one creator's account data: claim, read with the stored access token, keep a snapshot."""
+"""Pulling a creator's account data: claim, read with the stored access token, keep a snapshot."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LONGEST_WAIT_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class _Result:
-    """Attributes: `reason` says why, in words for people; `kind` is the word for logs and tables."""
+    """How a pull ended: `reason` says why, for people; `kind` is the word for logs and tables."""
 
     grant_id: int
     reason: str = ""
@@ -74,7 +74,7 @@ class RefreshFirst(_Result):
 
 @dataclass(frozen=True)
 class NotPulled(_Result):
-    """No data came, and when it is tried again is written down."""
+    """No data came; the row has the time of the next try."""
 
     kind = "failed"
 
@@ -84,12 +84,12 @@ PullResult = Pulled | NotWanted | NoPermit | RefreshFirst | NotPulled
 
 @dataclass(frozen=True)
 class PullBatch:
-    """What became of several pulls.
+    """The results of several pulls.
 
     Attributes:
         refresh_first: grants whose access token is dead.
         denied: grants for which the quota had no permit.
-        wait_seconds: when a permit is likely, in seconds.
+        wait_seconds: seconds until a permit is likely.
     """
 
     refresh_first: tuple[int, ...]
@@ -98,12 +98,12 @@ class PullBatch:
 
     @property
     def soon(self) -> bool:
-        """True if a message with the denied ids is worth its while; otherwise the scan finds the rows again."""
+        """True if a message with the denied ids comes before the next scan, which finds the rows again anyway."""
         return 0 < self.wait_seconds <= SOON_SECONDS
 
 
 class Puller:
-    """Pulls one creator's account data at a time; one instance a process, used by many threads."""
+    """Pulls creators' account data; each process has one instance, which many threads use."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class Puller:
     def pull(self, grant_id: int) -> PullResult:
         """Pull a creator's account data if a pull is wanted.
 
-        A creator whose access token has ended is left for the refresh that is due: storing a pair wants a pull.
+        If the access token has ended, the pull waits for the refresh that is due: storing a pair makes a pull due.
 
         Raises:
             StoreUnavailableError: the database did not answer; nothing is lost, the next scan finds the row.
@@ -156,10 +156,10 @@ class Puller:
         return self._ground.limiter.take(lane="pull", call=ACCOUNT_CALL, account=str(grant_id))
 
     def _wait_for_permit(self, grant_id: int) -> None:
-        """Wait a little for the permit of a second call; giving up at once would waste the first each time.
+        """Wait a little for the permit of a second call; giving up at once would waste the first call each time.
 
         Raises:
-            WaitError: none will come soon; no other account is held up.
+            WaitError: no permit will come soon; other accounts need not wait.
         """
         end = time.monotonic() + LONGEST_WAIT_SECONDS
         while (wait := self._permit(grant_id)) > 0:
@@ -176,20 +176,20 @@ class Puller:
             data = self._read(self._proven(claim))
         except WrongOwnerError as error:
             self._ground.store.defer_pull(claim, next_pull_at=None, failed=True)
-            self._tell(claim, "pull.failed", reason="wrong_owner", level="warning")
+            self._report(claim, "pull.failed", reason="wrong_owner", level="warning")
             return NotPulled(claim.grant_id, str(error))
         except SealError as error:
             self._ground.store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
-            self._tell(claim, "pull.unreadable", reason=str(error), level="error")
+            self._report(claim, "pull.unreadable", reason=str(error), level="error")
             return NotPulled(claim.grant_id, str(error))
         except TikTokError as error:
             return self._put_off(claim, error)
         self._ground.store.save_snapshot(claim, data.data, keep=self._snapshots_kept, again_seconds=self._pull_seconds)
-        self._tell(claim, "pull.saved", fields=len(data.data), request_id=data.request_id)
+        self._report(claim, "pull.saved", fields=len(data.data), request_id=data.request_id)
         return Pulled(claim.grant_id)
 
     def _proven(self, claim: PullClaim) -> PullClaim:
-        """Return the claim with its pair; an imported one's owner and scopes are asked about first."""
+        """Return the claim with its pair; for an imported pair, look up its owner and scopes at TikTok first."""
         if not claim.pair.unproven:
             return claim
         pair = self._owners.prove(claim.pair.creator_id, lane="pull", insist=claim.pull_failures == 0)
@@ -206,7 +206,7 @@ class Puller:
             # One field without its scope fails the whole call, and the owner may have narrowed the scopes since.
             if error.code != SCOPE_NOT_GRANTED:
                 raise
-            self._tell(claim, "pull.scope_missing", level="warning")
+            self._report(claim, "pull.scope_missing", level="warning")
             self._wait_for_permit(claim.grant_id)
             return self._fetch(token, pair.creator_id, fields_for_scope(BASIC_SCOPE))
 
@@ -222,22 +222,24 @@ class Puller:
                 self._ground.limiter.punish(error.scope, error.seconds)
             self._ground.store.defer_pull(claim, next_pull_at=self._after(claim, error.seconds), failed=False)
         elif isinstance(error, RefreshFirstError) and not claim.pull_failures:
-            # Saving the refreshed pair wants a pull again; a pair that is newer than this one needs no refresh. Where
-            # that pull fails as well, another refresh would help no more, and the two would go in circles.
+            # Saving the refreshed pair makes a pull due again; a pair that is newer than this one needs no refresh. If
+            # that pull fails too, another refresh would not help, and pull and refresh would follow each other forever.
             self._ground.store.defer_pull(claim, next_pull_at=None, failed=True)
             self._ground.store.request_refresh_of(claim.pair)
             result = RefreshFirst(claim.grant_id, str(error))
         else:
             self._ground.store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
         level = "error" if isinstance(error, StopEveryoneError) else "warning"
-        self._tell(claim, "pull.failed", code=error.code, request_id=error.request_id, reason=result.kind, level=level)
+        self._report(
+            claim, "pull.failed", code=error.code, request_id=error.request_id, reason=result.kind, level=level
+        )
         return result
 
     @staticmethod
     def _after(claim: PullClaim, seconds: float) -> datetime:
         return claim.pair.now + timedelta(seconds=seconds)
 
-    def _tell(self, claim: PullClaim, name: str, *, level: str = "info", **fields: FactValue) -> None:
+    def _report(self, claim: PullClaim, name: str, *, level: str = "info", **fields: FactValue) -> None:
         ids: dict[str, FactValue] = {"grant_id": claim.grant_id, "creator_id": claim.pair.creator_id}
         self._ground.hook(Fact(name, ids | fields, level=level))
 

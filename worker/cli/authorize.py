@@ -1,4 +1,4 @@
-"""`celery -A worker authorize`: a consent link out, a pasted redirect in."""
+"""`celery -A worker authorize`: make a consent link, and turn a pasted redirect into a grant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LONGEST_REFERENCE = 255
 
 
 def _checked_reference(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Refuse a reference that could not be searched for or shown."""
+    """Refuse a reference that cannot be searched for or shown."""
     if value is None:
         return None
     if not value.strip() or value != value.strip() or not value.isprintable() or len(value) > LONGEST_REFERENCE:
@@ -32,26 +32,26 @@ def authorize() -> None:
 
 @authorize.command(cls=output.Command)
 @click.option("--reference", callback=_checked_reference, help="Your own name for the creator, such as user-42.")
-@click.option("--creator", metavar="CREATOR", help="Take the consent of this creator only.")
+@click.option("--creator", metavar="CREATOR", help="Accept only the consent of this creator.")
 @output.json_option
 def url(*, reference: str | None, creator: str | None, as_json: bool) -> None:
     """Print a consent link to send to a creator; it works once, within EVERTOKEN_STATE_SECONDS."""
     with output.services() as services:
-        services.preflight.check_keyring()  # with another keyring the link's answer would be refused
+        services.preflight.check_keyring()  # with another keyring the exchange would be refused
         link = services.authorizer.url(reference=reference, creator_id=creator)
         seconds = services.settings.state_seconds
     if as_json:
         output.print_json({"url": link, "valid_seconds": seconds, "reference": reference, "creator_id": creator})
     else:
         click.echo(link)
-        output.note(f"good for {output.span(seconds)}; paste the address it ends at into `authorize exchange -`")
+        output.note(f"valid for {output.span(seconds)}; paste the address it ends at into `authorize exchange -`")
 
 
 @authorize.command(cls=output.Command)
 @click.argument("redirect_url", metavar="REDIRECT_URL")
 @output.json_option
 def exchange(redirect_url: str, *, as_json: bool) -> None:
-    """Turn the address that the browser was sent to into a grant.
+    """Turn the address that the browser ended at into a grant.
 
     REDIRECT_URL is the whole address or its query. With `-` it is read from standard input, so that the code in it
     lands neither in the shell's history nor in the list of processes.
@@ -74,5 +74,5 @@ def _read_input() -> str:
         return sys.stdin.readline(LONGEST_INPUT)
     text = sys.stdin.read(LONGEST_INPUT)
     if not text.strip():
-        raise UsageError("standard input is empty; give the address that the browser was sent to")
+        raise UsageError("standard input is empty; give the address that the browser ended at")
     return text

@@ -1,4 +1,4 @@
-"""How a demo is shown: a live board on a terminal, a plain line every few seconds elsewhere."""
+"""The display of a demo: a live board on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Links = Callable[[], dict[str, str]]
 
 
 class Board(Protocol):
-    """Shows a run."""
+    """Displays a run."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -37,7 +37,7 @@ class Board(Protocol):
     ) -> None: ...
 
     def step(self, sentence: str) -> None:
-        """Tell what is being done before and after the run."""
+        """Print what is being done before and after the run."""
 
     def show(self, watch: Watch) -> None:
         """Show the newest sample of a run."""
@@ -68,7 +68,7 @@ class PlainBoard:
 
     Args:
         console: where lines go.
-        links: what people may open meanwhile, by name.
+        links: addresses and paths that people may open during the run, by name.
     """
 
     def __init__(self, console: Console, links: Links) -> None:
@@ -85,11 +85,11 @@ class PlainBoard:
         return None
 
     def step(self, sentence: str) -> None:
-        """Tell what is being done."""
+        """Print what is being done."""
         self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, watch: Watch) -> None:
-        """Print a line where the last one is old enough."""
+        """Print a line if the last one is old enough."""
         if not watch.samples or watch.elapsed - self._shown_at < PLAIN_EVERY_SECONDS:
             return
         if self._shown_at < 0:
@@ -109,7 +109,7 @@ class LiveBoard:
     Args:
         console: a terminal.
         plan: the demo's figures.
-        links: what people may open meanwhile, by name.
+        links: addresses and paths that people may open during the run, by name.
     """
 
     def __init__(self, console: Console, plan: DemoPlan, links: Links) -> None:
@@ -128,7 +128,7 @@ class LiveBoard:
             self._live.stop()
 
     def step(self, sentence: str) -> None:
-        """Tell what is being done, above the board."""
+        """Print what is being done, above the board."""
         self._console.print(Text(sentence, style="dim"), soft_wrap=True)
 
     def show(self, watch: Watch) -> None:
@@ -164,10 +164,9 @@ class LiveBoard:
 def _time_line(sample: Sample, plan: DemoPlan, width: int) -> RenderableType:
     left = max(0.0, plan.seconds - sample.elapsed)
     line = Table.grid(padding=(0, 1))
-    told = f"{left:3.0f} s left"
     line.add_row(
         ProgressBar(total=plan.seconds, completed=min(sample.elapsed, plan.seconds), width=max(10, width - 48)),
-        Text(told, style="bold"),
+        Text(f"{left:3.0f} s left", style="bold"),
         Text(f"{plan.creators} creators, tokens live {plan.life_seconds} s", style="dim"),
     )
     return line

@@ -34,9 +34,9 @@ class _Both(output.Command, output.Group):
 
 
 @click.group(cls=_Both, invoke_without_command=True)
-@click.option("--creators", type=click.IntRange(min=0), help="Fleet to plan for; otherwise the one in the database.")
+@click.option("--creators", type=click.IntRange(min=0), help="Fleet to plan for; by default the one in the database.")
 @click.option("--lifetime", type=output.Number(min=60), help="Seconds that an access token lives; with --creators.")
-@click.option("--pulls-per-day", type=output.Number(min=0), help="Pulls of one creator; otherwise one per refresh.")
+@click.option("--pulls-per-day", type=output.Number(min=0), help="Pulls of one creator; by default one per refresh.")
 @click.option("--renew-at", type=output.Number(0.1, 0.85), help="Part of the life after which a token is renewed.")
 @click.option("--qps", type=float, help="Requests that TikTok permits the app in a second.")
 @click.option("--qpm", type=float, help="Requests that TikTok permits the app in a minute.")
@@ -45,11 +45,11 @@ class _Both(output.Command, output.Group):
 @output.json_option
 @click.pass_context
 def capacity(ctx: click.Context, /, *, as_json: bool, plot: Path | None, **asked: Any) -> None:
-    """Tell whether the quota carries the fleet; exit 1 where it does not.
+    """Compute whether the quota carries the fleet; exit 1 if it does not.
 
     Without --creators the fleet is the one in the database, and --plot draws its load over the next day. With
-    --creators nothing but the figures given counts, and --plot draws what the renewal fraction trades: requests spent
-    against hours of outage survived. What is not given is taken from the settings.
+    --creators the fleet is made of the figures that you give, and --plot draws what the renewal fraction trades:
+    requests spent against hours of outage survived. Figures that you do not give come from the settings.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -87,7 +87,7 @@ capacity.add_command(simulate)
 
 
 def _settings(*, needed: bool) -> Settings | None:
-    """Read the settings; a planned fleet can do without."""
+    """Read the settings; a planned fleet does not need them."""
     try:
         return output.settings()
     except ConfigurationError:

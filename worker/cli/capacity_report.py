@@ -17,7 +17,7 @@ from worker.policy import quota
 HOUR: Final = 3600
 HOURS_AHEAD: Final = 24
 OUTAGES: Final = (1, 6, 12, 24)
-"""Hours of outage that are looked at."""
+"""Lengths of outage that are reported, in hours."""
 CROWDS_SHOWN: Final = 4
 """Lives that are listed one by one; the rest is one figure."""
 BAR: Final = 40
@@ -26,13 +26,13 @@ BAR: Final = 40
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is told of one fleet.
+    """Everything that is reported of one fleet.
 
     Attributes:
-        load: what is asked of the quota.
+        load: the requests that the fleet needs.
         per_second: TikTok's limit a second.
         per_minute: TikTok's limit a minute.
-        outages: what outages of so many hours cost.
+        outages: what an outage costs, by its length in hours.
         ahead: refreshes of the next day, slice by slice; empty for a planned fleet.
         slice_seconds: length of a slice.
     """
@@ -79,9 +79,9 @@ def build(
 
 
 def for_programs(report: Report) -> dict[str, Any]:
-    """Return the report as JSON knows it; what is infinite is null."""
+    """Return the report in types of JSON; an infinite number becomes null."""
     plan = report.plan
-    told: dict[str, Any] = _finite(
+    data: dict[str, Any] = _finite(
         {
             "fits": plan.fits,
             "sentence": plan.sentence,
@@ -97,7 +97,7 @@ def for_programs(report: Report) -> dict[str, Any]:
             "ahead": [asdict(part) for part in _hours(report)],
         }
     )
-    return told
+    return data
 
 
 def show(report: Report) -> None:
@@ -111,11 +111,11 @@ def show(report: Report) -> None:
             ("refreshes", f"{60 * plan.refreshes:,.1f} a minute"),
             ("pulls", f"{60 * plan.pulls:,.1f} a minute"),
             ("quota", f"{report.per_second:,g} a second and {report.per_minute:,g} a minute"),
-            ("of it usable", f"{60 * plan.usable:,.1f} a minute"),
+            ("usable part of it", f"{60 * plan.usable:,.1f} a minute"),
             ("headroom", _times(plan.headroom)),
             ("headroom of refreshes alone", _times(plan.refresh_headroom)),
             ("outage survived", output.span(plan.survived)),
-            ("calls at once, at full quota", plan.threads),
+            ("concurrent calls at full quota", plan.threads),
         ],
         title="Capacity",
     )
@@ -196,7 +196,7 @@ def _hours(report: Report) -> Iterator[Ahead]:
 
 
 def _lives(crowds: Sequence[capacity.Crowd]) -> str:
-    """Return how many creators have tokens of which life: the largest crowds, and the others in one figure."""
+    """Return how many creators have tokens of each life: the largest crowds one by one, the others in one figure."""
     largest = sorted(crowds, key=lambda crowd: -crowd.creators)[:CROWDS_SHOWN]
     others = [crowd for crowd in crowds if crowd not in largest]
     shown = [f"{crowd.creators:,} of {output.span(crowd.life)}" for crowd in crowds if crowd in largest]

@@ -22,11 +22,11 @@ NAMES: Final = ("mass-import", "outage-12h", "lifetimes-cut", "quota-halved", "o
 
 @click.command(cls=output.Command)
 @click.argument("scenario", type=click.Choice(NAMES))
-@click.option("--creators", type=click.IntRange(min=1), help="Fleet; otherwise the one that the scenario is meant for.")
+@click.option("--creators", type=click.IntRange(min=1), help="Fleet; by default that of the scenario.")
 @click.option("--renew-at", type=output.Number(0.1, 0.85), help="Part of the life after which a token is renewed.")
 @click.option("--qps", type=float, help="Requests that TikTok permits the app in a second.")
 @click.option("--qpm", type=float, help="Requests that TikTok permits the app in a minute.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Picture of the load and of those who wait.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Picture of the load and of the waiting creators.")
 @output.json_option
 def simulate(
     scenario: str,
@@ -38,7 +38,7 @@ def simulate(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Simulate a fleet, and tell whether every token lived that could; exit 1 where one did not.
+    """Simulate a fleet, and check that every token that could be saved was; exit 1 if one was not.
 
     \b
     mass-import     a million creators are imported in one minute
@@ -47,7 +47,7 @@ def simulate(
     quota-halved    the app loses half of its quota
     one-year-cliff  the consents of a whole fleet end on one day, after a year
 
-    Nothing is read or sent. The quota is that of TikTok's highest level where none is given. A year of a million
+    Nothing is read or sent. By default the quota is that of TikTok's highest level. A year of a million
     creators takes some minutes.
     """  # noqa: D301 - \b is click's sign for lines that are kept as they are
     from worker.planning.scenarios import SCENARIOS  # noqa: PLC0415 - Celery loads this module on every start
@@ -77,7 +77,7 @@ def simulate(
 def _changed(
     scenario: Scenario, creators: int | None, renew_at: float | None, qps: float | None, qpm: float | None
 ) -> Scenario:
-    """Return the scenario with what was asked for in place of its own figures.
+    """Return the scenario with the figures that were given on the command line.
 
     Raises:
         UsageError: limits that TikTok does not give.
@@ -109,7 +109,7 @@ def _show(scenario: Scenario, summary: Summary, took: float) -> None:
             ("refreshes a minute, on average", f"{summary.mean:,.1f}"),
             ("in the busiest minute", f"{summary.busiest:,}, {summary.unevenness:.2f} times the average"),
             ("pulls", f"{summary.pulled:,}"),
-            ("most that waited at once", f"{summary.most_waiting:,}"),
+            ("most creators waiting at once", f"{summary.most_waiting:,}"),
             ("backlog drained after", f"{drained}, computed: {computed}"),
             ("tokens that ended in the outage", f"{summary.lost_to_outage:,}"),
             ("tokens that ended otherwise", f"{summary.lost:,}"),
@@ -119,4 +119,6 @@ def _show(scenario: Scenario, summary: Summary, took: float) -> None:
         ],
         title=f"{scenario.name}: {scenario.story}",
     )
-    click.echo("every token lived that could" if summary.sound else "tokens ended, or the app stood, without need")
+    click.echo(
+        "every token that could be saved was" if summary.sound else "tokens ended, or the app stopped, without need"
+    )

@@ -1,4 +1,4 @@
-"""What `doctor` looks at within our own walls: settings, database, clock, keys, journal, grants, brake and notices."""
+"""What `doctor` checks of our own: settings, database, clock, keys, journal, grants, brake and notices."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Finding:
     """One line of the doctor's report.
 
     Attributes:
-        check: what was looked at.
+        check: what was checked.
         state: `fail` makes the doctor exit with a status other than 0.
         detail: what was found, and what to do.
         bad_setting: True if a setting, such as the keyring, is wrong: nothing starts with it.
@@ -42,7 +42,7 @@ class Finding:
 
 
 def guarded(check: str, look: Callable[[], Finding]) -> Finding:
-    """Run one check; whatever goes wrong in it is its finding, and the others go on."""
+    """Run one check; an error in it becomes its finding, and the other checks go on."""
     try:
         return look()
     except EvertokenError as error:
@@ -52,7 +52,7 @@ def guarded(check: str, look: Callable[[], Finding]) -> Finding:
 
 
 def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding]]]:
-    """Yield name and function of each check; nothing has run yet."""
+    """Yield the name and function of each check; the caller runs them."""
     yield "database", lambda: database(services)
     yield "clock", lambda: clock(services)
     yield "keyring", lambda: keyring(services)
@@ -64,7 +64,7 @@ def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding
 
 
 def capacity(services: Services) -> Finding:
-    """Look whether the quota carries the fleet with room to spare, one pull after each refresh."""
+    """Check that the quota carries the fleet with room to spare, with one pull after each refresh."""
     from worker.planning.capacity import WANTED_HEADROOM  # noqa: PLC0415 - Celery loads the doctor on every start
 
     plan = services.headroom.plan()
@@ -73,18 +73,18 @@ def capacity(services: Services) -> Finding:
 
 
 def version() -> Finding:
-    """Name what runs here, so that a report tells it."""
+    """Name the versions that run here, so that a report contains them."""
     try:
         ours = metadata.version("evertoken")
     except metadata.PackageNotFoundError:
-        return Finding("version", "warn", "Evertoken is not installed here as a package, so its version is not known")
+        return Finding("version", "warn", "Evertoken is not installed as a package, so its version is not known")
     return Finding(
         "version", "ok", f"Evertoken {ours}, Celery {metadata.version('celery')}, Python {platform.python_version()}"
     )
 
 
 def database(services: Services) -> Finding:
-    """Look whether the database answers and this version runs on its tables."""
+    """Check that the database answers and that this version runs on its tables."""
     services.store.ping()
     state = services.store.schema_state()
     return Finding("database", "ok" if state.runs else "fail", f"answers; {state}" if state.runs else str(state))
@@ -103,14 +103,14 @@ def clock(services: Services) -> Finding:
 
 
 def keyring(services: Services) -> Finding:
-    """Look whether the keyring opens what each key in use has sealed."""
+    """Check that the keyring opens what each key in use has sealed."""
     from worker.cli.key_use import DIRECT, key_rows  # noqa: PLC0415 - Celery loads the doctor on every start
 
     rows, _ = key_rows(services)
     closed = [row for row in rows if row.opens is False]
     if closed:
-        told = "; ".join(f"key {row.key_id}: {row.remark}, {row.pairs} pairs" for row in closed)
-        return Finding("keyring", "fail", told)
+        detail = "; ".join(f"key {row.key_id}: {row.remark}, {row.pairs} pairs" for row in closed)
+        return Finding("keyring", "fail", detail)
     sealed = sum(row.pairs for row in rows)
     many = f"{output.counted(len(rows), 'key')}, {output.counted(sealed, 'pair')}"
     opened = f"active key {services.keyring.active}; opens all of {many}"
@@ -120,28 +120,28 @@ def keyring(services: Services) -> Finding:
 
 
 def journal(services: Services) -> Finding:
-    """Look whether the journal can be written, on what disk it lies, and how many answers are in it."""
+    """Check that the journal can be written, what disk it is on, and how many answers are in it."""
     services.journal.ready()
     folder = services.settings.journal_dir
     free = shutil.disk_usage(folder).free
     text = f"{folder} can be written, {free // 1024 // 1024} MiB free, {services.journal.waiting()} answers in it"
     warnings = services.journal.warnings()
     if free < SPACE_WARN_BYTES:
-        warnings.append("make room")
+        warnings.append("free some space")
     return Finding("journal", "warn" if warnings else "ok", "; ".join([text, *warnings]))
 
 
 def brake(services: Services) -> Finding:
-    """Look whether refreshing is stopped for the whole app, and whether creators are asked to authorize."""
+    """Check whether refreshing is stopped for the whole app, and whether creators are asked to authorize."""
     state = services.store.brake()
     if state.stopped:
-        since = f"refreshing is stopped since {output.moment(state.stopped_at)} UTC: {state.reason}"
+        since = f"refreshing has been stopped since {output.moment(state.stopped_at)} UTC: {state.reason}"
         go_on = (
-            "end the cause (docs/operations.md, app_stopped); probes go out, and the first good answer ends the stop"
+            "remove the cause (docs/operations.md, app_stopped); probes go out, and the first good answer ends the stop"
         )
         return Finding("brake", "fail", f"{since}; {go_on}")
     if state.held_reason is not None:
-        since = f"no creator is asked to authorize since {output.moment(state.held_at)} UTC: {state.held_reason}"
+        since = f"no creator has been asked to authorize since {output.moment(state.held_at)} UTC: {state.held_reason}"
         return Finding("brake", "fail", f"{since}; docs/operations.md, refusals_held, has the steps")
     return Finding("brake", "ok", "off: refreshing goes on")
 
@@ -151,7 +151,7 @@ def grants(services: Services) -> Finding:
     fleet = services.store.fleet_status()
     text = (
         f"{output.counted(fleet.total, 'grant')}: {fleet.fresh} fresh, {fleet.due} due, {fleet.overdue} overdue, "
-        f"{fleet.expired} expired, {fleet.retrying} tried in vain, {fleet.in_doubt} in doubt, "
+        f"{fleet.expired} expired, {fleet.retrying} to be retried, {fleet.in_doubt} in doubt, "
         f"{fleet.needs_reauth} to authorize again, {fleet.held} with another creator's pair"
     )
     if fleet.aside:
@@ -167,7 +167,7 @@ def grants(services: Services) -> Finding:
         )
     late = fleet.oldest_due_seconds > IDLE_SECONDS
     if late:
-        text += f"; the one that has been due longest has waited {fleet.oldest_due_seconds / 60:.0f} minutes"
+        text += f"; the grant that waits longest has been due for {fleet.oldest_due_seconds / 60:.0f} minutes"
     if fleet.expired:
         return Finding("grants", "fail", text)
     for_people = fleet.needs_reauth or fleet.held or fleet.aside
@@ -176,7 +176,7 @@ def grants(services: Services) -> Finding:
 
 
 def notices(services: Services) -> Finding:
-    """Look for notices that nobody has been told yet."""
+    """Look for notices that are not delivered yet."""
     waiting = services.store.undelivered_count()
     if not waiting:
         return Finding("notices", "ok", "all delivered")

@@ -1,4 +1,4 @@
-"""What `doctor` looks at around us: Redis, TikTok, workers and beat; each look has a short end."""
+"""What `doctor` checks around us: Redis, TikTok, workers and beat; each check ends soon."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from worker.services import Services
 
 WORKERS_SECONDS: Final = 1.5
-"""How long workers have to answer."""
+"""How long `doctor` waits for answers of workers."""
 TIKTOK_SECONDS: Final = 5.0
 BEAT_SILENT_SCANS: Final = 6
 """Scans that beat may miss before it counts as gone; workers that still run find nothing new then."""
@@ -24,12 +24,12 @@ LONG_QUEUE: Final = 1_000
 
 
 def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tuple[str, Callable[[], Finding]]]:
-    """Yield name and function of each check; nothing has run yet.
+    """Yield the name and function of each check; the caller runs them.
 
     Args:
         app: the Celery app.
         services: the services of the doctor itself.
-        offline: True to leave TikTok alone.
+        offline: True to send nothing to TikTok.
     """
     yield "redis", lambda: redis(app)
     yield "quota", lambda: quota(services)
@@ -40,7 +40,7 @@ def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tup
 
 
 def redis(app: Any) -> Finding:
-    """Look whether Redis answers, permits what we need and never evicts, by the connection that Celery uses anyway."""
+    """Check that Redis answers, permits what we need and never evicts, over the connection that Celery uses."""
     from worker.limiter.rights import memory_policy, missing_rights  # noqa: PLC0415 - Celery loads the doctor on every start
 
     with app.connection_for_read(connect_timeout=2) as connection:
@@ -52,27 +52,28 @@ def redis(app: Any) -> Finding:
             "redis", "fail", f"our user lacks rights (docs/operations.md, A user of Redis): {' '.join(missing)}"
         )
     if policy is None:
-        return Finding("redis", "warn", "answers, and refuses INFO: nobody knows if it drops queues when full")
+        return Finding("redis", "warn", "answers, but refuses INFO: it is not known whether it drops queues when full")
     if policy != "noeviction":
         return Finding("redis", "fail", f"may drop queues when full (maxmemory-policy {policy}); set noeviction")
     return Finding("redis", "ok", "answers, and never evicts")
 
 
 def quota(services: Services) -> Finding:
-    """Look whether all requests are held back, by TikTok's word or by what somebody wrote to Redis."""
+    """Check whether all requests are paused, by an answer of TikTok or by what somebody wrote to Redis."""
     state = services.limiter.status()
     if not state.shared:
         return Finding("quota", "warn", "Redis does not answer: each worker keeps to its own share of the quota")
     if state.paused_seconds:
-        told = (
-            "TikTok said that a limit was broken; without refresh.backed_off in a worker's log, somebody else wrote it"
+        why = (
+            "TikTok said that a limit was broken; without refresh.backed_off in a worker's log, somebody else wrote "
+            "the pause to Redis"
         )
-        return Finding("quota", "warn", f"nothing is sent for {state.paused_seconds:.0f} s more: {told}")
+        return Finding("quota", "warn", f"nothing is sent for another {state.paused_seconds:.0f} s: {why}")
     return Finding("quota", "ok", f"not paused; up to {state.usable_per_second:.1f} requests a second are sent")
 
 
 def workers(app: Any) -> Finding:
-    """Look which workers answer on the queue's side channel, and whether one was told to be slow."""
+    """Check which workers answer Celery's remote commands, and whether somebody set limits for one of them."""
     answers = app.control.inspect(timeout=WORKERS_SECONDS).registered("rate_limit", "time_limit", "soft_time_limit")
     if not answers:
         return Finding("workers", "fail", "none answered: start `celery -A worker worker`")
@@ -83,37 +84,37 @@ def workers(app: Any) -> Finding:
 
 
 def queues(app: Any) -> Finding:
-    """Look how many messages wait in each queue, and how many workers take them."""
+    """Count the messages that wait in each queue and the workers that serve it."""
     with app.connection_for_read(connect_timeout=2) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         waiting = {name: int(connection.default_channel.client.llen(name)) for name in app.amqp.queues}
     takes = app.control.inspect(timeout=WORKERS_SECONDS).active_queues() or {}
     takers = Counter(queue["name"] for taken in takes.values() for queue in taken)
-    told = ", ".join(
+    counts = ", ".join(
         f"{name} {count} ({output.counted(takers[name], 'worker')})" for name, count in sorted(waiting.items())
     )
     left = [name for name in sorted(waiting) if not takers[name]]
     if left:
-        wanted = f"nobody works on {' and '.join(left)}: start a worker with `-Q {','.join(left)}`"
-        return Finding("queues", "fail", f"{told}; {wanted}")
+        wanted = f"no worker serves {' and '.join(left)}: start one with `-Q {','.join(left)}`"
+        return Finding("queues", "fail", f"{counts}; {wanted}")
     if max(waiting.values()) > LONG_QUEUE:
-        return Finding("queues", "warn", f"{told}; workers are too few or stand still")
-    return Finding("queues", "ok", told)
+        return Finding("queues", "warn", f"{counts}; there are too few workers, or they hang")
+    return Finding("queues", "ok", counts)
 
 
 def beat(services: Services) -> Finding:
-    """Look when a message of beat's last reached a worker, wherever both run."""
+    """Check when a message from beat last reached a worker, on whatever hosts the two run."""
     age = services.store.tick_age()
     if age is None:
-        return Finding("beat", "warn", "no message of it has reached a worker yet: start `celery -A worker beat`")
+        return Finding("beat", "warn", "none of its messages has reached a worker yet: start `celery -A worker beat`")
     text = f"its last message reached a worker {age:.0f} s ago"
     if age > services.settings.scan_seconds * BEAT_SILENT_SCANS:
-        return Finding("beat", "fail", f"{text}: start `celery -A worker beat`, unless nobody works on the queues")
+        return Finding("beat", "fail", f"{text}: start `celery -A worker beat`, unless no worker serves the queues")
     return Finding("beat", "ok", text)
 
 
 def tiktok(services: Services) -> Finding:
-    """Look whether TikTok's host answers, on the way that calls take; nothing secret is sent and any status will do."""
+    """Check that TikTok's host answers, over the route that calls take; nothing secret is sent, any status will do."""
     settings = services.settings
     host = urlsplit(settings.tiktok_base_url).hostname or ""
     try:

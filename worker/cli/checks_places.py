@@ -1,4 +1,4 @@
-"""What `doctor` looks at of the place we run in: the way out, and who else could read our secrets or our traffic."""
+"""What `doctor` checks of this host: the route of outgoing calls, and who else could read our secrets or traffic."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ CONTAINER_MARKS: Final = ("/.dockerenv", "/run/.containerenv")
 
 
 def place_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding]]]:
-    """Yield name and function of each check; nothing has run yet."""
+    """Yield the name and function of each check; the caller runs them."""
     yield "egress", lambda: egress(services)
     yield "secrets", lambda: secrets(services)
     yield "traffic", lambda: traffic(services)
 
 
 def egress(services: Services) -> Finding:
-    """Say which way calls go out, and which variables for other programs change nothing of it."""
+    """Say which route calls take, and which variables of other programs do not change it."""
     settings, proxy = services.settings, services.egress.proxy
-    way = "straight" if proxy is None else f"through the proxy {proxy.host}:{proxy.port}"
+    way = "directly" if proxy is None else f"through the proxy {proxy.host}:{proxy.port}"
     trust = "the usual authorities" if settings.ca_file is None else f"the authorities in {settings.ca_file}"
     text = f"calls go out {way} and trust {trust}"
     ignored = [
-        f"{name} is set and not read: set {setting} if it is meant for us"
+        f"{name} is set, but Evertoken does not read it: set {setting} if it should apply"
         for names, setting, given in (
             (IGNORED_PROXIES, "EVERTOKEN_EGRESS_PROXY", settings.egress_proxy),
             (IGNORED_AUTHORITIES, "EVERTOKEN_CA_FILE", settings.ca_file),
@@ -62,13 +62,13 @@ def secrets(services: Services) -> Finding:
     ]
     key = services.settings.notice_secret
     if key is not None and (len(key.reveal()) < LEAST_LETTERS or len(set(key.reveal())) < LEAST_DIFFERENT):
-        found.append("EVERTOKEN_NOTICE_SECRET can be guessed, and with it a signature: take 32 random letters")
+        found.append("EVERTOKEN_NOTICE_SECRET can be guessed, and with it a signature: use 32 random letters")
     text = f"{output.counted(len(files), 'file')} of secrets, none open to others"
     return Finding("secrets", "warn" if found else "ok", "; ".join(found) or text)
 
 
 def traffic(services: Services) -> Finding:
-    """Look whether Redis and PostgreSQL are spoken to across hosts without a password or in the clear."""
+    """Check whether traffic to Redis or PostgreSQL on other hosts is in the clear or without a password."""
     settings = services.settings
     found = [*_redis_risks(settings.redis_url), *_database_risks(settings.database_url)]
     text = "nobody between the hosts reads or changes what we say to Redis and the database"
@@ -82,7 +82,7 @@ def _redis_risks(url: str) -> Iterator[str]:
     if not parts.password:
         yield "EVERTOKEN_REDIS_URL holds no password: whoever reaches Redis on its host can stop the workers"
     if parts.scheme != TLS_SCHEME and "." in parts.hostname:
-        yield f"Redis on {parts.hostname} is spoken to in the clear: use rediss://"
+        yield f"traffic to Redis on {parts.hostname} is in the clear: use rediss://"
     elif redis_tls(url).get("ssl_cert_reqs") not in {None, CERT_REQUIRED}:
         yield f"the certificate of Redis on {parts.hostname} is not checked: take ssl_cert_reqs out of the address"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.store import SchemaState, Store
 
 DEFAULT_FILE: Final = "var/evertoken.db"
-"""Where the database is where no setting says otherwise."""
+"""The database's file unless a setting says otherwise."""
 
 
 @click.group(cls=output.Group)
@@ -30,8 +30,8 @@ def db() -> None:
 def upgrade(*, as_json: bool) -> None:
     """Bring the database to the newest migration; safe to run again.
 
-    Tables of a newer version stay as they are if this version runs with them.
-    A SQLite file that is not there is made, in a folder that is there.
+    Tables of a newer version stay as they are if this version runs on them.
+    A missing SQLite file is created, but not its folder.
     """
     with _store() as store:
         made = _new_file(store)
@@ -50,7 +50,7 @@ def upgrade(*, as_json: bool) -> None:
 @db.command(cls=output.Command)
 @output.json_option
 def check(*, as_json: bool) -> None:
-    """Tell whether this version runs on the database's tables; exit 1 where it does not."""
+    """Check whether this version runs on the database's tables; exit 1 if it does not."""
     with _store() as store:
         state = store.schema_state()
     if as_json:
@@ -62,10 +62,10 @@ def check(*, as_json: bool) -> None:
 
 
 def _new_file(store: Store) -> Path | None:
-    """Return SQLite's file where it is not there yet.
+    """Return the SQLite file if it does not exist yet.
 
     Raises:
-        UsageError: its folder is not there either, so the address may have a slip; our own default folder is made.
+        UsageError: its folder does not exist either, so the address may be mistyped; our own default folder is made.
     """
     path = store.path
     if path is None or path.exists():

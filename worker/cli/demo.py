@@ -1,4 +1,4 @@
-"""`celery -A worker demo`: the whole system on this machine, watched and then judged by the sandbox's ledger."""
+"""`celery -A worker demo`: run the whole system on this machine, and judge it by the sandbox's ledger."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "redis+socket"})
 @click.option(
     "--for", "seconds", type=output.Number(5, 86_400), default=60, show_default=True, help="Seconds of the run."
 )
-@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="A new folder, kept after it.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="A new folder; it is kept.")
 @click.option("--redis-url", metavar="URL", help="An empty Redis database; one is started by default.")
 @click.option(
     "--flower-port", "--port-flower", type=click.IntRange(1, 65_535), help="Flower's port; a free one by default."
@@ -47,7 +47,7 @@ def demo(
 
     Nothing else is needed: a Redis-protocol server, the stand-in, two workers, beat and Flower run as child processes
     on free local ports, with short-lived tokens. Your own settings are neither read nor touched. Ctrl-C ends it early.
-    Exit status 1 where a pair was lost or a token expired.
+    Exit status 1 if a pair was lost or a token expired.
     """
     from worker.cli.demo_plan import DemoPlan  # noqa: PLC0415 - Celery loads this module on every start
     from worker.cli.demo_run import DemoRun  # noqa: PLC0415 - as above
@@ -89,7 +89,7 @@ def _board(console: Console, plan: DemoPlan, stack: Stack) -> Board:
 
 
 def _place(folder: Path | None) -> Path:
-    """Return the folder that was named, or one that goes with the demo."""
+    """Return the folder that was named, or a temporary one."""
     if folder is None:
         return Path(tempfile.mkdtemp(prefix="evertoken-demo-"))
     if folder.exists() and any(folder.iterdir()):
@@ -121,7 +121,7 @@ def _leave(place: Path, *, keep: bool) -> None:
 
 @contextmanager
 def _interruptions(stop: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM ask for the end of the run in place of ending this process."""
+    """Make Ctrl-C and SIGTERM end the run instead of this process."""
 
     def ask(*_: Any) -> None:
         stop.set()

@@ -1,4 +1,4 @@
-"""What a demo is made of: lives short enough to see several refreshes, and the daemon's settings for it."""
+"""The figures of a demo: lives short enough to see several refreshes, and the daemon's settings for them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from worker.sandbox.stack import Stack
 from worker.vault import Keyring
 
 LIFE_SHARE: Final = 0.6
-"""Life of an access token, in parts of the run: with renewal at two thirds, each creator has a second refresh in it."""
+"""Life of an access token, as a part of the run: with renewal at two thirds, each creator is refreshed twice in it."""
 LIFE_SHARE_OF_MANY: Final = 0.9
-"""The same where many creators keep the processor busy: each then has one refresh, and half of them a second."""
+"""The same if many creators keep the processor busy: each is then refreshed once, and half of them twice."""
 MANY_RATE: Final = 30.0
-"""Refreshes a second from which on creators count as many."""
+"""Refreshes a second above which creators count as many."""
 RENEW_AT: Final = 2 / 3
 SHORTEST_LIFE: Final = 6
 SCANS_PER_LIFE: Final = 18
 LATENCY_SECONDS: Final = 0.02
-"""How long the sandbox takes to answer: near enough to be quick, far enough to be a network."""
+"""How long the sandbox takes to answer: short, but as long as a near network."""
 COMFORTABLE_RATE: Final = 70.0
-"""Refreshes a second, each followed by a pull, that two cores carry beside the sandbox, Flower and the board."""
+"""Refreshes a second, each followed by a pull, that two cores carry along with the sandbox, Flower and the board."""
 OWNER_ONLY: Final = 0o600
 
 
@@ -58,7 +58,7 @@ class DemoPlan:
 
     @property
     def quota_per_second(self) -> int:
-        """A quota that the fleet needs half of: as many pulls as refreshes, and as much again."""
+        """A quota of which the fleet needs half: for refreshes, as many pulls, and as much again."""
         return max(20, math.ceil(self.rate * 4))
 
     def sandbox(self) -> SandboxOptions:

@@ -1,4 +1,4 @@
-"""One demo from the first process to the verdict: ground, daemon, consents, the watched run, drain, judgement."""
+"""One demo from the first process to the verdict: servers, daemon, consents, the run, drain, judgement."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DRAIN_SECONDS: Final = 15.0
 FINISH_SECONDS: Final = 30.0
 LINE_LIMIT: Final = 200
 OPTIONAL: Final = frozenset({"flower"})
-"""Parts whose end is told, and ends nothing else."""
+"""Parts whose end is reported and does not end the demo."""
 
 
 class DemoRun:
@@ -39,7 +39,7 @@ class DemoRun:
     Args:
         plan: its figures.
         folder: an empty folder for all its files.
-        stop: set when a person wants it to end; the verdict comes all the same.
+        stop: set when a person wants to end the demo; the verdict is given all the same.
     """
 
     def __init__(self, plan: DemoPlan, folder: Path, stop: threading.Event) -> None:
@@ -47,22 +47,22 @@ class DemoRun:
         self._folder = folder
         self._stop = stop
         self._problems: list[str] = []
-        self._told_of: set[str] = set()
+        self._reported: set[str] = set()
         self._seconds = 0.0
         self._until = 0.0
 
     def run(
         self, new_board: Callable[[Stack], Board], *, redis_url: str | None = None, flower_port: int | None = None
     ) -> DemoVerdict:
-        """Run it.
+        """Run the demo and return its verdict.
 
         Args:
-            new_board: makes what shows the run.
+            new_board: makes the board that displays the run.
             redis_url: a server that runs already; by default one is found.
             flower_port: where Flower listens; a free port by default.
 
         Raises:
-            NotReadyError: a part did not come up.
+            NotReadyError: a part did not start.
         """
         before = _cpu_seconds()
         try:
@@ -97,7 +97,7 @@ class DemoRun:
         stack.start_daemon(environ, flower_port=flower_port)
         stack.wait_ready(self._stop.is_set)
         if self._plan.rate > COMFORTABLE_RATE:
-            board.step(f"This asks for {self._plan.rate:.0f} refreshes a second, which two cores may not carry.")
+            board.step(f"This needs {self._plan.rate:.0f} refreshes a second, which two cores may not carry.")
         watch = Watch(services.store, stack.sandbox, self._folder / "logs")
         with board:
             self._watch(stack, services, watch, board)
@@ -107,7 +107,7 @@ class DemoRun:
         return watch.samples[-1].pulled if watch.samples else 0
 
     def _watch(self, stack: Stack, services: Services, watch: Watch, board: Board) -> None:
-        """Let the creators consent, and look on until the time is over."""
+        """Let the creators consent, and watch the run until its time is over."""
         if not self._stop.is_set():
             self._consent(stack, services)
         while not self._stop.is_set() and watch.elapsed < self._plan.seconds:
@@ -132,24 +132,24 @@ class DemoRun:
         ]
 
     def _anything_died(self, stack: Stack, board: Board) -> bool:
-        """Tell of parts that ended by themselves; True where the run cannot go on."""
+        """Report parts that ended by themselves; return True if the run cannot go on."""
         fatal = False
         for child in stack.died():
-            if child.name not in self._told_of:
-                self._told_of.add(child.name)
+            if child.name not in self._reported:
+                self._reported.add(child.name)
                 self._problems.append(f"{child.name} ended by itself with status {child.status}.")
                 board.step(_with_log(self._problems[-1], child))
             fatal = fatal or child.name not in OPTIONAL
         return fatal
 
     def _drain(self, stack: Stack) -> None:
-        """Begin nothing new, let the workers do what is queued, and let them end."""
+        """Stop beat, let the workers finish what is queued, and stop them."""
         stack.stop_beat()
         deadline = time.monotonic() + DRAIN_SECONDS
         while not stack.died() and time.monotonic() < deadline and stack.queued():
             time.sleep(LOOK_SECONDS / 5)
         self._problems.extend(
-            f"{name} did not end within {FINISH_SECONDS:g} s of being asked, and was killed."
+            f"{name} did not end within {FINISH_SECONDS:g} s of SIGTERM and was killed."
             for name in stack.stop_workers(seconds=FINISH_SECONDS)
         )
 

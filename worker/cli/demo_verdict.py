@@ -27,7 +27,7 @@ class DemoVerdict:
         seconds: how long the daemon kept the tokens alive.
         pairs_issued: pairs that the sandbox issued, consents included.
         pairs_stored: those of them that are stored and open with the keyring.
-        lost: creators whose living pair is not stored.
+        lost: creators whose valid pair is not stored.
         double_refreshes: refreshes while another was under way, or with a used token.
         seconds_without_token: creator-seconds without a valid access token.
         expired_creators: creators that had such a time.

@@ -1,4 +1,4 @@
-"""What a demo looks at while it runs: counts from the database and the sandbox, and the daemon's own log lines."""
+"""What a demo observes while it runs: counts from the database and the sandbox, and the daemon's log lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINE_LIMIT: Final = 160
 REFRESH_CALL: Final = "tt_user/oauth2/refresh_token/"
 PULL_CALL: Final = "business/get/"
 QUIET: Final = frozenset({"call.answered"})
-"""Facts whose outcome is told by another."""
+"""Facts that are not shown, since another fact reports the outcome."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Event:
 
     Attributes:
         stamp: when, as ISO 8601 in UTC.
-        name: the dotted fact; the logger where it was not ours.
+        name: the dotted fact; for a foreign line its logger.
         level: `info`, `warning`, `error` ...
         text: a line for people.
     """
@@ -48,7 +48,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at a run.
+    """The state of a run at one time.
 
     Attributes:
         elapsed: seconds since the creators consented.
@@ -64,7 +64,7 @@ class Sample:
 
 
 class Watch:
-    """Looks at a run again and again; a look that fails shows what was seen last."""
+    """Samples a run; if a sample fails, the last one stays."""
 
     def __init__(self, store: Store, sandbox: RunningSandbox, logs: Path) -> None:
         self.samples: deque[Sample] = deque(maxlen=3600)
@@ -114,13 +114,13 @@ class _Tail:
             *lines, self._rest = (self._rest + log.read()).split(b"\n")
             self._read = log.tell()
         for line in lines:
-            event = told(line)
+            event = event_of(line)
             if event is not None:
                 yield event
 
 
-def told(line: bytes) -> Event | None:
-    """Return what a log line tells people: facts of ours, and warnings and errors of anybody's."""
+def event_of(line: bytes) -> Event | None:
+    """Return what people are shown of a log line: our facts, and warnings and errors of any logger."""
     try:
         found = json.loads(line)
     except ValueError:
@@ -143,8 +143,8 @@ def _sentence(name: str, found: Mapping[str, Any]) -> str:
         return f"refreshed {creator}, generation {found.get('generation')}"
     if name == "pull.saved":
         return f"pulled {creator}, {found.get('fields')} fields"
-    told_of = {key: found[key] for key in ("creator_id", "grant_id", "code", "reason") if found.get(key) is not None}
-    return f"{name} " + ", ".join(f"{key} {value}" for key, value in told_of.items())
+    shown = {key: found[key] for key in ("creator_id", "grant_id", "code", "reason") if found.get(key) is not None}
+    return f"{name} " + ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def _answered(calls: Mapping[str, Mapping[str, int]], call: str) -> int:

@@ -18,7 +18,7 @@ MARKS: Final = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_
 
 
 @click.command(cls=output.Command)
-@click.option("--offline", is_flag=True, help="Leave TikTok alone.")
+@click.option("--offline", is_flag=True, help="Send nothing to TikTok.")
 @output.json_option
 @click.pass_context
 def doctor(ctx: click.Context, *, offline: bool, as_json: bool) -> None:
@@ -36,13 +36,13 @@ def doctor(ctx: click.Context, *, offline: bool, as_json: bool) -> None:
             )
     healthy = all(finding.state != "fail" for finding in found)
     if as_json:
-        output.print_json({"healthy": healthy, "checks": [_told(finding) for finding in found]})
+        output.print_json({"healthy": healthy, "checks": [_as_data(finding) for finding in found]})
     if not healthy:
         sys.exit(output.WRONG_USE if any(finding.bad_setting for finding in found) else output.FINDING)
 
 
 def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
-    """Run the checks one after the other; without settings there is nothing else to look at."""
+    """Run the checks one after the other; without settings nothing else can be checked."""
     from worker.cli.checks import (  # noqa: PLC0415 - Celery loads this on every start
         NEED_DATABASE,
         Finding,
@@ -56,7 +56,7 @@ def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
     yield version()
     try:
         with output.services() as services:
-            yield Finding("settings", "ok", "complete, and do not contradict each other")
+            yield Finding("settings", "ok", "complete, without contradictions")
             answers = True
             outside = outer_checks(app, services, offline=offline)
             for name, look in (*inner_checks(services), *place_checks(services), *outside):
@@ -70,5 +70,5 @@ def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
         yield Finding("settings", "fail", str(error), bad_setting=True)
 
 
-def _told(finding: Finding) -> dict[str, str]:
+def _as_data(finding: Finding) -> dict[str, str]:
     return {"check": finding.check, "state": finding.state, "detail": finding.detail}

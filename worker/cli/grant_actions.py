@@ -25,32 +25,32 @@ LONGEST_WAIT_SECONDS: Final = 10.0
 
 @click.command(cls=output.CreatorCommand)
 @click.argument("creator")
-@click.option("--now", "at_once", is_flag=True, help="Refresh in this process and tell the outcome.")
+@click.option("--now", "at_once", is_flag=True, help="Refresh in this process and print the outcome.")
 @output.json_option
 @click.pass_context
 def refresh(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -> None:
-    """Refresh one grant before its time: marked due and handed to the workers, or with --now right here."""
+    """Refresh one grant early: mark it due and hand it to the workers, or with --now refresh it in this process."""
     with output.services(changes_pairs=at_once) as services:
         grant_id = services.store.request_refresh(creator)
         if at_once:
             done = with_permit(lambda: services.refresher.refresh(grant_id, force=True))
-            _tell_outcome(creator, done, good="refreshed", as_json=as_json)
+            _print_outcome(creator, done, good="refreshed", as_json=as_json)
             return
     _publish(ctx, REFRESH_TASK, [[grant_id]], creator, grant_id, as_json=as_json)
 
 
 @click.command(cls=output.CreatorCommand)
 @click.argument("creator")
-@click.option("--now", "at_once", is_flag=True, help="Pull in this process and tell the outcome.")
+@click.option("--now", "at_once", is_flag=True, help="Pull in this process and print the outcome.")
 @output.json_option
 @click.pass_context
 def pull(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -> None:
-    """Pull one creator's account data: handed to the workers, or with --now right here."""
+    """Pull one creator's account data: hand it to the workers, or with --now pull in this process."""
     with output.services(changes_pairs=at_once) as services:
         grant_id = services.store.request_pull(creator)
         if at_once:
             done = with_permit(lambda: services.puller.pull(grant_id))
-            _tell_outcome(creator, done, good="pulled", as_json=as_json)
+            _print_outcome(creator, done, good="pulled", as_json=as_json)
             return
     _publish(ctx, PULL_TASK, [grant_id], creator, grant_id, as_json=as_json)
 
@@ -65,20 +65,20 @@ def revoke(creator: str, *, yes: bool, as_json: bool) -> None:
         services.store.grant(creator)
         if not yes:
             click.confirm(f"revoke the consent of creator {creator}?", abort=True, err=True)
-        told = services.authorizer.revoke(creator)
+        at_tiktok = services.authorizer.revoke(creator)
     if as_json:
-        output.print_json({"creator_id": creator, "status": "revoked", "at_tiktok": told})
-    elif told:
+        output.print_json({"creator_id": creator, "status": "revoked", "at_tiktok": at_tiktok})
+    elif at_tiktok:
         output.say(f"creator {creator} is revoked, and the tokens are wiped")
     else:
         output.say(
-            f"creator {creator} is revoked here, and the tokens are wiped; TikTok was not asked, because they are "
-            "another creator's"
+            f"creator {creator} is revoked here, and the tokens are wiped; TikTok was not asked to revoke them, "
+            "because they belong to another creator"
         )
 
 
 def with_permit(act: Callable[[], Done]) -> Done:
-    """Run a use case; where the quota is spent, wait for a permit, but not for long."""
+    """Run a use case; if the quota is spent, wait for a permit for at most `LONGEST_WAIT_SECONDS`."""
     from worker.accounts.pull import NoPermit  # noqa: PLC0415 - Celery loads this module on every start
     from worker.refresh.results import Denied  # noqa: PLC0415 - as above
 
@@ -88,7 +88,7 @@ def with_permit(act: Callable[[], Done]) -> Done:
     return done
 
 
-def _tell_outcome(creator: str, done: Result | PullResult, *, good: str, as_json: bool) -> None:
+def _print_outcome(creator: str, done: Result | PullResult, *, good: str, as_json: bool) -> None:
     if as_json:
         output.print_json({"creator_id": creator, "kind": done.kind} | asdict(done))
     else:
@@ -98,7 +98,7 @@ def _tell_outcome(creator: str, done: Result | PullResult, *, good: str, as_json
 
 
 def _publish(ctx: click.Context, task: str, args: list[Any], creator: str, grant_id: int, *, as_json: bool) -> None:
-    """Hand a task to the workers; the row is marked already, so a queue that is away only costs time."""
+    """Hand a task to the workers; the row is marked already, so if Redis is away it only takes longer."""
     from kombu.exceptions import OperationalError  # noqa: PLC0415 - Celery loads this module on every start
 
     try:
@@ -108,6 +108,6 @@ def _publish(ctx: click.Context, task: str, args: list[Any], creator: str, grant
     if as_json:
         output.print_json({"creator_id": creator, "grant_id": grant_id, "task": task, "task_id": task_id})
     elif task_id is None:
-        output.say(f"creator {creator} is marked; Redis does not answer, so the next scan hands it out")
+        output.say(f"creator {creator} is marked; Redis does not answer, so the next scan hands it to a worker")
     else:
         output.say(f"creator {creator} is handed to the workers as {task} {task_id}")

@@ -35,13 +35,13 @@ def grants() -> None:
 @grants.command("list", cls=output.Command)
 @click.option("--status", type=click.Choice(STATUSES + CONDITIONS), help="Only grants that `grants status` counts so.")
 @click.option("--reference", help="Only grants with this reference of yours.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many at most.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="List at most this many.")
 @click.option(
-    "--after", type=click.IntRange(0, LARGEST_ID), default=0, help="Go on after this id; the last page told it."
+    "--after", type=click.IntRange(0, LARGEST_ID), default=0, help="Continue after this id, which the last page named."
 )
 @output.json_option
 def list_(*, status: str | None, reference: str | None, limit: int, after: int, as_json: bool) -> None:
-    """List grants in the order of their ids, a page at a time."""
+    """List grants in the order of their ids, page by page."""
     from worker.store import GrantCondition, GrantStatus  # noqa: PLC0415 - Celery loads this module on every start
 
     with output.services() as services:
@@ -108,7 +108,7 @@ def show(creator: str, *, as_json: bool) -> None:
 @grants.command(cls=output.Command)
 @output.json_option
 def status(*, as_json: bool) -> None:
-    """Count fresh, due, overdue, in doubt and needing re-authorization; exit 1 where a token has expired."""
+    """Count fresh, due, overdue, in doubt and needing re-authorization; exit 1 if a token has expired."""
     with output.services() as services:
         fleet = services.store.fleet_status()
     if as_json:
@@ -153,8 +153,8 @@ def explain(creator: str, *, as_json: bool) -> None:
     events = timeline.events(grant, attempts, snapshots)
     following = timeline.what_next(grant, aside, now=now, renew_at=renew_at)
     if as_json:
-        told = {"creator_id": grant.creator_id, "status": grant.status, "consent": grant.consent, "now": now}
-        output.print_json(told | {"events": [output.plain(event) for event in events], "next": output.plain(following)})
+        head = {"creator_id": grant.creator_id, "status": grant.status, "consent": grant.consent, "now": now}
+        output.print_json(head | {"events": [output.plain(event) for event in events], "next": output.plain(following)})
         return
     output.print_table(
         ("UTC", "what", "how and why"),
@@ -170,15 +170,15 @@ def explain(creator: str, *, as_json: bool) -> None:
 
 @grants.command(cls=output.CreatorCommand)
 @click.argument("creator")
-@click.option("--min-validity", type=output.Number(0), default=0.0, help="Seconds for which it must be valid still.")
+@click.option("--min-validity", type=output.Number(0), default=0.0, help="Seconds for which it must still be valid.")
 @click.option("--newer-than", type=int, help="Generation of a token that TikTok refused; only a later one is printed.")
 @click.option("--wait", type=output.Number(0), default=WAIT_SECONDS, help="Seconds to wait for a refresh.")
 @output.json_option
 def token(creator: str, *, min_validity: float, newer_than: int | None, wait: float, as_json: bool) -> None:
-    """Print a valid access token and nothing else; exit 1 where none is valid for so long.
+    """Print a valid access token and nothing else; exit 1 if none is valid for that long.
 
-    If the token at hand does not do, a refresh is asked for and waited for. With --json the token's end and its numbers
-    stand beside it; if there is none, `error` is unknown, revoked, lost, held, reauth_needed or expired.
+    If the stored token does not suffice, the command requests a refresh and waits for it. --json adds the token's end,
+    consent and generation; if there is no token, `error` is unknown, revoked, lost, held, reauth_needed or expired.
     """
     from worker.errors import NotFoundError  # noqa: PLC0415 - Celery loads this module on every start
     from worker.tokens import token_reader  # noqa: PLC0415 - as above
@@ -222,7 +222,7 @@ def _kind_of(error: NotFoundError) -> str:
 
 
 def _end(grant: GrantView, now: datetime) -> str:
-    """Return in words when a grant's access token ends; a revoked grant has none."""
+    """Return for people when a grant's access token ends; a revoked grant has none."""
     from worker.store import GrantStatus  # noqa: PLC0415 - Celery loads this module on every start
 
     gone = grant.status is GrantStatus.REVOKED
@@ -241,7 +241,7 @@ def _planned(at: datetime | None) -> str:
 
 
 def _short(value: object) -> object:
-    """Return what fits into a cell; `--json` has the whole."""
+    """Return a text that fits into a cell; `--json` has the whole value."""
     return f"{len(value)} entries" if isinstance(value, list) else value
 
 

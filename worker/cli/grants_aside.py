@@ -1,4 +1,4 @@
-"""`celery -A worker grants aside`, `place` and `discard`: answers that were set aside, and what becomes of them."""
+"""`celery -A worker grants aside`, `place` and `discard`: list answers that were set aside, store or delete them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.cli import output
 @click.command(cls=output.Command)
 @output.json_option
 def aside(*, as_json: bool) -> None:
-    """List what was set aside on this host: whose pair it is, and whether it can be placed."""
+    """List what was set aside on this host: who owns each pair, and whether it can be placed."""
     with output.services() as services:
         found = list(services.placing.pairs())
     if as_json:
@@ -24,7 +24,7 @@ def aside(*, as_json: bool) -> None:
                 pair.received_at,
                 pair.asked_for,
                 pair.creator_id or None,
-                pair.fault or ("" if pair.creator_id else "TikTok will be asked whose it is"),
+                pair.fault or ("" if pair.creator_id else "TikTok will be asked who owns it"),
             )
             for pair in found
         ],
@@ -38,8 +38,8 @@ def aside(*, as_json: bool) -> None:
 def place(record: str, *, yes: bool, as_json: bool) -> None:
     """Store a pair that was set aside under the creator to whom TikTok gave it; `grants aside` lists the records.
 
-    Run it on the host whose journal has the record. What the creator has already stays if it came later. Once the
-    database has the pair, the record is removed.
+    Run it on the host whose journal has the record. If the creator already has a pair that came later, that one stays.
+    The record is removed once the database has the pair.
     """
     with output.services(changes_pairs=True) as services:
         pair = services.placing.look(record)

@@ -1,4 +1,4 @@
-"""`celery -A worker grants import`: existing tokens become grants, and the report says what became of each line."""
+"""`celery -A worker grants import`: existing tokens become grants, and a report says what was done with each line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN_LINES: Final = 8
     "--format",
     "form",
     type=click.Choice(("jsonl", "json", "csv")),
-    help="How to read it; otherwise its beginning tells.",
+    help="Format of the file; by default its beginning decides.",
 )
 @click.option(
     "--map",
@@ -35,7 +35,7 @@ SHOWN_LINES: Final = 8
     help="The file's own names: creator=account_id,access=at,refresh=rt,issued_at=updated.",
 )
 @click.option("--columns", metavar="COLUMN,...", help="The columns of a CSV without a header, in their order.")
-@click.option("--replace", is_flag=True, help="Replace the tokens of known creators where the file's are newer.")
+@click.option("--replace", is_flag=True, help="Replace the tokens of known creators if the file's are newer.")
 @click.option("--dry-run", is_flag=True, help="Store nothing, and report what would be done with each line.")
 @output.json_option
 def import_file(
@@ -56,13 +56,13 @@ def import_file(
     otherwise. Columns of other names are named with --map. A token without a time may be of any age, so it is refreshed
     within an eighth of its life.
 
-    Before an imported pair is used, TikTok is asked whose it is. Of several lines of one creator the one with the
+    Before an imported pair is used, TikTok is asked who owns it. If a creator has several lines, the one with the
     latest issue time counts, in any order.
 
-    With --replace a pair takes the place of the stored one only where its issue time is later, or where TikTok refused
-    the stored one. A known creator's line is refused where its issue time is not told (expires_at needs expires_in
-    beside it), and while a refresh that may have brought a newer pair is under way or in doubt.
-    Exit status 1 says that at least one line was not imported and wants a person, or that there was none.
+    With --replace a pair replaces the stored one only if its issue time is later, or if TikTok refused the stored one.
+    A known creator's line is refused if it has no issue time (expires_at needs expires_in beside it), and while a
+    refresh that may have brought a newer pair is under way or in doubt.
+    Exit status 1 says that at least one line was not imported and needs a person, or that there was no line.
     """
     from worker.consent.import_fields import FieldNames  # noqa: PLC0415 - Celery loads this module on every start
     from worker.consent.import_lines import Source  # noqa: PLC0415 - as above
@@ -81,14 +81,14 @@ def import_file(
             importer.run(source, report=report, replace=replace, dry_run=dry_run, progress=progress)
         except BaseException:
             if report.created or report.replaced:
-                output.note(f"stopped: {_counts(report)}; run the same command again, stored pairs are skipped")
+                output.note(f"stopped: {_counts(report)}; run the same command again, it skips stored pairs")
             raise
     if as_json:
         output.print_json(_plain(report) | {"dry_run": dry_run})
     else:
         _print(report, dry_run=dry_run)
     if not report.lines:
-        output.note("there is no line of a creator in it: did the export fail?")
+        output.note("the file has no line of a creator: did the export fail?")
     if report.bad or not report.lines:
         sys.exit(output.FINDING)
 
@@ -96,7 +96,7 @@ def import_file(
 def _read_map(mapping: str | None) -> dict[str, str]:
     pairs = [part.split("=", 1) for part in (mapping or "").split(",") if part.strip()]
     if any(len(pair) != len(("field", "column")) or not all(text.strip() for text in pair) for pair in pairs):
-        raise UsageError("--map wants FIELD=COLUMN pairs with commas between, such as creator=account_id,refresh=rt")
+        raise UsageError("--map needs FIELD=COLUMN pairs with commas between, such as creator=account_id,refresh=rt")
     fields = [ours.strip().lower() for ours, _ in pairs]
     if len(set(fields)) != len(fields):
         raise UsageError("--map names a field twice; each is read from one column")
@@ -120,13 +120,13 @@ def _print(report: ImportReport, *, dry_run: bool) -> None:
         click.echo(f"not read: {', '.join(report.unread_columns)}; a column is named with --map FIELD=COLUMN")
     if report.unknown_age:
         click.echo(
-            f"{output.counted(report.unknown_age, 'line')} told no time, so these pairs are refreshed soon, and "
-            "--replace will not take their place without issued_at"
+            f"{output.counted(report.unknown_age, 'line')} had no time, so these pairs are refreshed soon, and "
+            "--replace will not replace them without issued_at"
         )
     if report.unknown_life:
         click.echo(
-            f"{output.counted(report.unknown_life, 'line')} did not tell when their access tokens end, so an hour is "
-            "assumed, and older ones count as ended until they are refreshed; add expires_in or expires_at"
+            f"{output.counted(report.unknown_life, 'line')} did not say when their access tokens end, so an hour is "
+            "assumed, and older tokens count as ended until they are refreshed; add expires_in or expires_at"
         )
     if report.unusual:
         click.echo(
@@ -161,7 +161,7 @@ def _plain(report: ImportReport) -> dict[str, object]:
 
 @contextmanager
 def _progress(file: IO[bytes], *, quiet: bool) -> Iterator[Callable[[int], None] | None]:
-    """Show a progress bar over the file's bytes, each read twice, on a terminal only."""
+    """Show a progress bar over the file's bytes, which are read twice; only on a terminal."""
     if quiet or not sys.stderr.isatty():
         yield None
         return

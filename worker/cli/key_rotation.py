@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 @click.option("--retire", "then_retire", is_flag=True, help="Afterwards take every other key out of use.")
 @output.json_option
 def rotate(*, then_retire: bool, as_json: bool) -> None:
-    """Seal every stored pair anew with the active key, while workers run.
+    """Seal every stored pair again with the active key, while workers run.
 
-    It may be stopped and run again: what is done is done. Exit status 1 where a pair does not open, where some are
-    still sealed with another key, or where a key could not be retired.
+    You may stop it and run it again: it goes on from there. Exit status 1 if a pair does not open, if some are
+    still sealed with another key, or if a key could not be retired.
     """
     from worker.errors import NotReadyError  # noqa: PLC0415 - Celery loads this module on every start
     from worker.upkeep.rekey import RekeyReport  # noqa: PLC0415 - as above
@@ -64,14 +64,16 @@ def rotate(*, then_retire: bool, as_json: bool) -> None:
     "--in",
     "path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Also take it out of this keyring's file; the key is kept beside it in a file of its own.",
+    help="Also take it out of this keyring's file; the key is kept beside it in a separate file.",
 )
-@click.option("--forget-silent", is_flag=True, help="Leave out what processes said that fell silent without an end.")
+@click.option(
+    "--forget-silent", is_flag=True, help="Ignore the last reports of processes that ended without a goodbye."
+)
 @output.json_option
 def retire(key_id: int, *, path: Path | None, forget_silent: bool, as_json: bool) -> None:
-    """Take a key out of use where nothing needs it: no pair, no record in a journal, and no living process.
+    """Take a key out of use if nothing needs it: no pair, no record in a journal, and no living process.
 
-    Only then may it be missing in a keyring. Keep it for as long as backups of the database are kept.
+    Only then may a keyring lack it. Keep the key for as long as you keep backups of the database.
     """
     from worker.cli import keyring_file  # noqa: PLC0415 - Celery loads this module on every start
 
@@ -87,29 +89,29 @@ def retire(key_id: int, *, path: Path | None, forget_silent: bool, as_json: bool
         return
     click.echo(f"key {key_id} is retired: no process needs it any more")
     where = "take it out of the keyrings" if aside is None else f"it is out of {path} and kept in {aside}"
-    output.note(f"{where}; keep it where the database's backups are not, for as long as those are kept")
+    output.note(f"{where}; keep it apart from the database's backups, for as long as you keep those")
 
 
 @contextmanager
 def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar over the pairs, on a terminal only."""
+    """Show a progress bar over the pairs; only on a terminal."""
     if quiet or not sys.stderr.isatty():
         yield lambda done: None  # noqa: ARG005 - takes a number and shows nothing
         return
     from rich.console import Console  # noqa: PLC0415 - Celery loads this module on every start
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-    columns = (TextColumn("sealing anew"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("sealing again"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("sealing anew", total=total)
+        task = bar.add_task("sealing again", total=total)
         yield lambda done: bar.update(task, advance=done)
 
 
 def _counts(report: RekeyReport) -> str:
-    text = f"key {report.key_id}: {report.resealed} pairs sealed anew"
+    text = f"key {report.key_id}: {report.resealed} pairs sealed again"
     if report.passed_over:
         text += f", {report.passed_over} changed meanwhile by others"
     if report.unreadable:
         grants = ", ".join(map(str, report.unreadable_grants))
-        text += f", {report.unreadable} do not open and were left (grants {grants})"
+        text += f", {report.unreadable} do not open and were left as they are (grants {grants})"
     return text

@@ -1,4 +1,4 @@
-"""Which sealing key is used for what, and whether the keyring opens what it sealed."""
+"""What each sealing key is used for, and whether the keyring opens what the key sealed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 PAGE: Final = 500
 MOST_PAGES: Final = 20
-"""Pages of pairs that are searched for one pair of each key; a key whose pairs lie deeper is not tried."""
+"""Pages that are searched for one pair of each key; a key without a pair in them is not tried."""
 
-DIRECT: Final = "it seals records itself, at most 2^32 of them, and has nothing for readers: make a newer key active"
+DIRECT: Final = "it seals records itself, at most 2^32 of them, and has no key for readers: make a newer key active"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class KeyUse:
         journal: records in this host's journal that it sealed.
         held_by: living processes that hold it.
         seals_in: living processes that seal with it.
-        opens: whether its sentinel and one of its pairs open with this keyring; None where neither was found.
+        opens: whether its sentinel and one of its pairs open with this keyring; None if neither was found.
         remark: what is wrong, or empty.
     """
 
@@ -43,7 +43,7 @@ class KeyUse:
 
 
 def key_rows(services: Services) -> tuple[list[KeyUse], int]:
-    """Return every key that the keyring holds or that is in use, by id, and how many processes live.
+    """Return every key that the keyring holds or that is in use, by id, and the number of living processes.
 
     Raises:
         StoreUnavailableError: the database does not answer.
@@ -61,7 +61,7 @@ def key_rows(services: Services) -> tuple[list[KeyUse], int]:
         opens, remark = _try(services, key_id, samples.get(key_id), sentinels.get(key_id))
         held_by = sum(key_id in worker.key_ids for worker in living)
         if not remark and state == "active" and living and key_id not in sentinels:
-            remark = "no process seals with it yet: all must hold it first"
+            remark = "no process seals with it yet: all processes must hold it first"
         if not remark and state == "active" and key_id in services.keyring.direct:
             remark = DIRECT
         rows.append(
@@ -80,7 +80,7 @@ def key_rows(services: Services) -> tuple[list[KeyUse], int]:
 
 
 def _samples(services: Services, wanted: set[int]) -> dict[int, StoredPair]:
-    """Return one stored pair of each key, as far as the first pages have one."""
+    """Return one stored pair of each key, if the first pages have one."""
     found: dict[int, StoredPair] = {}
     after = (0, 0, 0)
     for _ in range(MOST_PAGES):
@@ -102,7 +102,7 @@ def _state(services: Services, key_id: int) -> Literal["active", "older", "missi
 
 
 def _try(services: Services, key_id: int, sample: StoredPair | None, sentinel: bytes | None) -> tuple[bool | None, str]:
-    """Open what there is of this key; return whether it opens and, where not, why."""
+    """Open this key's sentinel and its sample; return whether they open and, if not, why."""
     from worker.upkeep.preflight import SENTINEL_PLACE  # noqa: PLC0415 - Celery loads the commands on every start
     from worker.vault import PairPlace  # noqa: PLC0415 - as above
 

@@ -1,4 +1,4 @@
-"""The keyring's file as the commands change it: written whole or not at all, and never a key lost."""
+"""The keyring's file and how the commands change it: it is replaced as a whole, and no key is ever lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(path: Path) -> KeyringText:
 
 
 def write_new(path: Path, text: str, mode: int = OWNER_ONLY) -> None:
-    """Write a file that did not exist, durably.
+    """Write a new file and sync it.
 
     Raises:
         UsageError: it exists, or cannot be written.
@@ -45,7 +45,7 @@ def write_new(path: Path, text: str, mode: int = OWNER_ONLY) -> None:
 
 
 def write_for_readers(path: Path, text: str) -> None:
-    """Write a reader's keyring into a new file, or in the place of an older one that was made from the same keyring.
+    """Write a reader's keyring into a new file, or over an older one that was made from the same keyring.
 
     Raises:
         UsageError: the file holds anything else, or cannot be written.
@@ -58,7 +58,7 @@ def write_for_readers(path: Path, text: str) -> None:
     except ConfigurationError:
         held = None
     if held is None or not held.for_readers:
-        raise UsageError(f"{path} exists and is no reader's keyring; it was left as it is")
+        raise UsageError(f"{path} exists and is not a reader's keyring; it was left as it is")
     if held.fingerprint != (made := KeyringText.read(text)).fingerprint:
         raise UsageError(f"{path} is a reader's keyring that was made from another keyring; it was left as it is")
     if held != made:
@@ -66,7 +66,7 @@ def write_for_readers(path: Path, text: str) -> None:
 
 
 def replace(path: Path, text: str) -> None:
-    """Put a new text in a file's place, with its mode; whoever reads it meanwhile gets the old one or the new one.
+    """Replace a file atomically and keep its mode; a reader gets either the old text or the new one.
 
     Raises:
         UsageError: the folder cannot be written.

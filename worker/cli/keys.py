@@ -37,10 +37,10 @@ def new(out: Path | None, add_to: Path | None, *, as_json: bool) -> None:
     if add_to is not None:
         changed, key_id = keyring_file.read(add_to).with_new_key()
         keyring_file.replace(add_to, changed.to_json())
-        _tell(
+        _print_result(
             f"added key {key_id} to {add_to}: it opens, and key {changed.active} goes on sealing",
             f"give this keyring to every process and restart them, applications that read tokens first; then "
-            f"`celery -A worker keys activate {key_id} --in {add_to}`, and once more",
+            f"run `celery -A worker keys activate {key_id} --in {add_to}`, and restart them once more",
             {"file": str(add_to), "added": key_id, "active": changed.active},
             as_json=as_json,
         )
@@ -50,9 +50,9 @@ def new(out: Path | None, add_to: Path | None, *, as_json: bool) -> None:
         click.echo(keyring.to_json())
         return
     keyring_file.write_new(out, keyring.to_json())
-    _tell(
+    _print_result(
         f"wrote a keyring with key {keyring.active} to {out}; set EVERTOKEN_KEYRING_FILE={out}",
-        "keep a copy where the database's backups are not: without it no token can be opened again",
+        "keep a copy apart from the database's backups: without it no token can be opened again",
         {"file": str(out), "active": keyring.active},
         as_json=as_json,
     )
@@ -70,7 +70,7 @@ def activate(key_id: int, path: Path, *, as_json: bool) -> None:
     from worker.cli import keyring_file  # noqa: PLC0415 - Celery loads this module on every start
 
     keyring_file.replace(path, keyring_file.read(path).with_active(key_id).to_json())
-    _tell(
+    _print_result(
         f"key {key_id} is active in {path}",
         "give this keyring to every process and restart them; then `celery -A worker keys rotate`",
         {"file": str(path), "active": key_id},
@@ -81,7 +81,7 @@ def activate(key_id: int, path: Path, *, as_json: bool) -> None:
 @keys.command(cls=output.Command)
 @output.json_option
 def status(*, as_json: bool) -> None:
-    """Show each key: what it seals, and whether this keyring opens it; exit 1 where something does not open."""
+    """Show each key: what it seals, and whether this keyring opens it; exit 1 if something does not open."""
     from worker.cli.key_use import KeyUse, key_rows  # noqa: PLC0415 - Celery loads this module on every start
 
     with output.services() as services:
@@ -91,12 +91,15 @@ def status(*, as_json: bool) -> None:
     else:
         opens = {True: "yes", False: "NO", None: "not tried"}
 
-        def told(row: KeyUse) -> tuple[str, str]:
+        def processes(row: KeyUse) -> tuple[str, str]:
             return f"{row.held_by} of {living} processes", f"{row.seals_in} of {living}"
 
         output.print_table(
             ("key", "state", "pairs", "journal", "held by", "seals in", "opens", "remark"),
-            [(row.key_id, row.state, row.pairs, row.journal, *told(row), opens[row.opens], row.remark) for row in rows],
+            [
+                (row.key_id, row.state, row.pairs, row.journal, *processes(row), opens[row.opens], row.remark)
+                for row in rows
+            ],
         )
     if any(row.opens is False for row in rows):
         sys.exit(output.FINDING)
@@ -123,7 +126,7 @@ def reader(out: Path, *, as_json: bool) -> None:
             f"; keys {without} have no key for access tokens alone and are left out: what they sealed opens for "
             "readers after `celery -A worker keys rotate` with a newer key"
         )
-    _tell(
+    _print_result(
         f"wrote a reader's keyring with keys {sorted(made.keys)} to {out}",
         then,
         {"file": str(out), "keys": sorted(made.keys), "left_out": without},
@@ -135,7 +138,7 @@ keys.add_command(rotate)
 keys.add_command(retire)
 
 
-def _tell(done: str, then: str, as_data: dict[str, object], *, as_json: bool) -> None:
+def _print_result(done: str, then: str, as_data: dict[str, object], *, as_json: bool) -> None:
     if as_json:
         output.print_json(as_data)
     else:

@@ -1,6 +1,6 @@
-"""How our commands speak: tables or JSON, one sentence for an error, and exit statuses that scripts can trust.
+"""What our commands print: tables or JSON, one sentence for an error, and exit statuses that scripts can rely on.
 
-Exit status 0: done. 1: a finding, such as something unhealthy or not there. 2: wrong use. 130: interrupted.
+Exit status 0: done. 1: a finding, such as something unhealthy or missing. 2: wrong use. 130: interrupted.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ APP_NAME: Final = "evertoken"
 WIDTH_WITHOUT_TERMINAL: Final = 240
 """Columns of a table that is piped into a file: wide enough that nothing is cut."""
 
-_OTHER_KEYRING: Final = "is EVERTOKEN_KEYRING the one that workers use? `celery -A worker doctor` tells what it opens"
+_OTHER_KEYRING: Final = "is EVERTOKEN_KEYRING the one that workers use? `celery -A worker doctor` says what it opens"
 _DASHED_ID: Final = re.compile("-[^-].")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Number(click.FloatRange):
-    """A number within bounds; NaN, which compares with no bound, and infinity are none."""
+    """A finite number within bounds; NaN would pass every comparison with a bound."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value} is no number that can be used here", param, ctx)
+            self.fail(f"{value} is not a number that can be used here", param, ctx)
         return number
 
 
 def keep_short_helps_whole(group: click.Group) -> None:
-    """Let a group's help show the first sentence of each command's help, wrapped, where click would cut it."""
+    """Make a group's help show the whole first sentence of each command's help, which click would cut."""
     for command in group.commands.values():
         if not command.short_help and command.help:
             first = command.help.partition("\n\n")[0].partition("\f")[0].partition(". ")[0]
@@ -59,7 +59,7 @@ def keep_short_helps_whole(group: click.Group) -> None:
 
 
 class Group(click.Group):
-    """A group of commands, of which its help shows the first sentence whole."""
+    """A group of commands whose help shows the whole first sentence of each command."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands below the group."""
@@ -68,7 +68,7 @@ class Group(click.Group):
 
 
 class Command(CeleryCommand):  # type: ignore[misc]  # celery ships no types
-    """A command that runs only with our app and ends in an exit status and a sentence, never in a traceback."""
+    """A command that runs only with our app and ends with an exit status and a sentence, never with a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; our errors and Ctrl-C become exit statuses."""
@@ -79,9 +79,9 @@ class Command(CeleryCommand):  # type: ignore[misc]  # celery ships no types
             fail(f"{error}; {_OTHER_KEYRING}")
         except EvertokenError as error:
             fail(str(error), wrong_use=isinstance(error, UsageError | ConfigurationError))
-        except BrokenPipeError:  # the reader, such as `head`, has seen enough: click ends without a word
+        except BrokenPipeError:  # the reader, such as `head`, has closed the pipe: click ends silently
             raise
-        except OSError as error:  # a file or a connection that nobody asked about; Python's text names it
+        except OSError as error:  # a file or a connection; Python's text names it
             fail(str(error))
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -89,10 +89,10 @@ class Command(CeleryCommand):  # type: ignore[misc]  # celery ships no types
 
 
 class CreatorCommand(Command):
-    """A command that takes a creator's id, which may begin with a dash: none of its options has one letter."""
+    """A command that takes a creator's id, which may begin with a dash; so it has no options of one letter."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the arguments; what begins with one dash and is longer than a letter is the id."""
+        """Read the arguments; one that begins with a single dash and has more than one letter is the id."""
         ctx.ignore_unknown_options = any(_DASHED_ID.match(argument) for argument in args)
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
@@ -107,7 +107,7 @@ def refuse_other_app(ctx: click.Context) -> None:
     """Refuse to run under another Celery app, such as the default one of `celery` without `-A worker`.
 
     Raises:
-        UsageError: tells the command line that works.
+        UsageError: its text has the command line that works.
     """
     app = getattr(ctx.obj, "app", None)
     if getattr(app, "main", None) != APP_NAME:
@@ -121,17 +121,17 @@ def fail(sentence: str, *, wrong_use: bool = False) -> NoReturn:
 
 
 def note(sentence: str) -> None:
-    """Print one sentence on standard error, so that standard output holds only what was asked for."""
+    """Print one sentence on standard error, so that standard output holds only the result."""
     click.echo(printable(sentence), err=True)
 
 
 def say(sentence: str) -> None:
-    """Print one sentence, which may hold text of others: no control character of it reaches the terminal."""
+    """Print one sentence, which may contain foreign text: no control character of it reaches the terminal."""
     click.echo(printable(sentence))
 
 
 def printable(text: str) -> str:
-    """Return a text without control characters, direction marks and half characters; its line ends stay."""
+    """Replace control characters, direction marks and half characters with `?`; line ends stay."""
     return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
 
 
@@ -139,7 +139,7 @@ def settings() -> Settings:
     """Read the settings.
 
     Raises:
-        ConfigurationError: what is missing or contradicts itself.
+        ConfigurationError: a setting is missing, or settings contradict each other.
     """
     from worker.settings import load_settings  # noqa: PLC0415 - Celery loads this module on every start
 
@@ -156,15 +156,15 @@ def settings() -> Settings:
 def services(*, changes_pairs: bool = False) -> Iterator[Services]:
     """Build the services for one command and close them after it.
 
-    Facts of warning and above go to standard error; the command itself tells the rest.
+    Facts of level warning and above go to standard error; the command itself prints the rest.
 
     Args:
-        changes_pairs: True for a command that seals or sends tokens: it runs only where a worker would, with a
-            migrated database, a journal that can be written and the keyring that sealed what is stored.
+        changes_pairs: True for a command that seals or sends tokens: it needs what a worker needs, a migrated
+            database, a journal that can be written and the keyring that sealed what is stored.
 
     Raises:
         ConfigurationError: as for `settings`.
-        NotReadyError, JournalError: what a command that changes pairs stands on is not as needed.
+        NotReadyError, JournalError: a command that changes pairs cannot run here.
     """
     from worker.hardening import (  # noqa: PLC0415 - as above
         install_last_words,
@@ -195,18 +195,18 @@ def services(*, changes_pairs: bool = False) -> Iterator[Services]:
 def print_json(value: object) -> None:
     """Print one JSON document: dataclasses as objects, instants as ISO 8601 in UTC.
 
-    Letters of all scripts stay readable. What is not printable, such as control characters, direction marks and half
-    characters, is escaped, so that it reaches programs whole and no terminal.
+    Letters of all scripts stay readable. Unprintable characters, such as control characters, direction marks and half
+    characters, are escaped: programs get them unchanged, and no terminal acts on them.
     """
     document = json.dumps(plain(value), indent=2, ensure_ascii=False)
     click.echo("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in document))
 
 
 def plain(value: object) -> Any:
-    """Return a value made of what JSON knows.
+    """Convert a value to types of JSON.
 
     Raises:
-        TypeError: for a type that has no agreed text, so that no secret is printed by accident.
+        TypeError: the type has no agreed text; so no secret is printed by accident.
     """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
@@ -224,7 +224,7 @@ def plain(value: object) -> Any:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table for people; title, heads and cells are shown as they are, never read as markup."""
+    """Print a table for people; title, heads and cells are shown literally, never read as markup."""
     from rich.console import Console  # noqa: PLC0415 - Celery loads this module on every start
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
@@ -245,7 +245,7 @@ def moment(value: datetime | None) -> str:
 
 
 def span(value: timedelta | float | None) -> str:
-    """Return a length of time for people, in its two largest units; a negative one has a minus."""
+    """Return a length of time for people, in its two largest units; a negative one begins with a minus."""
     if value is None:
         return "-"
     seconds = round(value.total_seconds() if isinstance(value, timedelta) else value)
@@ -262,9 +262,9 @@ def until(left: timedelta | float | None, *, future: str = "in {}", past: str = 
     """Return for people when something happens or happened.
 
     Args:
-        left: the time until it; a float is in seconds, a negative time has gone by, None is a dash.
+        left: the time until it, a float in seconds; negative if it is over, None for a dash.
         future: the words for what is to come, around the length of time.
-        past: the words for what has gone by.
+        past: the words for what is over.
     """
     if left is None:
         return "-"
@@ -273,7 +273,7 @@ def until(left: timedelta | float | None, *, future: str = "in {}", past: str = 
 
 
 def counted(count: int, thing: str) -> str:
-    """Return a number of things for people; the thing is named in the singular and takes an s."""
+    """Return a count with its noun for people; give the noun in the singular, one that takes an s."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 

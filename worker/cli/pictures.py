@@ -1,4 +1,4 @@
-"""Pictures of a fleet's load; the one module that knows matplotlib, which is an extra and loaded when asked for."""
+"""Pictures of a fleet's load; the only module that uses matplotlib, an extra that is loaded only when needed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 KINDS: Final = (".png", ".svg", ".pdf")
 POINTS: Final = 720
-"""Most points of a line: more would be finer than the picture."""
+"""Most points of a line: the picture could not show more."""
 LEGEND_ROOM: Final = 1.2
 """How much higher than its highest line a picture is, so that the legend hides nothing."""
 QUOTA_SHOWN: Final = 0.2
@@ -27,10 +27,10 @@ BLUE, GREEN, GREY, RED, AMBER = "#1f5fa8", "#7fb069", "#777777", "#b3261e", "#d9
 
 
 def check(path: Path) -> None:
-    """Find out before the work whether a picture can be drawn.
+    """Check, before the work begins, that a picture can be drawn.
 
     Raises:
-        UsageError: matplotlib is not there, or the file cannot be.
+        UsageError: matplotlib is not installed, or the file cannot be written.
     """
     if path.suffix.lower() not in KINDS:
         raise UsageError(f"{path} must end in {', '.join(KINDS)}")
@@ -63,7 +63,7 @@ def draw_course(scenario: Scenario, course: Course, path: Path) -> None:
     load.plot(days, line(course.permits, _mean), color=GREY, linestyle="--", linewidth=1, label="quota")
     load.set_ylabel("requests a minute")
     people.plot(days, line(course.waiting), color=AMBER, label="due and waiting")
-    people.plot(days, line(course.dark), color=RED, label="without a living token")
+    people.plot(days, line(course.dark), color=RED, label="without a valid token")
     if scenario.consent is not None:
         people.plot(days, line(course.asked), color=GREY, label="to authorize again")
     people.set_ylabel("creators")
@@ -82,7 +82,7 @@ def _draw_ahead(report: Report, path: Path) -> None:
     quota, most = 60 * report.plan.usable, max(part.sent for part in report.ahead) / minutes
     if most >= QUOTA_SHOWN * quota:
         load.axhline(quota, color=GREY, linestyle="--", linewidth=1, label="quota")
-    else:  # the line of the quota would press a small load flat
+    else:  # drawn to the scale of the quota, a small load would be flat
         load.plot([], [], color=GREY, linestyle="--", label=f"quota: {quota:,.0f}, far above")
     load.set_ylabel("refreshes a minute")
     load.set_title(f"The next 24 hours of {report.load.creators:,} creators", fontsize=10)
@@ -125,7 +125,7 @@ def _finish(figure: Any, planes: Sequence[Any], path: Path, *, legend: str = "up
         plane.margins(x=0)
         plane.grid(visible=True, alpha=0.25)
         plane.legend(loc=legend, fontsize=8, frameon=False, ncols=4)
-        if highest > 1:  # below, whole numbers would leave an axis with one mark
+        if highest > 1:  # up to 1, whole numbers would leave an axis with a single mark
             plane.yaxis.set_major_locator(_whole_numbers())
             plane.yaxis.set_major_formatter("{x:,.0f}")
     figure.savefig(path)

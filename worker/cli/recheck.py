@@ -1,4 +1,4 @@
-"""`evertoken grants recheck`: a look at every suspect grant, after a restore or a mass refusal."""
+"""`evertoken grants recheck`: try every suspect grant again, after a restore or a mass refusal."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from worker.store import GrantView
 
 PAGE: Final = 100
-LOST: Final = "TikTok refused every pair we hold, and a person said that the creator is to be asked"
+LOST: Final = "TikTok refused every pair we hold, and a person decided to ask the creator"
 
 
 @click.command(cls=output.Command)
-@click.option("--limit", type=click.IntRange(1), help="Look at so many grants at most.")
+@click.option("--limit", type=click.IntRange(1), help="Try at most this many grants.")
 @click.option("--ask", is_flag=True, help="Ask the creators whose grants are refused once more.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @output.json_option
@@ -29,25 +29,25 @@ def recheck(*, limit: int | None, ask: bool, yes: bool, as_json: bool) -> None:
     """Refresh each suspect grant once, within the quota; exit 1 if one stays suspect.
 
     A grant is suspect when TikTok called it gone: its creator took the consent back, or the stored refresh token is an
-    old one. Import newer pairs first, if anybody has them. With --ask the creators of those that are refused once more
-    are asked to authorize again; it cannot be undone.
+    old one. Import newer pairs first, if anybody has them. With --ask, the creators of grants that are refused once
+    more are asked to authorize again; this cannot be undone.
     """
     if ask and not yes:
         click.confirm("ask the creators whose grants are refused once more to authorize again?", abort=True, err=True)
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     with output.services(changes_pairs=True) as services:
         for grant in _suspects(services, limit):
-            told[_look(services, grant, ask=ask)] += 1
-            if told["stopped"]:
+            counts[_try(services, grant, ask=ask)] += 1
+            if counts["stopped"]:
                 break
         services.brake.settle()
         held = services.store.brake().held_reason is not None
     if as_json:
-        output.print_json({"grants": dict(told), "held": held})
+        output.print_json({"grants": dict(counts), "held": held})
     else:
-        output.print_table(("what came of it", "grants"), sorted(told.items()))
+        output.print_table(("result", "grants"), sorted(counts.items()))
         output.note("the hold goes on: no creator is asked while many grants are suspect" if held else "no hold is on")
-    if set(told) - {"refreshed", "asked"}:
+    if set(counts) - {"refreshed", "asked"}:
         sys.exit(output.FINDING)
 
 
@@ -64,8 +64,8 @@ def _suspects(services: Services, limit: int | None) -> Iterator[GrantView]:
         after = page[-1].grant_id
 
 
-def _look(services: Services, grant: GrantView, *, ask: bool) -> str:
-    """Refresh one grant and return what came of it, in a word for the table."""
+def _try(services: Services, grant: GrantView, *, ask: bool) -> str:
+    """Refresh one grant and return the result, in a word for the table."""
     from worker.refresh.results import Braked, Failed  # noqa: PLC0415 - Celery loads this module on every start
     from worker.store import GrantStatus  # noqa: PLC0415 - Celery loads this module on every start
 

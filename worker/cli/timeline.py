@@ -18,7 +18,7 @@ _OUTCOMES: Final = {
     AttemptOutcome.IN_DOUBT: "sent, and no complete answer came: TikTok may or may not have rotated the pair",
     AttemptOutcome.REFUSED: "TikTok says that the grant is gone",
     AttemptOutcome.BACKED_OFF: "TikTok had trouble of its own, or the quota was spent",
-    AttemptOutcome.STOPPED: "TikTok refused our app, its secret or the request; the creator is not to blame",
+    AttemptOutcome.STOPPED: "TikTok refused our app, its secret or the request; the creator did not cause it",
     AttemptOutcome.MISFIT: "the answer did not fit this creator and was not stored here",
 }
 _SAME_INSTANT_SECONDS: Final = 1.0
@@ -40,7 +40,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Next:
-    """What comes next, and why; instants are None where nothing is planned."""
+    """What comes next, and why; an instant is None if nothing is planned."""
 
     refresh_at: datetime | None
     refresh_why: str
@@ -49,14 +49,14 @@ class Next:
 
 
 def events(grant: GrantView, attempts: Sequence[AttemptView], snapshots: Iterable[SnapshotView]) -> list[Event]:
-    """Return what happened, oldest first; as far back as the history that is kept."""
-    told = [Event(grant.created_at, "consent", "the grant was stored first: the creator authorized, or was imported")]
-    told += [Event(item.finished_at or item.claimed_at, "attempt", _attempt(item)) for item in attempts]
-    told += _later_consents(grant, attempts)
-    told += [Event(item.pulled_at, "pull", f"account data pulled: {len(item.data)} fields") for item in snapshots]
+    """Return what happened, oldest first, as far back as the history is kept."""
+    found = [Event(grant.created_at, "consent", "the grant was stored first: the creator authorized, or was imported")]
+    found += [Event(item.finished_at or item.claimed_at, "attempt", _attempt(item)) for item in attempts]
+    found += _later_consents(grant, attempts)
+    found += [Event(item.pulled_at, "pull", f"account data pulled: {len(item.data)} fields") for item in snapshots]
     if grant.status in {GrantStatus.NEEDS_REAUTH, GrantStatus.REVOKED, GrantStatus.SUSPECT}:
-        told.append(Event(grant.updated_at, "status", _standing(grant)))
-    return sorted(told, key=lambda event: event.at)
+        found.append(Event(grant.updated_at, "status", _standing(grant)))
+    return sorted(found, key=lambda event: event.at)
 
 
 def what_next(grant: GrantView, aside: Sequence[AttemptView], *, now: datetime, renew_at: float) -> Next:
@@ -78,7 +78,7 @@ def planned_refresh(grant: GrantView) -> datetime | None:
 
 
 def _later_consents(grant: GrantView, attempts: Sequence[AttemptView]) -> list[Event]:
-    """Return one event for each consent after the first; only the current pair's own start is known exactly."""
+    """Return one event for each consent after the first; only the start of the current pair is known exactly."""
     begun: dict[int, datetime] = {}
     for item in attempts:
         begun[item.consent] = min(item.claimed_at, begun.get(item.consent, item.claimed_at))
@@ -108,7 +108,7 @@ def _attempt(item: AttemptView) -> str:
 def _standing(grant: GrantView) -> str:
     reason = f" ({grant.last_reason})" if grant.last_reason else ""
     if grant.status is GrantStatus.SUSPECT:
-        return f"suspect{reason}: the access token is served while the refusal is looked at again"
+        return f"suspect{reason}: the access token is served until the refusal is checked again"
     if grant.status is GrantStatus.REVOKED:
         return "revoked here; its pairs were wiped"
     return f"the creator was asked to authorize again{reason}"
@@ -120,7 +120,7 @@ def _why_never(grant: GrantView) -> str | None:
     if grant.status is GrantStatus.REVOKED:
         return "the grant was revoked here"
     if grant.belongs_to is not None:
-        return f"held: TikTok says that the imported pair is creator {grant.belongs_to}'s"
+        return f"held: TikTok says that the imported pair belongs to creator {grant.belongs_to}"
     return None
 
 
@@ -130,7 +130,7 @@ def _why_then(grant: GrantView, *, now: datetime, renew_at: float) -> str:
     late = " (due now)" if grant.next_refresh_at <= now else ""
     emergency = emergency_at(issued_at=grant.issued_at, expires_at=grant.access_expires_at)
     if grant.failures:
-        urgent = "; the end of the token is near, so tries come closer" if now >= emergency else ""
+        urgent = "; the token ends soon, so the waits are shorter" if now >= emergency else ""
         return f"tried again after {grant.failures} failures ({grant.last_reason or 'no reason kept'}){urgent}{late}"
     planned = next_refresh(
         issued_at=grant.issued_at, expires_at=grant.access_expires_at, renew_at=renew_at, jitter=grant.jitter
@@ -138,7 +138,7 @@ def _why_then(grant: GrantView, *, now: datetime, renew_at: float) -> str:
     if abs((planned.at - grant.next_refresh_at).total_seconds()) < _SAME_INSTANT_SECONDS:
         return planned.reason + late
     if grant.next_refresh_at < planned.at:
-        return "earlier than the renewal window: a first refresh is spread over time, or it was asked for" + late
+        return "earlier than the renewal window: a first refresh is spread over time, or somebody requested it" + late
     return (grant.last_reason or "put off") + late
 
 
@@ -155,7 +155,7 @@ def _why_nobody_is_asked(aside: Sequence[AttemptView]) -> str:
 
 def _why_pull(grant: GrantView) -> str:
     if grant.next_pull_at is None:
-        return "none is wanted until the next pair is stored"
+        return "none is due until the next pair is stored"
     if grant.pull_failures:
         return f"tried again after {grant.pull_failures} failures"
-    return "wanted since the last pair was stored, asked for, or due after EVERTOKEN_PULL_SECONDS"
+    return "due because the last pair was stored, somebody requested it, or EVERTOKEN_PULL_SECONDS have passed"

@@ -1,4 +1,4 @@
-"""Authorizing: a consent link goes out, a pasted redirect comes back, and a creator's grant is stored; and its end."""
+"""Authorizing: make a consent link, turn the pasted redirect into a stored grant, and revoke a consent."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Authorizer:
     """Begins, stores and ends a creator's consent.
 
     Args:
-        ground: what is shared.
+        ground: what all use cases share.
         exchanges: stores consents.
-        owners: asked before an imported pair is revoked.
-        redirect_uri: where TikTok sends the browser; a pasted address must be it.
-        scopes: what the link asks for; the creator may grant less.
+        owners: looks up the owner before an imported pair is revoked.
+        redirect_uri: where TikTok sends the browser; a pasted address must be this one.
+        scopes: the scopes that the link asks for; the creator may grant fewer.
         state_seconds: life of a link.
     """
 
@@ -64,11 +64,11 @@ class Authorizer:
         self._state_seconds = state_seconds
 
     def url(self, *, reference: str | None = None, creator_id: str | None = None) -> str:
-        """Return a consent link that works once, until its end.
+        """Return a consent link that works once, until it expires.
 
         Args:
-            reference: the operator's own name for whom it is for; it is stored with the grant.
-            creator_id: the only creator whose consent is taken; None for any.
+            reference: the operator's own name for the creator; it is stored with the grant.
+            creator_id: the only creator whose consent is accepted; None for any.
 
         Raises:
             ConfigurationError: the keyring is for readers, so no answer could be stored.
@@ -84,11 +84,11 @@ class Authorizer:
     def exchange(self, redirect_url: str) -> GrantView:
         """Turn a pasted redirect into a grant.
 
-        The database and the journal are asked first, so that a code is not spent where its pair cannot be kept.
+        The database and the journal are checked first, so that no code is spent whose pair could not be kept.
 
         Raises:
-            UsageError: the redirect or its state is not as it must be, or TikTok's page refused; nothing was sent.
-            OtherAccountError: another creator agreed than the one whom the link was for; the pair is set aside.
+            UsageError: the redirect or its state is wrong, or TikTok's page refused; nothing was sent.
+            OtherAccountError: another creator agreed than the one the link was for; the pair is set aside.
             NotReadyError: the database does not answer (nothing was sent), or it went away after the pair came.
             JournalError: the journal cannot take the answer; nothing was sent.
             TikTokError: the exchange did not succeed.
@@ -117,7 +117,7 @@ class Authorizer:
 
     def _refuse_readers_keyring(self) -> None:
         if self._ground.sealer.keyring.for_readers:
-            raise ConfigurationError("a reader's keyring stores no consents; bring the keyring that workers use")
+            raise ConfigurationError("a reader's keyring stores no consents; use the keyring of the workers")
 
     def _store_answer(self, raw: RawAnswer, record: RecordId | None, sent_at: datetime, link: ConsentLink) -> GrantView:
         try:
@@ -126,22 +126,22 @@ class Authorizer:
             kept = "is kept in the journal, and a worker will store it" if record else "could not be kept anywhere"
             raise NotReadyError(f"the pair came, but the database did not take it; it {kept}") from None
         except OtherAccountError:
-            self._let_go(record, unread=True)
+            self._release(record, unread=True)
             raise
         except TikTokError as error:
-            self._heed(error)
-            self._let_go(record, unread=bears_refresh_token(raw))
+            self._pause_if_spent(error)
+            self._release(record, unread=bears_refresh_token(raw))
             raise
-        self._let_go(record)
+        self._release(record)
         return grant
 
     def revoke(self, creator_id: str) -> bool:
-        """End a creator's consent: at TikTok first, then here, where the pairs are wiped.
+        """End a creator's consent at TikTok, then wipe the pairs here.
 
-        An imported pair that is another creator's is only wiped here: at TikTok it would end that creator's consent.
+        An imported pair of another creator is only wiped here: at TikTok it would end that creator's consent.
 
         Returns:
-            False if TikTok was not asked for that reason.
+            False if TikTok was not called for that reason.
 
         Raises:
             UnknownCreatorError, RevokedError: there is nothing to end.
@@ -169,7 +169,7 @@ class Authorizer:
         try:
             self._ground.tiktok.revoke(access)
         except TikTokError as error:
-            self._heed(error)
+            self._pause_if_spent(error)
             raise
 
     def _is_own(self, pair: CurrentPair) -> bool:
@@ -180,17 +180,17 @@ class Authorizer:
         except WrongOwnerError:
             return False
         except TikTokError as error:
-            self._heed(error)
+            self._pause_if_spent(error)
             raise
         return True
 
-    def _heed(self, error: TikTokError) -> None:
-        """Let the whole app wait where TikTok says that a quota is spent."""
+    def _pause_if_spent(self, error: TikTokError) -> None:
+        """Pause the whole app if TikTok says that a quota is spent."""
         if isinstance(error, WaitError):
             self._ground.limiter.punish(error.scope, error.seconds)
 
     def _permit(self, call: str) -> None:
-        """Take a permit of the quota, waiting a little for it; a person sits before the terminal."""
+        """Take a permit of the quota; wait only a little, since a person waits at the terminal."""
         wait = self._ground.limiter.admit(
             lane="refresh", call=call, account="authorize", patience_seconds=LONGEST_WAIT_SECONDS
         )
@@ -198,17 +198,17 @@ class Authorizer:
             raise NotReadyError(f"the quota is spent; nothing was sent, try again in {wait:.0f} s")
 
     def _keep(self, raw: RawAnswer, handle: str, sent_at: datetime, seconds: float) -> RecordId | None:
-        """Put the answer into the journal; a journal that fails only now must not cost the pair that is in hand."""
+        """Append the answer to the journal; a journal that fails only now must not cost the received pair."""
         if not raw.body:
             return None
         try:
             return self._ground.journal.append(entry_of_exchange(raw, handle, sent_at=sent_at, seconds=seconds))
-        except Exception:  # noqa: BLE001 - a pair may be in hand: the database gets it, whatever fails here
+        except Exception:  # noqa: BLE001 - a pair may have been received: the database gets it, whatever fails here
             self._ground.hook(Fact("journal.append_failed", {"owner": self._ground.owner}, level="error"))
             return None
 
-    def _let_go(self, record: RecordId | None, *, unread: bool = False) -> None:
-        """Let a record go; one that holds a refresh token of which nothing came is kept aside for a person."""
+    def _release(self, record: RecordId | None, *, unread: bool = False) -> None:
+        """Release a record; if it holds a refresh token that was not stored, set it aside for a person."""
         if record is None:
             return
         if not unread:

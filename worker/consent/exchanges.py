@@ -1,4 +1,4 @@
-"""From an exchange's answer to a stored consent: right after the call, and again from a replayed journal."""
+"""From an exchange's answer to a stored consent: right after the call, or from a replayed journal."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from worker.vault import PairPlace, SealedPair, Token
 SPENT_CODE: Final = 40110
 """TikTok's answer to a code that is used up or too old (TikTok's error appendix)."""
 MOST_VERSIONS: Final = 100
-"""Stored pairs of a grant that a replayed one is compared with; older ones are wiped within days."""
+"""A replayed pair is compared with at most this many stored pairs of its grant; older ones are wiped within days."""
 
 
 class OtherAccountError(EvertokenError):
-    """Another creator agreed than the one whom the link was made for; nothing was stored under either."""
+    """Another creator agreed than the one the link was made for; nothing was stored under either."""
 
 
 class Exchanges:
     """Reads and stores the answers to exchanges."""
 
     def __init__(self, ground: Ground, *, renew_at: float) -> None:
-        """Take what is shared, and the part of an access token's life at which its renewal window begins."""
+        """Take what all use cases share, and the part of an access token's life at which the renewal window begins."""
         self._ground = ground
         self._renew_at = renew_at
 
     def store(self, raw: RawAnswer, *, sent_at: datetime, link: ConsentLink | None = None) -> GrantView:
-        """Store the consent that an answer brings; a creator who is known gets the next consent.
+        """Store the consent in an answer; a known creator gets the next consent.
 
         Args:
             raw: the answer as received.
-            sent_at: when it was asked for, on the database's clock.
+            sent_at: when the request was sent, on the database's clock.
             link: the link that brought the code.
 
         Raises:
@@ -61,13 +61,13 @@ class Exchanges:
     def store_replayed(self, raw: RawAnswer, *, sent_at: datetime, handle: str | None = None) -> GrantView:
         """Store the consent of an answer that was found in the journal, unless it is stored or outdated already.
 
-        It may be repeated. An answer changes nothing where its pair is among the stored ones, where the grant was
-        revoked after it, or where a later consent is current.
+        It may be repeated. An answer changes nothing if its pair is stored already, if the grant was revoked after it,
+        or if a later consent is current.
 
         Args:
             raw: the answer as received.
-            sent_at: when it was asked for, on the database's clock.
-            handle: names the link that brought the code.
+            sent_at: when the request was sent, on the database's clock.
+            handle: name of the link that brought the code.
 
         Raises:
             OtherAccountError, TikTokError, StoreUnavailableError: as for `store`.
@@ -84,14 +84,14 @@ class Exchanges:
         return self._save(answer, refresh, sent_at, link)
 
     def store_placed(self, answer: TokenAnswer, *, sent_at: datetime) -> GrantView:
-        """Store the pair of an answer that was set aside as its creator's consent; a second time, nothing happens.
+        """Store the pair of an answer that was set aside as its creator's consent; a second call does nothing.
 
         Args:
             answer: the answer, with its creator and its refresh token.
-            sent_at: when it was asked for, on the database's clock.
+            sent_at: when the request was sent, on the database's clock.
 
         Raises:
-            UsageError: what the creator has is as new or newer, or was revoked after the answer; nothing is stored.
+            UsageError: the creator's pair is as new or newer, or the grant was revoked since; nothing is stored.
             StoreUnavailableError: the database did not take it.
         """
         if answer.refresh_token is None:
@@ -112,8 +112,8 @@ class Exchanges:
     def _refuse_other_account(self, answer: TokenAnswer, link: ConsentLink | None) -> None:
         if link is None or link.creator_id in {None, answer.creator_id}:
             return
-        told = {"creator_id": answer.creator_id, "expected": link.creator_id or ""}
-        self._ground.hook(Fact("authorize.other_account", told, level="error"))
+        fields = {"creator_id": answer.creator_id, "expected": link.creator_id or ""}
+        self._ground.hook(Fact("authorize.other_account", fields, level="error"))
         raise OtherAccountError(
             f"creator {answer.creator_id} agreed, and the link was made for creator {link.creator_id}: nothing was "
             f"stored, and the pair is kept in the journal's folder `set-aside`; {ASK_AGAIN}"
@@ -147,13 +147,13 @@ class Exchanges:
             renew_at=self._renew_at,
             jitter=jitter,
         )
-        told = answer.refresh_seconds
+        refresh_life = answer.refresh_seconds
         return NewConsent(
             creator_id=answer.creator_id,
             scope=",".join(answer.scope or ()),
             issued_at=sent_at,
             access_expires_at=expires_at,
-            refresh_expires_at=None if told is None else life_ends(issued_at=sent_at, seconds=told),
+            refresh_expires_at=None if refresh_life is None else life_ends(issued_at=sent_at, seconds=refresh_life),
             next_refresh_at=first.at,
             jitter=jitter,
             reference=None if link is None else link.reference,
@@ -162,13 +162,13 @@ class Exchanges:
     def _outdated(self, grant: GrantView, sent_at: datetime) -> bool:
         if grant.status is GrantStatus.REVOKED:
             return grant.updated_at > whole_milliseconds(sent_at)
-        # The start of a later consent is not kept. Its current pair's stands for it: where that is newer than the
-        # answer, TikTok gave it after the answer, so it is the one that lives.
+        # The start of a later consent is not kept, so that of its current pair is used instead: if this pair is newer
+        # than the answer, TikTok issued it after the answer, so it is the valid one.
         began_at = grant.created_at if grant.consent == 1 else grant.issued_at
         return began_at > whole_milliseconds(sent_at)
 
     def _holds(self, grant: GrantView, refresh: Token) -> bool:
-        """Tell whether one of the grant's stored pairs has this refresh token."""
+        """Return True if one of the grant's stored pairs has this refresh token."""
         for stored in self._ground.store.all_pairs((grant.grant_id, 0, 0), MOST_VERSIONS):
             if stored.grant_id != grant.grant_id:
                 break
@@ -182,7 +182,7 @@ class Exchanges:
 
 
 def _read(raw: RawAnswer) -> tuple[TokenAnswer, Token]:
-    """Return the answer and its refresh token; one that broke off after both tokens is as good as a whole one."""
+    """Return the answer and its refresh token; an answer that was cut off after both tokens counts as complete."""
     try:
         answer = read_token_answer(raw)
     except InDoubtError as error:

@@ -1,7 +1,7 @@
 """Reading the fields of one imported line: old and new names, durations and instants; pure.
 
-TikTok's answers of several years name the same things differently (`creator_id`, `expires`, `refresh_expires`; then
-`open_id`, `expires_in`, `refresh_token_expires_in`), and so do the files that were made of them.
+TikTok's answers named the same things differently over the years (`creator_id`, `expires`, `refresh_expires`; later
+`open_id`, `expires_in`, `refresh_token_expires_in`), and so do the files that were made from them.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "expires_at": ("expires_at", "access_token_expires_at"),
     "refresh_expires_at": ("refresh_token_expires_at", "refresh_expires_at"),
 }
-"""What is read, and the names under which files have it."""
+"""Our fields and the names that files have for them."""
 NEEDED: Final = ("creator", "access", "refresh")
 OF_NO_USE: Final = frozenset({"token_type"})
-"""Names that are not reported as unread: TikTok's answers have them, and they say nothing."""
+"""Names that are not reported as unread: TikTok's answers have them, and they are of no use."""
 _EMPTY: Final = frozenset(
     {
         "", "null", "\\n", "none", "nil", "nan", "nat", "n/a", "na", "#n/a", "undefined", "unknown", "-", "--", "?",
         "(null)", "<null>", "[null]", "<none>", "(none)", "empty", "(empty)", "<empty>", "tbd", "todo",
     }
 )  # fmt: skip
-"""What databases, spreadsheets and programs write where there is no value, in small letters."""
+"""What databases, spreadsheets and programs write for a missing value, in lower case."""
 _MASK: Final = re.compile(
     r".*(\*{3}|\.{3}|\u2026|\u2022).*|(?:act\.|rft\.)?x{3,}|.*redacted.*|.*masked.*", re.IGNORECASE
 )
 _WRAPPED: Final = re.compile(r"[<\[({$].*|.*[>\])}]")
 _PERCENT: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _SCOPE_MARKS: Final = re.compile(r"[\[\]{}\",]")
-"""What stands around scopes in lists of JSON and of PostgreSQL."""
+"""The marks around scopes in lists of JSON and of PostgreSQL."""
 _QUOTES: Final = frozenset("\"'`")
 
 
@@ -71,10 +71,10 @@ class ImportedPair:
     """One line's pair with its dates.
 
     Attributes:
-        age_known: False where the line told neither when the pair was issued nor when it ends.
-        dated: True where the line told when the pair was issued: an issue time, or an end and a life.
-        life_known: False if the line did not tell when its access token ends, so that a short life is assumed.
-        usual: False where a token does not begin as TikTok's do, so that it may be encrypted or of another service.
+        age_known: False if the line says neither when the pair was issued nor when it ends.
+        dated: True if the line says when the pair was issued, by an issue time or by an end and a life.
+        life_known: False if the line does not say when its access token ends, so that a short life is assumed.
+        usual: False if a token does not begin as TikTok's do; it may be encrypted or belong to another service.
     """
 
     creator_id: str
@@ -94,21 +94,21 @@ class FieldNames:
     """The names under which a file has its fields: TikTok's of several years, or those that a person mapped."""
 
     def __init__(self, mapping: Mapping[str, str] | None = None) -> None:
-        """Take what a person mapped.
+        """Take the mapping that a person gave.
 
         Args:
-            mapping: the file's own name by ours; both without regard to case. A mapped field is read under that name
-                alone.
+            mapping: the file's name for each of our fields; case does not matter. A mapped field is read only under
+                that name.
 
         Raises:
-            UsageError: a field of ours that there is not.
+            UsageError: there is no such field.
         """
         self._names = dict(FIELDS)
         for ours, theirs in (mapping or {}).items():
             self._names[_field_named(ours)] = (theirs.strip().lower(),)
 
     def of(self, field: str) -> tuple[str, ...]:
-        """Return the names of a field, the one that counts first before the others."""
+        """Return the names of a field in the order of their preference."""
         return self._names[field]
 
     def missing(self, columns: Iterable[str]) -> str | None:
@@ -123,7 +123,7 @@ class FieldNames:
         )
 
     def read(self, columns: Iterable[str]) -> dict[str, str]:
-        """Return by field the column that it is read from; where a file has several, the one that counts first."""
+        """Return for each field the column that it is read from; if a file has several, the preferred one."""
         found = set(columns)
         firsts = {field: next((name for name in names if name in found), None) for field, names in self._names.items()}
         return {field: name for field, name in firsts.items() if name is not None}
@@ -143,13 +143,13 @@ def _field_named(name: str) -> str:
 
 
 def read_pair(fields: Mapping[str, Any], now: datetime, names: FieldNames | None = None) -> ImportedPair:
-    """Return what a line's fields say; names that are unknown here are ignored.
+    """Read a line's fields; unknown names are ignored.
 
-    A pair whose line tells no issue time and no end is taken as issued now, with its age marked as unknown.
+    If a line has neither an issue time nor an end, its pair counts as issued now, and its age is marked as unknown.
     A time without a zone is UTC.
 
     Raises:
-        BadLineError: which field is wrong and how.
+        BadLineError: its text names the field and what is wrong with it.
     """
     line = _Line(fields, names or FieldNames())
     life = line.seconds("expires_in", LONGEST_ACCESS_LIFE)
@@ -203,7 +203,7 @@ class _Line:
         found: set[str] = set()
         for name, value in self._values("creator"):
             if isinstance(value, float):
-                raise BadLineError(f"{name} is not a text; as a number with a fraction or exponent it has lost digits")
+                raise BadLineError(f"{name} is not a text; a number with a fraction or exponent has lost digits")
             if isinstance(value, bool) or not isinstance(value, str | int):
                 raise BadLineError(f"{name} is not a text")
             found.add(str(value).strip())
@@ -230,7 +230,7 @@ class _Line:
         if _MASK.fullmatch(text) or _WRAPPED.fullmatch(text):
             raise BadLineError(f"{name} is masked or a placeholder, not a token")
         if _QUOTES & {text[0], text[-1]}:
-            raise BadLineError(f"{name} stands in quotes, which are no part of a token")
+            raise BadLineError(f"{name} is in quotes, which are not a part of a token")
         if len(text) > LONGEST_TOKEN or not _is_plain(text):
             raise BadLineError(f"{name} is not 1 to {LONGEST_TOKEN} plain characters")
         if _PERCENT.search(text):
@@ -260,7 +260,7 @@ class _Line:
         return None
 
     def _values(self, field: str) -> Any:
-        """Yield the names and values of a field that are there and not empty."""
+        """Yield the names and values of a field that are present and not empty."""
         for name in self._names.of(field):
             value = self._fields.get(name)
             if not is_nothing(value):
@@ -268,7 +268,7 @@ class _Line:
 
 
 def _refuse_mixed_up(creator_id: str, scope: str, access: Token, refresh: Token) -> None:
-    """Refuse a line whose columns have changed places: it would be stored, shown and sent as something else."""
+    """Refuse a line whose columns have changed places: a token would be stored and shown as something else."""
     for name, text in (("the creator's id", creator_id), ("scope", scope)):
         parts = text.split(",")
         starts = (ACCESS_START, REFRESH_START)
@@ -288,7 +288,7 @@ def _begins(token: Token, start: str) -> bool:
 
 
 def is_nothing(value: object) -> bool:
-    """Return True if a value is none, or a word for none."""
+    """Return True if a value is missing, or is a word for a missing value."""
     return value is None or (isinstance(value, str) and value.strip().lower() in _EMPTY)
 
 

@@ -1,6 +1,6 @@
-"""Reading the file of an import: JSON lines, JSON documents or CSV, found out from its beginning.
+"""Reading the file of an import: JSON lines, JSON documents or CSV, recognized by its beginning.
 
-Lines are read one at a time. Only JSON that goes over several lines, and a pipe, are held in memory as a whole,
+Lines are read one at a time. Only JSON documents of several lines, and pipes, are held in memory as a whole,
 because the file is read twice: once to check and choose, once to store.
 """
 
@@ -36,7 +36,7 @@ LONGEST_LINE: Final = 65_536
 LARGEST_HELD: Final = 256 * 2**20
 """Bytes of a file that is held in memory as a whole."""
 MOST_COLUMNS: Final = 200
-"""Different names of fields that are remembered for the report."""
+"""At most this many names of fields are remembered for the report."""
 _BOM: Final = b"\xef\xbb\xbf"
 _WIDE_BOMS: Final = (b"\xff\xfe", b"\xfe\xff")
 _SEPARATORS: Final = ",;\t|"
@@ -44,7 +44,7 @@ _SEPARATOR_LINE: Final = re.compile(rb"(?i)\s*\"?sep=(.)\"?\s*")
 _PRINTED_RULE: Final = re.compile(rb"[-+|\s]+|\(\d+ rows?\)\s*")
 """What psql prints under a header and below the last row."""
 _COLUMN: Final = re.compile(r"[\w .:/-]{1,64}")
-"""What may be a column's name; anything else is content in the wrong place, and is not shown."""
+"""A plausible name of a column; anything else may be content in the wrong place, and is not shown."""
 _JSON_MARKS: Final = re.compile(r"[\s,\[\]]*")
 _NOT_UTF8: Final = "the file is not UTF-8 text; save it as UTF-8"
 _TOO_LONG: Final = f"the line is longer than {LONGEST_LINE} bytes"
@@ -62,7 +62,7 @@ _OTHER_FORMATS: Final = {
     b"PK\x03\x04": "a spreadsheet or an archive",
     b"PGDMP": "a dump in PostgreSQL's own format",
 }
-"""How files begin that have to be turned into text first."""
+"""How files begin that must be converted to text first."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Entry:
     Attributes:
         line: number of the line on which it begins, from 1.
         size: bytes read for it.
-        pair: what it says; None if it cannot be imported, or for a line without an entry.
-        fault: why it cannot be imported; nothing of its content.
+        pair: its content; None if it cannot be imported, or for a line without an entry.
+        fault: why it cannot be imported; it holds nothing of the content.
     """
 
     line: int
@@ -101,13 +101,13 @@ class Source:
         """Take a file.
 
         Args:
-            stream: its bytes, UTF-8; what cannot be read twice, such as a pipe, is read into memory here.
-            form: how to read it; None finds out from its beginning.
+            stream: its bytes, UTF-8; a stream that cannot be read twice, such as a pipe, is read into memory here.
+            form: its format; None to recognize it by its beginning.
             names: the names of its fields.
             columns: the columns of a CSV that has no header.
 
         Raises:
-            UsageError: a pipe with more bytes than are held in memory.
+            UsageError: a pipe has more bytes than are held in memory.
         """
         self._stream = stream if stream.seekable() else io.BytesIO(_read_all(stream))
         self._start = self._stream.tell()
@@ -118,7 +118,7 @@ class Source:
 
     @property
     def read_columns(self) -> dict[str, str]:
-        """By field the column that it was read from, as far as the file was read."""
+        """The column that each field was read from, as far as the file was read."""
         return self._names.read(self._seen)
 
     @property
@@ -240,7 +240,7 @@ class Source:
         lacking = self._names.missing(header)
         if lacking is not None:
             raise UsageError(
-                f"the first line is neither a JSON object nor a CSV header that names all that is needed: {lacking}; "
+                f"the first line is neither a JSON object nor a CSV header with all needed columns: {lacking}; "
                 f"with other names, say which is which: --map {','.join(f'{field}=COLUMN' for field in NEEDED)}"
             )
         read = [name for name in header if name not in self._names.unread(header)]
@@ -267,7 +267,7 @@ class Source:
 
 
 class _LastColumn:
-    """How short the good values of a CSV's last column are: the end of a file that was cut off is shorter."""
+    """The shortest good value of a CSV's last column: in a file that was cut off, the last value is shorter."""
 
     def __init__(self) -> None:
         self._shortest: int | None = None
@@ -281,14 +281,14 @@ class _LastColumn:
             self._shortest = len(value.strip())
 
     def cuts(self, value: str) -> bool:
-        """Return True if the value is shorter than all that were seen, at least one."""
+        """Return True if the value is shorter than every value seen before; False if none was seen."""
         if self._shortest is None or (is_nothing(value) and (value or self._has_gaps)):
             return False
         return len(value.strip()) < self._shortest
 
 
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
-    """Yield number, size in bytes and content of each line; the content is None where it is longer than allowed."""
+    """Yield number, size in bytes and content of each line; the content is None if it is longer than allowed."""
     number = 0
     while line := stream.readline(LONGEST_LINE):
         number += 1
@@ -300,7 +300,7 @@ def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
 
 
 def _each_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object; the second of two members of one name would silently take the place of the first."""
+    """Return a JSON object; refuse two members of one name, since the second would silently replace the first."""
     found = dict(members)
     if len(found) != len(members):
         raise BadLineError("an object names a field twice")
@@ -308,7 +308,7 @@ def _each_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _form_of(head: bytes) -> Format:
-    """Return how a file is read that begins like this: a line that is a JSON object of its own makes JSON lines."""
+    """Return the format of a file that begins like this: it is JSON lines if its first line is a whole JSON object."""
     if head.startswith(b"["):
         return "json"
     if not head.startswith(b"{"):

@@ -1,9 +1,9 @@
 """Importing existing tokens: a file of JSON or CSV becomes grants, in batches.
 
-The file is read twice. The first reading checks every line and chooses the line of each creator; nothing is stored if
-the file as a whole is damaged. The second stores batch after batch. What is remembered in between is a few hundred
-bytes for each line, and no token. A line that was not taken is counted under a reason that holds nothing of its
-content. Batches that were stored stay stored when an import is interrupted: run it again.
+The file is read twice. The first reading checks every line and chooses one line for each creator; nothing is stored if
+the file as a whole is damaged. The second stores batch after batch. In between, a few hundred bytes are remembered for
+each line, and no token. A line that is not imported is counted under a reason that holds nothing of its content. If an
+import is interrupted, the batches that were stored stay: run it again.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from worker.vault import PairPlace, SealedPair, Sealer
 
 BATCH: Final = 500
 LISTED_LINES: Final = 10_000
-"""Line numbers that a report lists for one reason; all are counted."""
+"""A report lists at most this many line numbers for one reason; it counts all."""
 UNKNOWN_AGE_SHARE: Final = 1 / 8
 """Part of the life over which the first refreshes of tokens of unknown age are spread.
 
-Such a token may end at any moment, so it is refreshed soon and not near the end that its file promises. An eighth of
-24 hours is three hours: 100,000 grants then come at 9.3 a second, which TikTok's lowest tier of 10 carries.
+Such a token may end at any time, so it is refreshed soon and not near the end that its file promises. An eighth of
+24 hours is three hours: 100,000 grants are then due at 9.3 a second, which TikTok's lowest tier of 10 carries.
 """
 
 What = Literal["new", "replaced", "skipped", "bad"]
@@ -41,11 +41,11 @@ RESULTS: Final[dict[ConsentResult, tuple[What, str]]] = {
     ConsentResult.OLDER: ("skipped", "a pair as new or newer is stored"),
     ConsentResult.KNOWN: (
         "bad",
-        "the creator is known with another pair; with --replace the file's is taken where it is newer",
+        "the creator is known with another pair; --replace stores the file's pair if it is newer",
     ),
     ConsentResult.UNDATED: (
         "bad",
-        "the creator is known and the line does not tell when its pair was issued; add issued_at",
+        "the creator is known and the line does not say when its pair was issued; add issued_at",
     ),
     ConsentResult.BUSY: (
         "bad",
@@ -55,12 +55,12 @@ RESULTS: Final[dict[ConsentResult, tuple[What, str]]] = {
     ConsentResult.REVOKED: ("bad", "the creator was revoked here after this pair was issued"),
     ConsentResult.FOREIGN: ("bad", "TikTok says that this pair belongs to another creator"),
 }
-"""What storing a line did, and the reason in words."""
+"""What was done with a line, and the reason for people."""
 TWICE: Final = "another line of this creator has the same pair"
 OUTDATED: Final = "another line of this creator has a newer pair"
 UNCLEAR: Final = (
-    "another line of this creator has another pair, and their issue times do not tell which is newer; add issued_at, "
-    "or leave one line"
+    "another line of this creator has another pair, and their issue times do not show which is newer; add issued_at, "
+    "or leave only one line"
 )
 SHARED: Final = "a line of another creator has the same token, so one of the two ids is wrong"
 
@@ -72,11 +72,11 @@ class ImportReport:
     Attributes:
         lines: entries of the file; a CSV's header is none.
         lines_of: line numbers by what was done and why; at most `LISTED_LINES` each.
-        counts: how many lines, by the same.
-        unknown_age: imported lines that told no issue time.
-        unknown_life: imported lines that did not tell when their access token ends.
+        counts: numbers of lines by what was done and why.
+        unknown_age: imported lines without an issue time.
+        unknown_life: imported lines that do not say when their access token ends.
         unusual: imported lines with a token that does not begin as TikTok's do.
-        read_columns: by field the column it was read from.
+        read_columns: the column that each field was read from.
         unread_columns: columns that were not read.
     """
 
@@ -97,7 +97,7 @@ class ImportReport:
             listed.append(line)
 
     def count(self, what: What) -> int:
-        """Return how many lines came out like this."""
+        """Return with how many lines this was done."""
         return sum(count for (done, _), count in self.counts.items() if done == what)
 
     @property
@@ -117,12 +117,12 @@ class ImportReport:
 
     @property
     def bad(self) -> int:
-        """Lines that were not imported and want a person."""
+        """Lines that were not imported and need a person."""
         return self.count("bad")
 
 
 class _Seen(NamedTuple):
-    """What is remembered of an entry: hashes, salted in each process, and the issue time in milliseconds if it told."""
+    """What is remembered of an entry: hashes, salted in each process, and the issue time, if any, in milliseconds."""
 
     number: int
     line: int
@@ -139,7 +139,7 @@ class Importer:
     """Stores the tokens of a file as grants."""
 
     def __init__(self, *, store: Store, sealer: Sealer, renew_at: float, batch: int = BATCH) -> None:
-        """Make one.
+        """Take what an import needs.
 
         Args:
             store: where grants go.
@@ -165,8 +165,8 @@ class Importer:
 
         Args:
             source: the file.
-            report: filled as the import goes, so that it is right after an interruption too.
-            replace: True to replace the pairs of known creators where the file's are surely newer than the stored ones.
+            report: filled as the import goes, so that it is correct after an interruption too.
+            replace: True to replace the pairs of known creators if the file's are surely newer than the stored ones.
             dry_run: True to store nothing and report what would be done.
             progress: called with the bytes read since the last call; all bytes are read twice.
 
@@ -237,7 +237,7 @@ class Importer:
                     return Likeness.SAME
                 else:
                     kin = True
-            except SealError:  # it cannot be compared; its grant's alarm is raised where it is used
+            except SealError:  # it cannot be compared; using it raises the grant's alarm
                 continue
         return Likeness.KIN if kin else Likeness.EARLIER if earlier else Likeness.OTHER
 
@@ -306,7 +306,7 @@ def _remember(number: int, line: int, pair: ImportedPair) -> _Seen:
 
 
 def _left_out(lines: list[_Seen], shared: set[int]) -> Iterator[tuple[_Seen, What, str]]:
-    """Yield a creator's entries that are left out, each with its reason; the order in the file is of no matter."""
+    """Yield a creator's entries that are left out, each with its reason; the order in the file does not matter."""
     for seen in lines:
         if seen.number in shared:
             yield seen, "bad", SHARED
@@ -316,8 +316,8 @@ def _left_out(lines: list[_Seen], shared: set[int]) -> Iterator[tuple[_Seen, Wha
     dates: dict[tuple[int, int], int | None] = {}
     for seen in lines:
         pair = (seen.refresh, seen.access)
-        told = [at for at in (dates.get(pair), seen.issued) if at is not None]
-        dates[pair] = max(told, default=None)
+        known = [at for at in (dates.get(pair), seen.issued) if at is not None]
+        dates[pair] = max(known, default=None)
     newest = max((at for at in dates.values() if at is not None), default=None)
     best = [pair for pair, at in dates.items() if at == newest]
     if len(dates) > 1 and (None in dates.values() or len(best) > 1):

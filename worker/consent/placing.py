@@ -1,4 +1,4 @@
-"""Answers that were set aside: a pair goes to the creator whose id TikTok put into it, the rest goes for good."""
+"""Answers that were set aside: a pair is stored under the creator whom TikTok names, anything else is deleted."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from worker.telemetry import Fact
 from worker.tiktok import TOKEN_INFO_CALL, TokenAnswer, read_or_salvage, salvage
 
 LONGEST_WAIT_SECONDS: Final = 5.0
-"""How long a permit of the quota is waited for; a person sits before the terminal."""
+"""How long to wait for a permit of the quota; a person waits at the terminal."""
 
 
 @dataclass(frozen=True)
 class AsidePair:
-    """What a record that was set aside says.
+    """The content of a record that was set aside.
 
     Attributes:
         name: the record's file name.
         received_at: when the answer came; None if the record cannot be read.
         asked_for: the creator whose refresh it answered; None for an exchange or an unreadable record.
-        creator_id: the creator to whom TikTok gave the pair; empty if the answer broke off before the id.
+        creator_id: the creator to whom TikTok gave the pair; empty if the answer was cut off before the id.
         fault: why it holds no pair that can be placed.
     """
 
@@ -40,14 +40,14 @@ class AsidePair:
 
 
 class Placing:
-    """Looks at what was set aside, stores a pair of it as its owner's consent, or removes it."""
+    """Lists what was set aside, stores a pair of it as its owner's consent, or deletes it."""
 
     def __init__(self, ground: Ground, *, exchanges: Exchanges) -> None:
         self._ground = ground
         self._exchanges = exchanges
 
     def pairs(self) -> Iterator[AsidePair]:
-        """Yield what lies aside, the pairs that can be placed and the records that cannot.
+        """Yield what was set aside: the pairs that can be placed and the records that cannot.
 
         Raises:
             JournalError: the folder cannot be read.
@@ -56,12 +56,12 @@ class Placing:
             yield _look(record)
 
     def look(self, name: str) -> AsidePair:
-        """Return one pair with its owner; TikTok is asked for an owner whose id the answer lost.
+        """Return one pair with its owner; if the answer lost the owner's id, look it up at TikTok.
 
         Raises:
             NotFoundError: there is no such record.
             UsageError: it holds no pair that can be placed.
-            NotReadyError, TikTokError: TikTok could not be asked, or did not tell.
+            NotReadyError, TikTokError: TikTok could not be called, or did not name the owner.
         """
         record = self._ground.journal.aside.record(name)
         found = _look(record)
@@ -72,10 +72,11 @@ class Placing:
         return replace(found, creator_id=self._owner_of(_answer(record.entry)))
 
     def place(self, pair: AsidePair) -> GrantView:
-        """Store a pair under its owner, then remove the record; a pair that is stored or outdated changes nothing.
+        """Store a pair under its owner, then remove the record; a pair that is stored already changes nothing.
 
         Raises:
             NotFoundError: the record is gone.
+            UsageError: the record cannot be read, or the owner's pair is as new or newer.
             StoreUnavailableError: the database did not take it; the record stays.
         """
         record = self._ground.journal.aside.record(pair.name)

@@ -1,7 +1,7 @@
-"""What a redirect from TikTok's consent page says: a code and a state, or one of the page's own refusals.
+"""Reading a redirect from TikTok's consent page: a code and a state, or one of the page's own refusals.
 
-A person pastes the address that the browser was sent to. Its query is percent-decoded here, exactly once: TikTok's
-codes hold `%2A` and `%21`, and TikTok wants the decoded text back.
+A person pastes the address that the browser ended at. Its query is percent-decoded here, exactly once: TikTok's
+codes hold `%2A` and `%21`, and TikTok expects the decoded text back.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from urllib.parse import unquote, urlsplit
 from worker.errors import UsageError
 
 LONGEST: Final = 16_384
-"""Characters of a pasted text that are looked at; browsers cut addresses long before."""
+"""Characters of a pasted text; browsers cut addresses long before."""
 CODE_NAMES: Final = ("code", "auth_code")
-"""The account flow names its code `code`, the advertiser flow `auth_code`; the first that is there counts."""
+"""The account flow names its code `code`, the advertiser flow `auth_code`; the first that is present counts."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
-_HINT: Final = "paste the whole address that the browser was sent to after the creator agreed"
+_HINT: Final = "paste the whole address that the browser ended at after the creator agreed"
 _ENCODED_AGAIN: Final = (
-    "the text was percent-encoded once more on its way, as some mail and chat programs do, and its code would be "
-    "refused; nothing was sent, so copy the address from the browser's address line"
+    "the text was percent-encoded a second time, as some mail and chat programs do, and TikTok would refuse its code; "
+    "nothing was sent, so copy the address from the browser's address bar"
 )
 
 _REFUSALS: Final = {
@@ -31,8 +31,8 @@ _REFUSALS: Final = {
         "EVERTOKEN_TIKTOK_SCOPES with the scopes in TikTok's portal"
     ),
     "unauthorized_client": (
-        "the app may not use TikTok Accounts: its permission is missing or not approved yet; look at the app in "
-        "TikTok's portal, no creator can help here"
+        "the app may not use TikTok Accounts: its permission is missing or not approved yet; check the app in "
+        "TikTok's portal, since a creator cannot change this"
     ),
     "invalid_client": "TikTok does not know the app id in the link; compare EVERTOKEN_TIKTOK_APP_ID with the portal",
     "invalid_request": "TikTok found the link malformed; make a new one and compare the settings with the portal",
@@ -47,11 +47,11 @@ _REFUSALS: Final = {
 
 @dataclass(frozen=True)
 class Redirect:
-    """What an accepted redirect brought.
+    """The content of an accepted redirect.
 
     Attributes:
         code: the authorization code, decoded once; a secret until it is spent.
-        state: the state as it came back; empty where the redirect has none.
+        state: the state as it came back; empty if the redirect has none.
     """
 
     code: str = field(repr=False)
@@ -63,10 +63,10 @@ def read_redirect(text: str, *, expected: str) -> Redirect:
 
     Args:
         text: what was pasted.
-        expected: the address that is registered for the app; a whole address must be it, up to its query.
+        expected: the address that is registered for the app; a whole address must equal it, up to its query.
 
     Raises:
-        UsageError: one sentence on what is wrong or what TikTok's page refused; it never holds the code.
+        UsageError: its text says what is wrong or what TikTok's page refused; it never holds the code.
     """
     values = _query_of(text)
     _explain_refusal(values)
@@ -85,16 +85,16 @@ def _query_of(text: str) -> dict[str, str]:
     if not pasted:
         raise UsageError(f"nothing was pasted; {_HINT}")
     if len(pasted) > LONGEST:
-        raise UsageError(f"the text is longer than {LONGEST} characters, which no redirect is; {_HINT}")
+        raise UsageError(f"the text is longer than {LONGEST} characters, so it is no redirect; {_HINT}")
     if re.search(r"\s", pasted):
-        raise UsageError(f"the text has a space or a line break within; {_HINT}, in one piece")
+        raise UsageError(f"the text has a space or a line break in it; {_HINT}, in one piece")
     query = pasted.partition("#")[0]
     if "?" in query:
         query = query.partition("?")[2]
     values: dict[str, str] = {}
     for part in query.split("&"):
         name, _, raw = part.partition("=")
-        # Plain unquote, not the form's decoding: a "+" in a code is a plus, never a space.
+        # Plain unquote, not the decoding of forms: a "+" in a code is a plus, never a space.
         try:
             value = unquote(raw, errors="strict")
         except UnicodeDecodeError:
@@ -108,7 +108,7 @@ def _explain_refusal(values: dict[str, str]) -> None:
     error = values.get("error") or values.get("errCode") or values.get("error_code") or ""
     if not error or error == "0":
         return
-    reason = _REFUSALS.get(error, "this refusal is unknown here; TikTok's portal may tell more")
+    reason = _REFUSALS.get(error, "this refusal is unknown here; TikTok's portal may have more")
     if error == "unauthorized_client" and values.get("error_type") not in {None, "", "client_key"}:
         reason += f" (error type {_shown(values['error_type'])})"
     log_id = values.get("log_id") or values.get("logid")
@@ -117,7 +117,7 @@ def _explain_refusal(values: dict[str, str]) -> None:
 
 
 def _refuse_other_address(text: str, expected: str) -> None:
-    """Compare scheme, host and path: a code that was made for another address is refused by TikTok, and is spent."""
+    """Compare scheme, host and path: TikTok refuses a code that was made for another address, and the code is spent."""
     pasted, registered = (urlsplit(address.strip().strip("'\"<>")) for address in (text, expected))
     if not pasted.scheme or not pasted.netloc:
         return
@@ -128,18 +128,18 @@ def _refuse_other_address(text: str, expected: str) -> None:
     ):
         if given != wanted:
             raise UsageError(
-                f"the {name} of the pasted address is not that of EVERTOKEN_TIKTOK_REDIRECT_URI, so it is no redirect "
-                f"of this app's links; nothing was sent. {_HINT.capitalize()}"
+                f"the {name} of the pasted address is not that of EVERTOKEN_TIKTOK_REDIRECT_URI, so it did not come "
+                f"from a link of this app; nothing was sent. {_HINT.capitalize()}"
             )
 
 
 def _refuse_second_encoding(values: dict[str, str]) -> None:
-    """Look where it cannot be mistaken: in the scopes' commas, or an address without a query; a code may hold any."""
+    """Look where the signs are certain: in commas of scopes, or an address without a query; a code may hold any."""
     whole = next(iter(values)).lower()
     if "%2c" in values.get("scopes", "").lower() or (whole.startswith(("http%3a", "https%3a")) and "%3f" in whole):
         raise UsageError(_ENCODED_AGAIN)
 
 
 def _shown(value: str) -> str:
-    """Return a short plain value as it is; anything else may hold what must not be printed."""
+    """Return a short plain value unchanged; anything else may be secret and is not shown."""
     return value if _PLAIN.fullmatch(value) else "a value that is not shown"

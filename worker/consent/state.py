@@ -1,7 +1,7 @@
-"""The `state` of a consent link: a random handle, whose row holds what the link was made for and whether it was used.
+"""The `state` of a consent link: a random handle, whose row says what the link was made for and whether it was used.
 
-TikTok echoes it beside the code. It shows that a redirect belongs to a link of ours, is not stale and comes once. The
-database keeps a hash of it, so whoever reads the database cannot make up a redirect.
+TikTok returns the state beside the code. It shows that a redirect belongs to one of our links, is not stale and comes
+once. The database keeps only a hash of it, so whoever reads the database cannot forge a redirect.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def handle_of(state: str) -> str:
 
 
 def problem_of(state: str, link: ConsentLink | None) -> str | None:
-    """Return what is wrong with a state that came back, in a sentence, or None.
+    """Return what is wrong with the state of a redirect, in a sentence, or None.
 
     Args:
-        state: the state as it stood in the redirect, decoded; empty if there was none.
+        state: the state in the redirect, decoded; empty if there was none.
         link: the link that is stored for it, if any.
     """
     if not state:

@@ -1,8 +1,8 @@
-"""Delivering notices: one signed POST each to the address that the operator named, until it is accepted.
+"""Delivering notices: each is sent in a signed POST to the address that the operator set, until it is accepted.
 
 The signature follows the Standard Webhooks convention: headers `webhook-id`, `webhook-timestamp` and
-`webhook-signature: v1,<base64 of HMAC-SHA256 over "id.timestamp.body">`. The id is the notice's own, so a receiver
-that gets one twice can tell.
+`webhook-signature: v1,<base64 of HMAC-SHA256 over "id.timestamp.body">`. The id belongs to the notice, so a receiver
+recognizes a notice that comes twice.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from worker.vault import Token
 
 BATCH: Final = 20
 TIMEOUT_SECONDS: Final = 10.0
-"""Longest time of one delivery as a whole, however slowly the receiver speaks."""
+"""Total deadline of one delivery, however slowly the receiver answers."""
 CONNECT_SECONDS: Final = 5.0
 BATCH_SECONDS: Final = 25.0
-"""After so long the rest waits for the next round: held notices must not be sent by two at once."""
+"""Length of a round; the rest waits for the next one, because no notice may be sent by two processes at once."""
 ACCEPTED: Final = range(200, 300)
 
 
@@ -46,16 +46,16 @@ class Notifier:
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make one.
+        """Deliver nothing yet.
 
         Args:
             store: where notices wait.
             hook: where facts go.
             url: where they are posted; None leaves them in the database, for `doctor` to show.
             secret: key of the signature.
-            egress: the way there; straight, with the usual authorities, by default.
+            egress: sends the requests; by default directly and with the usual authorities.
             wall_clock: seconds since the epoch, for the signature's timestamp.
-            monotonic: seconds of a clock that nobody sets, for the time that a round takes.
+            monotonic: seconds of a clock that is never set, for the length of a round.
         """
         self._store = store
         self._hook = hook
@@ -67,9 +67,9 @@ class Notifier:
         self._round = threading.Lock()
 
     def deliver(self) -> int:
-        """Post what is pending; return how many notices were accepted.
+        """Post the pending notices; return how many were accepted.
 
-        One round runs at a time in a process, so slow receivers hold one thread and no more; another is over at once.
+        A process runs one round at a time, so a slow receiver occupies only one thread; a second call returns at once.
 
         Raises:
             StoreUnavailableError: the database does not answer.

@@ -1,1 +1,1 @@
-"""Upkeep: what is done from time to time, by any worker, without harm when done twice."""
+"""Upkeep: periodic work of any worker; running it twice does no harm."""

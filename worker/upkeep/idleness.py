@@ -1,4 +1,4 @@
-"""The watch over refreshing itself: due grants that nobody refreshes raise one alarm, and one all-clear follows."""
+"""Watches refreshing itself: due grants that nobody refreshes raise one alarm, and one all-clear follows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from worker.ground import Ground
 from worker.telemetry import Fact
 
 IDLE_SECONDS: Final = 300.0
-"""A due grant waits for a scan, which comes every ten seconds, and for its place in the quota."""
+"""How long a grant may be due: it waits for a scan, which comes every ten seconds, and for its place in the quota."""
 
 
 class Idleness:
-    """Looks whether due grants are refreshed, from a queue that workers without `refresh` serve too."""
+    """Checks that due grants are refreshed; it runs in a queue that workers without `refresh` serve too."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
@@ -20,8 +20,8 @@ class Idleness:
     def watch(self) -> None:
         """Raise the alarm, or give the all-clear.
 
-        A stopped app and a spent quota hold refreshes back too. They have alarms and facts of their own, so nothing is
-        said while they last.
+        A stopped app and a spent quota keep grants waiting too. They have alarms and facts of their own, so this raises
+        none while they last.
 
         Raises:
             StoreUnavailableError: the database is away.

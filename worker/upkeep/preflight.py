@@ -1,4 +1,4 @@
-"""Preflight: what must hold before a worker claims anything, and which key it seals with among the others."""
+"""Preflight: what must hold before a worker claims anything, and which key it seals with beside other processes."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from worker.vault import Sealer
 SENTINEL: Final = b"evertoken sentinel"
 SENTINEL_PLACE: Final = b"sentinels"
 FOR_READERS: Final = (
-    "this keyring is for applications that read access tokens and opens nothing else; bring the one that workers use"
+    "this keyring is for applications that read access tokens and opens nothing else; use the keyring of the workers"
 )
-LACKING: Final = "the keyring lacks key {}, which other processes seal with; bring the keyring that they have"
+LACKING: Final = "the keyring lacks key {}, which other processes seal with; use the keyring that they have"
 
 
 class Preflight:
-    """Checks database, keyring and journal, and reports this process to the others."""
+    """Checks database, keyring and journal, and announces this process to the others."""
 
     def __init__(self, ground: Ground, *, upkeep: Upkeep) -> None:
         self._ground = ground
         self._upkeep = upkeep
         self._chosen: int | None = None
-        self._told: str | None = None
+        self._last_reason: str | None = None
         self._newer: str | None = None
 
     def enter(self) -> None:
-        """Join the living processes, store what dead ones of this host had received, and refuse to go on without room.
+        """Join the living processes, store what dead ones of this host had received, and check the journal for room.
 
-        In this order: whatever keeps a process from claiming keeps it from storing received pairs only where it could
-        not write them so that the others can read them. A replay needs no room in the journal.
+        The order matters: received pairs are stored even if this process may not claim anything, such as for lack of
+        room, because a replay needs no room in the journal. Only a process that could not seal them so that the others
+        can read them does not store them.
 
         Raises:
             NotReadyError: the database is away or not migrated, or the keyring does not open what is stored.
-            JournalError: the journal cannot be written. In both cases this process is on no list.
+            JournalError: the journal cannot be written. After either error this process is on no list.
         """
         self.check_schema()
         self.check_keyring()
@@ -59,7 +60,7 @@ class Preflight:
         """Open the sentinel of each key in use, and look for pairs of other keys.
 
         Raises:
-            NotReadyError: a key is missing or is another one than sealed the rows, or the keyring is for readers.
+            NotReadyError: a key is missing or is not the one that sealed the rows, or the keyring is for readers.
         """
         if self._ground.sealer.keyring.for_readers:
             raise NotReadyError(FOR_READERS)
@@ -72,16 +73,16 @@ class Preflight:
         self._open_sentinels(sentinels)
 
     def hello(self) -> None:
-        """Tell the other processes of this one and of the keys that it can open, and choose the one that seals.
+        """Announce this process and its keys to the other processes, and choose the key that it seals with.
 
         Raises:
-            NotReadyError: this process lacks a key that the others seal with, or none is held by all.
+            NotReadyError: this process lacks a key that the others seal with, or no key is held by all.
         """
-        self._say()
+        self._announce()
         before, self._chosen = self._chosen, self._choose()
         if self._chosen != before:
             self._ground.sealer.seal_with(self._chosen)
-            self._say()
+            self._announce()
 
     def goodbye(self) -> None:
         """Take this process off the list of living ones."""
@@ -91,8 +92,8 @@ class Preflight:
         """Refuse to go on if this version does not run on the database's tables.
 
         Raises:
-            NotReadyError: they are older, or newer than this version runs with; the text says what to do.
-            StoreUnavailableError: the database is away, such as a file of SQLite's that is not there for a moment.
+            NotReadyError: the tables are too old or too new; the text says what to do.
+            StoreUnavailableError: the database is away, such as a SQLite file that is missing for a moment.
         """
         state = self._ground.store.schema_state()
         if not state.runs:
@@ -102,7 +103,7 @@ class Preflight:
             self._newer = state.at
             self._ground.hook(Fact("schema.newer", {"at": state.at, "wanted": state.wanted}))
 
-    def _say(self) -> None:
+    def _announce(self) -> None:
         lacking = self._ground.store.hello(
             self._ground.owner,
             host=socket.gethostname(),
@@ -115,7 +116,7 @@ class Preflight:
             raise NotReadyError(LACKING.format(min(lacking)))
 
     def _choose(self) -> int:
-        """Return the active key as soon as all living processes hold it; until then the newest that they hold."""
+        """Return the active key if all living processes hold it, otherwise the newest key that they hold."""
         keyring = self._ground.sealer.keyring
         agreed = set(self._ground.store.sentinels())
         lacking: tuple[str, ...] = ()
@@ -125,18 +126,18 @@ class Preflight:
         choice = choose_sealing_key(active=keyring.active, shared=agreed & set(keyring.keys), lacking=lacking)
         if choice.key_id is None:
             raise NotReadyError(choice.reason)
-        if lacking and choice.reason != self._told:
+        if lacking and choice.reason != self._last_reason:
             self._ground.hook(
                 Fact("keys.held_back", {"key_id": choice.key_id, "reason": choice.reason}, level="warning")
             )
-        self._told = choice.reason
+        self._last_reason = choice.reason
         return choice.key_id
 
     def _journal_keys(self) -> set[int]:
         try:
             return set(self._ground.journal.key_usage())
         except JournalError:
-            return set(self._ground.sealer.keyring.keys)  # none of them may be retired while it cannot be read
+            return set(self._ground.sealer.keyring.keys)  # no key may be retired while the journal cannot be read
 
     def _open_sentinels(self, sentinels: dict[int, bytes]) -> None:
         for key_id, sealed in sentinels.items():
@@ -147,5 +148,5 @@ class Preflight:
             except SealError:
                 raise NotReadyError(
                     f"the keyring's key {key_id} is not the one that sealed the stored pairs; "
-                    "bring the right EVERTOKEN_KEYRING"
+                    "set EVERTOKEN_KEYRING to the right keyring"
                 ) from None

@@ -1,4 +1,4 @@
-"""Presence: a process says again and again that it is there, and looks whether it still may seal and read."""
+"""Presence: a process reports periodically that it is alive, and checks that it may still seal and read."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from worker.telemetry import Fact, Hook
 from worker.upkeep.preflight import Preflight
 
 HELLO_SECONDS: Final = 20.0
-"""Much shorter than the time after which a silent process counts as gone."""
+"""Time between two reports; much shorter than the time after which a silent process counts as gone."""
 
 
 def end_this_process() -> None:
-    """Ask this process to end as a person would: what is under way is finished first."""
+    """Send SIGTERM to this process: it finishes what is under way and ends."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Presence:
-    """Keeps a process on the list of living ones, by a thread of its own."""
+    """Keeps a process on the list of living ones, from a separate thread."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class Presence:
         on_unfit: Callable[[], None] = end_this_process,
         seconds: float = HELLO_SECONDS,
     ) -> None:
-        """Make one for a process.
+        """Start nothing yet.
 
         Args:
-            preflight: says hello.
+            preflight: announces this process.
             hook: where facts go.
-            on_unfit: called if this process does not read what others write or does not run on the tables.
-            seconds: time between two hellos.
+            on_unfit: called if this process cannot read what others write or cannot run on the tables.
+            seconds: time between two announcements.
         """
         self._preflight = preflight
         self._hook = hook
@@ -48,7 +48,7 @@ class Presence:
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Join the living processes, and keep saying so.
+        """Join the living processes, and start the thread that keeps this process on their list.
 
         Raises:
             NotReadyError, JournalError: this process may not work; see `Preflight.enter`.
@@ -58,10 +58,10 @@ class Presence:
         self._thread.start()
 
     def leave(self) -> None:
-        """Leave the list; a second time changes nothing.
+        """Leave the list; a second call does nothing.
 
         Raises:
-            StoreUnavailableError: the database is away, so the others wait until this process was silent for long.
+            StoreUnavailableError: the database is away; the others count this process until it was silent long enough.
         """
         self._leaving.set()
         if self._thread is not None:

@@ -1,4 +1,4 @@
-"""Rotating keys: stored pairs are sealed anew while everything runs, and a key is retired once nothing needs it."""
+"""Rotating keys: stored pairs are sealed again while everything runs, and a key is retired once nothing needs it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from worker.telemetry import Fact
 from worker.vault import PairPlace, SealedPair
 
 BATCH: Final = 200
-"""Pairs sealed anew in one transaction: few enough that no refresh waits long for their rows."""
+"""Pairs sealed again in one transaction: few enough that no refresh waits long for their rows."""
 SILENT_SECONDS: Final = 7 * 86_400.0
-"""For how long a host's last word on its journal counts, where its processes fell silent without a goodbye."""
+"""How long the last report on a host's journal counts if the host's processes crashed and are silent."""
 MOST_NAMED: Final = 20
 
 
 @dataclass
 class RekeyReport:
-    """What a rotation did; right after an interruption too.
+    """What a rotation did; also correct after an interruption.
 
     Attributes:
         key_id: the key that the pairs are sealed with now.
-        resealed: pairs that this run sealed anew.
-        passed_over: pairs that were refreshed, re-sealed or wiped by others between being read and being replaced.
+        resealed: pairs that this run sealed again.
+        passed_over: pairs that others refreshed, re-sealed or wiped after this run had read them.
         unreadable: how many pairs do not open with this keyring; they were left as they are.
-        unreadable_grants: the first of the grants that these belong to.
+        unreadable_grants: the first grants that these belong to.
     """
 
     key_id: int
@@ -40,25 +40,25 @@ class RekeyReport:
 
 
 class Rekeyer:
-    """Seals stored pairs anew with the active key, and takes keys out of use."""
+    """Seals stored pairs again with the active key, and takes keys out of use."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
 
     def left(self) -> int:
-        """Return how many stored pairs are sealed with another key than the active one."""
+        """Return how many stored pairs are not sealed with the active key."""
         active = self._ground.sealer.keyring.active
         return sum(pairs for key_id, pairs in self._ground.store.key_usage().items() if key_id != active)
 
     def rotate(self, report: RekeyReport, progress: Callable[[int], None] = lambda done: None) -> None:  # noqa: ARG005 - takes a number and does nothing
-        """Seal every stored pair anew that another key sealed; what was done stays done if this is interrupted.
+        """Seal every stored pair again that another key sealed; after an interruption the pairs done stay done.
 
-        Grants from before they said whose they are say so afterwards, as what is sealed now does.
-        Each pair is replaced only where its bytes are still those that were read, so a refresh that comes between wins.
+        Each pair is replaced only if its bytes are still those that were read, so a refresh in between wins.
+        Afterwards the app is written into the rows of grants that do not name it yet; the new seals are bound to it.
 
         Args:
             report: filled as the rotation goes.
-            progress: told how many pairs were looked at since the last call.
+            progress: called with the number of pairs that were looked at since the last call.
 
         Raises:
             NotReadyError: not every living process holds the active key.
@@ -67,7 +67,7 @@ class Rekeyer:
         self._refuse_held_back()
         after = (0, 0, 0)
         while page := self._ground.store.all_pairs(after, BATCH, not_sealed_with=report.key_id):
-            fresh = list(self._sealed_anew(page, report))
+            fresh = list(self._sealed_again(page, report))
             replaced = self._ground.store.reseal(fresh)
             report.resealed += replaced
             report.passed_over += len(fresh) - replaced
@@ -77,14 +77,14 @@ class Rekeyer:
             pass
 
     def needs(self, key_id: int, *, forget_silent: bool = False) -> Iterator[str]:
-        """Yield what still needs a key, in sentences for a person; nothing where it can be retired.
+        """Yield what still needs a key, in sentences for a person; nothing if the key can be retired.
 
         Args:
             key_id: the key.
-            forget_silent: True to leave out the last words of processes that fell silent without a goodbye.
+            forget_silent: True to ignore the last reports of processes that fell silent without a goodbye.
 
         Raises:
-            StoreUnavailableError, JournalError: what needs it cannot be found out.
+            StoreUnavailableError, JournalError: the database or the journal cannot be read.
         """
         if key_id in {self._ground.sealer.keyring.active, self._ground.sealer.sealing_key_id}:
             yield f"this process seals with key {key_id}; make another key active first"
@@ -98,11 +98,11 @@ class Rekeyer:
         living = {worker.instance_id for worker in self._ground.store.workers_seen(LIVING_SECONDS)}
         for worker in seen:
             if worker.instance_id in living and worker.sealing_key_id in {None, key_id} and key_id in worker.key_ids:
-                yield f"{_told(worker)} seals with key {key_id}; give it the new keyring and restart it"
-        heard = [worker for worker in seen if worker.instance_id in living or not forget_silent]
-        for worker in _last_words(heard, living):
+                yield f"{_named(worker)} seals with key {key_id}; give it the new keyring and restart it"
+        counting = [worker for worker in seen if worker.instance_id in living or not forget_silent]
+        for worker in _last_reports(counting, living):
             if key_id in worker.journal_key_ids:
-                yield f"{_told(worker)} said that records of key {key_id} wait in the journal of its host"
+                yield f"{_named(worker)} reported that records of key {key_id} wait in the journal of its host"
 
     def retire(self, key_id: int, *, forget_silent: bool = False) -> None:
         """Take a key out of use, so that processes may start without it.
@@ -113,7 +113,7 @@ class Rekeyer:
 
         Raises:
             UsageError: there is no such key.
-            NotReadyError: something needs it; the text names all of it.
+            NotReadyError: the key is still needed; the text names everything that needs it.
         """
         reasons = list(self.needs(key_id, forget_silent=forget_silent))
         if not reasons and key_id not in {*self._ground.store.sentinels(), *self._ground.sealer.keyring.keys}:
@@ -128,7 +128,7 @@ class Rekeyer:
         active = self._ground.sealer.keyring.active
         if self._ground.sealer.sealing_key_id != active:
             lacking = [
-                _told(worker)
+                _named(worker)
                 for worker in self._ground.store.workers_seen(LIVING_SECONDS)
                 if active not in worker.key_ids
             ]
@@ -137,7 +137,7 @@ class Rekeyer:
                 "Give them the new keyring and restart them; nothing was re-sealed"
             )
 
-    def _sealed_anew(self, page: Iterable[StoredPair], report: RekeyReport) -> Iterator[tuple[StoredPair, SealedPair]]:
+    def _sealed_again(self, page: Iterable[StoredPair], report: RekeyReport) -> Iterator[tuple[StoredPair, SealedPair]]:
         for stored in page:
             place = PairPlace(stored.creator_id, stored.consent, stored.generation)
             try:
@@ -154,10 +154,10 @@ class Rekeyer:
             yield stored, self._ground.sealer.seal_pair(access, refresh, place)
 
 
-def _last_words(seen: Sequence[WorkerView], living: Container[str]) -> list[WorkerView]:
-    """Return the living processes, and of each host the one that was seen last: it has replayed what others left.
+def _last_reports(seen: Sequence[WorkerView], living: Container[str]) -> list[WorkerView]:
+    """Return the living processes, and of each host the process seen last: it has replayed what others left.
 
-    Each living one speaks for itself, since two on a host may have journals in different folders.
+    Every living process counts, since two on a host may have journals in different folders.
     """
     last: dict[str, WorkerView] = {}
     for worker in sorted(seen, key=lambda worker: worker.last_seen_at):
@@ -165,5 +165,5 @@ def _last_words(seen: Sequence[WorkerView], living: Container[str]) -> list[Work
     return [worker for worker in seen if worker.instance_id in living or last[worker.host] is worker]
 
 
-def _told(worker: WorkerView) -> str:
+def _named(worker: WorkerView) -> str:
     return f"process {worker.pid} on {worker.host} (seen {worker.last_seen_at:%Y-%m-%d %H:%M:%S} UTC)"

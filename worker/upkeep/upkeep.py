@@ -1,4 +1,4 @@
-"""Upkeep: journals of dead processes are replayed, superseded pairs wiped, and old history is let go."""
+"""Upkeep: replay journals of dead processes, wipe superseded pairs, and delete old history."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ WIPE_AFTER_SECONDS: Final = 2 * 86400
 KEEP_HISTORY_SECONDS: Final = 90 * 86400
 BATCH: Final = 500
 BATCHES_SECONDS: Final = 10.0
-"""A fleet at the highest quota replaces a thousand pairs a minute, so one batch a round would fall behind for ever."""
+"""Time for the batches of a round: a fleet at the highest quota replaces a thousand pairs a minute, two batches."""
 
 
 class ConsentReplayer(Replayer):
-    """Stores journaled answers to exchanges of a code."""
+    """Stores journaled answers to exchanges of authorization codes."""
 
     kind = "exchange"
 
@@ -45,7 +45,7 @@ class ConsentReplayer(Replayer):
 
 
 class Upkeep:
-    """What is done from time to time, by any worker, without harm when done twice."""
+    """Periodic work of any worker; running it twice does no harm."""
 
     def __init__(self, ground: Ground, *, refreshes: Replayer, consents: ConsentReplayer) -> None:
         self._ground = ground
@@ -53,23 +53,23 @@ class Upkeep:
         self._consents = consents
 
     def replay(self) -> int:
-        """Store what dead processes of this host, and failed threads of this one, had received and not yet stored.
+        """Store answers that dead processes of this host, or failed threads of this one, received and did not store.
 
         Returns:
             How many records were settled.
 
         Raises:
-            StoreUnavailableError: the database went away; what was not settled stays in the journal.
+            StoreUnavailableError: the database went away; the records that are left stay in the journal.
         """
         return self._refreshes.replay() + self._consents.replay()
 
     def end_stale_attempts(self) -> int:
-        """Write down the doubt of attempts whose lease ran out without an outcome: their process died or hangs.
+        """Mark attempts as in doubt whose lease ran out without an outcome: their process died or hangs.
 
-        A pair or a verdict that comes late all the same takes the place of the doubt.
+        A pair or a verdict that still comes late replaces this outcome.
 
         Returns:
-            How many attempts.
+            How many attempts were marked.
         """
         stale = self._ground.store.stale_attempts(BATCH)
         for attempt in stale:
@@ -78,18 +78,18 @@ class Upkeep:
                 attempt.consent,
                 attempt.generation,
                 outcome=AttemptOutcome.IN_DOUBT,
-                reason="its process ended, or hung, before it wrote an outcome down",
+                reason="its process ended, or hung, before it recorded an outcome",
             )
         if stale:
             self._ground.hook(Fact("attempts.unfinished", {"attempts": len(stale)}, level="warning"))
         return len(stale)
 
     def wipe_superseded(self) -> int:
-        """Wipe pairs that newer ones replaced long ago, for some seconds at most; return how many."""
+        """Wipe pairs that newer ones replaced long ago, for at most some seconds; return how many."""
         return _in_batches(lambda: self._ground.store.wipe_superseded(WIPE_AFTER_SECONDS, BATCH))
 
     def prune(self) -> int:
-        """Let go of history that ended long ago, for some seconds of each kind at most; return how many rows."""
+        """Delete old history, for at most some seconds of each kind; return how many rows."""
         return (
             _in_batches(lambda: self._ground.store.prune_attempts(KEEP_HISTORY_SECONDS, BATCH))
             + _in_batches(lambda: self._ground.store.prune_pairs(KEEP_HISTORY_SECONDS, BATCH))
@@ -98,7 +98,7 @@ class Upkeep:
 
 
 def _in_batches(step: Callable[[], int]) -> int:
-    """Repeat a step of at most `BATCH` rows, each a transaction of its own, until little is left or time is up."""
+    """Repeat a step of at most `BATCH` rows in one transaction, until less than a batch is left or the time is up."""
     end, total = time.monotonic() + BATCHES_SECONDS, 0
     while True:
         done = step()
