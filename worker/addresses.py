@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from worker.errors import ConfigurationError
 
@@ -125,6 +125,22 @@ def redis_tls(url: str) -> dict[str, Any]:
     if "ssl_check_hostname" in told:
         told["ssl_check_hostname"] = told["ssl_check_hostname"].lower() != "false"
     return told
+
+
+def redis_client_url(url: str) -> str:
+    """Return Redis's address as its client reads it: Celery's form of a Unix socket turned, and TLS left out.
+
+    What `redis_tls` returns is said beside the address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == TLS_SCHEME:
+        others = [(name, value) for name, value in parse_qsl(parts.query) if not name.startswith("ssl_")]
+        return urlunsplit(parts._replace(query=urlencode(others)))
+    if parts.scheme != SOCKET_SCHEME:
+        return url
+    number = parse_qs(parts.query).get("virtual_host", ["0"])[0].strip("/") or "0"
+    login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
+    return f"unix://{login}{unquote(parts.path)}?db={number}"
 
 
 def bad_url(name: str, url: str, *, bare: bool = False) -> str | None:

@@ -12,7 +12,7 @@ from worker.errors import ConfigurationError
 from worker.settings import ReaderSettings
 from worker.store import Store, open_store
 from worker.vault import Keyring, Sealer, use_fingerprint_key
-from worker.vault.unwrapping import load_unwrap, no_service
+from worker.vault.keyring_text import load_unwrap, no_service
 
 T = TypeVar("T")
 POOL_SIZE: Final = 20

@@ -19,9 +19,8 @@ from tests.support.black_hole import BlackHole
 from tests.support.crowd import Crowd, gather, most_within
 from tests.support.restartable import Restartable
 from worker.limiter import Limiter
-from worker.limiter.address import connect
 from worker.limiter.alone import Alone
-from worker.limiter.shared import Windows
+from worker.limiter.shared import Windows, connect
 
 NewLimiter = Callable[..., Limiter]
 NewRedis = Callable[..., ServerProcess]

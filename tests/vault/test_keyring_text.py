@@ -12,8 +12,7 @@ import pytest
 
 from worker.errors import ConfigurationError, NotReadyError, UsageError
 from worker.vault import Keyring
-from worker.vault.keyring_text import KeyringText
-from worker.vault.unwrapping import FINGERPRINT_ID, load_unwrap
+from worker.vault.keyring_text import FINGERPRINT_ID, KeyringText, load_unwrap
 
 KEYS = {number: bytes([64 + number]) * 32 for number in range(4)}
 ENCODED = {number: base64.b64encode(key).decode() for number, key in KEYS.items()}

@@ -9,12 +9,16 @@ from importlib.resources import files
 from typing import Any, Final, TypeVar
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
-from worker.limiter.address import connect
+from worker.addresses import redis_client_url, redis_tls
 from worker.policy import quota
 
 T = TypeVar("T")
 Report = Callable[[str, Mapping[str, str | float], str], None]
+ANSWER_SECONDS: Final = 0.25
+"""Longest wait for Redis; after it the worker is on its own."""
 PREFIX: Final = "evertoken:limit:"
 STATE: Final = "app"
 SECOND: Final = "second"
@@ -287,6 +291,25 @@ class Shared:
         if bool(given) != (wait == 0) or not all(permit.name for permit in given):
             raise ValueError("a permit has a name and no wait, a refusal has a wait and no name")
         return Answer(wait, str(epoch), _within(pause, LONGEST_PAUSE), given)
+
+
+def connect(url: str) -> redis.Redis:
+    """Return a client; it connects at its first use.
+
+    A connection that was dropped while idle is replaced once, at once; nothing else is tried again, so that a call
+    takes a fraction of a second at most.
+
+    Args:
+        url: `redis://`, `rediss://` or, as Celery writes it, `redis+socket:///path?virtual_host=0`.
+    """
+    return redis.Redis.from_url(
+        redis_client_url(url),
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        decode_responses=True,
+        **redis_tls(url),
+    )
 
 
 def _read_roster(answer: Any) -> Roster:

@@ -120,7 +120,7 @@ class Settlement:
                 | {
                     "moved": saved.moved,
                     "revived": saved.revived,
-                    "rotated": not answered.kept,
+                    "rotated": not pair.refresh_kept,
                     "life_seconds": int((pair.access_expires_at - pair.issued_at).total_seconds()),
                     "next_refresh_at": pair.next_refresh_at.isoformat(timespec="seconds"),
                 },

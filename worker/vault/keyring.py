@@ -12,8 +12,17 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from worker.errors import ConfigurationError, UsageError
-from worker.vault.keyring_text import ACCESS_ONLY, KEY_BYTES, ROOT, KeyringText, bare_of
-from worker.vault.unwrapping import FINGERPRINT_ID, Unwrap, key_of, no_service
+from worker.vault.keyring_text import (
+    ACCESS_ONLY,
+    FINGERPRINT_ID,
+    KEY_BYTES,
+    ROOT,
+    KeyringText,
+    Unwrap,
+    bare_of,
+    key_of,
+    no_service,
+)
 
 _FOR_READERS: Final = b"evertoken fingerprints of readers"
 
