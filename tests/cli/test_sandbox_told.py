@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from worker.cli.sandbox import _told
+from worker.cli.sandbox import _how_to_use
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.server import Address
 
@@ -13,7 +13,7 @@ def test_to_use_the_sandbox_its_app_secret_is_printed_too() -> None:
     """The lines can be pasted into a `.env`: address, app, secret and redirect address."""
     options = SandboxOptions.from_json({"app_id": "my-app", "app_secret": "my-secret"})
 
-    said = dict(re.findall(r"^  (EVERTOKEN_\w+)=(.*)$", _told(Address("127.0.0.1", 8599), options), re.MULTILINE))
+    said = dict(re.findall(r"^  (EVERTOKEN_\w+)=(.*)$", _how_to_use(Address("127.0.0.1", 8599), options), re.MULTILINE))
 
     assert said["EVERTOKEN_TIKTOK_APP_ID"] == "my-app"
     assert said["EVERTOKEN_TIKTOK_APP_SECRET"] == "my-secret"

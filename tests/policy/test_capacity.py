@@ -51,7 +51,7 @@ def test_a_fleet_that_cannot_fit_is_told_with_numbers() -> None:
     assert told.first_missed == pytest.approx((DAY * (1 / 3 - 0.03)) / (1 - BASIC / told.refreshes))
     assert "1,041.7" in told.sentence
     assert f"{60 * BASIC:,.1f}" in told.sentence
-    assert "first token is missed after 16." in told.sentence
+    assert "first token expires after 16." in told.sentence
 
 
 def test_pulls_alone_that_do_not_fit_cost_no_token() -> None:
@@ -67,8 +67,8 @@ def test_a_thin_headroom_is_told() -> None:
     """Between one and two the fleet fits and people are warned."""
     creators = most_creators(usable=BASIC, life=DAY, renew_at=2 / 3, pulls_per_day=0)
 
-    assert "where 2 is wanted" in plan(level(creators), usable=BASIC).sentence
-    assert "where 2 is wanted" not in plan(level(creators // 2), usable=BASIC).sentence
+    assert "and should be 2" in plan(level(creators), usable=BASIC).sentence
+    assert "and should be 2" not in plan(level(creators // 2), usable=BASIC).sentence
 
 
 def test_an_empty_fleet_fits() -> None:

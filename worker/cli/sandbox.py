@@ -73,12 +73,12 @@ async def _serve(options: SandboxOptions, *, as_json: bool) -> None:
         loop.add_signal_handler(number, stop.set)
 
     def ready(address: Address) -> None:
-        click.echo(json.dumps(address.to_json()) if as_json else _told(address, options))
+        click.echo(json.dumps(address.to_json()) if as_json else _how_to_use(address, options))
 
     await run(options, ready=ready, stop=stop)
 
 
-def _told(address: Address, options: SandboxOptions) -> str:
+def _how_to_use(address: Address, options: SandboxOptions) -> str:
     said = address.to_json()
     return "\n".join(
         (

@@ -1,1 +1,1 @@
-"""Planning: a tool beside the daemon that computes what a quota carries and how bad days end."""
+"""Planning: a tool beside the daemon that computes what a quota carries and what outages cost."""

@@ -1,7 +1,7 @@
 """The planner: whether a quota carries a fleet, with what headroom, and what the renewal fraction trades.
 
-It treats refreshes as a steady stream, which the jitter makes them: a fleet of n whose tokens live L and are renewed
-at the fraction f sends n / (L * f) refreshes a second. The simulation shows how near that comes.
+It treats refreshes as a steady stream, since the jitter spreads them: a fleet of n grants whose tokens live L seconds
+and are renewed at the fraction f sends n / (L * f) refreshes a second. The simulation shows how accurate that is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DAY: Final = 86_400.0
 WANTED_HEADROOM: Final = 2.0
 """Below this the quota has no room for an outage's backlog, for growth, or for lives that TikTok shortens."""
 USUAL_LATENCY: Final = 0.5
-"""Seconds that a call to TikTok is taken to last where nobody measured it."""
+"""Assumed seconds of a call to TikTok if nobody measured it."""
 RENEWAL_FRACTIONS: Final = (0.3, 0.4, 0.5, 0.6, 2 / 3, 0.75, 0.85)
 LIVES: Final = (86_400.0, 7_200.0)
 """Lives of access tokens: of the Accounts API today, and of Login Kit since November 2026."""
@@ -26,7 +26,7 @@ LIVES: Final = (86_400.0, 7_200.0)
 
 @dataclass(frozen=True)
 class Crowd:
-    """Creators whose access tokens live equally long.
+    """Creators whose access tokens have the same life.
 
     Attributes:
         creators: how many.
@@ -39,7 +39,7 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked of the quota.
+    """The requests that a fleet needs.
 
     Attributes:
         crowds: the fleet.
@@ -77,7 +77,7 @@ class Load:
         return crowd.creators / self.period(crowd)
 
     def slack(self, crowd: Crowd) -> float:
-        """Return the least seconds from the renewal window's begin to the end of the token."""
+        """Return the fewest seconds from the begin of the renewal window to the end of the token."""
         return crowd.life * (1 - self.renew_at - STRETCH / 2)
 
 
@@ -87,14 +87,14 @@ class Plan:
 
     Attributes:
         refreshes: refreshes a second that the fleet needs.
-        pulls: pulls a second that are wanted.
+        pulls: pulls a second that the fleet needs.
         usable: requests a second that the limiter gives out.
         headroom: how many times the load fits into the quota; infinite without a load.
         refresh_headroom: the same for refreshes alone, which go before pulls.
-        survived: seconds of outage after which the first token ends; 0 where refreshes alone do not fit, None without
+        survived: seconds of outage after which the first token ends; 0 if refreshes alone do not fit, None without
             a fleet.
-        first_missed: seconds until the first token ends where refreshes alone do not fit; None where they do.
-        threads: calls that run at once when the whole quota is spent, by the latency.
+        first_missed: seconds until the first token ends, if refreshes alone do not fit; None if they do.
+        threads: calls that run at once when the whole quota is used, by the latency.
     """
 
     refreshes: float
@@ -108,12 +108,12 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """True where the quota carries refreshes and pulls."""
+        """True if the quota carries refreshes and pulls."""
         return self.headroom >= 1
 
     @property
     def sentence(self) -> str:
-        """What the figures mean, with numbers, for people."""
+        """The meaning of the figures in a sentence, for people."""
         needed, usable = 60 * (self.refreshes + self.pulls), 60 * self.usable
         figures = (
             f"the fleet needs {needed:,.1f} requests a minute ({60 * self.refreshes:,.1f} refreshes and "
@@ -121,11 +121,11 @@ class Plan:
         )
         if self.first_missed is not None:
             hours = self.first_missed / 3600
-            return f"{figures}: refreshes alone do not fit, and the first token is missed after {hours:,.1f} hours"
+            return f"{figures}: refreshes alone do not fit, and the first token expires after {hours:,.1f} hours"
         if not self.fits:
             return f"{figures}: refreshes fit, pulls do not"
         if self.headroom < WANTED_HEADROOM:
-            return f"{figures}: it fits, with a headroom of {self.headroom:.2f} where {WANTED_HEADROOM:g} is wanted"
+            return f"{figures}: it fits, but the headroom is {self.headroom:.2f} and should be {WANTED_HEADROOM:g}"
         return f"{figures}: it fits" + (f", {self.headroom:.1f} times over" if math.isfinite(self.headroom) else "")
 
 
@@ -148,16 +148,16 @@ class Trade:
 
 @dataclass(frozen=True)
 class Fit:
-    """How many creators fit into a level of TikTok's.
+    """How many creators fit into one of TikTok's levels.
 
     Attributes:
-        tier: its name.
-        per_minute: requests to the Accounts API that it permits in a minute, or to all of TikTok where that is less.
-        life: of an access token, in seconds.
+        tier: name of the level.
+        per_minute: requests that it permits in a minute to the Accounts API, or to all of TikTok if that is less.
+        life: life of an access token, in seconds.
         pulls: True for one pull after each refresh, False for none.
-        creators: how many fit, the whole quota spent.
-        comfortable: how many fit with the headroom that is wanted.
-        without_accounts_limit: how many fit where only the limits of the whole app count.
+        creators: how many fit if the whole quota is used.
+        comfortable: how many fit with `WANTED_HEADROOM`.
+        without_accounts_limit: how many fit if only the limits of the whole app count.
     """
 
     tier: str
@@ -187,7 +187,7 @@ def plan(load: Load, *, usable: float, latency: float = USUAL_LATENCY) -> Plan:
         headroom=usable / (refreshes + pulls) if refreshes + pulls else math.inf,
         refresh_headroom=usable / refreshes if refreshes else math.inf,
         survived=0.0 if overloaded else slack,
-        # The queue grows by what is too much; its head has waited a slack when its length is a slack's arrivals.
+        # The queue grows by the excess. Its head has waited a slack when the queue is as long as a slack's arrivals.
         first_missed=slack / (1 - usable / refreshes) if overloaded and slack is not None else None,
         threads=max(1, math.ceil(usable * latency)),
     )
@@ -219,8 +219,8 @@ def most_creators(*, usable: float, life: float, renew_at: float, pulls_per_day:
 def fits(*, renew_at: float, lives: Sequence[float] = LIVES) -> list[Fit]:
     """Return how many creators fit into each of TikTok's levels, with and without pulls.
 
-    All endpoints of the Accounts API together have a limit of their own (official doc 1738084416214017), which is
-    below the app's in the higher levels; whether calls for tokens count against it is not said, so the lower counts.
+    All endpoints of the Accounts API together have a separate limit (official doc 1738084416214017), which is below the
+    app's in the higher levels. TikTok does not say whether calls for tokens count against it, so the lower one is used.
     """
     return [
         _fit(tier, life, renew_at, pulls=pulls) for tier in quota.TIERS for life in lives for pulls in (False, True)

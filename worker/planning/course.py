@@ -1,4 +1,4 @@
-"""What a simulation brings: the course of a fleet, minute by minute, and the figures that people ask of it."""
+"""The result of a simulation: the course of a fleet, minute by minute."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Course:
         permits: requests that the quota gave.
         refreshed: pairs brought.
         pulled: pulls made.
-        failed: attempts that brought none.
+        failed: attempts that brought no pair.
         waiting: grants that are due and wait, at the step's end.
         darkened: grants whose access token ended in this step.
-        dark: grants that have no living access token at the step's end, and are not to be authorized again.
-        braked: 1 where the brake is on at the step's end.
+        dark: grants that have no valid access token at the step's end, and are not to be authorized again.
+        braked: 1 if the brake is on at the step's end.
         asked: creators who are to authorize again, at the step's end.
         authorized: new consents.
     """

@@ -1,4 +1,4 @@
-"""The load to come: from when each grant is due next to what is sent, slice by slice, under the quota."""
+"""The coming load: what is sent under the quota, slice by slice, from when each grant is due next."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Due:
 
 @dataclass(frozen=True)
 class Ahead:
-    """One slice of the time to come, in refreshes.
+    """Refreshes in one coming slice of time.
 
     Attributes:
-        due: that come due in it.
-        sent: that the quota lets through in it.
-        waiting: that are left at its end.
+        due: refreshes that become due in it.
+        sent: refreshes that the quota permits in it.
+        waiting: refreshes that wait at its end.
     """
 
     due: float
@@ -39,13 +39,13 @@ class Ahead:
 
 
 def forecast(dues: Iterable[Due], *, renew_at: float, slice_seconds: float, slices: int, usable: float) -> list[Ahead]:
-    """Return what the coming slices bring; each refreshed grant comes back a period later, the same as before.
+    """Return the refreshes of the coming slices; each refreshed grant is due again one period later.
 
     Args:
         dues: when the fleet is due next.
         renew_at: fraction of the life at which the renewal window begins.
         slice_seconds: length of a slice.
-        slices: how many to look at.
+        slices: how many slices to compute.
         usable: requests a second that the limiter gives out.
     """
     due = [0.0] * slices

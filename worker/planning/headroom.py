@@ -17,16 +17,16 @@ from worker.policy import quota
 from worker.store import Store
 
 LOOK_SECONDS: Final = 300.0
-"""How long a figure is told again before the fleet is counted anew, which reads every grant once."""
+"""How long a figure is reused before the fleet is counted again, which reads every grant once."""
 SLICE_SECONDS: Final = 3600
 SHORTEST_LIFE: Final = 60.0
 """Seconds; a life that is shorter than a minute is counted as one."""
 SAME_LIFE: Final = 0.98
-"""Lives of which the shorter is at least this part of the longer are one crowd."""
+"""Two lives belong to one crowd if the shorter is at least this part of the longer."""
 
 
 class Headroom:
-    """Tells how many times the fleet's refreshes, and its pulls, fit into the quota."""
+    """Computes how many times the fleet's refreshes and pulls fit into the quota."""
 
     def __init__(
         self,
@@ -38,14 +38,14 @@ class Headroom:
         pull_seconds: float | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make one.
+        """Count nothing yet.
 
         Args:
             store: where the fleet is.
             renew_at: fraction of the life at which the renewal window begins.
             per_second: the quota of a second.
             per_minute: the quota of a minute.
-            pull_seconds: longest time between two pulls of a creator; None for one after each refresh alone.
+            pull_seconds: longest time between two pulls of a creator; None if pulls only follow refreshes.
             monotonic: clock of this process, in seconds.
         """
         self._store = store
@@ -65,13 +65,13 @@ class Headroom:
         crowds = crowds_of(stored_dues(self._store, slice_seconds=SLICE_SECONDS))
         load = Load(crowds, self._renew_at)
         if self._pull_seconds is not None and load.creators:
-            # Those between refreshes come on top; that a refresh puts the next one off is left out, on the safe side.
+            # Pulls between refreshes are added. A refresh delays the next of them; leaving that out errs safely.
             pulls = load.refreshes / load.creators + 1 / self._pull_seconds
             load = Load(crowds, self._renew_at, pulls_per_day=pulls * DAY)
         return plan(load, usable=self._usable)
 
     def factor(self) -> float:
-        """Return the headroom, some minutes old at most: infinite without a fleet, NaN where it cannot be known."""
+        """Return the headroom, at most some minutes old: infinite without a fleet, NaN if the database is away."""
         with self._lock:
             now = self._monotonic()
             if now >= self._looked_at + LOOK_SECONDS:
@@ -86,8 +86,8 @@ class Headroom:
 def stored_dues(store: Store, *, slice_seconds: int) -> list[Due]:
     """Return when the stored fleet is due, by its tokens' lives.
 
-    The life of an imported pair may be only what was left of it, so first pairs count with the life that most
-    refreshes brought; if there was no refresh yet, with the longest life of a first pair.
+    The stored life of an imported pair may be only what was left of it. So first pairs count with the life that most
+    refreshes brought or, if there was no refresh yet, with the longest life of a first pair.
 
     Args:
         store: where the fleet is.

@@ -1,4 +1,4 @@
-"""What an outage costs: what piles up, how long that takes to drain, and which tokens end that nothing could save."""
+"""What an outage costs: the backlog, the time that it takes to drain, and the tokens that could not be saved."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ HALVINGS: Final = 80
 
 @dataclass(frozen=True)
 class Outage:
-    """What it costs when nothing can be refreshed for a while.
+    """The cost of a time in which nothing can be refreshed.
 
     Attributes:
         backlog: grants that are due when it ends.
-        drain: seconds from its end until none waits any more; infinite where the quota never gets there.
-        first_missed: seconds from its start to the end of the first token; None where all tokens outlast it.
+        drain: seconds from its end until none waits any more; infinite if the quota never suffices.
+        first_missed: seconds from its start to the end of the first token; None if all tokens outlast it.
         missed: tokens that end during it, which no quota could have saved.
     """
 
@@ -31,7 +31,7 @@ class Outage:
 
 
 def after_outage(load: Load, *, usable: float, seconds: float) -> Outage:
-    """Return what an outage of so many seconds costs; refreshes go before pulls, so pulls do not slow the drain."""
+    """Return what an outage of this length costs; refreshes go before pulls, so pulls do not slow the drain."""
     crowds = [crowd for crowd in load.crowds if crowd.creators]
     first = min((load.slack(crowd) for crowd in crowds), default=math.inf)
     return Outage(
@@ -43,7 +43,7 @@ def after_outage(load: Load, *, usable: float, seconds: float) -> Outage:
 
 
 def _missed(load: Load, crowd: Crowd, outage: float) -> float:
-    """Return how many tokens end in an outage; the slacks of a crowd lie evenly in a band."""
+    """Return how many tokens end in an outage; the slacks of a crowd are spread evenly over a band."""
     least, band = load.slack(crowd), crowd.life * STRETCH
     over = outage - least
     if over <= 0:
@@ -53,9 +53,9 @@ def _missed(load: Load, crowd: Crowd, outage: float) -> float:
 
 
 def _demand(load: Load, crowd: Crowd, outage: float, after: float) -> float:
-    """Return the refreshes wanted from an outage's begin until so many seconds after its end.
+    """Return the refreshes that become due from an outage's begin until `after` seconds after its end.
 
-    Each grant is wanted once; those refreshed after the outage come back a period later.
+    Each grant is due once; grants that are refreshed after the outage are due again one period later.
     """
     once = min(crowd.creators, load.rate(crowd) * (outage + after))
     return once + load.rate(crowd) * max(0.0, after - load.period(crowd))

@@ -1,4 +1,4 @@
-"""What the simulation is asked: named courses of events, with the fleet and the quota that each is meant for."""
+"""The scenarios of the simulation: named courses of events, each with its fleet and quota."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ YEAR: Final = 365 * DAY
 
 @dataclass(frozen=True)
 class Change:
-    """From some second on, another figure holds."""
+    """A figure that changes at some second."""
 
     at: float
     value: float
@@ -28,17 +28,17 @@ class Scenario:
     Attributes:
         name: what people type.
         story: what happens, in a sentence.
-        creators: fleet; all of it is imported in the first minute, with fresh tokens.
-        seconds: how long it runs.
-        looked_at: from when on the load is judged: what comes before is the fleet settling.
-        life: of an access token; `lives` are later changes of it.
+        creators: size of the fleet; all of it is imported in the first minute, with fresh tokens.
+        seconds: how long the scenario runs.
+        looked_at: when the fleet has settled, and the load begins to be judged.
+        life: life of an access token; `lives` are later changes of it.
         renew_at: fraction of the life at which the renewal window begins.
         per_second: TikTok's limit a second.
         per_minute: TikTok's limit a minute.
         quotas: later changes of both limits, as factors of those above.
-        outages: begin and end of each time in which TikTok answers nothing.
+        outages: begin and end of each time in which TikTok does not answer.
         consent: seconds after which the creators' consents of the first day end.
-        campaign: seconds over which those consents were given, evenly; their ends lie as far apart.
+        campaign: seconds over which these consents were given, evenly; their ends are as far apart.
         answering: share of the creators who authorize again, evenly over the `notice` before their consent ends.
         notice: for how long before the end creators are asked.
         pulls: True for one pull after each refresh.

@@ -1,9 +1,9 @@
-"""A fleet's life on a virtual clock: the real policy code, every grant on its own, one minute a step, and no I/O.
+"""A fleet's life on a virtual clock: the real policy code, each grant on its own, one minute a step, and no I/O.
 
-Exact: who is refreshed in which minute, in the scan's order (least time left first, those in trouble behind), under the
-limiter's sustained rate. Renewal times, verdicts and the brake are decided by the code that the daemon runs; a grant's
-period is asked of it once for each length of life, since it is the same each time. Left out: what happens within a
-minute, the time that a call takes, and faults that meet single creators.
+Exact: which grants are refreshed in which minute, in the scan's order (least time left first, failing grants behind),
+under the limiter's sustained rate. The daemon's own code decides renewal times, verdicts and the brake; a grant's
+period is computed once for each length of life, since it is always the same. Left out: what happens within a minute,
+the time that a call takes, and faults of single creators.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from worker.planning.simulation_trouble import Trouble
 from worker.policy import quota, renewal
 
 FAILING_SHARE: Final = 0.1
-"""Part of a step's permits for grants that failed before, while healthy ones wait, as in the scan."""
+"""Part of a step's permits that goes to failing grants while healthy ones wait, as in the scan."""
 PROBES: Final = 2
 """Attempts in a step while the brake is on: one each half minute."""
 CALL: Final = "refresh"
@@ -31,7 +31,7 @@ CONSENT_ENDED: Final = 40_103
 
 
 def simulate(scenario: Scenario) -> Course:
-    """Let a fleet live through a scenario; the same scenario always takes the same course."""
+    """Run a fleet through a scenario; the same scenario always gives the same course."""
     simulation = _Simulation(scenario)
     for now in range(steps_of(scenario.seconds)):
         simulation.step(now)
@@ -54,7 +54,7 @@ class _Simulation:
         self._answers = _answers(scenario, self._consent_ends)
 
     def step(self, now: int) -> None:
-        """Live through one minute."""
+        """Simulate one minute."""
         scenario, seconds, trouble = self._scenario, now * STEP, self._trouble
         tally = trouble.begin(now)
         life = _current(scenario.lives, seconds, scenario.life)
@@ -77,19 +77,19 @@ class _Simulation:
     def _serve(self, now: int, room: int, *, life: float, down: bool) -> None:
         if self._trouble.braked:
             self._try(self._urgent(PROBES, now), now, life=life, down=down)
-            # The probe that lets the brake go comes half a step after the trouble's end at the latest.
+            # The probe that releases the brake comes at most half a step after the end of the trouble.
             room = 0 if self._trouble.braked else room // 2
         self._try(self._urgent(room, now), now, life=life, down=down)
 
     def _urgent(self, limit: int, now: int) -> list[Party]:
-        """Take the most urgent: healthy ones first, and of the others few where healthy ones wait."""
+        """Take the most urgent grants: healthy ones first, and only few failing ones while healthy ones wait."""
         failing = self._trouble.waiting
         room = max(limit - self._waiting.count, min(math.ceil(limit * FAILING_SHARE), failing.count))
         room = min(room, limit, failing.count)
         return self._waiting.take(limit - room, now) + failing.take(room, now)
 
     def _try(self, batch: list[Party], now: int, *, life: float, down: bool) -> None:
-        """Send a refresh for each; where that pulls the brake the rest waits on."""
+        """Send a refresh for each grant; if that pulls the brake, the rest goes on waiting."""
         braked, refreshed = self._trouble.braked, Party([], now)
         for place, party in enumerate(batch):
             for nth, grant in enumerate(party.grants, 1):
@@ -124,7 +124,7 @@ class _Simulation:
             self._asked.add(grant)
 
     def _settle(self, grant: int, now: int) -> None:
-        """Count a grant as one that neither waits nor is in trouble."""
+        """Mark a grant as neither waiting nor failing."""
         end = self._waits.pop(grant, None) or self._trouble.end_of(grant)
         self._trouble.forget(grant)
         self._dark -= end is not None and end <= now
@@ -135,7 +135,7 @@ class _Simulation:
             self._trouble.waiting.add([grant for grant in party.grants if grant in self._trouble], party.end)
 
     def _authorize(self, now: int, life: float) -> None:
-        """Let the creators agree again whose answer comes in this step."""
+        """Renew the consents of the creators who authorize again in this step."""
         answering = self._answers.pop(now, [])
         for grant in answering:
             self._asked.discard(grant)
@@ -178,7 +178,7 @@ class _Simulation:
 
 
 def _consent_ends(scenario: Scenario) -> array[int]:
-    """Return the step in which each grant's consent ends; empty where none does."""
+    """Return the step in which each grant's consent ends; empty if none ends."""
     if scenario.consent is None:
         return array("q")
     first, campaign = steps_of(scenario.consent), steps_of(scenario.campaign)
@@ -186,7 +186,7 @@ def _consent_ends(scenario: Scenario) -> array[int]:
 
 
 def _answers(scenario: Scenario, ends: array[int]) -> defaultdict[int, list[int]]:
-    """Return who authorizes again in which step: a share of the creators, evenly over the notice before the end."""
+    """Return the creators who authorize again in each step: a share of them, evenly over the notice before the end."""
     answers: defaultdict[int, list[int]] = defaultdict(list)
     notice = steps_of(scenario.notice)
     for grant, end in enumerate(ends):

@@ -1,7 +1,7 @@
-"""The simulated fleet: when each grant is due and its token ends, in steps, and in which order those that wait go.
+"""The simulated fleet: in which step each grant is due and its token ends, and in which order waiting grants go.
 
-Grants that are due in the same step, have the same token's end and the same period stay together whatever comes, so
-they move through the calendar as one party; they part where the quota or an answer parts them. Nothing is averaged.
+Grants with the same due step, the same end of the token and the same period stay together, so they move through the
+calendar as one party. A party is split when the quota or an answer separates its grants. Nothing is averaged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STEP: Final = 60.0
 """Seconds of one step."""
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 ABOUT_TO_END: Final = 10
-"""Steps: tokens that end within them go before those that ended already, as in the scan."""
+"""Steps; tokens that end within them go before those that have ended, as in the scan."""
 
 
 def moment(step: int) -> datetime:
@@ -41,12 +41,12 @@ def steps_of(seconds: float) -> int:
 
 @dataclass(slots=True)
 class Party:
-    """Grants that go together.
+    """Grants that move together.
 
     Attributes:
         grants: their numbers.
         end: the step in which their access tokens end.
-        life: of those tokens, in seconds; 0 where they do not have one period.
+        life: life of these tokens, in seconds; 0 if the grants have different periods.
         period: steps from a refresh to the next.
     """
 
@@ -65,18 +65,18 @@ class Waiting:
         self.count = 0
 
     def add(self, grants: Sequence[int], end: int) -> None:
-        """Let grants wait whose tokens end in the same step."""
+        """Add waiting grants whose tokens end in the same step."""
         self._by_end[end].extend(grants)
         self.count += len(grants)
 
     def ending(self, now: int) -> list[int]:
-        """Return those whose tokens end in this step."""
+        """Return the grants whose tokens end in this step."""
         return self._by_end.get(now, [])
 
     def take(self, limit: int, now: int) -> list[Party]:
-        """Take out the most urgent, at most so many.
+        """Remove and return the most urgent grants, at most `limit`.
 
-        Those about to end go first, those that ended already next, then the rest by the time that they have left.
+        Tokens that are about to end go first, then those that have ended, then the rest by the time they have left.
         """
         taken: list[Party] = []
         if not self.count or limit <= 0:
@@ -100,12 +100,12 @@ class Fleet:
     """Every grant's due time; grants are numbers from 0, times are steps."""
 
     def __init__(self, creators: int, *, renew_at: float, longest_life: float) -> None:
-        """Make a fleet without consents; `consent` brings each grant to life.
+        """Make a fleet without consents; `consent` gives each grant its first pair.
 
         Args:
             creators: how many grants.
             renew_at: fraction of the life at which the renewal window begins.
-            longest_life: of an access token, in seconds.
+            longest_life: longest life of an access token, in seconds.
         """
         self._creators, self._renew_at = creators, renew_at
         self._periods: dict[float, array[int]] = {}
@@ -114,7 +114,7 @@ class Fleet:
         self._moved: dict[int, tuple[int, int]] = {}
 
     def consent(self, grants: Iterable[int], now: int, *, life: float) -> None:
-        """Give grants their first pairs of a new consent; what they were due for before is void."""
+        """Give grants the first pairs of a new consent; their earlier due times are void."""
         at, end = moment(now), now + steps_of(life)
         fresh: defaultdict[int, list[int]] = defaultdict(list)
         for grant in grants:
@@ -133,7 +133,7 @@ class Fleet:
             self._calendar[due % len(self._calendar)].append(Party(together, end))
 
     def arrive(self, now: int) -> list[Party]:
-        """Take out of the calendar who is due now."""
+        """Remove the grants that are due now from the calendar, and return them."""
         slot = now % len(self._calendar)
         due, self._calendar[slot] = self._calendar[slot], []
         if not self._moved:
@@ -145,7 +145,7 @@ class Fleet:
         return [party for party in due if party.grants]
 
     def refresh(self, parties: Iterable[Party], now: int, *, life: float) -> int:
-        """Give grants new pairs; each is due again when the policy says. Return how many there were."""
+        """Give grants new pairs, schedule each as the policy says, and return how many there were."""
         calendar, size, end, count = self._calendar, len(self._calendar), now + steps_of(life), 0
         for party in parties:
             count += len(party.grants)
@@ -157,7 +157,7 @@ class Fleet:
         return count
 
     def _counts(self, grant: int, now: int) -> bool:
-        """Return False for an entry of an older consent, of which nothing is left but this entry."""
+        """Return False for a calendar entry that is left over from an older consent."""
         due, until = self._moved.get(grant, (now, now + 1))
         if due == now and until <= now:
             del self._moved[grant]
@@ -169,7 +169,7 @@ class Fleet:
                 self._moved[grant] = now + party.period, self._moved[grant][1]
 
     def _parted(self, party: Party, life: float) -> Iterable[Party]:
-        """Part grants by their periods."""
+        """Split a party by the periods of its grants."""
         if life not in self._periods:
             self._periods[life] = array("q", (self._period(grant, life) for grant in range(self._creators)))
         periods = self._periods[life]

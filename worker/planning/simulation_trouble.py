@@ -1,4 +1,4 @@
-"""The simulated grants that failed, and the app's brake: judged by the policy code that judges in the daemon."""
+"""The failing grants of a simulation, and the app's brake, judged by the daemon's own policy code."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Tally:
 
     Attributes:
         refreshed: attempts that brought a pair.
-        failed: attempts that did not.
-        troubled: of those, attempts that speak against TikTok.
-        refused: of those, refusals that nobody foresaw.
+        failed: attempts that brought none.
+        troubled: failed attempts that point to trouble at TikTok.
+        refused: failed attempts that TikTok refused before the consent's end.
         darkened: access tokens that ended.
         authorized: new consents.
     """
@@ -55,16 +55,16 @@ class _State:
 
 
 class Trouble:
-    """Who failed since the last pair, when each is tried again, and whether the whole app is stopped.
+    """The grants that failed since their last pair, when each is tried again, and whether the whole app is stopped.
 
     Attributes:
-        braked: True where only probes are let through.
-        waiting: those whose next try has come.
-        tally: the counts of the step that is under way.
+        braked: True if only probes are sent.
+        waiting: failing grants whose next try is due.
+        tally: the counts of the current step.
     """
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Begin without failing grants."""
         self.braked = False
         self.waiting = Waiting()
         self.tally = Tally()
@@ -74,15 +74,15 @@ class Trouble:
         self._draws = 0
 
     def __contains__(self, grant: int) -> bool:
-        """Return True for a grant in trouble."""
+        """Return True for a failing grant."""
         return grant in self._states
 
     def __len__(self) -> int:
-        """Return how many are in trouble."""
+        """Return how many grants are failing."""
         return len(self._states)
 
     def begin(self, now: int) -> Tally:
-        """Begin a step: whose retry has come waits for a permit."""
+        """Begin a step: grants whose retry is due wait for a permit."""
         self.tally = Tally()
         self._recent.append(self.tally)
         for grant in self._retries.pop(now, ()):
@@ -92,20 +92,20 @@ class Trouble:
         return self.tally
 
     def end_of(self, grant: int) -> int | None:
-        """Return when the access token of a grant in trouble ends; None for others."""
+        """Return when the access token of a failing grant ends; None for others."""
         state = self._states.get(grant)
         return None if state is None else state.end
 
     def ending(self, now: int) -> int:
-        """Return how many tokens of grants in trouble end in this step."""
+        """Return how many tokens of failing grants end in this step."""
         return sum(state.end == now for state in self._states.values())
 
     def forget(self, grant: int) -> None:
-        """Take a grant out: it has a new pair, or is to be authorized again."""
+        """Remove a grant: it has a new pair, or is to be authorized again."""
         self._states.pop(grant, None)
 
     def fail(self, grant: int, end: int, now: int, error: TikTokError, *, consent_end: int | None) -> bool:
-        """Judge a failed attempt as the daemon does; return True where the creator is to be asked."""
+        """Judge a failed attempt as the daemon does; return True if the creator is to be asked."""
         state = self._states.setdefault(grant, _State(end))
         self._draws += 1
         standing = Standing(

@@ -1,4 +1,4 @@
-"""What a simulated course comes to: the figures that people ask of it, and whether it went well."""
+"""The summary of a simulated course: its main figures, and whether it went well."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from worker.planning.simulation_fleet import STEP
 from worker.policy import quota
 
 PROBE_STEPS: Final = 1
-"""Steps after an outage's end in which the probe finds out that it is over."""
+"""Steps after an outage's end until a probe notices that it is over."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of one course, from the time on that the scenario says to look at.
+    """The figures of one course, from the scenario's `looked_at` on.
 
     Attributes:
         refreshed: pairs brought.
         mean: refreshes in a minute, on average.
         busiest: refreshes in the busiest minute.
-        most_waiting: grants that waited at once.
-        drained_after: seconds from the end of the last outage until none waited; None without an outage, or where
+        most_waiting: the most grants that waited at once.
+        drained_after: seconds from the end of the last outage until none waited; None without an outage, or if
             some still waited at the end.
-        drain_computed: what the planner says of the same.
+        drain_computed: the same as the planner computes it.
         lost_to_outage: access tokens that ended while TikTok was down: no quota could have saved them.
         lost: access tokens that ended at any other time.
-        dark: creators without a living token at the end, those to authorize again left out.
+        dark: creators without a valid token at the end, except those who must authorize again.
         asked: creators to authorize again at the end.
         stopped: seconds for which the whole app was stopped by the brake, outages left out.
         pulled: pulls made.
@@ -51,12 +51,12 @@ class Summary:
 
     @property
     def sound(self) -> bool:
-        """True where no token ended that could have been saved, and the brake stopped nothing without need."""
+        """True if no token ended that could have been saved, and the brake stopped nothing without need."""
         return self.lost == 0 and self.dark == 0 and self.stopped == 0
 
     @property
     def unevenness(self) -> float:
-        """How much more than the mean the busiest minute has, as a factor."""
+        """The busiest minute divided by the mean."""
         return self.busiest / self.mean if self.mean else 1.0
 
 
@@ -85,13 +85,13 @@ def summarize(scenario: Scenario, course: Course) -> Summary:
 
 
 def load_of(scenario: Scenario) -> Load:
-    """Return what a scenario asks of the quota once all its changes have come."""
+    """Return the load of a scenario after all its changes."""
     life = scenario.lives[-1].value if scenario.lives else scenario.life
     return Load((Crowd(scenario.creators, life),), scenario.renew_at, None if scenario.pulls else 0.0)
 
 
 def usable_of(scenario: Scenario) -> float:
-    """Return the requests a second that the limiter gives out once all changes have come."""
+    """Return the requests a second that the limiter gives out after all changes."""
     factor = scenario.quotas[-1].value if scenario.quotas else 1.0
     return quota.usable_rate(per_second=scenario.per_second * factor, per_minute=scenario.per_minute * factor)
 

@@ -1,7 +1,7 @@
-"""How long to wait: every postponement of a grant is reckoned here, from what is left of its access token.
+"""Back-off: how long a grant waits for its next attempt, from the time that its access token has left.
 
 A wait takes at most a part of the time left, so that a short-lived token is tried as often as a long-lived one before
-it ends. When it has ended, nothing can be saved any more and the waits grow with the failures.
+it ends. Once it has ended, nothing can be saved any more, and the waits grow with the failures.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from worker.policy.renewal import Decision
 
 BASE: Final = timedelta(seconds=5)
 LEAST: Final = timedelta(seconds=1)
-"""No grant is looked at more often."""
+"""Shortest wait."""
 CEILING: Final = timedelta(minutes=15)
 RETRY_PARTS: Final = 10
 SECOND_LOOK: Final = timedelta(minutes=5)
-"""Time between a first refusal and the second: the brake's window, so that a mass refusal is seen before."""
+"""Time between a first refusal and the second look: the brake's window, so that a mass refusal is noticed before."""
 SECOND_LOOK_PARTS: Final = 4
 SUSPECT_CEILING: Final = timedelta(minutes=30)
 SUSPECT_PARTS: Final = 2
 QUOTA_PARTS: Final = 4
 QUOTA_WAIT_OF_ENDED: Final = timedelta(minutes=1)
-"""The limiter holds the whole app back, so a grant without a living token stays at hand."""
+"""Short, because the limiter already pauses the whole app, and a grant without a valid token should go first."""
 PULL_CEILING: Final = timedelta(hours=6)
 MAX_DOUBLINGS: Final = 16
 
@@ -32,12 +32,12 @@ def retry_at(*, now: datetime, expires_at: datetime, failures: int, draw: float)
     """Return when a grant is tried again after a failed attempt.
 
     The wait doubles from 5 s to 15 min and is never more than a tenth of the time that the access token has left,
-    so tries come closer as its end nears; once it has ended the ceiling holds again.
+    so waits become shorter as its end nears; once it has ended, the ceiling holds again.
 
     Args:
         now: the database's time.
         expires_at: end of the access token.
-        failures: failed attempts in a row, this one included; any number, however absurd.
+        failures: failed attempts in a row, this one included; any number, however large.
         draw: a fresh random number in [0, 1).
     """
     window = _window(failures, CEILING)
@@ -47,12 +47,12 @@ def retry_at(*, now: datetime, expires_at: datetime, failures: int, draw: float)
 
 
 def quota_wait_at(*, now: datetime, expires_at: datetime, seconds: float) -> Decision:
-    """Return when a grant is tried again that met a spent quota.
+    """Return when a grant that met a spent quota is tried again.
 
     Args:
         now: the database's time.
         expires_at: end of the access token.
-        seconds: what TikTok asks to wait; a grant waits at most a quarter of its token's time.
+        seconds: the wait that TikTok asks for; a grant waits at most a quarter of its token's time.
     """
     asked = timedelta(seconds=seconds)
     wait = _within(asked, expires_at - now, QUOTA_PARTS, ended=min(asked, QUOTA_WAIT_OF_ENDED))
@@ -60,13 +60,13 @@ def quota_wait_at(*, now: datetime, expires_at: datetime, seconds: float) -> Dec
 
 
 def second_look_at(*, now: datetime, expires_at: datetime, failures: int) -> Decision:
-    """Return when a refused grant is looked at again: after five minutes, or a quarter of what is left."""
+    """Return when a refused grant is tried again: after five minutes, or a quarter of the time left."""
     wait = _within(SECOND_LOOK, expires_at - now, SECOND_LOOK_PARTS, ended=_window(failures, SECOND_LOOK))
     return Decision(now + wait, f"refused: look again in {wait.total_seconds():.0f} s")
 
 
 def suspect_at(*, now: datetime, expires_at: datetime, failures: int, draw: float) -> Decision:
-    """Return when a suspect grant is looked at again: half of what is left, at most every 30 minutes."""
+    """Return when a suspect grant is tried again: after half of the time left, but at most 30 minutes."""
     wait = _within(SUSPECT_CEILING, expires_at - now, SUSPECT_PARTS, ended=_window(failures, CEILING))
     wait = max(wait * (0.75 + 0.25 * draw), LEAST)
     return Decision(now + wait, f"in doubt: look again in {wait.total_seconds():.0f} s")
@@ -80,7 +80,7 @@ def pull_retry_at(*, now: datetime, failures: int, draw: float) -> Decision:
 
 
 def _within(wait: timedelta, left: timedelta, parts: int, *, ended: timedelta) -> timedelta:
-    """Return a wait of at most one of so many parts of the time left, or the one for a token that has ended."""
+    """Return a wait of at most `left / parts`, or `ended` if the token has ended."""
     return max(min(wait, left / parts), LEAST) if left > timedelta(0) else ended
 
 

@@ -1,4 +1,4 @@
-"""What can be a creator's id: one rule for TikTok's answers, for files and for the database's column; pure."""
+"""Valid creator ids: one rule for TikTok's answers, for imported files and for the database's column; pure."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _DAMAGE: Final = (
     (re.compile(r".*\*\*\*.*|.*\.\.\.|(?i:x{3,})"), "a mask"),
     (re.compile(r"[^A-Za-z0-9]+"), "a text without a letter or digit"),
 )
-"""What spreadsheets, programs and people leave in the column of an id, and its name; the first match counts."""
+"""What spreadsheets, programs and people leave in a column of ids, with a name for each; the first match counts."""
 
 
 def is_creator_id(text: str) -> bool:
-    """Return True if a text can be an id: 1 to `LONGEST` printable characters, none of them a space."""
+    """Return True if a text can be an id: 1 to `LONGEST` printable characters without a space."""
     return 0 < len(text) <= LONGEST and text.isprintable() and " " not in text
 
 
 def damage_of(text: str) -> str | None:
-    """Return what stands in the place of an id that came out of a file, or None if the text can be an id."""
+    """Return what a file has in place of an id, or None if the text can be an id."""
     return next((name for pattern, name in _DAMAGE if pattern.fullmatch(text)), None)

@@ -1,4 +1,4 @@
-"""Messages from the broker: which are refused. Whoever can write to Redis can put anything in their place."""
+"""Which messages from the broker are refused: whoever can write to Redis can put anything into a queue."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 MOST_BYTES: Final = 65_536
-"""Of a body, and of all header values together; a thousand ids take a quarter of it."""
+"""Limit for a body, and for all header values together; a thousand ids take a quarter of it."""
 MOST_IDS: Final = 1_000
 LARGEST_ID: Final = 2**63 - 1
 LATEST: Final = timedelta(hours=1)
-"""How far ahead a message may be put off; a worker holds it in memory until then."""
+"""How far ahead a message's time may be; a worker holds the message in memory until then."""
 JSON: Final = "application/json"
 FURTHER: Final = ("callbacks", "errbacks", "chain", "chord", "group")
-"""Headers by which Celery would call other tasks, or look for them."""
+"""Headers that make Celery call other tasks, or look for them."""
 
 
 def envelope_problem(envelope: object) -> str | None:
     """Return why a message cannot be taken from its queue, or None.
 
     Args:
-        envelope: what lies in Redis, read as JSON.
+        envelope: the content of Redis, read as JSON.
     """
     return next(_problems_of_envelope(envelope), None)
 
@@ -36,13 +36,13 @@ def task_problem(
     tasks: Mapping[str, inspect.Signature],
     now: datetime,
 ) -> str | None:
-    """Return why a message asks for nothing that a worker does, or None.
+    """Return why a message is not a call of one of our tasks, or None.
 
     Args:
-        headers: of the message.
-        content_type: of its body.
+        headers: headers of the message.
+        content_type: content type of its body.
         body: JSON of positional arguments, named arguments and what else Celery can embed.
-        tasks: the tasks by their names, with what each can be called with.
+        tasks: the tasks by their names, with their signatures.
         now: an aware instant.
     """
     problem = next(_problems_of_headers(headers, content_type, tasks, now), None)
@@ -50,7 +50,7 @@ def task_problem(
 
 
 def _problems_of_envelope(envelope: object) -> Iterator[str]:
-    """Yield the first problem; nobody asks for a second, so what comes later may rely on what was looked at."""
+    """Yield problems; the caller takes only the first, so each check may rely on those before it."""
     if not isinstance(envelope, dict):
         yield "it is no message"
         return
@@ -113,6 +113,6 @@ def _is_soon(value: object, now: datetime) -> bool:
 
 
 def _is_ids(value: object) -> bool:
-    """Tell whether an argument is an id, or a list of ids that is not too long."""
+    """Return True if an argument is an id, or a list of ids that is not too long."""
     ids = value if isinstance(value, list) else [value]
     return len(ids) <= MOST_IDS and all(type(each) is int and 0 < each <= LARGEST_ID for each in ids)

@@ -1,4 +1,4 @@
-"""Pacing: how a scan's ids are cut into messages and spread over the time until the next scan."""
+"""Pacing: cut a scan's ids into messages and spread them over the time until the next scan."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 MOST: Final = 100
-"""Most ids in one message: a message costs about as much for one as for a hundred."""
+"""Most ids in one message: a message costs about as much for one id as for a hundred."""
 SPAN_SECONDS: Final = 3.0
-"""A message holds no more than what the quota lets out in this time, so that a worker that dies holds up few."""
+"""A message holds at most what the quota permits in this time, so that a worker that dies delays few grants."""
 SPARE: Final = 5
 OVERSUPPLY: Final = 1.2
-"""Ids handed out for each permit: some are done by then, and the quota itself holds back what is too much."""
+"""Ids published for each permit: some are done by then, and the quota itself delays the surplus."""
 
 
 @dataclass(frozen=True)

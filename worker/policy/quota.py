@@ -1,4 +1,4 @@
-"""What TikTok lets an app send, and the pace that keeps to it: pure arithmetic, in requests and seconds."""
+"""How much TikTok permits an app to send, and the pace that stays below: pure arithmetic, in requests and seconds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ USE: Final = 0.97
 SECOND_USE: Final = 0.955
 """Part of the second's permits that is spent in the long run."""
 SECOND_GUARD: Final = 0.042
-"""How much longer our second is than TikTok's, as a part of it: requests sent a second apart may arrive closer."""
+"""How much longer our second is than TikTok's, as a part of it: requests sent a second apart may arrive in less."""
 MINUTE_GUARD: Final = 0.03
 BURST_SHARE: Final = 0.005
-"""Part of a minute's permits that may be caught up at once after callers came late."""
+"""Part of a minute's permits that may be given at once to catch up after callers came late."""
 ALONE_SHARE: Final = 0.7
 """Part of the quota that all workers together spend while none of them can ask Redis."""
 LEAST_RAMP_SHARE: Final = 0.1
@@ -52,11 +52,11 @@ HIGHEST: Final = TIERS[-1]
 
 @dataclass(frozen=True)
 class Pace:
-    """How permits follow each other so that no sliding window of TikTok's is ever overfull.
+    """The pace of permits that never overfills a sliding window of TikTok's.
 
     Attributes:
         interval: seconds between two permits in the long run.
-        slack: seconds of lateness that are caught up by permits that follow closer.
+        slack: seconds of lateness that permits may catch up by following each other closer.
     """
 
     interval: float
@@ -71,7 +71,7 @@ def sustained_rate(*, per_second: float, per_minute: float, second: float = SECO
 def usable_rate(*, per_second: float, per_minute: float, second: float = SECOND, minute: float = MINUTE) -> float:
     """Return the requests a second that the limiter gives out in the long run.
 
-    Its second is a little longer than TikTok's, and its pace a little slower than the limits.
+    The limiter's second is a little longer than TikTok's, and its pace a little slower than the limits.
     """
     return min(USE * per_minute / minute, SECOND_USE * per_second / second)
 
@@ -79,8 +79,8 @@ def usable_rate(*, per_second: float, per_minute: float, second: float = SECOND,
 def pace_of(*, per_second: float, per_minute: float, second: float = SECOND, minute: float = MINUTE) -> Pace:
     """Return the pace for these limits.
 
-    In any stretch of a minute and a jitter j there are at most `slack/interval + 1 + (minute + j)/interval` permits,
-    which stays below the limit for a j of more than a second at every one of TikTok's tiers.
+    In any minute plus a jitter j there are at most `slack/interval + 1 + (minute + j)/interval` permits, which stays
+    below the limit even if j is more than a second, at each of TikTok's tiers.
 
     Args:
         per_second: requests that TikTok permits in a second.
@@ -98,7 +98,7 @@ def alone_interval(*, per_second: float, per_minute: float, workers: int, second
     Args:
         per_second: requests that TikTok permits in a second.
         per_minute: requests that TikTok permits in a minute.
-        workers: how many share the quota, as last known; at least 1 is taken.
+        workers: how many share the quota, as last known; 0 counts as 1.
         second: length of TikTok's second, in seconds.
         minute: length of TikTok's minute, in seconds.
     """
@@ -107,7 +107,7 @@ def alone_interval(*, per_second: float, per_minute: float, workers: int, second
 
 
 def ramp_share(*, since_pause: float, ramp: float) -> float:
-    """Return the part of the pace that is permitted so many seconds after the end of a pause."""
+    """Return the part of the pace that is permitted `since_pause` seconds after the end of a pause."""
     if ramp <= 0 or since_pause >= ramp:
         return 1.0
     return max(LEAST_RAMP_SHARE, since_pause / ramp)
@@ -119,7 +119,7 @@ def quota_problem(*, per_second: float, per_minute: float, sandbox: bool = False
     Args:
         per_second: requests in a second.
         per_minute: requests in a minute.
-        sandbox: True for a stand-in of TikTok's, whose limits may be as high as one likes.
+        sandbox: True for the sandbox, whose limits may have any height.
     """
     for name, value, highest in (
         ("per second", per_second, HIGHEST.per_second),

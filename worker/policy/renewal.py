@@ -1,9 +1,9 @@
-"""When to renew: a fraction of the life that TikTok gave, spread by a jitter that is drawn once and stored.
+"""When to renew: at a fraction of the life that TikTok gave, spread by a jitter that is drawn once and stored.
 
-A grant's refreshes come at a fixed period, so a fleet that starts spread over one period stays spread. The first
-refresh after a consent or an import is drawn evenly over the whole period: a thousand grants that come in one
-minute are level within one life. Later refreshes differ from the plain fraction by a small stretch of each
-grant's own, so that a crowd which an outage pushed together drifts apart again.
+A grant's refreshes have a fixed period, so a fleet that is spread over one period stays spread. The first refresh after
+a consent or an import is spread evenly over the whole period: the load of a thousand grants that come in one minute is
+level within one life. Later refreshes deviate from the fraction by a small stretch that differs from grant to grant, so
+that grants which an outage pushed together drift apart again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EMERGENCY_SHARE: Final = 0.1
 DECORRELATION: Final = 7919
 FLOOR: Final = timedelta(seconds=1)
 UNKNOWN_LIFE: Final = timedelta(hours=1)
-"""Life assumed for an access token whose answer told none: short, so that the next answer soon tells."""
+"""Life assumed for an access token whose answer gave none: short, so that the next answer soon gives one."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Decision:
 
 
 def draw_jitter(number: int) -> float:
-    """Return the jitter of the grant with this number, in [0, 1): neighbours land far apart.
+    """Return the jitter of the grant with this number, in [0, 1); neighbouring numbers land far apart.
 
-    Multiples of the golden ratio fill the interval more evenly than random draws do, and give the same
-    value again after a restart or a restore.
+    Multiples of the golden ratio fill the interval more evenly than random draws, and give the same value again after a
+    restart or a restore.
     """
     return (number * GOLDEN_RATIO_FRACTION) % 1.0
 
@@ -47,7 +47,7 @@ def first_refresh(
 
     Args:
         issued_at: start of the access token's life.
-        expires_at: end of it.
+        expires_at: end of its life.
         now: the time of storing; a token may have been imported late in its life.
         renew_at: fraction of the life at which the renewal window begins.
         jitter: the grant's own number in [0, 1).
@@ -81,14 +81,14 @@ def emergency_at(*, issued_at: datetime, expires_at: datetime) -> datetime:
 
 
 def _second_draw(jitter: float) -> float:
-    """Return a number in [0, 1) that bears no relation to the jitter's place in the period.
+    """Return a number in [0, 1) that is not correlated with the jitter's place in the period.
 
     With the same draw for both, grants late in the first period would also have the longest periods, and each round
-    would end in a crowd.
+    would end with many grants at once.
     """
     return (jitter * DECORRELATION) % 1.0
 
 
 def life_ends(*, issued_at: datetime, seconds: int | None) -> datetime:
-    """Return when a life of so many seconds ends; an untold life is taken as `UNKNOWN_LIFE`."""
+    """Return when a life of this many seconds ends; None counts as `UNKNOWN_LIFE`."""
     return issued_at + (UNKNOWN_LIFE if seconds is None else timedelta(seconds=seconds))

@@ -1,4 +1,4 @@
-"""Which key seals: a process never writes what another living process cannot read."""
+"""Choice of the sealing key: a process never writes what another living process cannot read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 LIVING_SECONDS: Final = 600.0
-"""A process that was silent for so long counts as gone: what it cannot read may be written."""
+"""A process that was silent for longer counts as gone: others may write what it cannot read."""
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class SealingChoice:
     """Which key a process seals with.
 
     Attributes:
-        key_id: the key; None where there is none that all processes hold.
-        reason: why this one, for a person.
+        key_id: the key; None if no key is held by all processes.
+        reason: why this key, for a person.
     """
 
     key_id: int | None
@@ -24,7 +24,7 @@ class SealingChoice:
 
 
 def choose_sealing_key(*, active: int, shared: Collection[int], lacking: Collection[str]) -> SealingChoice:
-    """Return the active key where every living process holds it, else the newest one that all of them hold.
+    """Return the active key if every living process holds it, otherwise the newest key that all of them hold.
 
     Args:
         active: the key that this process's keyring wants to seal with.
@@ -33,7 +33,7 @@ def choose_sealing_key(*, active: int, shared: Collection[int], lacking: Collect
     """
     if not lacking:
         return SealingChoice(active, "it is the active key, and every living process holds it")
-    told = f"the active key {active} is not held by {', '.join(sorted(lacking))}"
+    why = f"the active key {active} is not held by {', '.join(sorted(lacking))}"
     if not shared:
-        return SealingChoice(None, f"{told}, and there is no key that all living processes hold")
-    return SealingChoice(max(shared), f"{told}; it is the newest key that all living processes hold")
+        return SealingChoice(None, f"{why}, and there is no key that all living processes hold")
+    return SealingChoice(max(shared), f"{why}; it is the newest key that all living processes hold")

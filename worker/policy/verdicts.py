@@ -1,8 +1,8 @@
 """What an error means for a grant, and what many errors mean for the app: pure verdicts, each with its reason.
 
-A creator is asked to authorize again only when TikTok refused every pair we hold, twice and some minutes apart, in an
-app that is otherwise well, and no attempt in doubt could still explain the refusal while the access token lives. The
-one exception is a refresh token whose own end has passed. Nobody is asked while an answer that may hold the grant's new
+A creator is asked to authorize again only when TikTok refused every pair we hold, twice and some minutes apart, while
+the app is otherwise healthy, and no attempt in doubt could explain the refusal while the access token is valid. The one
+exception is a refresh token whose own end has passed. Nobody is asked while an answer that may hold the grant's new
 pair is kept aside for the operator.
 """
 
@@ -25,7 +25,7 @@ from worker.errors import (
 from worker.policy import backoff
 
 WRONG_APP_CODES: Final = frozenset({40101, 40113})
-"""The codes that speak of the app or its secret alone (TikTok's error appendix)."""
+"""The codes that concern only the app or its secret (TikTok's error appendix)."""
 BRAKE_WINDOW: Final = timedelta(minutes=5)
 FEWEST_REFUSALS: Final = 5
 REFUSED_SHARE: Final = 0.2
@@ -61,7 +61,7 @@ class Verdict:
     """A decision about one grant after a failed attempt.
 
     Attributes:
-        at: when the grant is looked at next.
+        at: when the grant is tried next.
         failed: whether this counts as a failure of the grant.
         reason: why, for logs, timeline and status.
     """
@@ -80,8 +80,8 @@ class Standing:
     Attributes:
         now: the database's time.
         failures: failed attempts in a row before this one.
-        suspect: True where a refusal was seen before.
-        unresolved: True where an attempt without a complete answer may have rotated the pair.
+        suspect: True if TikTok refused the grant before.
+        unresolved: True if an attempt without a complete answer may have rotated the pair.
         draw: a fresh random number in [0, 1).
         aside: True if an unread answer that may hold a newer pair is kept aside.
     """
@@ -106,16 +106,16 @@ def judge(error: TikTokError, standing: Standing) -> Verdict:
         wait = backoff.quota_wait_at(now=standing.now, expires_at=standing.access_expires_at, seconds=error.seconds)
         return Verdict(Action.RETRY, AttemptOutcome.BACKED_OFF, wait.at, failed=False, reason=word)
     if isinstance(error, StopEveryoneError):
-        # It counts as the grant's own failure too: where TikTok says it of one grant alone, the others go first.
+        # It counts as the grant's own failure too: if TikTok says it of one grant alone, the others go first.
         return retry(AttemptOutcome.STOPPED, word, standing)
     if isinstance(error, NotSentError):
         return retry(AttemptOutcome.NOT_SENT, word, standing)
-    # A system error of TikTok's may come after it has rotated the pair, so it is recorded as doubt.
+    # TikTok may answer a system error after it has rotated the pair, so the attempt is in doubt.
     return retry(AttemptOutcome.IN_DOUBT, word, standing)
 
 
 def retry(outcome: AttemptOutcome, reason: str, standing: Standing) -> Verdict:
-    """Return the verdict that puts a grant back on the schedule, with a failure to its name."""
+    """Return the verdict that puts a grant back on the schedule and counts a failure."""
     again = backoff.retry_at(
         now=standing.now,
         expires_at=standing.access_expires_at,
@@ -126,7 +126,7 @@ def retry(outcome: AttemptOutcome, reason: str, standing: Standing) -> Verdict:
 
 
 def spare(verdict: Verdict, standing: Standing) -> Verdict:
-    """Return the verdict that holds while the whole app is in trouble: no creator is asked, and a look follows."""
+    """Return the verdict while the whole app is in trouble: no creator is asked, and a second look follows."""
     if verdict.action is not Action.ASK:
         return verdict
     return replace(verdict, action=Action.SUSPECT, at=_second_look(standing))
@@ -149,7 +149,7 @@ def _judge_refusal(error: AskCreatorError, standing: Standing) -> Verdict:
         at = backoff.suspect_at(
             now=now, expires_at=standing.access_expires_at, failures=standing.failures + 1, draw=standing.draw
         ).at
-        reason = f"{word}; an attempt in doubt may have rotated the pair, and the access token still lives"
+        reason = f"{word}; an attempt in doubt may have rotated the pair, and the access token is still valid"
         return Verdict(Action.SUSPECT, AttemptOutcome.REFUSED, at, failed=True, reason=reason)
     return Verdict(Action.ASK, AttemptOutcome.REFUSED, now, failed=True, reason=word)
 
@@ -166,7 +166,7 @@ def _leave_to_operator(verdict: Verdict, standing: Standing) -> Verdict:
 
 
 def _word(error: TikTokError) -> str:
-    """Return a short reason: the kind of the error and TikTok's code, or what happened where no code came."""
+    """Return a short reason: the kind of the error and TikTok's code, or what happened if no code came."""
     kinds = {
         AskCreatorError: "refused",
         BackOffError: "tiktok_trouble",
@@ -183,14 +183,14 @@ def _word(error: TikTokError) -> str:
 
 @dataclass(frozen=True)
 class FleetEvidence:
-    """How the attempts of the last few minutes ended, over all grants but the one that is judged.
+    """How the attempts of the last few minutes ended, for all grants but the one that is judged.
 
     Attributes:
         refreshed: attempts that brought a pair.
         refused: grants that TikTok called gone.
         stopped: grants whose attempt met an error about our app or request.
         troubled: attempts that were not sent, are in doubt, or met TikTok's own trouble.
-        troubled_grants: grants that these were for.
+        troubled_grants: the grants of these attempts.
         app_refused: grants for which TikTok refused the app or its secret since the last attempt that brought a pair.
     """
 
@@ -206,7 +206,7 @@ def hold_reason(evidence: FleetEvidence) -> str | None:
     """Return why no creator may be asked to authorize again for now, or None.
 
     A restored backup, or another system that refreshes the same grants, makes TikTok call many grants gone at once.
-    Those wait, and all others are refreshed as ever.
+    These grants wait, and all others are refreshed as usual.
 
     Args:
         evidence: the last `BRAKE_WINDOW`, without the grant that was refused just now.
@@ -220,9 +220,9 @@ def hold_reason(evidence: FleetEvidence) -> str | None:
 def brake_reason(evidence: FleetEvidence, error: TikTokError, *, failures: int) -> str | None:
     """Return why the whole app must stop refreshing, or None.
 
-    A few grants are no evidence while others fare well: TikTok may say of those that another app was given that the app
-    is unknown. So the app's own codes stop it when a second grant meets them and none was refreshed in between; or at
-    once where no grant was refreshed lately and this one has not failed before.
+    A few grants are no evidence while others are refreshed: for a token that was issued to another app, TikTok may
+    answer that the app is unknown. So the app's own codes stop it when a second grant meets them and none was refreshed
+    in between; or at once if no grant was refreshed lately and this one has not failed before.
 
     Args:
         evidence: the last `BRAKE_WINDOW`, without the grant that met the error.

@@ -1,6 +1,6 @@
-"""The sandbox as a child process: options come as one JSON line on standard input, the address leaves as one on output.
+"""The sandbox as a child process: reads its options as one JSON line, and prints its address as another.
 
-It ends when told to, and when standard input ends: so it never outlives the process that started it.
+It ends on request and when standard input ends, so it never outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _announce(address: Address) -> None:
 
 
 def main() -> int:
-    """Run until told to stop; returns the exit status."""
+    """Run until asked to stop; return the exit status."""
     try:
         # Unbuffered, so that nothing beyond the line is read: the watcher needs to see the end.
         with open(0, "rb", buffering=0, closefd=False) as stdin:  # a descriptor, not a path

@@ -1,4 +1,4 @@
-"""The account read `business/get/`: fields by scope, dates, and figures that depend on nothing but creator and day.
+"""The account read `business/get/`: fields by scope, dates, and figures that depend only on creator and day.
 
 Fields, scopes and defaults follow TikTok's page on this call (official doc 1762228399168514).
 """

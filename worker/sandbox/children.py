@@ -31,7 +31,7 @@ class Child:
     Attributes:
         name: what people call it.
         log: the file that takes its standard output and standard error.
-        asked_to_end: True once it was told to stop; an end before that is a fault.
+        asked_to_end: True once it was asked to stop; an end before that is a fault.
     """
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -52,27 +52,27 @@ class Child:
 
     @property
     def died(self) -> bool:
-        """True where it has ended and nobody asked it to."""
+        """True if it has ended without being asked to."""
         return not self.asked_to_end and self.status is not None
 
     def tail(self) -> str:
-        """Return the last lines of its log, as they are: redact them before showing them."""
+        """Return the last lines of its log, unchanged: redact them before you show them."""
         with self.log.open("rb") as log:
             log.seek(max(0, log.seek(0, 2) - TAIL_BYTES))
             lines = log.read().decode(errors="replace").splitlines()
         return "\n".join(lines[-TAIL_LINES:])
 
     def ask_to_end(self) -> None:
-        """Send SIGTERM: it finishes what it is doing."""
+        """Send SIGTERM: the child finishes what it is doing."""
         self.asked_to_end = True
         if self.status is None:
             self._process.send_signal(signal.SIGTERM)
 
     def wait(self, seconds: float) -> bool:
-        """Wait for its end, and kill it where it does not come.
+        """Wait for its end, and kill it if it does not end.
 
         Returns:
-            False where it had to be killed.
+            False if it had to be killed.
         """
         try:
             self._process.wait(seconds)
@@ -87,8 +87,8 @@ class Children:
     """The child processes of a stack; end them with `stop` or by closing.
 
     Args:
-        logs: folder of the log files; made where it is missing.
-        private: a folder that goes with the last of them.
+        logs: folder of the log files; created if it is missing.
+        private: a folder that is removed after the last child has ended.
     """
 
     def __init__(self, logs: Path, *, private: Path | None = None) -> None:
@@ -151,7 +151,7 @@ class Children:
         return killed
 
     def close(self, *, seconds: float) -> list[Child]:
-        """End all that still run, the youngest first, and the keeper after them; return those that were killed."""
+        """End all running children, the youngest first, then the keeper; return those that were killed."""
         killed = [child for started in reversed(self._running) for child in self.stop(started, seconds=seconds)]
         stdin = self._keeper_input()
         if not stdin.closed:
@@ -200,7 +200,7 @@ def _signal(pid: int, number: int) -> bool:
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it ends with its input, and with nothing else
+        signal.signal(number, signal.SIG_IGN)  # it ends when its input ends, and only then
     end_all(listed(sys.stdin))
     for folder in sys.argv[1:]:
         shutil.rmtree(folder, ignore_errors=True)

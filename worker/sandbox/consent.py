@@ -54,32 +54,32 @@ class ConsentPage:
         return None
 
     def callback(self, creator_id: str, scope: tuple[str, ...], state: str | None = None) -> tuple[str, str]:
-        """Record a consent and give its code and the address where the browser goes with it."""
+        """Record a consent; return its code and the address that the browser is sent to."""
         world = self._world
         code = world.registry.new_code(creator_id, scope, world.clock.now() + world.options.code_life)
-        # quote leaves neither * nor ! nor a comma as they are, which is how TikTok writes them.
+        # quote encodes * and ! and commas, as TikTok does.
         query = f"code={quote(code, safe='')}&scopes={quote(','.join(scope), safe='')}"
         if state is not None:
             query += f"&state={quote(state, safe='')}"
         return code, f"{world.options.redirect_uri}?{query}"
 
     def _refuse(self, asked: dict[str, str], error: str, error_type: str, text: str) -> Reply:
-        told = {
+        answer = {
             "error": error,
             "error_type": error_type,
             "error_description": text,
             "log_id": self._world.mint.request_id(),
         }
         if "state" in asked:
-            told["state"] = asked["state"]
-        return _redirect(f"{self._world.options.redirect_uri}?{urlencode(told)}")
+            answer["state"] = asked["state"]
+        return _redirect(f"{self._world.options.redirect_uri}?{urlencode(answer)}")
 
     def _error_page(self, error: str, error_type: str, text: str) -> Reply:
-        told = f"error={error} error_type={error_type} log_id={self._world.mint.request_id()}"
-        return Reply(400, _page("Something went wrong", f"<p>{escape(text)}</p><p>{escape(told)}</p>"), HTML_TYPE)
+        details = f"error={error} error_type={error_type} log_id={self._world.mint.request_id()}"
+        return Reply(400, _page("Something went wrong", f"<p>{escape(text)}</p><p>{escape(details)}</p>"), HTML_TYPE)
 
     def _screen(self, asked: dict[str, str], scope: tuple[str, ...]) -> Reply:
-        # The creator is fixed here, so that accepting twice is the same account consenting twice.
+        # The creator is chosen here, so that accepting twice means that the same account consents twice.
         kept = {"sandbox_creator": self._world.mint.creator_id(), **asked}
         links = "".join(
             f'<p><a id="{decision}" href="?{escape(urlencode({**kept, "sandbox_decision": decision}))}">{label}</a></p>'

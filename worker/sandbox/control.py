@@ -1,4 +1,4 @@
-"""The control API below `/_sandbox/`: faults, grants in bulk, statistics and everything else a test switches."""
+"""The control API below `/_sandbox/`: faults, grants in bulk, statistics and everything else that tests change."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class ControlError(ValueError):
 
 
 class Control:
-    """Carries out control requests; they are taken from this machine only.
+    """Carries out control requests; only requests from this machine are accepted.
 
     Args:
         world: the sandbox.
         page: the authorization page, which makes codes.
-        stop: called where the sandbox is told to end.
-        connections: gives the number of open connections.
+        stop: called when the sandbox is asked to end.
+        connections: returns the number of open connections.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class Control:
         }
 
     def answer(self, request: Request) -> Reply:
-        """Carry out one request; what is wrong with it is answered with HTTP 400 and a sentence."""
+        """Carry out one request; a wrong one is answered with HTTP 400 and a sentence."""
         if not request.loopback:
-            return json_reply({"error": "control is taken from this machine only"}, FORBIDDEN)
+            return json_reply({"error": "control requests are accepted only from this machine"}, FORBIDDEN)
         handler = self._handlers.get((request.method, request.path.removeprefix(PREFIX)))
         if handler is None:
             known = ", ".join(f"{method} {name}" for method, name in self._handlers)
@@ -73,7 +73,7 @@ class Control:
         except ValueError:
             return json_reply({"error": "the body is not JSON"}, BAD_REQUEST)
         except (TypeError, KeyError, AttributeError) as error:
-            return json_reply({"error": f"the body does not have the form wanted: {error}"}, BAD_REQUEST)
+            return json_reply({"error": f"the body does not have the right form: {error}"}, BAD_REQUEST)
 
     def _add_faults(self, body: Body) -> dict[str, Any]:
         described = body if isinstance(body, list) else [body]

@@ -15,15 +15,15 @@ class Plan:
 
     Attributes:
         kinds: the faults that strike.
-        works: False where the call is not carried out at all.
+        works: False if the call is not carried out at all.
         wait_first: seconds before the call is carried out.
         code: an application code and message in place of the call's own answer.
         instead: an HTTP answer in place of the envelope.
         edits: changes of the answer's data.
         altered: whether an edit touches the creator id or a token.
-        padding: how many bytes of a useless field stand in the envelope.
-        packed: whether the body is gzipped, asked for or not.
-        bomb: how many spaces stand after the envelope before it is gzipped.
+        padding: how many bytes of a useless field are added to the envelope.
+        packed: whether the body is gzipped, even if the client did not ask for it.
+        bomb: how many spaces are added after the envelope before it is gzipped.
         delivery: how the answer travels.
     """
 

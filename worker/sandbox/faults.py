@@ -37,7 +37,7 @@ class Fault:
     hits: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Describe the fault as it was set, with what is left of it."""
+        """Describe the fault as it was set, with its counts."""
         return {"id": self.number, **self.described, "left": self.left, "hits": self.hits}
 
 
@@ -93,7 +93,7 @@ class FaultBook:
         return [fault.to_json() for fault in self._faults.values()]
 
     def plan(self, path: str, creator: str | None) -> Plan | None:
-        """Draw which faults strike this call and combine them; None where none does."""
+        """Draw which faults strike this call and combine them; None if none does."""
         plan: Plan | None = None
         for fault in list(self._faults.values()):
             if fault.path not in {None, path} or fault.creator not in {None, creator}:

@@ -26,23 +26,23 @@ class LedgerEntry:
     Attributes:
         seq: number of the line, from 1.
         time: when it was written, in seconds since the epoch by the sandbox's clock.
-        creator: whose pair it is about; None where the token or code sent was unknown.
+        creator: the owner of the pair; None if the token or code that was sent is unknown.
         call: path of the call, such as `tt_user/oauth2/refresh_token/`, or `control/grants`.
-        consent: number of the creator's consent, from 1; 0 where unknown.
+        consent: number of the creator's consent, from 1; 0 if unknown.
         code: TikTok's application code; 0 means that the call succeeded.
         http_status: status of the answer.
         fp_old_refresh: fingerprint of the refresh token that was sent.
         fp_new_access: fingerprint of the access token issued.
-        fp_new_refresh: fingerprint of the refresh token that is good from now on.
+        fp_new_refresh: fingerprint of the refresh token that is valid from now on.
         expires_in: real life of the access token in seconds, whatever the answer says.
         rotation: rotation mode at that time.
-        answer: what was going to happen to the answer: `sent`, `lost`, `cut`, `replaced` (by HTML, a 5xx ...),
+        answer: the planned fate of the answer: `sent`, `lost`, `cut`, `replaced` (by HTML, a 5xx ...),
             `altered` (creator id or a token changed or missing) or `undelivered` (the client had gone).
         salvageable: for `cut`: creator id and both tokens are whole in the bytes that leave.
         under_way: another refresh of this creator was being answered.
         reused_after: the `answer` of the line that used this refresh token up before; None for a first use.
         overlap: `under_way` or a used token.
-        again: no new pair, the known one was repeated within the grace.
+        again: no new pair was issued; the known one was repeated within the grace.
         faults: kinds of the faults that hit the call.
     """
 
@@ -73,7 +73,7 @@ _NAMES: Final = frozenset(field.name for field in fields(LedgerEntry))
 def read_ledger(path: str | os.PathLike[str]) -> list[LedgerEntry]:
     """Read a ledger, also while it is being written.
 
-    A line that says that an answer could not be delivered becomes the `answer` of the line it speaks of.
+    A line that says that an answer could not be delivered changes the `answer` of the line that it refers to.
 
     Raises:
         OSError: the file cannot be read.
@@ -93,7 +93,7 @@ def read_ledger(path: str | os.PathLike[str]) -> list[LedgerEntry]:
 
 
 class LedgerWriter:
-    """Appends lines with one write call each, so that a line stands in the file before its answer leaves.
+    """Appends each line with one write call, so that the line is in the file before its answer leaves.
 
     Args:
         path: a file that does not exist yet or is empty; None writes nothing and only counts.
@@ -115,7 +115,7 @@ class LedgerWriter:
             raise FileExistsError(f"{path} already holds the ledger of another run; name a new file")
 
     def write(self, drafts: Iterable[dict[str, Any]]) -> int:
-        """Number the drafts, write them in one go and return the number of the last."""
+        """Number the drafts, write them with one call and return the number of the last."""
         lines = []
         for draft in drafts:
             self.lines += 1

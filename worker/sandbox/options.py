@@ -1,4 +1,4 @@
-"""What the sandbox can be told: one table drives its checks, its JSON form and its command-line options."""
+"""The sandbox's options: one table drives its checks, its JSON form and its command-line options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ READABLE_SCOPES: Final = (
 
 
 class OptionsError(ValueError):
-    """An option is unknown or its value cannot be; the text is one sentence for a person."""
+    """An option is unknown or its value is impossible; the text is one sentence for a person."""
 
 
 def _option(default: Any, why: str, *, least: float | None = None, choices: tuple[str, ...] = (), **more: Any) -> Any:
@@ -29,7 +29,7 @@ def _option(default: Any, why: str, *, least: float | None = None, choices: tupl
 
 @dataclass(frozen=True)
 class SandboxOptions:
-    """Everything that decides how the sandbox behaves; the texts beside the defaults say what each option does.
+    """All options of the sandbox; the texts beside the defaults say what each option does.
 
     Raises:
         OptionsError: for a value of the wrong type or out of range.
@@ -64,9 +64,9 @@ class SandboxOptions:
     quota_per_minute: int | None = _option(None, "Calls in any 60 seconds for the app.", least=1)
     quota_per_account_minute: int | None = _option(None, "Calls in any 60 seconds for one creator and call.", least=1)
     quota_per_day: int | None = _option(None, "Calls a UTC day for the app.", least=1)
-    quota_account_code: int = _option(40_100, "Error code where one creator's quota is broken.", least=1)
+    quota_account_code: int = _option(40_100, "Error code when one creator's quota is broken.", least=1)
     punishment_scale: float = _option(1.0, "Factor on how long a broken quota shuts the app out.", least=0)
-    canary: str = _option("", "Text inside every token and code, to find leaks by.", fixed=True)
+    canary: str = _option("", "Text inside every token and code, so that leaks can be found.", fixed=True)
     seed: int = _option(0, "Seed of the draws for faults with a probability.", fixed=True)
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class SandboxOptions:
         for option in fields(self):
             _check(option.name, str(option.type), getattr(self, option.name), dict(option.metadata))
         if not self.canary.isalnum() and self.canary:
-            raise OptionsError("canary: only letters and digits can stand inside a token")
+            raise OptionsError("canary: only letters and digits fit into a token")
         if not self.scopes or not all(isinstance(scope, str) and scope for scope in self.scopes):
             raise OptionsError("scopes: at least one name, and no empty ones")
 
@@ -89,11 +89,11 @@ class SandboxOptions:
         return cls(**_known(given, {option.name for option in fields(cls)}))
 
     def to_json(self) -> dict[str, Any]:
-        """Give the JSON form; it holds the app secret, as the sandbox's own child process must know it."""
+        """Return the JSON form; it holds the app secret, because the sandbox's child process needs it."""
         return asdict(self)
 
     def changed(self, given: dict[str, Any]) -> SandboxOptions:
-        """Give a copy with some run-time options changed.
+        """Return a copy with some run-time options changed.
 
         Raises:
             OptionsError: for an unknown or fixed name or an impossible value.

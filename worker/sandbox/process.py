@@ -1,4 +1,4 @@
-"""Run a sandbox as a child process and speak to it: what tests and the demo use."""
+"""Run a sandbox as a child process and control it; tests and the demo use this."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RunningSandbox:
         origin: scheme, host and port.
         port: where it listens.
         pid: its process.
-        ledger_path: its ledger; in a folder that goes with the sandbox unless the options named a file.
+        ledger_path: its ledger; in a temporary folder unless the options name a file.
     """
 
     def __init__(self, options: SandboxOptions) -> None:
@@ -51,7 +51,7 @@ class RunningSandbox:
             [sys.executable, "-P", "-m", "worker.sandbox"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C in a terminal is for the one who started us
+            start_new_session=True,  # Ctrl-C in a terminal is meant for the process that started us
         )
         self.pid = self._process.pid
         try:
@@ -73,7 +73,7 @@ class RunningSandbox:
         ready, _, _ = select.select([stdout], [], [], START_SECONDS)
         line = stdout.readline() if ready else b""
         if not line:
-            raise SandboxError("the sandbox did not start; what it said is on standard error")
+            raise SandboxError("the sandbox did not start; its message is on standard error")
         said: dict[str, Any] = json.loads(line)
         return said
 
@@ -112,8 +112,8 @@ class RunningSandbox:
             kind: such as `lost`, `cut` or `status`.
             creator: whom it strikes; None for all.
             call: `token`, `refresh`, `revoke`, `token_info` or `account`; None for all.
-            times: how many calls it strikes; None for ever.
-            probability: how likely it strikes each.
+            times: how many calls it strikes; None for all.
+            probability: how likely it strikes each call.
             **how: the kind's own settings.
         """
         when = {"creator": creator, "call": call, "times": times, "probability": probability}
@@ -134,15 +134,15 @@ class RunningSandbox:
         return str(self.control("codes", body)["redirect_url"])
 
     def creator(self, creator: str) -> dict[str, Any]:
-        """Tell what the sandbox holds of a creator; fingerprints, no tokens."""
+        """Return what the sandbox knows of a creator, with fingerprints instead of tokens."""
         return self.control("creator", {"creator": creator})
 
     def revoke(self, creator: str) -> None:
-        """Let a creator remove our app."""
+        """Make a creator remove our app."""
         self.control("revoke", {"creator": creator})
 
     def change(self, **options: Any) -> Mapping[str, Any]:
-        """Change run-time options, and return all."""
+        """Change run-time options, and return all options."""
         changed: dict[str, Any] = self.control("options", options)["options"]
         return changed
 
@@ -155,7 +155,7 @@ class RunningSandbox:
         return read_ledger(self.ledger_path)
 
     def stop(self) -> None:
-        """End the process and wait for it; again does nothing. A ledger that the options did not name goes too."""
+        """End the process and wait for it; a second call does nothing. A temporary ledger is removed."""
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
         try:
@@ -181,9 +181,9 @@ def start_sandbox(options: SandboxOptions | None = None) -> RunningSandbox:
     """Start a sandbox in a child process and wait until it listens.
 
     Args:
-        options: how it behaves; a free port and a temporary ledger unless told otherwise.
+        options: how it behaves; by default with a free port and a temporary ledger.
 
     Raises:
-        SandboxError: it did not start, such as for a port that is taken.
+        SandboxError: it did not start, such as because the port is taken.
     """
     return RunningSandbox(options or SandboxOptions())

@@ -13,13 +13,13 @@ from worker.sandbox.wire import Deferred, Delivery, Reply, Request, framed, head
 HEAD_LIMIT_BYTES: Final = 64 * 1024
 BODY_LIMIT_BYTES: Final = 64 * 1024 * 1024
 BEFORE_RESET_SECONDS: Final = 0.05
-"""How long a cut answer's bytes get to arrive before the reset that would drop them."""
+"""Time for a cut answer's bytes to arrive before the reset, which would drop them."""
 
 Answering = Callable[[Request], Reply | Deferred]
 
 
 class BadRequestError(Exception):
-    """The bytes are no request that can be read; the connection is closed after the answer."""
+    """The bytes are not a readable request; the connection is closed after the answer."""
 
 
 class Connection(asyncio.Protocol):
@@ -47,16 +47,16 @@ class Connection(asyncio.Protocol):
         self._connections.add(self)
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Forget the connection; an answer under way finds out for itself."""
+        """Forget the connection; an answer under way notices it by itself."""
         self._connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes and answer the requests that are whole."""
+        """Take bytes and answer the complete requests."""
         self._buffer += data
         self._advance()
 
     def reset(self) -> None:
-        """Close with RST and drop what has not left."""
+        """Close with RST and drop what was not sent."""
         sock = cast("socket.socket | None", self.transport.get_extra_info("socket"))
         if sock is not None and not self.transport.is_closing():
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
         if "transfer-encoding" in headers:
-            raise BadRequestError("send Content-Length; chunked requests are not taken")
+            raise BadRequestError("send Content-Length; chunked requests are not accepted")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > BODY_LIMIT_BYTES:
             raise BadRequestError("no usable Content-Length")
@@ -127,11 +127,11 @@ class Connection(asyncio.Protocol):
 
 
 async def deliver(reply: Reply, connection: Connection, *, close: bool) -> None:
-    """Send an answer the way its delivery says; the connection is closed where that belongs to it.
+    """Send an answer as its delivery says, and close the connection if that is a part of it.
 
     Args:
         reply: the answer.
-        connection: where to.
+        connection: the connection to the client.
         close: whether the client asked for the connection to be closed afterwards.
     """
     how = reply.delivery or Delivery()
@@ -155,13 +155,13 @@ async def deliver(reply: Reply, connection: Connection, *, close: bool) -> None:
 
 
 def whole_in_cut(reply: Reply, how: Delivery, texts: tuple[str, ...]) -> bool:
-    """Tell whether all the texts, as JSON strings, stand whole in the bytes of a cut answer's body."""
+    """Return True if the cut body of an answer contains all the texts, as complete JSON strings."""
     head, body, _ = _parts(reply, how, close=False)
     return bool(head.endswith(b"\r\n\r\n")) and all(f'"{text}"'.encode() in body for text in texts)
 
 
 def _parts(reply: Reply, how: Delivery, *, close: bool) -> tuple[bytes, bytes, bool]:
-    """Give head and body as they leave, and whether they are cut."""
+    """Return head and body as they are sent, and whether they are cut."""
     head = head_of(reply, how.framing, close=close)
     before, after = framed(reply.body, how.framing)
     if how.cut_at is None:

@@ -1,4 +1,4 @@
-"""TikTok's quota: per second, in any minute, per creator and call, and per day, with the punishments it deals out.
+"""TikTok's quota: per second, in any minute, per creator and call, and per day, with its punishments.
 
 Figures and punishments follow TikTok's rate-limit page (official doc 1740029171730433) as far as it is public: a broken
 second ends with the second, a broken minute shuts the app out for five minutes, a broken day until 00:00 UTC.
@@ -20,7 +20,7 @@ DAY_SECONDS: Final = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An answer that the quota gives instead of the call's own."""
+    """The answer to a call that is over the quota."""
 
     code: int
     message: str
@@ -38,13 +38,13 @@ class Quota:
     _accounts: dict[tuple[str, str], deque[float]] = field(default_factory=dict)
 
     def take(self, options: SandboxOptions, *, now: float, call: str, creator: str | None) -> Refusal | None:
-        """Count one call, or say why it is refused.
+        """Count one call, or return why it is refused.
 
         Args:
             options: the limits in force.
             now: seconds since the epoch.
             call: path of the call.
-            creator: whose call it is, where the token or code told.
+            creator: the creator of the token or code that was sent, if it is known.
         """
         if now < self.shut_until:
             return self._refuse("suspended", "Too many requests. The app is temporarily restricted, try again later.")

@@ -1,4 +1,4 @@
-"""What the sandbox knows of creators: their consents, codes and pairs, and the rules by which pairs live and die."""
+"""What the sandbox knows of creators: their consents, codes and pairs, and the rules for when pairs are valid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANDOM_HEX_BYTES: Final = 24
 
 
 class Mint:
-    """Makes texts that look like TikTok's; none is ever made twice.
+    """Makes tokens, codes and ids that look like TikTok's; none is ever made twice.
 
     Args:
         canary: letters and digits put into every token and code, or an empty text.
@@ -42,7 +42,7 @@ class Mint:
         return f"-000{secrets.token_urlsafe(24)}"
 
     def request_id(self) -> str:
-        """Make a request id: a UTC stamp (YYYYMMDDhhmmss) first, then noise."""
+        """Make a request id: a UTC stamp (YYYYMMDDhhmmss), then random letters."""
         return f"{time.strftime('%Y%m%d%H%M%S', time.gmtime())}{secrets.token_hex(10).upper()}"
 
 
@@ -66,7 +66,7 @@ class Clock:
 
 
 REMEMBERED_PAIRS: Final = 16
-"""Pairs of one consent that are remembered, so that an expired or used token is told from an unknown one."""
+"""Pairs of one consent that are remembered, so that an expired or used token differs from an unknown one."""
 REMEMBERED_CODES: Final = 100_000
 
 
@@ -89,7 +89,7 @@ class IssuedPair:
 
 @dataclass(slots=True, eq=False)
 class Consent:
-    """One consent of a creator; its refresh clock is absolute, a refresh does not extend it."""
+    """One consent of a creator; its refresh tokens end at a fixed time, which a refresh does not extend."""
 
     creator: Creator
     number: int
@@ -152,7 +152,7 @@ class Registry:
     def consent(
         self, creator_id: str, scope: tuple[str, ...], options: SandboxOptions, refresh_expires_at: float
     ) -> Consent:
-        """Record a consent; the creator's older consents die where the options say so."""
+        """Record a consent; the creator's older consents end if the options say so."""
         creator = self.creators.get(creator_id)
         if creator is None:
             creator = self.creators[creator_id] = Creator(creator_id)
@@ -170,7 +170,7 @@ class Registry:
             consent: the consent.
             now: seconds since the epoch.
             expires_in: life of the access token in seconds.
-            refresh: the refresh token to go on with; a new one where None.
+            refresh: the refresh token to keep; None makes a new one.
         """
         access = self._mint.access_token()
         text = refresh or self._mint.refresh_token()
@@ -182,10 +182,10 @@ class Registry:
         return pair
 
     def refresh(self, old: IssuedPair, options: SandboxOptions, now: float) -> tuple[IssuedPair | None, bool]:
-        """Refresh by the refresh token of `old`, whose consent is alive and whose clock has not run out.
+        """Refresh with the refresh token of `old`, whose consent is valid and has not ended.
 
         Returns:
-            The pair to answer, None where the token is dead; and whether it is a pair issued before.
+            The pair of the answer, or None if the token is dead; and whether the pair was issued before.
         """
         in_grace = old.used_at is not None and options.rotation == "grace" and now - old.used_at < options.grace_seconds
         if old.used_at is not None and not in_grace:
@@ -206,7 +206,7 @@ class Registry:
         return new, False
 
     def revoke(self, creator_id: str) -> bool:
-        """Kill every consent of a creator; False where there is no such creator."""
+        """End every consent of a creator; False if there is no such creator."""
         creator = self.creators.get(creator_id)
         if creator is None:
             return False

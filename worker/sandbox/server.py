@@ -34,7 +34,7 @@ class Address:
         return f"http://{host}:{self.port}"
 
     def to_json(self) -> dict[str, object]:
-        """Give what a program that waits for the sandbox wants to know."""
+        """Return what a program that waits for the sandbox needs."""
         return {
             "event": "sandbox.ready",
             "port": self.port,
@@ -45,7 +45,7 @@ class Address:
 
 
 async def serve(options: SandboxOptions, *, ready: Callable[[Address], None], stop: asyncio.Event) -> None:
-    """Serve until told to stop.
+    """Serve until asked to stop.
 
     Args:
         options: how the sandbox behaves.
@@ -69,7 +69,7 @@ async def serve(options: SandboxOptions, *, ready: Callable[[Address], None], st
             bound = server.sockets[0].getsockname()
             ready(Address(bound[0], bound[1]))
             await stop.wait()
-            # One turn of the loop, so that the answer to the request that stopped us leaves.
+            # One turn of the loop, so that the answer to the request that stopped us is sent.
             await asyncio.sleep(0)
         finally:
             server.close()

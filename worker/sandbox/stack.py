@@ -1,7 +1,7 @@
 """The all-in-one local stack: a Redis-protocol server, the sandbox, workers, beat and Flower as child processes.
 
 It shares no code with what it runs: it starts programs with an environment, waits until they are ready, and ends
-them. For one machine and for rehearsals; production has a Redis that is looked after.
+them. It is for one machine and for rehearsals; in production somebody maintains Redis.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, SandboxError, start_sandbox
 
 WORKERS: Final = {"refresh": ("refresh", 8), "pull": ("pull,default", 8)}
-"""Name of a worker to its queues and threads: two, as in production, so that pulls hold up no refresh."""
+"""Queues and threads of each worker: two workers, as in production, so that pulls delay no refresh."""
 QUEUES: Final = ("refresh", "pull", "default")
 YIELDING: Final = {"worker-pull": 10, "flower": 15}
-"""How much parts give way to the others where the processor is short, as `nice` counts: refreshes come first."""
+"""How much parts yield to the others when the processor is busy, as values of `nice`: refreshes come first."""
 READY_SECONDS: Final = 90.0
 LOOK_SECONDS: Final = 0.05
 CLOSE_SECONDS: Final = 20.0
 FOREIGN: Final = ("EVERTOKEN_", "CELERY_", "FLOWER_")
-"""Settings of the one who starts the stack: a rehearsal never touches what they point at."""
+"""Settings of the person who starts the stack: a rehearsal never touches what they point to."""
 HTTP_OK: Final = 200
 
 
 class StackError(RuntimeError):
-    """A part of the stack did not come up; the text is one sentence for a person.
+    """A part of the stack did not start; the text is one sentence for a person.
 
     Attributes:
-        child: the process that failed, for the end of its log.
+        child: the process that failed; the end of its log says more.
     """
 
     def __init__(self, sentence: str, child: Child | None = None) -> None:
@@ -56,21 +56,21 @@ class Stack:
     Attributes:
         folder: where the parts run and keep their files; logs are in `logs` below it.
         redis_url: address of the broker.
-        broker: in words, which server that is.
+        broker: which server that is, in words.
         sandbox: the running stand-in for TikTok.
-        flower_url: Flower's address; None where Flower is not installed or was not wanted.
+        flower_url: Flower's address; None if Flower is not installed.
     """
 
     def __init__(self, folder: Path, options: SandboxOptions, *, redis_url: str | None = None) -> None:
-        """Start the ground: broker and sandbox.
+        """Start broker and sandbox.
 
         Args:
             folder: an empty folder.
-            options: of the sandbox; its ledger goes into the folder.
+            options: the sandbox's options; its ledger goes into the folder.
             redis_url: a server that runs already; its database must be empty.
 
         Raises:
-            StackError: one of them did not come up.
+            StackError: one of them did not start.
         """
         self.folder = folder
         self.flower_url: str | None = None
@@ -101,8 +101,8 @@ class Stack:
         """Start workers, beat and Flower; `wait_ready` then waits for them.
 
         Args:
-            environ: the daemon's settings, EVERTOKEN_RUN_DIR among them; the rest of the environment is this
-                process's without anybody's settings.
+            environ: the daemon's settings, EVERTOKEN_RUN_DIR among them; the rest of the environment is that of this
+                process, without its own settings.
             flower_port: where Flower listens; a free port by default.
 
         Raises:
@@ -147,11 +147,11 @@ class Stack:
         return queue_length(self.redis_url, QUEUES)
 
     def stop_beat(self) -> None:
-        """Stop beat: nothing new is begun."""
+        """Stop beat, so that nothing new begins."""
         self._stop("beat")
 
     def stop_workers(self, *, seconds: float) -> list[str]:
-        """Let the workers finish what they do and end.
+        """Stop the workers after they have finished their work.
 
         Returns:
             The names of those that had to be killed.
@@ -159,7 +159,7 @@ class Stack:
         return self._stop(*(f"worker-{name}" for name in WORKERS), seconds=seconds)
 
     def close(self) -> None:
-        """End everything that still runs; again does nothing."""
+        """End everything that still runs; a second call does nothing."""
         self._stop(*reversed(self._daemon))
         if self._sandbox is not None:
             self._sandbox.stop()
@@ -204,7 +204,7 @@ class Stack:
         self._daemon[name] = self._children.start(name, command, environ=self._environ, folder=self.folder)
 
     def _test_of(self, name: str) -> Callable[[], bool]:
-        """Return what tells whether a part is ready: a worker's log, beat's tick file, Flower's answer."""
+        """Return the test for whether a part is ready: a worker's log, beat's tick file, Flower's answer."""
         if name == "flower":
             return self._flower_answers
         if name == "beat":

@@ -1,6 +1,6 @@
-"""The four token calls: exchange of a code, refresh, revoke and token info; and how any call ends.
+"""The four token calls: exchange of a code, refresh, revoke and token info; and the outcome of any call.
 
-How one ended, before faults and framing, is TikTok's code, message and data. Codes and their meaning follow TikTok's
+An outcome, before faults and framing, is TikTok's code, message and data. Codes and their meaning follow TikTok's
 error appendix (official doc 1737172488964097).
 """
 
@@ -24,7 +24,7 @@ DEAD_CODE: Final = 40_110
 APP_BLOCKED: Final = 40_113
 SCOPE_MISSING: Final = 40_130
 NOT_WORKED: Final = -1
-"""In the ledger: a fault answered and the call was not carried out."""
+"""In the ledger: a fault answered, and the call was not carried out."""
 
 
 @dataclass(slots=True)
@@ -35,8 +35,8 @@ class Outcome:
         code: TikTok's application code.
         message: its text.
         data: the answer's data.
-        pair: the pair that was issued, or repeated.
-        again: True where the pair had been issued before.
+        pair: the pair that was issued or repeated.
+        again: True if the pair was issued before.
     """
 
     code: int = 0
@@ -87,7 +87,7 @@ def exchange(world: World, body: dict[str, Any] | None) -> Outcome:
 
 
 def refresh(world: World, body: dict[str, Any] | None) -> Outcome:
-    """Give a new pair for a refresh token.
+    """Exchange a refresh token for a new pair.
 
     Raises:
         RefusedError: the answer is an application error.
@@ -120,7 +120,7 @@ def revoke(world: World, body: dict[str, Any] | None) -> Outcome:
 
 
 def token_info(world: World, body: dict[str, Any] | None) -> Outcome:
-    """Tell whose an access token is and what it allows.
+    """Return the owner and the scopes of an access token.
 
     Raises:
         RefusedError: the answer is an application error.
@@ -135,7 +135,7 @@ def token_info(world: World, body: dict[str, Any] | None) -> Outcome:
 
 
 def live_pair(world: World, access_token: str) -> IssuedPair:
-    """Find the pair of an access token that is good now.
+    """Find the pair of an access token that is valid now.
 
     Raises:
         RefusedError: it is unknown, revoked or expired.

@@ -28,7 +28,7 @@ class LedgerVerdict:
         lost_cut: creators whose live pair left in a cut answer with everything needed in it, and is not stored.
         unreachable: creators whose live pair is not stored and never left whole.
         double_refreshes: lines of refreshes sent while another was under way, or with a token whose answer was sent.
-        doubtful_retries: lines of refreshes with a used token whose answer had not been sent whole.
+        doubtful_retries: lines of refreshes with a used token whose answer was not sent completely.
         refused: how many refresh calls were refused, by code.
         seconds_without_token: sum over creators of the time without a valid access token.
         expired_creators: creators that had such a time.
@@ -48,7 +48,7 @@ class LedgerVerdict:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing was lost, nothing refreshed twice and no creator was ever without a valid token."""
+        """True if nothing was lost, nothing was refreshed twice and no creator was ever without a valid token."""
         return not (self.lost or self.lost_cut or self.double_refreshes or self.expired_creators)
 
 
@@ -64,7 +64,7 @@ def judge(
     Args:
         entries: the ledger.
         stored: fingerprints of the refresh tokens that are stored, by creator.
-        until: end of the run in seconds since the epoch; the ledger's last line where None.
+        until: end of the run in seconds since the epoch; None for the ledger's last line.
         except_: creators left out, such as those that were revoked on purpose.
     """
     lines = [entry for entry in entries if entry.creator not in except_]
@@ -95,7 +95,7 @@ def judge(
 
 
 def _missing(pairs: list[LedgerEntry], have: Collection[str]) -> str:
-    """Say how the unstored live pair left: `sent`, `cut` (salvageable), `no`; an empty text where it is stored."""
+    """Return how a live pair that is not stored left: `sent`, `cut` (salvageable), `no`; empty if it is stored."""
     newest = max(entry.consent for entry in pairs)
     live = [entry for entry in pairs if entry.consent == newest][-1].fp_new_refresh
     if live in have:

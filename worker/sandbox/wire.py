@@ -28,16 +28,16 @@ class Request:
 
 @dataclass(slots=True)
 class Delivery:
-    """How an answer travels where it does not simply leave at once and whole.
+    """How an answer is sent if not simply at once and completely.
 
     Attributes:
         wait: seconds before anything leaves.
-        lost: `rst` or `fin`: the connection is closed so, without a byte of answer.
+        lost: `rst` or `fin`: how the connection is closed, without a byte of answer.
         framing: `length`, `chunked` or `close`.
         cut_at: how many bytes of `cut_part` leave before the connection closes; None for all.
         cut_part: `body`, or `all` to count from the status line.
         cut_how: `fin` or `rst`.
-        drip_part: `head`, `body` or `all`: what leaves drop by drop; an empty text for nothing.
+        drip_part: `head`, `body` or `all`: what is sent drop by drop; an empty text for nothing.
         drip_bytes: size of a drop.
         drip_seconds: seconds per byte.
     """
@@ -62,9 +62,9 @@ class Reply:
         body: the bytes after the head.
         content_type: value of Content-Type.
         headers: more header lines.
-        delivery: how it travels; None for at once and whole.
-        gone: called where the client has gone before the answer could leave.
-        done: called once the answer has left or cannot leave any more.
+        delivery: how it is sent; None for at once and completely.
+        gone: called if the client has gone before the answer could be sent.
+        done: called once the answer was sent or cannot be sent any more.
     """
 
     status: int
@@ -100,7 +100,7 @@ def text_reply(text: str, status: int, headers: tuple[tuple[str, str], ...] = ()
 
 
 def head_of(reply: Reply, framing: str = "length", *, close: bool = False) -> bytes:
-    """Build status line and headers up to and with the empty line."""
+    """Build status line and headers, with the empty line."""
     lines = [_status_line(reply.status), "Server: sandbox"]
     if reply.body or reply.status != HTTPStatus.NO_CONTENT:
         lines.append(f"Content-Type: {reply.content_type}")
@@ -115,7 +115,7 @@ def head_of(reply: Reply, framing: str = "length", *, close: bool = False) -> by
 
 
 def framed(body: bytes, framing: str) -> tuple[bytes, bytes]:
-    """Give what stands before and after the body's bytes under a framing."""
+    """Return the bytes before and after the body for a framing."""
     if framing != "chunked":
         return b"", b""
     return (b"%x\r\n" % len(body), b"\r\n0\r\n\r\n") if body else (b"", b"0\r\n\r\n")

@@ -72,7 +72,7 @@ class World:
         self.counters = Counters()
 
     def token_object(self, pair: IssuedPair, now: float) -> dict[str, Any]:
-        """Build the token object of a pair: lifetimes are the seconds left now, scopes come in no stable order."""
+        """Build the token object of a pair: lifetimes are the seconds left, and scopes have no stable order."""
         scope = pair.consent.scope
         return {
             "access_token": pair.access,
@@ -85,7 +85,7 @@ class World:
         }
 
     def draft(self, call: str, pair: IssuedPair | None, consent: Consent | None, **more: Any) -> dict[str, Any]:
-        """Begin a ledger line; `more` holds what differs from the ordinary."""
+        """Begin a ledger line; `more` holds its further fields."""
         issued = {} if pair is None else _issued(pair)
         return {
             "time": round(self.clock.now(), 6),
