@@ -53,7 +53,7 @@ class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no type
             if not self.stopping:
                 note_unpublished(entry.task, error.__context__ or error)
         else:
-            note_published()
+            note_published(entry.task)
 
 
 @signals.beat_init.connect

@@ -34,7 +34,7 @@ from worker.mistakes import POOL_REFUSED, explain_uncaught, mistake_of_flower, s
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
 from worker.sources import is_service_link
-from worker.telemetry import Fact, configure_logging, count_fact, log_fact, serve_metrics
+from worker.telemetry import Fact, configure_logging, count_fact, log_fact, report, serve_metrics
 from worker.vault.redaction import redact
 
 WRONG_USE: Final = 2
@@ -136,7 +136,7 @@ def touch(name: str) -> None:
             os.close(descriptor)
     except OSError as error:
         if name not in _unwritten:
-            log_fact(Fact("heartbeat.unwritten", {"file": str(path), "reason": error.strerror or ""}, level="error"))
+            report(Fact("heartbeat.unwritten", {"file": str(path), "reason": error.strerror or ""}, level="error"))
         _unwritten.add(name)
     else:
         _unwritten.discard(name)
@@ -296,7 +296,7 @@ def end_work(**_: Any) -> None:
     try:
         services.presence.leave()
     except EvertokenError as error:
-        log_fact(Fact("worker.left_untold", {"reason": str(error)}, level="warning"))
+        report(Fact("worker.left_untold", {"reason": str(error)}, level="warning"))
     finally:
         services.close()
 
@@ -344,7 +344,7 @@ def publish(task: Any, *args: Any, **options: Any) -> bool:
         # After a timeout kombu tries again over a channel that has lost its connection: an AttributeError.
         note_unpublished(task.name, error)
         return False
-    note_published()
+    note_published(task.name)
     return True
 
 
@@ -357,9 +357,9 @@ def note_unpublished(task: str, error: BaseException) -> None:
     _unpublished[task] += 1
 
 
-def note_published() -> None:
-    """Log that Redis takes messages again, if it did not."""
-    if _unpublished:
+def note_published(task: str) -> None:
+    """Log that Redis takes messages of a task again, if it did not; a queue may be out of order alone."""
+    if task in _unpublished:
         fact = Fact("message.published", {"lost": _unpublished.total()})
         _unpublished.clear()
         count_fact(fact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,14 +13,19 @@ from typing import Any, Final, cast
 from celery import bootsteps
 from celery.worker.consumer import Consumer
 from celery.worker.control import Panel
+from celery.worker.state import maybe_shutdown
+from kombu.exceptions import OperationalError
 from kombu.transport import redis
 from kombu.transport.virtual import Message
 
+from worker.limiter.rights import spoilt_keys
 from worker.policy.messages import envelope_problem, task_problem
-from worker.telemetry import Fact, log_fact
+from worker.telemetry import Fact, report
 
 PREFIX: Final = "tasks."
 LOOK_AGAIN_SECONDS: Final = 0.1
+SPOILT_SECONDS: Final = 2.0
+"""Time between two looks at keys that a person has to delete."""
 CONTROLS: Final = frozenset({
     "ping", "active_queues", "registered", "stats", "conf", "active", "reserved", "scheduled", "revoked",
     "enable_events",
@@ -37,7 +43,7 @@ class RefusedMessageError(Exception):
 
 def refuse_message(reason: str) -> None:
     """Report a message that was refused and is gone."""
-    log_fact(Fact("message.refused", {"reason": reason}, level="warning"))
+    report(Fact("message.refused", {"reason": reason}, level="warning"))
 
 
 class CheckedMessage(Message):
@@ -123,10 +129,36 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         super().__init__(*args, worker_options=alone, **options)
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
-        """Connect with channels that check what they get."""
+        """Connect with channels that check what they get, once Celery's keys are such as it can use."""
+        self.wait_for_keys()
         connection = self.app.connection_for_read(heartbeat=heartbeat)
         connection.transport.Channel = CheckedChannel
         return self.ensure_connected(connection)
+
+    def wait_for_keys(self) -> None:
+        """Wait until none of Celery's keys has a foreign type: it would connect and fail again several times a second.
+
+        Raises:
+            WorkerShutdown, WorkerTerminate: the worker is to end.
+        """
+        told: list[str] = []
+        while found := self.spoilt_keys():
+            if found != told:
+                report(Fact("broker.spoilt", {"keys": " ".join(found)}, level="error"))
+            told = found
+            maybe_shutdown()
+            time.sleep(SPOILT_SECONDS)
+        if told:
+            report(Fact("broker.mended", {"keys": " ".join(told)}, level="warning"))
+
+    def spoilt_keys(self) -> list[str]:
+        """Return Celery's keys of a foreign type; none if Redis does not answer, which connecting reports."""
+        with self.app.connection_for_read() as connection:
+            try:
+                connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+                return spoilt_keys(connection.default_channel.client, self.app.amqp.queues)
+            except (*self.connection_errors, *self.channel_errors, OperationalError):
+                return []
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Return what takes a message; one that asks for nothing that we do is reported and gone."""

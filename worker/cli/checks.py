@@ -33,12 +33,14 @@ class Finding:
         state: `fail` makes the doctor exit with a status other than 0.
         detail: what was found, and what to do.
         bad_setting: True if a setting, such as the keyring, is wrong: nothing starts with it.
+        hides: later checks that would blame something else for the same cause.
     """
 
     check: str
     state: State
     detail: str
     bad_setting: bool = False
+    hides: frozenset[str] = frozenset()
 
 
 def guarded(check: str, look: Callable[[], Finding]) -> Finding:

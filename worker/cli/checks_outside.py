@@ -41,15 +41,24 @@ def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tup
 
 def redis(app: Any) -> Finding:
     """Check that Redis answers, permits what we need and never evicts, over the connection that Celery uses."""
-    from worker.limiter.rights import memory_policy, missing_rights  # noqa: PLC0415 - Celery loads the doctor on every start
+    from worker.limiter.rights import memory_policy, missing_rights, spoilt_keys  # noqa: PLC0415 - Celery loads the doctor on every start
 
     with app.connection_for_read(connect_timeout=2) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         client = connection.default_channel.client
-        missing, policy = missing_rights(client), memory_policy(client)
+        missing, policy, spoilt = missing_rights(client), memory_policy(client), spoilt_keys(client, app.amqp.queues)
     if missing:
         return Finding(
             "redis", "fail", f"our user lacks rights (docs/operations.md, A user of Redis): {' '.join(missing)}"
+        )
+    if spoilt:
+        keys = " ".join(spoilt)
+        cure = f"delete them (`redis-cli DEL {keys}`), which costs no data, and find out who else writes to Redis"
+        return Finding(
+            "redis",
+            "fail",
+            f"keys of a type that Celery cannot use: {cure}",
+            hides=frozenset({"workers", "queues", "beat"}),
         )
     if policy is None:
         return Finding("redis", "warn", "answers, but refuses INFO: it is not known whether it drops queues when full")

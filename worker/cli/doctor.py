@@ -57,14 +57,16 @@ def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
     try:
         with output.services() as services:
             yield Finding("settings", "ok", "complete, without contradictions")
-            answers = True
+            skipped: dict[str, str] = {}
             outside = outer_checks(app, services, offline=offline)
             for name, look in (*inner_checks(services), *place_checks(services), *outside):
-                if not answers and name in NEED_DATABASE:
-                    yield Finding(name, "skip", "needs the database")
+                if name in skipped:
+                    yield Finding(name, "skip", skipped[name])
                     continue
                 found = guarded(name, look)
-                answers = answers and (name != "database" or found.state != "fail")
+                if name == "database" and found.state == "fail":
+                    skipped |= dict.fromkeys(NEED_DATABASE, "needs the database")
+                skipped |= dict.fromkeys(found.hides, f"can say nothing before {name} is repaired")
                 yield found
     except ConfigurationError as error:
         yield Finding("settings", "fail", str(error), bad_setting=True)

@@ -1,15 +1,17 @@
-"""What Evertoken's user of Redis must be allowed, and what is missing: for the limiter, and for Celery's broker.
+"""What Evertoken needs of Redis: rights of its user, for the limiter and for Celery's broker, and keys of their types.
 
 `docs/operations.md` has the line for an ACL file; a test compares it with NEEDED and runs a worker under it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import redis
 
-KEY: Final = "evertoken:doctor"
+PREFIX: Final = "evertoken:"
+KEY: Final = f"{PREFIX}doctor"
 PIDBOX: Final = "evertoken:/{db}.celery.pidbox"
 EVENTS: Final = "evertoken:/{db}.celeryev/*"
 CHANNELS: Final = (PIDBOX, EVENTS, "evertoken:/{db}.celeryev/worker.*")
@@ -111,3 +113,38 @@ def memory_policy(client: redis.Redis) -> str | None:
         return str(client.info("memory").get("maxmemory_policy", "unknown"))
     except redis.exceptions.NoPermissionError:
         return None
+
+
+PRIORITIES: Final = ("", "\x06\x163", "\x06\x166", "\x06\x169")
+"""What kombu appends to a queue's name; it asks for all of them, though we send without priorities."""
+EXCHANGES: Final = ("evertoken", "celeryev", "celery.pidbox", "reply.celery.pidbox")
+OF_KOMBU: Final[dict[str, tuple[str, ...]]] = {
+    "hget": ("unacked",),
+    "zcard": ("unacked_index", "_kombu.binding_deadlines"),
+    "smembers": tuple(f"_kombu.{table}.{name}" for table in ("binding", "binding_permanent") for name in EXCHANGES),
+}
+"""Keys of Celery's broker besides the queues, by a command that Redis refuses if the key has another type."""
+
+
+def spoilt_keys(client: redis.Redis, queues: Iterable[str]) -> list[str]:
+    """Return the keys of Celery's that have a type which Celery never gives them, so that it cannot use them.
+
+    Args:
+        client: any client of our user.
+        queues: the names of the queues.
+
+    Raises:
+        redis.RedisError, OSError: Redis does not answer.
+    """
+    commands = OF_KOMBU | {"llen": tuple(queue + priority for queue in queues for priority in PRIORITIES)}
+    asked = [(command, PREFIX + name) for command, names in commands.items() for name in names]
+    # Celery's own client adds the prefix to some commands and not to others.
+    with redis.Redis(connection_pool=client.connection_pool).pipeline(transaction=False) as pipe:
+        for command, key in asked:
+            pipe.execute_command(command, key, *(("",) if command == "hget" else ()))  # type: ignore[no-untyped-call] # redis-py has no type for it
+        answers = pipe.execute(raise_on_error=False)
+    return [
+        key
+        for (_, key), answer in zip(asked, answers, strict=True)
+        if isinstance(answer, redis.ResponseError) and str(answer).startswith("WRONGTYPE")
+    ]

@@ -14,6 +14,8 @@ FACT_NAMES: Final = (
     "authorize.other_account",
     "authorize.unread",
     "beat.left_alone",
+    "broker.mended",
+    "broker.spoilt",
     "call.answered",
     "call.failed",
     "grant.authorized",
