@@ -186,25 +186,7 @@ class StopEveryoneError(TikTokError):
 
 
 class AskCreatorError(TikTokError):
-    """TikTok says that this grant is gone.
-
-    Attributes:
-        at_once: True where the code alone is proof (40103, 40107); False where one slow retry comes first
-            (40105, 40106, 40120, 40131).
-    """
-
-    def __init__(
-        self,
-        text: str,
-        *,
-        at_once: bool,
-        call: str,
-        code: int | None = None,
-        http_status: int | None = None,
-        request_id: str | None = None,
-    ) -> None:
-        super().__init__(text, call=call, code=code, http_status=http_status, request_id=request_id)
-        self.at_once = at_once
+    """TikTok says that this grant is gone."""
 
 
 class RefreshFirstError(TikTokError):

@@ -42,7 +42,7 @@ STANDING = Standing(
     unresolved=False,
     draw=0.5,
 )
-REFUSED = AskCreatorError("gone", at_once=True, call="refresh", code=40107)
+REFUSED = AskCreatorError("gone", call="refresh", code=40107)
 BUSY = BackOffError("busy", call="refresh", code=50000)
 SECRET = StopEveryoneError("secret", call="refresh", code=40101)
 BLOCKED = StopEveryoneError("blocked", call="refresh", code=40113)

@@ -24,36 +24,27 @@ from worker.tiktok.envelope import open_envelope
 if TYPE_CHECKING:
     from tests.tiktok.conftest import Raw
 
-STOP, BACK, WAIT, GIVE, FIRST = StopEveryoneError, BackOffError, WaitError, GiveUpError, RefreshFirstError
+STOP, BACK, WAIT, ASK = StopEveryoneError, BackOffError, WaitError, AskCreatorError
+GIVE, FIRST = GiveUpError, RefreshFirstError
 NOW = datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
-
-
-class NowError(AskCreatorError):
-    """Stands in the table for an AskCreatorError with `at_once`."""
-
-
-class SlowError(AskCreatorError):
-    """Stands in the table for an AskCreatorError without it."""
-
-
 EXPECTED: dict[int, tuple[type[TikTokError], type[TikTokError], type[TikTokError]]] = {
     # for each code what an exchange, a refresh and a read make of it
     **dict.fromkeys((40000, 40002, 40003, 40006, 40008, 40009, 40010, 40014, 40051), (STOP, STOP, STOP)),
     **dict.fromkeys((40104, 40108, 40109, 40113, 40116, 40117, 40118, 40119), (STOP, STOP, STOP)),
     **dict.fromkeys((40124, 40125, 40400, 41000), (STOP, STOP, STOP)),
     40001: (STOP, STOP, GIVE),
-    40101: (NowError, STOP, STOP),
+    40101: (ASK, STOP, STOP),
     **dict.fromkeys((40016, 40100, 40132, 40133, 61000), (WAIT, WAIT, WAIT)),
     **dict.fromkeys((40007, 40050, 40130, 40300, 40301, 40302, 40309, 41001, 41002), (BACK, BACK, GIVE)),
-    40102: (NowError, BACK, FIRST),
-    40103: (NowError, NowError, GIVE),
-    40105: (NowError, SlowError, FIRST),
-    40106: (NowError, SlowError, GIVE),
-    40107: (NowError, NowError, GIVE),
-    40110: (NowError, BACK, BACK),
-    40115: (NowError, BACK, BACK),
-    40120: (NowError, SlowError, GIVE),
-    40131: (NowError, SlowError, GIVE),
+    40102: (ASK, BACK, FIRST),
+    40103: (ASK, ASK, GIVE),
+    40105: (ASK, ASK, FIRST),
+    40106: (ASK, ASK, GIVE),
+    40107: (ASK, ASK, GIVE),
+    40110: (ASK, BACK, BACK),
+    40115: (ASK, BACK, BACK),
+    40120: (ASK, ASK, GIVE),
+    40131: (ASK, ASK, GIVE),
     **dict.fromkeys((40202, 50000, 50002, 51010, 51015, 51030, 51039, 51065, 51305, 60001), (BACK, BACK, BACK)),
 }
 BEYOND = (50001, 51999, 52000, 53999, 40999, 59999, 1, -1, 99999, 2147483647)
@@ -72,10 +63,7 @@ def test_code_becomes_the_error_of_its_call(code: int, raw: Raw) -> None:
             open_envelope(answer, now=NOW)
 
         error = caught.value
-        named: type[TikTokError] = type(error)
-        if isinstance(error, AskCreatorError):
-            named = NowError if error.at_once else SlowError
-        assert named is kind
+        assert type(error) is kind
         assert (error.code, error.http_status, error.request_id, error.call) == (code, 200, "20261122101530AB", call)
         assert str(code) in str(error)
         assert call in str(error)

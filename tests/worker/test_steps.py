@@ -28,7 +28,7 @@ from worker.vault import PairPlace, Token
 
 NewWorld = Callable[..., World]
 RAW = RawAnswer(call="refresh", http_status=200, body=b"{}", complete=True)
-REFUSED = AskCreatorError("refused", call="refresh", code=40107, at_once=False)
+REFUSED = AskCreatorError("refused", call="refresh", code=40107)
 DOUBT = InDoubtError("no answer", call="refresh")
 
 

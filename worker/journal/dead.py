@@ -108,7 +108,7 @@ class DeadSegments:
             self._tell(segment.path, f"the journal file {segment.path} keeps records of an unknown form: {error}")
             return
         if key_id in self._sealer.keyring.keys:
-            segment.learn(part, key_id)
+            segment.learn(part)
             return
         segment.keep = True
         self._tell(

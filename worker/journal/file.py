@@ -36,11 +36,10 @@ _sync_data = getattr(os, "fdatasync", os.fsync)
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a waiting record lies, which key sealed it, and when this process learned of it."""
+    """Where a waiting record lies, and when this process learned of it, on the monotonic clock."""
 
     offset: int
     length: int
-    key_id: int
     known_at: float
 
 
@@ -114,7 +113,7 @@ class SegmentFile:
         ours = os.fstat(self._descriptor)
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
-    def write(self, sealed: bytes, key_id: int) -> int:
+    def write(self, sealed: bytes) -> int:
         """Write the next record behind the last one, not yet synced, and return its number.
 
         Raises:
@@ -127,7 +126,7 @@ class SegmentFile:
             self.broken = True
             raise
         self._number += 1
-        self.pending[self._number] = Spot(self._end + FRAME_BYTES, len(sealed), key_id, time.monotonic())
+        self.pending[self._number] = Spot(self._end + FRAME_BYTES, len(sealed), time.monotonic())
         self._end += len(frame)
         return self._number
 
@@ -151,9 +150,9 @@ class SegmentFile:
                 raise
             self._synced = written
 
-    def learn(self, frame: Frame, key_id: int) -> None:
+    def learn(self, frame: Frame) -> None:
         """Take over a waiting record that another process wrote."""
-        self.pending[frame.number] = Spot(frame.offset + FRAME_BYTES, len(frame.sealed), key_id, 0.0)
+        self.pending[frame.number] = Spot(frame.offset + FRAME_BYTES, len(frame.sealed), 0.0)
 
     def read(self, number: int) -> bytes:
         """Return a waiting record's sealed bytes.

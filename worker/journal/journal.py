@@ -30,7 +30,7 @@ from worker.journal.entry import JournalEntry, Orphan, RecordId
 from worker.journal.file import SegmentFile
 from worker.journal.folder import JournalFolder, fail
 from worker.journal.segment import FRAME_BYTES, HEADER_BYTES, SEGMENT_ID_BYTES, SUFFIX, Header, place_of
-from worker.vault.sealing import Sealer, key_id_of
+from worker.vault.sealing import Sealer
 
 SEGMENT_BYTES: Final = 8 * 2**20
 FLOOR_BYTES: Final = 64 * 2**20
@@ -291,7 +291,7 @@ class Journal:
         with self._lock:
             segment = self._segment_with(len(plaintext) + FRAME_BYTES + SEAL_BYTES)
             sealed = self._sealer.seal(plaintext, place_of(segment.segment_id, segment.next_number))
-            return RecordId(segment.name, segment.write(sealed, key_id_of(sealed)))
+            return RecordId(segment.name, segment.write(sealed))
 
     def _sync(self, record: RecordId) -> None:
         with self._lock:

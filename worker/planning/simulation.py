@@ -113,7 +113,7 @@ class _Simulation:
         if down:
             return BackOffError("TikTok is down", call=CALL, code=SYSTEM_ERROR)
         if now >= self._first_end and self._consent_ends[grant] <= now:
-            return AskCreatorError("the consent has ended", at_once=True, call=CALL, code=CONSENT_ENDED)
+            return AskCreatorError("the consent has ended", call=CALL, code=CONSENT_ENDED)
         return None
 
     def _fail(self, grant: int, end: int, now: int, error: TikTokError) -> None:

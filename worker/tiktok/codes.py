@@ -31,8 +31,7 @@ class Kind(StrEnum):
     WAIT = "wait"
     BACK_OFF = "back_off"
     STOP = "stop"
-    ASK_NOW = "ask_now"
-    ASK_SLOW = "ask_slow"
+    ASK = "ask"
     REFRESH_FIRST = "refresh_first"
     GIVE_UP = "give_up"
 
@@ -58,9 +57,9 @@ def _always(meaning: str, kind: Kind) -> Code:
     return Code(meaning, kind, kind, kind)
 
 
-def _grant(meaning: str, refresh: Kind, read: Kind) -> Code:
-    """Build a row that speaks of the grant: on exchange, all it can mean is that a new code is needed."""
-    return Code(meaning, Kind.ASK_NOW, refresh, read)
+def _grant(meaning: str, read: Kind) -> Code:
+    """Build a row that speaks of the grant: on exchange and refresh, only the creator can help, with a new consent."""
+    return Code(meaning, Kind.ASK, Kind.ASK, read)
 
 
 def _item(meaning: str) -> Code:
@@ -84,28 +83,28 @@ CODES: Final[dict[int, Code]] = {
     40050: _item("duplicate request"),
     40051: _always("bad version", Kind.STOP),
     40100: _always("too many requests of the app", Kind.WAIT),
-    40101: Code("app id and secret do not match, or bad code", Kind.ASK_NOW, Kind.STOP, Kind.STOP),
-    40102: Code("access token expired", Kind.ASK_NOW, Kind.BACK_OFF, Kind.REFRESH_FIRST),
-    40103: _grant("refresh token expired", Kind.ASK_NOW, Kind.GIVE_UP),
+    40101: Code("app id and secret do not match, or bad code", Kind.ASK, Kind.STOP, Kind.STOP),
+    40102: Code("access token expired", Kind.ASK, Kind.BACK_OFF, Kind.REFRESH_FIRST),
+    40103: _grant("refresh token expired", Kind.GIVE_UP),
     40104: _always("access token missing", Kind.STOP),
-    40105: _grant("access token wrong or revoked", Kind.ASK_SLOW, Kind.REFRESH_FIRST),
-    40106: _grant("core user invalid", Kind.ASK_SLOW, Kind.GIVE_UP),
-    40107: _grant("refresh token invalid", Kind.ASK_NOW, Kind.GIVE_UP),
+    40105: _grant("access token wrong or revoked", Kind.REFRESH_FIRST),
+    40106: _grant("core user invalid", Kind.GIVE_UP),
+    40107: _grant("refresh token invalid", Kind.GIVE_UP),
     40108: _always("bad grant type", Kind.STOP),
     40109: _always("cannot be deciphered", Kind.STOP),
-    40110: Code("authorization code used, cancelled or expired", Kind.ASK_NOW, Kind.BACK_OFF, Kind.BACK_OFF),
+    40110: Code("authorization code used, cancelled or expired", Kind.ASK, Kind.BACK_OFF, Kind.BACK_OFF),
     40113: _always("app blocked, unknown, or its secret is wrong", Kind.STOP),
-    40115: Code("authorization stamp expired or of another flow", Kind.ASK_NOW, Kind.BACK_OFF, Kind.BACK_OFF),
+    40115: Code("authorization stamp expired or of another flow", Kind.ASK, Kind.BACK_OFF, Kind.BACK_OFF),
     40116: _always("bad signature", Kind.STOP),
     40117: _always("bad method", Kind.STOP),
     40118: _always("not on the allow-list", Kind.STOP),
     40119: _always("not the same company", Kind.STOP),
-    40120: _grant("TikTok user not logged in", Kind.ASK_SLOW, Kind.GIVE_UP),
+    40120: _grant("TikTok user not logged in", Kind.GIVE_UP),
     40124: _always("developer profile not approved", Kind.STOP),
     40125: _always("developer lacks permission", Kind.STOP),
     # One field without its scope fails the whole read; the caller asks again with fewer fields.
     40130: _item("scope not granted"),
-    40131: _grant("authorization of the TikTok user failed", Kind.ASK_SLOW, Kind.GIVE_UP),
+    40131: _grant("authorization of the TikTok user failed", Kind.GIVE_UP),
     40132: _always("rate limit by a field's value", Kind.WAIT),
     40133: _always("rate limit by account", Kind.WAIT),
     40202: _always("write conflict", Kind.BACK_OFF),

@@ -43,6 +43,7 @@ REQUEST_ID: Final = re.compile(r"[0-9]{8}[0-9A-Za-z_-]{0,56}")
 
 SIMPLE_ERRORS: Final[dict[Kind, type[TikTokError]]] = {
     Kind.BACK_OFF: BackOffError,
+    Kind.ASK: AskCreatorError,
     Kind.STOP: StopEveryoneError,
     Kind.REFRESH_FIRST: RefreshFirstError,
     Kind.GIVE_UP: GiveUpError,
@@ -209,6 +210,4 @@ def _raise_by_code(raw: RawAnswer, members: dict[str, Any], code: int, now: date
             code=code, message=message if isinstance(message, str) else "", retry_after=raw.retry_after, now=now
         )
         raise WaitError(text, scope=scope, seconds=seconds, **about)
-    if kind in {Kind.ASK_NOW, Kind.ASK_SLOW}:
-        raise AskCreatorError(text, at_once=kind is Kind.ASK_NOW, **about)
     raise SIMPLE_ERRORS[kind](text, **about)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import requests
@@ -105,7 +106,7 @@ class Transport:
             seconds=self._deadline_seconds,
             connect_seconds=self._connect_seconds,
             keep_bytes=request.most_bytes + HEAD_BYTES,
-            after_send=lambda: request.failpoint("post_send"),
+            after_send=partial(request.failpoint, "post_send"),
             proxy=self._proxy,
         )
         CURRENT.call = call

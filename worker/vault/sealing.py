@@ -43,13 +43,12 @@ _RECORD: Final = b"evertoken record "
 
 @dataclass(frozen=True)
 class PairPlace:
-    """Where a sealed value lives: a row and a column that its bytes are bound to."""
+    """Where a sealed pair lives: the row that its bytes are bound to, each token with its column."""
 
     creator_id: str
     consent: int
     generation: int
     table: str = "pairs"
-    column: str = ""
 
 
 @dataclass(frozen=True)
