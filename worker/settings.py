@@ -11,10 +11,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from worker.addresses import (
     bad_authorities,
@@ -45,6 +46,12 @@ LINES: Final = frozenset({"keyring"})
 TIKTOKS_WORD: Final = re.compile(r"[!#-&(-\[\]-~]+")
 """An app's id or secret: ASCII without blanks, quotes and backslashes."""
 TIKTOKS_ADDRESSES: Final = frozenset({"tiktok_base_url", "tiktok_authorize_url"})
+WRONG_WORDS: Final = frozenset({
+    "float_parsing", "int_parsing", "finite_number", "greater_than", "greater_than_equal", "less_than",
+    "less_than_equal", "literal_error",
+})  # fmt: skip
+"""Errors of pydantic that are told in our words: of nan it says that it should be less than something."""
+MOST_NEAR: Final = 3
 RETRY_PAUSE_SHARE: Final = 1 / 9
 """Longest pause before the one quick retry of an attempt in doubt, as a part of the deadline: 5 s of 45 s."""
 
@@ -254,7 +261,7 @@ def load(kind: type[T], environ: Mapping[str, str] | None = None, *, dotenv: Pat
             read = kind.model_validate(values)
             failpoint_of(given, sandboxed=not isinstance(read, Settings) or read.sandboxed)
         except ValidationError as error:
-            problems.extend(_explain(error))
+            problems.extend(_explain(kind, error))
         else:
             return read
     raise ConfigurationError("; ".join(problems))
@@ -280,11 +287,19 @@ def _unknown(given: Mapping[str, str]) -> Iterator[str]:
     known = {PREFIX + field.upper() for field in Settings.model_fields}
     known |= {f"{name}_FILE" for name in known} | TEST_SWITCHES
     for name in sorted(set(given) - known):
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-        yield f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
+        near = _near(name.removeprefix(PREFIX), sorted(each.removeprefix(PREFIX) for each in known - TEST_SWITCHES))
+        told = " or ".join(PREFIX + each for each in near)
+        yield f"{name} is not a setting" + (f"; did you mean {told}?" if near else "")
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
+def _near(typed: str, known: list[str]) -> list[str]:
+    """Return the name that is spelt nearly so, or else the few that hold all of the typed words."""
+    near = difflib.get_close_matches(typed, known, n=1, cutoff=0.8)
+    longer = [name for name in known if set(typed.split("_")) < set(name.split("_")) and not name.endswith("_FILE")]
+    return near or (longer if len(longer) <= MOST_NEAR else [])
+
+
+def _explain(kind: type[BaseModel], error: ValidationError) -> Iterator[str]:
     for item in error.errors(include_input=False, include_url=False, include_context=False):
         if not item["loc"]:
             yield item["msg"].removeprefix("Value error, ")
@@ -292,8 +307,21 @@ def _explain(error: ValidationError) -> Iterator[str]:
         name = PREFIX + str(item["loc"][0]).upper()
         if item["type"] == "missing":
             yield f"{name} is missing (or name a file that holds it in {name}_FILE)"
+        elif item["type"] in WRONG_WORDS:
+            yield f"{name} must be {_expected(kind.model_fields[str(item['loc'][0])])}"
         else:
             yield f"{name}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _expected(field: FieldInfo) -> str:
+    """Return what a number, or a choice, may be."""
+    wanted = [each for each in get_args(field.annotation) if each is not type(None)] or [field.annotation]
+    if not isinstance(wanted[0], type):
+        return " or ".join(map(str, wanted))
+    bounds = {"gt": "more than", "ge": "at least", "le": "at most"}
+    limits = ((word, getattr(limit, name, None)) for name, word in bounds.items() for limit in field.metadata)
+    told = [f"{word} {limit}" for word, limit in limits if limit is not None]
+    return f"a {'whole ' if wanted[0] is int else ''}number, {' and '.join(told)}"
 
 
 def lease_needed(settings: Settings) -> float:

@@ -65,6 +65,49 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one() -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("METRIC_PORT", ["METRICS_PORT"]),
+        ("LEASE_SECOND", ["LEASE_SECONDS"]),
+        ("KEYRING_FILES", ["KEYRING_FILE"]),
+        ("REDIS", ["REDIS_URL"]),
+        ("APP_ID", ["TIKTOK_APP_ID"]),
+        ("NOTICE", ["NOTICE_SECRET", "NOTICE_URL"]),
+        *(
+            (name, [])
+            for name in ("BOGUS", "DEBUG", "USER", "WORKERS", "TOKEN", "HOST", "SECONDS", "BOGUS_FILE", "QQQQ")
+        ),
+    ],
+)
+def test_only_what_is_close_is_suggested(typed: str, meant: list[str]) -> None:
+    """A name that resembles a setting by the common prefix alone leads nobody astray."""
+    told = refusal(**{typed: "1"})
+
+    assert f"EVERTOKEN_{typed} is not a setting" in told
+    assert ("did you mean " + " or ".join(f"EVERTOKEN_{name}" for name in meant) + "?" in told) is bool(meant)
+    assert ("did you mean" in told) is bool(meant)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("SCAN_SECONDS", ["nan", "inf", "-1", "0", "10s", "1,5", "x"], "a number, more than 0 and at most 300"),
+        ("RENEW_AT", ["nan", "2/3", "66%", "1"], "a number, at least 0.1 and at most 0.85"),
+        ("QUOTA_PER_SECOND", ["nan", "1.5", "x", "0"], "a whole number, at least 1"),
+        ("METRICS_PORT", ["nan", "99999", "http"], "a whole number, at least 1 and at most 65535"),
+        ("PULL_SECONDS", ["nan", "daily", "5"], "a number, at least 60 and at most 2592000"),
+        ("LOG_FORMAT", ["xml", "JSON"], "json or console"),
+        ("LOG_LEVEL", ["TRACE", "debug"], "DEBUG or INFO or WARNING or ERROR"),
+        ("IN_DOUBT_RETRY", ["maybe"], "once or never"),
+    ],
+)
+def test_a_value_that_fits_no_setting_is_told_by_what_fits(name: str, values: list[str], told: str) -> None:
+    """The sentence says what may stand there, whichever way the value fails."""
+    for value in values:
+        assert f"EVERTOKEN_{name} must be {told}" in refusal(**{name: value})
+
+
+@pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"LEASE_SECONDS": "60"}, "EVERTOKEN_LEASE_SECONDS is 60 and must be at least 100"),

@@ -213,8 +213,6 @@ class _Line:
         if len(found) > 1:
             raise BadLineError(f"{', '.join(self._names.of('creator'))} differ")
         creator_id = found.pop()
-        if not creator_ids.is_creator_id(creator_id):
-            raise BadLineError(f"the creator's id is not 1 to {creator_ids.LONGEST} plain characters")
         damage = creator_ids.damage_of(creator_id)
         if damage is not None:
             raise BadLineError(f"the creator's id is {damage}; export this column as text")
@@ -231,8 +229,10 @@ class _Line:
             raise BadLineError(f"{name} is masked or a placeholder, not a token")
         if _QUOTES & {text[0], text[-1]}:
             raise BadLineError(f"{name} is in quotes, which are not a part of a token")
-        if len(text) > LONGEST_TOKEN or not _is_plain(text):
-            raise BadLineError(f"{name} is not 1 to {LONGEST_TOKEN} plain characters")
+        if len(text) > LONGEST_TOKEN:
+            raise BadLineError(f"{name} is longer than {LONGEST_TOKEN} characters")
+        if not _is_plain(text):
+            raise BadLineError(f"{name} holds a blank or a character that is not ASCII, which no token does")
         if _PERCENT.search(text):
             raise BadLineError(f"{name} is percent-encoded; decode it once")
         if text.lower() in {ACCESS_START, REFRESH_START, name}:
@@ -242,8 +242,10 @@ class _Line:
     def scope(self) -> str:
         name, value = next(self._values("scope"), ("scope", ""))
         parts = _SCOPE_MARKS.sub(" ", value).split() if isinstance(value, str) else value
-        if not isinstance(parts, list) or not all(isinstance(part, str) and _is_plain(part) for part in parts):
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise BadLineError(f"{name} is neither a text nor a list of texts")
+        if not all(map(_is_plain, parts)):
+            raise BadLineError(f"{name} holds a blank or a character that is not ASCII, which no scope does")
         return ",".join(sorted(set(parts)))
 
     def seconds(self, field: str, longest: timedelta) -> timedelta | None:

@@ -18,7 +18,13 @@ _DAMAGE: Final = (
     (re.compile(r"(?i)true|false"), "a truth value"),
     (re.compile(r".*[\"'`<>{}\[\]()|\\,;].*"), "a text with quotes, brackets or separators in it"),
     (re.compile(r".*\*\*\*.*|.*\.\.\.|(?i:x{3,})"), "a mask"),
+    (re.compile(r"(?s).*\s.*"), "a text with a blank in it"),
+    (
+        re.compile(r"(?s).*[^ -~].*"),
+        "a text with a character that is not ASCII, such as a name; TikTok's open_id is wanted",
+    ),
     (re.compile(r"[^A-Za-z0-9]+"), "a text without a letter or digit"),
+    (re.compile(rf".{{{LONGEST + 1},}}"), f"longer than {LONGEST} characters"),
 )
 """What spreadsheets, programs and people leave in a column of ids, with a name for each; the first match counts."""
 
