@@ -47,7 +47,7 @@ app_secret() { # ask for the app's secret where a person sits, unless there is o
 
 keep postgres_password "$(password)"
 keep redis_password "$(password)"
-keep notice_secret "$(password)"
+keep notice_secret "whsec_$(head -c 32 /dev/urandom | base64)"
 keep flower_auth "operator:$(password)"
 keep database_url "postgresql://evertoken:$(cat "$folder/postgres_password")@postgres:5432/evertoken"
 keep redis_url "redis://:$(cat "$folder/redis_password")@redis:6379/0"

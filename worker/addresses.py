@@ -6,12 +6,14 @@ import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from worker.errors import ConfigurationError
+from worker.policy.notice_kinds import kinds_matching
 
 TLS_SCHEME: Final = "rediss"
 SOCKET_SCHEME: Final = "redis+socket"
@@ -57,6 +59,10 @@ SCHEMA_NAME: Final = re.compile(r"[A-Za-z_][\w$-]{0,62}", re.ASCII)
 HOST_AND_PORT: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(%25\w+)?\]|[^\[\]:]*)(:(?P<port>[0-9]*))?")
 BAD_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 HIGHEST_PORT: Final = 65535
+
+MOST_NOTICE_ADDRESSES: Final = 10
+HOST_LETTERS: Final = 60
+"""Letters of a host in the name of a notice address, which has 80 in all."""
 
 TIKTOK_DOMAINS: Final = ("tiktok.com", "tiktokapis.com")
 
@@ -220,6 +226,61 @@ def on_loopback(url: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+@dataclass(frozen=True)
+class NoticeAddress:
+    """An address that notices are posted to.
+
+    Attributes:
+        name: the host and six hexadecimal digits of the address's hash. Logs and tables show it in the address's place,
+            because a path or a query may hold a secret.
+        url: the address.
+        kinds: the stored kinds that it gets; None for all.
+    """
+
+    name: str
+    url: str = field(repr=False)
+    kinds: frozenset[str] | None = None
+
+
+def read_notice_addresses(name: str, text: str) -> list[NoticeAddress]:
+    """Read addresses and the kinds that each gets, such as `https://a.example/x grant.* https://b.example/y`.
+
+    Args:
+        name: the setting, for the text of an error.
+        text: addresses with blanks between them, each followed by the kinds that it gets; with none it gets all.
+
+    Raises:
+        ConfigurationError: an address or a kind is wrong; the text shows no part of an address.
+    """
+    found: list[tuple[str, list[str]]] = []
+    for word in text.split():
+        if "://" in word or not found:
+            found.append((word, []))
+        elif not kinds_matching([word]):
+            raise ConfigurationError(
+                f"{name}: a word behind address {len(found)} is neither an address nor a kind of notice, such as "
+                "app.stopped or grant.* (docs/notices.md lists them)"
+            )
+        else:
+            found[-1][1].append(word)
+    if len({url for url, _ in found}) < len(found):
+        raise ConfigurationError(f"{name} holds an address twice: write all its kinds behind it once")
+    if len(found) > MOST_NOTICE_ADDRESSES:
+        raise ConfigurationError(f"{name} holds {len(found)} addresses, and {MOST_NOTICE_ADDRESSES} are the most")
+    for url, _ in found:
+        if problem := bad_url(name, url):
+            raise ConfigurationError(problem)
+    return [
+        NoticeAddress(_address_name(url), url, kinds_matching(patterns) if patterns else None)
+        for url, patterns in found
+    ]
+
+
+def _address_name(url: str) -> str:
+    host = (urlsplit(url).hostname or "")[:HOST_LETTERS]
+    return f"{host}-{sha256(url.encode()).hexdigest()[:6]}"
 
 
 @dataclass(frozen=True)

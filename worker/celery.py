@@ -277,6 +277,7 @@ def begin_work(**_: Any) -> None:
                 own_share=services.limiter.keeps_to_own_share,
                 beat_silent=services.beat_silent,
                 refresh_late=services.refresh_late,
+                notices_late=services.notices_late,
             )
     except EvertokenError as error:
         refuse(error)

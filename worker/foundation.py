@@ -158,6 +158,14 @@ class Foundation(Reading):
         except EvertokenError:
             return math.nan
 
+    def notices_late(self) -> float:
+        """Return for how many seconds the oldest notice has waited that may go out; NaN if the database is away."""
+        names = [address.name for address in self.settings.notice_addresses]
+        try:
+            return math.nan if self.store.outages.seconds() else self.store.notice_waits(names)
+        except EvertokenError:
+            return math.nan
+
     def _report(self, name: str, fields: Mapping[str, FactValue], level: str) -> None:
         self.hook(Fact(name, fields, level=level))
 

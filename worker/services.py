@@ -27,6 +27,7 @@ from worker.upkeep.preflight import Preflight
 from worker.upkeep.presence import Presence
 from worker.upkeep.rekey import Rekeyer
 from worker.upkeep.upkeep import ConsentReplayer, Upkeep
+from worker.vault.webhooks import WebhookSigner
 
 
 class Services(Foundation):
@@ -136,8 +137,8 @@ class Services(Foundation):
         return Notifier(
             store=self.store,
             hook=self.hook,
-            url=self.settings.notice_url,
-            secret=self.settings.notice_secret,
+            addresses=self.settings.notice_addresses,
+            signer=WebhookSigner(self.settings.notice_secrets),
             egress=self.egress,
         )
 

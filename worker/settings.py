@@ -1,7 +1,7 @@
 """One frozen Settings, read from the environment, `.env` and secret files; contradictions are refused at the start.
 
 Every name has the prefix `EVERTOKEN_`. `EVERTOKEN_X_FILE` names a file that holds the value of `EVERTOKEN_X`.
-The environment goes before `.env`, and a value before its file.
+The environment goes before `.env`, and a value before its file. One idea: every setting, and what refuses it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 from pydantic.fields import FieldInfo
 
 from worker.addresses import (
+    NoticeAddress,
     bad_authorities,
     bad_proxy,
     bad_redis,
@@ -26,6 +27,7 @@ from worker.addresses import (
     is_tiktoks,
     on_loopback,
     read_database,
+    read_notice_addresses,
 )
 from worker.errors import ConfigurationError
 from worker.failpoints import failpoint_of
@@ -33,12 +35,13 @@ from worker.pasted import cleaned, read_file
 from worker.policy.quota import HIGHEST
 from worker.sources import PREFIX, in_dotenv, ours
 from worker.vault.token import Token
+from worker.vault.webhooks import webhook_key
 
 TEST_SWITCHES: Final = frozenset({"EVERTOKEN_TEST_FAILPOINTS", "EVERTOKEN_TEST_RUN"})
 """Read by the fault harness, not by Settings; the worker refuses them outside tests."""
 SECRETS: Final = (
-    "tiktok_app_secret", "tiktok_app_secret_next", "keyring", "notice_secret", "redis_url", "database_url",
-    "egress_proxy",
+    "tiktok_app_secret", "tiktok_app_secret_next", "keyring", "notice_secret", "notice_secret_next", "notice_url",
+    "redis_url", "database_url", "egress_proxy",
 )  # fmt: skip
 """Settings that hold a secret or may hold a password."""
 LINES: Final = frozenset({"keyring"})
@@ -206,15 +209,41 @@ class Settings(MessengerSettings, ReaderSettings):
         default="127.0.0.1",
         description="Address that the metrics are served on; `0.0.0.0` or `::` for all, since they have no password.",
     )
-    notice_url: str | None = Field(default=None, description="Where notices are posted as signed JSON.")
-    notice_secret: Secret | None = Field(default=None, description="Key of the notices' signature.")
+    notice_url: str | None = Field(
+        default=None,
+        repr=False,
+        description=(
+            "Where notices are posted as signed JSON: an address, or several separated by blanks, each followed by the "
+            "kinds that it gets if those are not all: `https://a.example/hook grant.* https://b.example/hook app.*`."
+        ),
+    )
+    notice_secret: Secret | None = Field(
+        default=None,
+        description="Secret of the notices' signature, `whsec_...`; `evertoken notices secret` makes one.",
+    )
+    notice_secret_next: Secret | None = Field(
+        default=None,
+        description="A second secret while the first is replaced: notices bear a signature of each.",
+    )
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
-        problems = [*_bad_words(self), *_bad_addresses(self), *_bad_places(self), *_contradictions(self)]
+        problems = [
+            *_bad_words(self), *_bad_addresses(self), *_bad_notices(self), *_bad_places(self), *_contradictions(self)
+        ]  # fmt: skip
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def notice_addresses(self) -> list[NoticeAddress]:
+        """The addresses of notices, each with the kinds that it gets."""
+        return read_notice_addresses(f"{PREFIX}NOTICE_URL", self.notice_url or "")
+
+    @property
+    def notice_secrets(self) -> list[Token]:
+        """The secrets that notices are signed with: one, or two while one takes the place of the other."""
+        return [secret for secret in (self.notice_secret, self.notice_secret_next) if secret is not None]
 
     @property
     def sandboxed(self) -> bool:
@@ -366,9 +395,7 @@ def _bad_words(settings: Settings) -> Iterator[str]:
 
 
 def _bad_addresses(settings: Settings) -> Iterator[str]:
-    if settings.notice_url and settings.notice_secret is None:
-        yield f"{PREFIX}NOTICE_URL is set and {PREFIX}NOTICE_SECRET is missing: notices are signed"
-    for field in ("tiktok_base_url", "tiktok_authorize_url", "tiktok_redirect_uri", "notice_url"):
+    for field in ("tiktok_base_url", "tiktok_authorize_url", "tiktok_redirect_uri"):
         name, url, tiktoks = PREFIX + field.upper(), getattr(settings, field), field in TIKTOKS_ADDRESSES
         if not url:
             continue
@@ -379,6 +406,24 @@ def _bad_addresses(settings: Settings) -> Iterator[str]:
                 f"{name} leads to a host that is not TikTok's, and it would get the app's secret and tokens: mend it, "
                 f"or name that host in {PREFIX}TIKTOK_FOREIGN_HOSTS"
             )
+
+
+def _bad_notices(settings: Settings) -> Iterator[str]:
+    if (settings.notice_url or settings.notice_secret_next) and settings.notice_secret is None:
+        given = "URL" if settings.notice_url else "SECRET_NEXT"
+        yield (
+            f"{PREFIX}NOTICE_{given} is set and {PREFIX}NOTICE_SECRET is missing: notices are signed; "
+            "`evertoken notices secret` makes a secret"
+        )
+    try:
+        _ = settings.notice_addresses
+    except ConfigurationError as error:
+        yield str(error)
+    for field, secret in (("SECRET", settings.notice_secret), ("SECRET_NEXT", settings.notice_secret_next)):
+        try:
+            _ = secret and webhook_key(secret)
+        except ValueError as error:
+            yield f"{PREFIX}NOTICE_{field}: {error}; copy it again, or make one with `evertoken notices secret`"
 
 
 def _bad_places(settings: Settings) -> Iterator[str]:

@@ -48,7 +48,7 @@ def receiver() -> Iterator[HTTPServer]:
 
 def post(egress: Egress, url: str, *, seconds: float = 5, connect_seconds: float = 2) -> int:
     """Post a few bytes."""
-    return egress.ask("POST", url, seconds=seconds, connect_seconds=connect_seconds, body=b"CANARY-body")
+    return egress.ask("POST", url, seconds=seconds, connect_seconds=connect_seconds, body=b"CANARY-body").status
 
 
 def test_a_call_goes_through_the_proxy_by_the_hosts_name(

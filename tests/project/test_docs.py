@@ -14,6 +14,7 @@ import click
 import pytest
 from celery.bin.celery import celery as celery_cli
 
+from worker.policy.notice_kinds import KINDS
 from worker.policy.verdicts import AttemptOutcome
 from worker.settings import Settings
 from worker.sources import PREFIX
@@ -176,10 +177,13 @@ def test_every_kind_of_notice_has_a_section(texts: dict[str, str]) -> None:
         re.findall(rf"^{name}\b.* = \"(\w+)\"", code, re.MULTILINE)[0]
         for name in ("APP_STOPPED", "REAUTH_NEEDED", "WRONG_OWNER")
     }
-    told = re.findall(r"^### (\w+)$", texts["docs/operations.md"], re.MULTILINE)
+    told = re.findall(r"^### ([a-z._]+)$", texts["docs/operations.md"], re.MULTILINE)
 
     assert len(kinds) >= 4
-    assert sorted(kinds - set(told)) == []
+    assert kinds <= KINDS.keys()
+    assert sorted(set(KINDS.values()) - set(told)) == []
+    listed = re.findall(r"^\| `([a-z._]+)` \|", texts["docs/notices.md"], re.MULTILINE)
+    assert sorted(listed) == sorted(KINDS.values())
 
 
 FACT = re.compile(r"[a-z]+\.[a-z_]*")

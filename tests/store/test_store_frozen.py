@@ -46,7 +46,7 @@ def held(server: ServerProcess) -> Iterator[Store]:
         store.upgrade()
         yield store
         for notice in store.undelivered_notices():
-            store.notice_delivered(notice.notice_id)
+            store.delivery_accepted(notice.notice_id, "ops")
 
 
 def processes(server: ServerProcess) -> list[int]:

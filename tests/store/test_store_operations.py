@@ -20,7 +20,7 @@ def test_an_alarm_is_raised_once(fleet: Fleet) -> None:
     """The key makes it one of a kind, delivered or not."""
     assert fleet.store.raise_alarm("disk", "journal_full", "no room")
     assert not fleet.store.raise_alarm("disk", "journal_full", "no room")
-    fleet.store.notice_delivered(fleet.store.pending_notices(1)[0].notice_id)
+    fleet.store.delivery_accepted(fleet.store.undelivered_notices()[0].notice_id, "ops")
     assert not fleet.store.raise_alarm("disk", "journal_full", "no room")
 
 
@@ -28,19 +28,21 @@ def test_a_pending_notice_is_held_by_one_deliverer_at_a_time(fleet: Fleet) -> No
     """Four deliverers at once share the notices out; what is held comes back after its time."""
     for number in range(12):
         fleet.store.raise_alarm(f"alarm {number}", "kind", "detail")
+    fleet.store.route_notices({"ops": None})
     barrier = threading.Barrier(4)
 
     def take(_: int) -> list[int]:
         barrier.wait(20)
-        return [notice.notice_id for notice in fleet.store.pending_notices(12)]
+        return [notice.notice_id for notice, _ in fleet.store.claim_deliveries("ops", 12)]
 
     with ThreadPoolExecutor(4) as pool:
         taken = [notice_id for column in pool.map(take, range(4)) for notice_id in column]
 
     assert len(taken) == len(set(taken)) == 12
-    assert fleet.store.pending_notices(12) == []
-    fleet.store.notice_failed(taken[0], fleet.soon(-1))
-    assert [(notice.notice_id, notice.failures) for notice in fleet.store.pending_notices(12)] == [(taken[0], 1)]
+    assert fleet.store.claim_deliveries("ops", 12) == []
+    fleet.store.delivery_failed(taken[0], "ops", problem="HTTP 500", next_try_at=fleet.soon(-1))
+    due = [(notice.notice_id, failures) for notice, failures in fleet.store.claim_deliveries("ops", 12)]
+    assert due == [(taken[0], 1)]
 
 
 def test_the_brake_is_pulled_once_with_one_alarm(fleet: Fleet) -> None:

@@ -102,7 +102,7 @@ def test_history_is_pruned_and_what_is_current_stays(fleet: Fleet) -> None:
     fleet.store.wipe_superseded(0, 10)
     fleet.store.raise_alarm("told", "kind", "detail")
     fleet.store.raise_alarm("untold", "kind", "detail")
-    fleet.store.notice_delivered(fleet.store.undelivered_notices()[0].notice_id)
+    fleet.store.delivery_accepted(fleet.store.undelivered_notices()[0].notice_id, "ops")
     fleet.store.hello("gone", host="h", pid=1, key_ids=[1])
 
     def prune(seconds: float) -> tuple[int, int, int]:

@@ -129,7 +129,7 @@ def test_a_creator_is_asked_again_for_a_grant_that_had_come_back_to_life(fleet: 
     late, heir = fleet.claim(grant.grant_id, seconds=0), fleet.claim(grant.grant_id)
     assert _end(fleet, "ask_reauth", heir)
     if delivered:
-        fleet.store.notice_delivered(fleet.store.undelivered_notices()[0].notice_id)
+        fleet.store.delivery_accepted(fleet.store.undelivered_notices()[0].notice_id, "ops")
     assert fleet.save(late, "late")
     assert fleet.store.undelivered_count() == 0
 

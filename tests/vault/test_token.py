@@ -238,7 +238,7 @@ def test_few_places_ask_for_the_text() -> None:
         "worker/tiktok/transport.py",  # to send it in a header
         "worker/vault/redaction.py",  # to find echoes of it
         "worker/reading.py",  # the keyring, to read it
-        "worker/notices/delivery.py",  # the key of a signature
+        "worker/vault/webhooks.py",  # the key of a signature
         "worker/tokens/__init__.py",  # what a neighbour asked for
         "worker/cli/grants.py",  # what an operator asked for
         "worker/settings.py",  # to refuse one that cannot be a secret

@@ -86,6 +86,7 @@ def serve(port: int, **gauges: Any) -> None:
     usual: dict[str, Any] = {
         "address": "127.0.0.1", "headroom": lambda: 1.0, "store_away": lambda: 0.0, "quota_paused": lambda: 0.0,
         "own_share": lambda: True, "beat_silent": lambda: 3.5, "refresh_late": lambda: 4.5,
+        "notices_late": lambda: 5.5,
     }  # fmt: skip
     serve_metrics(port, **(usual | gauges))
 
@@ -118,3 +119,4 @@ def test_the_headroom_is_served_as_a_metric(store: Store, free_port: int) -> Non
     assert "evertoken_quota_own_share 1.0" in lines
     assert "evertoken_beat_silent_seconds 3.5" in lines
     assert "evertoken_refresh_late_seconds 4.5" in lines
+    assert "evertoken_notices_late_seconds 5.5" in lines

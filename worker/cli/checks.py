@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from worker.cli import output
 from worker.errors import ConfigurationError, EvertokenError
+from worker.policy.notice_kinds import KINDS, type_of
 from worker.upkeep.idleness import IDLE_SECONDS
 
 if TYPE_CHECKING:
@@ -139,12 +140,12 @@ def brake(services: Services) -> Finding:
     if state.stopped:
         since = f"refreshing has been stopped since {output.moment(state.stopped_at)} UTC: {state.reason}"
         go_on = (
-            "remove the cause (docs/operations.md, app_stopped); probes go out, and the first good answer ends the stop"
+            "remove the cause (docs/operations.md, app.stopped); probes go out, and the first good answer ends the stop"
         )
         return Finding("brake", "fail", f"{since}; {go_on}")
     if state.held_reason is not None:
         since = f"no creator has been asked to authorize since {output.moment(state.held_at)} UTC: {state.held_reason}"
-        return Finding("brake", "fail", f"{since}; docs/operations.md, refusals_held, has the steps")
+        return Finding("brake", "fail", f"{since}; docs/operations.md, refusals.held, has the steps")
     return Finding("brake", "ok", "off: refreshing goes on")
 
 
@@ -179,9 +180,29 @@ def grants(services: Services) -> Finding:
 
 def notices(services: Services) -> Finding:
     """Look for notices that are not delivered yet."""
-    waiting = services.store.undelivered_count()
-    if not waiting:
-        return Finding("notices", "ok", "all delivered")
-    newest = services.store.undelivered_notices(1)[0]
-    where = "" if services.settings.notice_url else "; EVERTOKEN_NOTICE_URL is not set, so they wait here"
-    return Finding("notices", "warn", f"{waiting} wait, the oldest is {newest.kind}: {newest.detail}{where}")
+    addresses = services.settings.notice_addresses
+    states = services.store.receivers([address.name for address in addresses])
+    found = [
+        f"{name} answered 410 Gone at {output.moment(state.disabled_at)} UTC and gets nothing: take it out of "
+        f"EVERTOKEN_NOTICE_URL, or run `evertoken notices enable {name}`"
+        for name, state in states.items()
+        if state.disabled_at is not None
+    ]
+    gone = bool(found)
+    found += [
+        f"{output.counted(state.waiting, 'notice')} for {name}, the oldest of {output.moment(state.oldest_at)} UTC"
+        for name, state in states.items()
+        if state.waiting and state.disabled_at is None
+    ]
+    oldest = services.store.undelivered_notices(1)
+    if oldest:
+        waiting, kind = services.store.undelivered_count(), type_of(oldest[0].kind)
+        where = "" if addresses else "; EVERTOKEN_NOTICE_URL is not set, so they wait here"
+        found.append(f"{waiting} reached nobody yet, the oldest is {kind}: {oldest[0].detail}{where}")
+    remark = ""
+    if addresses and all(address.kinds is not None for address in addresses):
+        unwanted = KINDS.keys() - frozenset[str]().union(*(address.kinds or () for address in addresses))
+        if unwanted:
+            remark = f"; no address gets {', '.join(sorted(type_of(kind) for kind in unwanted))}"
+    state: State = "fail" if gone else "warn" if found else "ok"
+    return Finding("notices", state, ("; ".join(found) or "all delivered") + remark)

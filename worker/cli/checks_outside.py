@@ -127,7 +127,7 @@ def tiktok(services: Services) -> Finding:
     settings = services.settings
     host = urlsplit(settings.tiktok_base_url).hostname or ""
     try:
-        status = services.egress.ask(
+        head = services.egress.ask(
             "HEAD",
             f"{settings.tiktok_base_url.rstrip('/')}/",
             seconds=TIKTOK_SECONDS,
@@ -136,4 +136,4 @@ def tiktok(services: Services) -> Finding:
     except (NotConnectedError, ConnectionError) as error:
         return Finding("tiktok", "fail", f"{host} cannot be reached: {error}")
     sandbox = ", a stand-in on this machine" if settings.sandboxed else ""
-    return Finding("tiktok", "ok", f"{host} answers (HTTP {status}){sandbox}")
+    return Finding("tiktok", "ok", f"{host} answers (HTTP {head.status}){sandbox}")

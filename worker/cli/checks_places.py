@@ -60,9 +60,14 @@ def secrets(services: Services) -> Finding:
     found = [
         f"{name} is a file that every user of this host may read: chmod 600" for name, path in files if _is_open(path)
     ]
-    key = services.settings.notice_secret
-    if key is not None and (len(key.reveal()) < LEAST_LETTERS or len(set(key.reveal())) < LEAST_DIFFERENT):
-        found.append("EVERTOKEN_NOTICE_SECRET can be guessed, and with it a signature: use 32 random letters")
+    for name, key in (
+        ("SECRET", services.settings.notice_secret),
+        ("SECRET_NEXT", services.settings.notice_secret_next),
+    ):
+        if key is not None and (len(key.reveal()) < LEAST_LETTERS or len(set(key.reveal())) < LEAST_DIFFERENT):
+            found.append(
+                f"EVERTOKEN_NOTICE_{name} can be guessed, and with it a signature: `evertoken notices secret` makes one"
+            )
     text = f"{output.counted(len(files), 'file')} of secrets, none open to others"
     return Finding("secrets", "warn" if found else "ok", "; ".join(found) or text)
 

@@ -1,7 +1,7 @@
 """The way out: one deadline over each call, the proxy between us and the network, and the authorities we trust."""
 
-from worker.egress.egress import Egress
+from worker.egress.egress import Egress, Head
 from worker.egress.proxy import Proxy
 from worker.egress.reasons import NotConnectedError
 
-__all__ = ["Egress", "NotConnectedError", "Proxy"]
+__all__ = ["Egress", "Head", "NotConnectedError", "Proxy"]

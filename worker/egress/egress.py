@@ -22,6 +22,19 @@ from worker.egress.wire import PlainConnection, TlsConnection
 
 
 @dataclass(frozen=True)
+class Head:
+    """What the head of an answer says.
+
+    Attributes:
+        status: the HTTP status.
+        retry_after: the header `Retry-After` as it came; None if there was none.
+    """
+
+    status: int
+    retry_after: str | None
+
+
+@dataclass(frozen=True)
 class Egress:
     """The way out of one process.
 
@@ -51,8 +64,8 @@ class Egress:
         connect_seconds: float,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> int:
-        """Send one request on a connection of its own and return the HTTP status; the answer's body is not read.
+    ) -> Head:
+        """Send one request on a connection of its own and return the head of its answer; the body is not read.
 
         Nothing is repeated and no redirect is followed.
 
@@ -79,7 +92,8 @@ class Egress:
         )
         try:
             connection.request(method, target, body=body, headers={"User-Agent": "evertoken", **(headers or {})})
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            return Head(answer.status, answer.headers.get("Retry-After"))
         except (OSError, HTTPException) as error:
             reason = in_words(error)
         finally:

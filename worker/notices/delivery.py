@@ -1,27 +1,28 @@
-"""Delivering notices: each is sent in a signed POST to the address that the operator set, until it is accepted.
+"""Delivering notices: signed POSTs to each address that the operator named, until the address accepts.
 
-The signature follows the Standard Webhooks convention: headers `webhook-id`, `webhook-timestamp` and
-`webhook-signature: v1,<base64 of HMAC-SHA256 over "id.timestamp.body">`. The id belongs to the notice, so a receiver
-recognizes a notice that comes twice.
+Form and signature are those of the Standard Webhooks specification. A notice keeps its id over all tries, so a receiver
+that gets one twice can tell; a status of 200 to 299 accepts it.
 """
 
 from __future__ import annotations
 
-import base64
-import hmac
 import json
 import random
 import threading
 import time
-from collections.abc import Callable
-from hashlib import sha256
-from typing import Final
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
 
-from worker.egress import Egress, NotConnectedError
+from worker.addresses import NoticeAddress
+from worker.egress import Egress, Head, NotConnectedError
 from worker.policy import backoff
+from worker.policy.notice_kinds import type_of
 from worker.store import NoticeView, Store
 from worker.telemetry import Fact, Hook
-from worker.vault import Token
+from worker.vault.webhooks import WebhookSigner
 
 BATCH: Final = 20
 TIMEOUT_SECONDS: Final = 10.0
@@ -30,6 +31,10 @@ CONNECT_SECONDS: Final = 5.0
 BATCH_SECONDS: Final = 25.0
 """Length of a round; the rest waits for the next one, because no notice may be sent by two processes at once."""
 ACCEPTED: Final = range(200, 300)
+GONE: Final = 410
+ASKS_TO_WAIT: Final = frozenset({429, 503})
+LONGEST_PAUSE_SECONDS: Final = 3600.0
+"""Longest `Retry-After` that is heeded: an alarm is not put off for a day by one header."""
 
 
 class Notifier:
@@ -40,88 +45,141 @@ class Notifier:
         *,
         store: Store,
         hook: Hook,
-        url: str | None,
-        secret: Token | None,
-        egress: Egress | None = None,
+        addresses: Sequence[NoticeAddress],
+        signer: WebhookSigner,
+        egress: Egress,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Deliver nothing yet.
+        """Post nothing yet.
 
         Args:
             store: where notices wait.
             hook: where facts go.
-            url: where they are posted; None leaves them in the database, for `doctor` to show.
-            secret: key of the signature.
-            egress: sends the requests; by default directly and with the usual authorities.
+            addresses: where notices are posted; with none they stay in the database, for `doctor` to show.
+            signer: signs them.
+            egress: the way there.
             wall_clock: seconds since the epoch, for the signature's timestamp.
             monotonic: seconds of a clock that is never set, for the length of a round.
         """
         self._store = store
         self._hook = hook
-        self._url = url
-        self._secret = secret
+        self._addresses = tuple(addresses)
+        self._signer = signer
         self._wall_clock = wall_clock
         self._monotonic = monotonic
-        self._egress = egress or Egress()
+        self._egress = egress
         self._round = threading.Lock()
 
     def deliver(self) -> int:
-        """Post the pending notices; return how many were accepted.
+        """Post what is pending; return how many times a notice was accepted.
 
         A process runs one round at a time, so a slow receiver occupies only one thread; a second call returns at once.
 
         Raises:
             StoreUnavailableError: the database does not answer.
         """
-        if self._url is None or self._secret is None or not self._round.acquire(blocking=False):
+        if not self._addresses or not self._round.acquire(blocking=False):
             return 0
         try:
-            return self._deliver(self._url, self._secret)
+            return self._deliver()
         finally:
             self._round.release()
 
-    def _deliver(self, url: str, secret: Token) -> int:
+    def _deliver(self) -> int:
         accepted, end = 0, self._monotonic() + BATCH_SECONDS
-        for notice in self._store.pending_notices(BATCH):
-            if self._monotonic() > end:
-                break
-            problem = self._post(notice, url, secret)
-            if problem is None:
-                self._store.notice_delivered(notice.notice_id)
-                self._hook(Fact("notice.delivered", {"kind": notice.kind, "notice_id": notice.notice_id}))
-                accepted += 1
-                continue
-            now = self._store.ping()
-            wait = backoff.pull_retry_at(now=now, failures=notice.failures + 1, draw=random.random())  # noqa: S311 - spreads load
-            self._store.notice_failed(notice.notice_id, wait.at)
-            self._hook(Fact("notice.failed", {"kind": notice.kind, "reason": problem}, level="warning"))
+        self._store.route_notices({address.name: address.kinds for address in self._addresses})
+        closed = self._store.closed_receivers()
+        # In no fixed order: addresses that are away take a round's time, and the others get their turn all the same.
+        for address in random.sample(self._addresses, len(self._addresses)):
+            if address.name not in closed:
+                accepted += self._serve(address, end)
         return accepted
 
-    def _post(self, notice: NoticeView, url: str, secret: Token) -> str | None:
-        """Post one notice; return what went wrong in a few words, or None."""
-        body = json.dumps(
-            {
-                "id": notice.dedupe_key,
-                "kind": notice.kind,
-                "creator_id": notice.creator_id,
-                "detail": notice.detail,
-                "created_at": notice.created_at.isoformat(timespec="seconds"),
-            }
-        ).encode()
-        stamp = str(int(self._wall_clock()))
-        signed = b".".join((notice.dedupe_key.encode(), stamp.encode(), body))
-        signature = base64.b64encode(hmac.digest(secret.reveal().encode(), signed, sha256)).decode()
-        headers = {
-            "Content-Type": "application/json",
-            "webhook-id": notice.dedupe_key,
-            "webhook-timestamp": stamp,
-            "webhook-signature": f"v1,{signature}",
-        }
+    def _serve(self, address: NoticeAddress, end: float) -> int:
+        """Post to one address until nothing is due, the address does not accept a notice, or the time is up."""
+        accepted, goes_on = 0, True
+        while goes_on and self._monotonic() <= end and (due := self._store.claim_deliveries(address.name, BATCH)):
+            left = {notice.notice_id for notice, _ in due}
+            for notice, failures in due:
+                if self._monotonic() > end or (notice.grant_id is not None and self._store.brake().stopped):
+                    goes_on = False
+                    break
+                left.remove(notice.notice_id)
+                goes_on = self._try(notice, failures, address)
+                accepted += goes_on
+                if not goes_on:
+                    break
+            if left:
+                self._store.release_deliveries(address.name, left)
+        return accepted
+
+    def _try(self, notice: NoticeView, failures: int, address: NoticeAddress) -> bool:
+        """Post one notice, note what came of it, and return whether it was accepted."""
+        told = {"kind": type_of(notice.kind), "message_id": notice.message_id, "address": address.name}
+        head = None
         try:
-            status = self._egress.ask(
-                "POST", url, seconds=TIMEOUT_SECONDS, connect_seconds=CONNECT_SECONDS, body=body, headers=headers
-            )
+            head = self._post(notice, address)
+            problem = f"HTTP {head.status}"
         except (NotConnectedError, ConnectionError) as error:
-            return str(error)
-        return None if status in ACCEPTED else f"HTTP {status}"
+            problem = str(error)
+        if head is not None and head.status in ACCEPTED:
+            self._store.delivery_accepted(notice.notice_id, address.name)
+            self._hook(Fact("notice.delivered", told))
+            return True
+        now = self._store.ping()
+        next_try_at = backoff.notice_retry_at(now=now, failures=failures + 1, draw=random.random()).at  # noqa: S311 - spreads load
+        if head is not None and head.status == GONE:
+            next_try_at = now  # that is when it is enabled again
+            self._disable(address)
+        elif head is not None and head.status in ASKS_TO_WAIT and (pause := self._pause(head.retry_after)):
+            next_try_at = now + timedelta(seconds=pause)
+            self._store.pause_receiver(address.name, next_try_at)
+            problem += f", and asks to wait for {pause:.0f} s"
+        self._store.delivery_failed(notice.notice_id, address.name, problem=problem, next_try_at=next_try_at)
+        self._hook(Fact("notice.failed", told | {"reason": problem}, level="warning"))
+        return False
+
+    def _disable(self, address: NoticeAddress) -> None:
+        detail = (
+            f"the address {address.name} answered 410 Gone, so nothing is posted to it: take it out of "
+            f"EVERTOKEN_NOTICE_URL, or run `evertoken notices enable {address.name}` when it is there again"
+        )
+        if self._store.disable_receiver(address.name, detail):
+            self._hook(Fact("notice.address_disabled", {"address": address.name}, level="error"))
+
+    def _pause(self, retry_after: str | None) -> float:
+        """Return for how many seconds a receiver asks to be left alone, an hour at most; 0 if it does not say."""
+        seconds = 0.0
+        text = (retry_after or "").strip()
+        if text.isascii() and text.isdigit():
+            seconds = float(text[:9])
+        elif text:
+            with suppress(ValueError):
+                at = parsedate_to_datetime(text)
+                seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - self._wall_clock()
+        return min(max(seconds, 0.0), LONGEST_PAUSE_SECONDS)
+
+    def _post(self, notice: NoticeView, address: NoticeAddress) -> Head:
+        body = json.dumps(content(notice)).encode()
+        headers = self._signer.headers(notice.message_id or "", int(self._wall_clock()), body)
+        return self._egress.ask(
+            "POST",
+            address.url,
+            seconds=TIMEOUT_SECONDS,
+            connect_seconds=CONNECT_SECONDS,
+            body=body,
+            headers={"Content-Type": "application/json", **headers},
+        )
+
+
+def content(notice: NoticeView) -> dict[str, Any]:
+    """Return what is posted of a notice; docs/notices.schema.json describes it."""
+    about: dict[str, Any] = {"detail": notice.detail}
+    if notice.grant_id is not None:
+        about |= {"creator_id": notice.creator_id, "reference": notice.reference}
+    return {
+        "type": type_of(notice.kind),
+        "timestamp": notice.created_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "data": about | (notice.data or {}),
+    }

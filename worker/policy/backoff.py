@@ -79,6 +79,13 @@ def pull_retry_at(*, now: datetime, failures: int, draw: float) -> Decision:
     return Decision(now + wait, f"pull again in {wait.total_seconds():.0f} s, after {failures} failures")
 
 
+def notice_retry_at(*, now: datetime, failures: int, draw: float) -> Decision:
+    """Return when a notice is posted again that its address did not accept: after 5 s first, after 15 min at last."""
+    wait = _window(failures, CEILING)
+    wait = wait / 2 + wait / 2 * draw
+    return Decision(now + wait, f"post again in {wait.total_seconds():.0f} s, after {failures} failures")
+
+
 def _within(wait: timedelta, left: timedelta, parts: int, *, ended: timedelta) -> timedelta:
     """Return a wait of at most `left / parts`, or `ended` if the token has ended."""
     return max(min(wait, left / parts), LEAST) if left > timedelta(0) else ended

@@ -215,10 +215,17 @@ class Snapshot(Row, table=True):
 
 
 class Notice(Row, table=True):
-    """A message to people or systems, kept until it was delivered; the key makes it one of a kind."""
+    """A message to people or systems, kept until it was delivered; the key makes it one of a kind.
+
+    `delivered_at` is when the first address accepted it. `failures` and `next_try_at` are of use to the version before
+    alone, which knows one address.
+    """
 
     __tablename__ = "notices"
-    __table_args__ = (_partial("ix_notices_undelivered", "next_try_at", where=UNDELIVERED),)
+    __table_args__ = (
+        _partial("ix_notices_undelivered", "next_try_at", where=UNDELIVERED),
+        Index("ix_notices_message_id", "message_id", unique=True),
+    )
 
     id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
     dedupe_key: str = Field(sa_column=Column(String(255), nullable=False, unique=True))
@@ -229,6 +236,32 @@ class Notice(Row, table=True):
     delivered_at: datetime | None = _instant(null=True)
     failures: int = _number(start="0")
     next_try_at: datetime = _instant()
+    message_id: str | None = Field(sa_column=Column(String(64), nullable=True))
+    data: dict[str, Any] | None = Field(sa_column=Column(JSON, nullable=True))
+
+
+class NoticeDelivery(Row, table=True):
+    """A notice on its way to one address."""
+
+    __tablename__ = "notice_deliveries"
+    __table_args__ = (_partial("ix_notice_deliveries_open", "address", "next_try_at", where=UNDELIVERED),)
+
+    notice_id: int = Field(sa_column=Column(BigInteger, ForeignKey("notices.id", ondelete="CASCADE"), primary_key=True))
+    address: str = Field(sa_column=Column(String(80), primary_key=True))
+    next_try_at: datetime = _instant()
+    failures: int = _number(start="0")
+    delivered_at: datetime | None = _instant(null=True)
+    problem: str | None = _text(null=True)
+
+
+class NoticeReceiver(Row, table=True):
+    """What an address of notices has asked for: nothing until a time, or nothing more. Most have no row."""
+
+    __tablename__ = "notice_receivers"
+
+    address: str = Field(sa_column=Column(String(80), primary_key=True))
+    paused_until: datetime | None = _instant(null=True)
+    disabled_at: datetime | None = _instant(null=True)
 
 
 class Link(Row, table=True):
@@ -301,6 +334,8 @@ ATTEMPTS: Final[Table] = METADATA.tables["attempts"]
 SNAPSHOTS: Final[Table] = METADATA.tables["snapshots"]
 LINKS: Final[Table] = METADATA.tables["links"]
 NOTICES: Final[Table] = METADATA.tables["notices"]
+DELIVERIES: Final[Table] = METADATA.tables["notice_deliveries"]
+RECEIVERS: Final[Table] = METADATA.tables["notice_receivers"]
 BRAKE: Final[Table] = METADATA.tables["brake"]
 BEAT: Final[Table] = METADATA.tables["beat"]
 WORKERS: Final[Table] = METADATA.tables["workers"]

@@ -127,22 +127,66 @@ class StaleAttempt:
 
 @dataclass(frozen=True)
 class NoticeView:
-    """A notice: what to tell, and how often telling it has failed.
+    """A notice.
 
     Attributes:
+        message_id: what receivers know it by, the same at each try; None until a version that gives ids has seen it.
         dedupe_key: what makes it one of a kind, such as `reauth:12:3.7`.
+        kind: its stored kind; see `worker.policy.notice_kinds`.
         creator_id: the creator it is about; None for one that concerns the whole app.
+        reference: the operator's own name for that creator.
         detail: safe text.
+        data: what its kind tells beside that.
+        delivered_at: when the first address accepted it.
     """
 
     notice_id: int
+    message_id: str | None
     dedupe_key: str
     kind: str
     grant_id: int | None
     creator_id: str | None
+    reference: str | None
     detail: str
+    data: dict[str, Any] | None
     created_at: datetime
+    delivered_at: datetime | None
+
+
+@dataclass(frozen=True)
+class DeliveryView:
+    """A notice on its way to one address.
+
+    Attributes:
+        address: the name of the address.
+        next_try_at: when it is posted next, unless it was accepted.
+        failures: how often it was not accepted.
+        problem: what the last of those was.
+    """
+
+    notice_id: int
+    address: str
+    next_try_at: datetime
     failures: int
+    delivered_at: datetime | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class ReceiverState:
+    """What an address of notices has asked for.
+
+    Attributes:
+        paused_until: nothing is posted before.
+        disabled_at: when it answered that it is gone; nothing is posted until an operator enables it.
+        waiting: how many notices wait for it.
+        oldest_at: when the oldest of those was written.
+    """
+
+    paused_until: datetime | None = None
+    disabled_at: datetime | None = None
+    waiting: int = 0
+    oldest_at: datetime | None = None
 
 
 @dataclass(frozen=True)

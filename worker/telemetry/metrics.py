@@ -58,6 +58,11 @@ REFRESH_LATE: Final = Gauge(
     "For how long the grant has been due that has been due longest; 0 if none is, NaN while that cannot be known.",
     registry=REGISTRY,
 )
+NOTICES_LATE: Final = Gauge(
+    "evertoken_notices_late_seconds",
+    "For how long the oldest notice that may go out has waited; 0 if none waits, NaN while that cannot be known.",
+    registry=REGISTRY,
+)
 OWN_SHARE: Final = Gauge(
     "evertoken_quota_own_share",
     "1 if this process keeps to its own share of the quota, because Redis gives it no usable answer; else 0.",
@@ -91,6 +96,7 @@ def serve_metrics(
     own_share: Callable[[], bool],
     beat_silent: Callable[[], float],
     refresh_late: Callable[[], float],
+    notices_late: Callable[[], float],
 ) -> None:
     """Serve the metrics; a port that cannot be had is told, since tokens come first.
 
@@ -103,6 +109,7 @@ def serve_metrics(
         own_share: returns True if this process keeps to its own share of the quota.
         beat_silent: returns the seconds since beat's last message reached a worker.
         refresh_late: returns the seconds for which the grant has been due that has been due longest.
+        notices_late: returns the seconds for which the oldest notice has waited that may go out.
     """
     HEADROOM.set_function(headroom)
     STORE_AWAY.set_function(store_away)
@@ -110,6 +117,7 @@ def serve_metrics(
     OWN_SHARE.set_function(own_share)
     BEAT_SILENT.set_function(beat_silent)
     REFRESH_LATE.set_function(refresh_late)
+    NOTICES_LATE.set_function(notices_late)
     try:
         start_http_server(port, address, registry=REGISTRY)
     except OSError as error:

@@ -45,6 +45,8 @@ FACT_NAMES: Final = (
     "message.refused",
     "message.unpublished",
     "metrics.unserved",
+    "notice.address_disabled",
+    "notice.address_enabled",
     "notice.delivered",
     "notice.failed",
     "owner.confirmed",

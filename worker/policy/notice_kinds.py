@@ -1,0 +1,39 @@
+"""The kinds of notices: their names in the database and their names for receivers.
+
+The names in the database are those that the version before writes and looks for. Receivers get dotted names, such as
+`grant.reauth_needed`: the word before the dot says what it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Final
+
+KINDS: Final = {
+    "address_disabled": "address.disabled",
+    "address_enabled": "address.enabled",
+    "app_resumed": "app.resumed",
+    "app_stopped": "app.stopped",
+    "misfit": "grant.misfit",
+    "reauth_needed": "grant.reauth_needed",
+    "stuck": "grant.stuck",
+    "unreadable": "grant.unreadable",
+    "wrong_owner": "grant.wrong_owner",
+    "refreshes_go_on": "refreshes.went_on",
+    "refreshes_idle": "refreshes.idle",
+    "refusals_held": "refusals.held",
+    "refusals_over": "refusals.over",
+}
+"""The name for receivers of each name in the database."""
+
+
+def type_of(kind: str) -> str:
+    """Return the name for receivers of a stored kind; a kind of a later version keeps its stored name."""
+    return KINDS.get(kind, kind)
+
+
+def kinds_matching(patterns: Iterable[str]) -> frozenset[str]:
+    """Return the stored kinds whose name for receivers matches a pattern, such as `app.stopped` or `grant.*`."""
+    patterns = tuple(patterns)
+    return frozenset(kind for kind, name in KINDS.items() if any(fnmatchcase(name, pattern) for pattern in patterns))
