@@ -41,8 +41,6 @@ def list_(
     as_json: bool,
 ) -> None:
     """List notices, newest first, a page at a time."""
-    from worker.policy.notice_kinds import type_of  # noqa: PLC0415 - Celery loads this module on every start
-
     with output.services() as services:
         found = services.store.notices(
             kinds=_kinds(patterns),
@@ -53,25 +51,15 @@ def list_(
             limit=limit,
         )
         deliveries = _by_notice(services, found)
+    rows = [_shown(notice, deliveries[notice.notice_id]) for notice in found]
     more = found[-1].notice_id if len(found) == limit else None
     if as_json:
-        shown = [_shown(notice, deliveries[notice.notice_id]) for notice in found]
-        output.print_json({"notices": shown, "next_before": more})
+        output.print_json({"notices": rows, "next_before": more})
         return
+    shown = ("number", "created_at", "type", "creator_id", "reference", "state", "detail")
     output.print_table(
         ("number", "written (UTC)", "kind", "creator", "reference", "delivery", "detail"),
-        [
-            (
-                notice.notice_id,
-                notice.created_at,
-                type_of(notice.kind),
-                notice.creator_id,
-                notice.reference,
-                _state(notice, deliveries[notice.notice_id]),
-                notice.detail,
-            )
-            for notice in found
-        ],
+        [[row[column] for column in shown] for row in rows],
     )
     if more is not None:
         output.note(f"there may be more: --before {more}")
@@ -245,6 +233,7 @@ def _shown(notice: NoticeView, deliveries: Sequence[DeliveryView]) -> dict[str, 
         "creator_id": notice.creator_id,
         "reference": notice.reference,
         "detail": notice.detail,
+        "state": _state(notice, deliveries),
         "created_at": notice.created_at,
         "delivered_at": notice.delivered_at,
         "deliveries": [output.plain(row) for row in deliveries],
