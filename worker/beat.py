@@ -13,7 +13,7 @@ from celery import signals
 from celery.beat import Scheduler, SchedulingError
 
 from worker.celery import TOUCH_SECONDS, note_published, note_unpublished, touch
-from worker.telemetry import Fact, log_fact
+from worker.telemetry import Fact, report
 
 
 class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no types
@@ -71,7 +71,7 @@ def end_with_the_worker(**_: Any) -> None:
     def watch(worker: int) -> None:
         while os.getppid() == worker:
             time.sleep(TOUCH_SECONDS)
-        log_fact(Fact("beat.left_alone", {}, level="warning"))
+        report(Fact("beat.left_alone", {}, level="warning"))
         os._exit(0)
 
     threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()

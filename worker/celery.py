@@ -26,7 +26,6 @@ from worker import celeryconfig
 from worker.errors import ConfigurationError, EvertokenError, StoreRefusedError, StoreUnavailableError
 from worker.hardening import (
     dump_stacks_on_signal,
-    install_last_words,
     keep_memory_private,
     refuse_debug_switches,
 )
@@ -34,7 +33,7 @@ from worker.mistakes import POOL_REFUSED, explain_uncaught, mistake_of_flower, s
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
 from worker.sources import is_service_link
-from worker.telemetry import Fact, configure_logging, count_fact, log_fact, report, serve_metrics
+from worker.telemetry import Fact, configure_logging, count_fact, install_last_words, log_fact, report, serve_metrics
 from worker.vault.redaction import redact
 
 WRONG_USE: Final = 2
@@ -73,6 +72,7 @@ class EvertokenTask(Task):  # type: ignore[misc]  # celery ships no types
         except CeleryError:
             raise
         except Exception as error:
+            count_fact(Fact("task.crashed"))
             logging.getLogger("evertoken").exception("task.crashed")
             crash = TaskCrashError(f"{self.name} ended in {type(error).__name__}; the worker's log tells more")
         else:

@@ -10,14 +10,10 @@ import logging
 import resource
 import signal
 import sys
-import threading
-import traceback
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Final
 
 from worker.errors import ConfigurationError
-from worker.vault.redaction import LINES_LIMIT, redact
 
 PR_SET_DUMPABLE: Final = 4
 """An option of Linux's `prctl`: no debugger of the same user may attach, and no core dump goes into a pipe, which
@@ -61,31 +57,6 @@ def refuse_debug_switches(environ: Mapping[str, str]) -> None:
         raise ConfigurationError(f"the tokens are real, so these debug switches must be off: {'; '.join(found)}")
 
 
-def install_last_words() -> None:
-    """Log every exception that nobody caught redacted, with stacks and without the values of variables.
-
-    Hooks that somebody has set already stay.
-    """
-    if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = log_uncaught
-    if threading.excepthook is threading.__excepthook__:
-        threading.excepthook = _log_uncaught_in_thread
-    if sys.unraisablehook is sys.__unraisablehook__:
-        sys.unraisablehook = _log_unraisable
-
-
-def log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Log an exception that nobody caught; the arguments are those of `sys.excepthook`."""
-    del kind, trace
-    if not isinstance(error, KeyboardInterrupt):
-        _log_uncaught("process.crashed", error)
-
-
-def last_words(error: BaseException) -> str:
-    """Return the traceback of an exception, redacted and bounded."""
-    return redact("".join(traceback.format_exception(error)), LINES_LIMIT, keep_lines=True)
-
-
 def _switches(environ: Mapping[str, str]) -> Iterator[str]:
     for name, does in REFUSED.items():
         if environ.get(name):
@@ -99,21 +70,3 @@ def _switches(environ: Mapping[str, str]) -> Iterator[str]:
     for name in ("sqlalchemy", "sqlalchemy.engine", "sqlalchemy.engine.Engine"):
         if logging.getLogger(name).level in {logging.DEBUG, logging.INFO}:
             yield f"the logger {name} is on, which echoes every statement"
-
-
-def _log_uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
-    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
-        _log_uncaught("thread.crashed", args.exc_value)
-
-
-def _log_unraisable(args: sys.UnraisableHookArgs) -> None:
-    if args.exc_value is not None:
-        _log_uncaught("error.ignored", args.exc_value)
-
-
-def _log_uncaught(fact: str, error: BaseException) -> None:
-    """Log an exception if logging is set up, which redacts it once more; otherwise write it on standard error."""
-    if logging.getLogger().handlers:
-        logging.getLogger("evertoken").critical(fact, exc_info=error)
-    else:
-        print(f"{fact}: {last_words(error)}", file=sys.stderr)  # noqa: T201 - the very last way out

@@ -18,7 +18,7 @@ from kombu.utils.url import maybe_sanitize_url
 
 from worker import celeryconfig
 from worker.errors import EvertokenError
-from worker.hardening import log_uncaught
+from worker.telemetry import log_uncaught
 from worker.vault.redaction import redact
 
 OTHER_POOLS: Final = {"gevent": "gevent", "eventlet": "eventlet", "greenlet": "eventlet"}

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from worker.errors import ConfigurationError
-from worker.hardening import REFUSED, last_words, refuse_debug_switches
+from worker.hardening import REFUSED, refuse_debug_switches
+from worker.telemetry.last_words import last_words
 from worker.vault.redaction import LINES_LIMIT
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -31,7 +32,7 @@ os.abort()
 """
 CRASH = """
 import sys, threading
-from worker.hardening import install_last_words
+from worker.telemetry import install_last_words
 if sys.argv[1] == "logged":
     from worker.telemetry import configure_logging
     configure_logging(log_format="json", level="INFO")
@@ -50,6 +51,9 @@ class Bad:
         deep("CAN" + "ARYdel12345")
 bad = Bad()
 del bad
+from worker.telemetry.metrics import FACTS
+for name in ("thread.crashed", "error.ignored"):
+    assert FACTS.labels(fact=name)._value.get() == 1.0, name
 deep("CAN" + "ARYmain1234")
 """
 STACKS = """
@@ -95,7 +99,7 @@ def test_uncaught_exceptions_are_told_without_values(where: str) -> None:
 
 def test_hooks_that_somebody_set_stay() -> None:
     """An error reporter that the operator chose goes on getting what it asked for."""
-    script = "import sys; from worker.hardening import install_last_words; mine = sys.excepthook = lambda *_: None;"
+    script = "import sys; from worker.telemetry import install_last_words; mine = sys.excepthook = lambda *_: None;"
 
     assert python(f"{script} install_last_words(); sys.exit(sys.excepthook is not mine)").returncode == 0
 

@@ -167,12 +167,11 @@ def services(*, changes_pairs: bool = False) -> Iterator[Services]:
         NotReadyError, JournalError: a command that changes pairs cannot run here.
     """
     from worker.hardening import (  # noqa: PLC0415 - as above
-        install_last_words,
         keep_memory_private,
         refuse_debug_switches,
     )
     from worker.services import build_services  # noqa: PLC0415 - Celery loads this module on every start
-    from worker.telemetry import configure_logging  # noqa: PLC0415 - as above
+    from worker.telemetry import configure_logging, install_last_words  # noqa: PLC0415 - as above
 
     read = settings()
     configure_logging(log_format="console", level="WARNING")

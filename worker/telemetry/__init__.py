@@ -1,6 +1,7 @@
 """What people and machines see of the daemon: log lines and metrics, one fact per outcome."""
 
 from worker.telemetry.facts import Fact, FactValue, Hook
+from worker.telemetry.last_words import install_last_words, log_uncaught
 from worker.telemetry.logs import configure_logging, log_fact, one_write
 from worker.telemetry.metrics import count_fact, report, serve_metrics
 
@@ -10,7 +11,9 @@ __all__ = [
     "Hook",
     "configure_logging",
     "count_fact",
+    "install_last_words",
     "log_fact",
+    "log_uncaught",
     "one_write",
     "report",
     "serve_metrics",

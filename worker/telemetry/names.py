@@ -1,7 +1,4 @@
-"""The names of all counted facts, so that each counter is there, at 0, before its fact happens for the first time.
-
-What a process says of an exception that nobody caught is in the log alone: see `worker.hardening`.
-"""
+"""The names of all counted facts, so that each counter is there, at 0, before its fact happens for the first time."""
 
 from typing import Final
 
@@ -18,6 +15,7 @@ FACT_NAMES: Final = (
     "broker.spoilt",
     "call.answered",
     "call.failed",
+    "error.ignored",
     "grant.authorized",
     "grant.revoke_failed",
     "grant.revoked",
@@ -54,6 +52,7 @@ FACT_NAMES: Final = (
     "owner.wrong",
     "pair.unreadable",
     "presence.failed",
+    "process.crashed",
     "pull.failed",
     "pull.saved",
     "pull.scope_missing",
@@ -84,6 +83,8 @@ FACT_NAMES: Final = (
     "schema.unfit",
     "store.available",
     "store.unavailable",
+    "task.crashed",
     "task.failed",
+    "thread.crashed",
     "worker.left_untold",
 )
