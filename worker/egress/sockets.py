@@ -20,8 +20,9 @@ from typing import Any, Final
 
 import certifi
 
+from worker.egress.kept import end_of_answer, is_quiet
 from worker.egress.proxy import END_OF_HEAD, Proxy
-from worker.egress.reasons import ProxyError, in_words
+from worker.egress.reasons import NotConnectedError, ProxyError, in_words
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Call:
         keep_bytes: how many received bytes to keep.
         after_send: called when the request is out and nothing of the answer was read.
         proxy: what new connections go through; None for none.
+        keep: True if the connection may be kept; False where the peer was asked to close it.
+        reused: True if an earlier call has used the connection.
         body_began: True as soon as a byte of the request's body may have left.
         received: the bytes that came, head and all, as they stood on the wire inside TLS.
         ended: True once the peer has closed its side.
@@ -44,6 +47,8 @@ class Call:
     keep_bytes: int = 0
     after_send: Callable[[], None] = lambda: None
     proxy: Proxy | None = None
+    keep: bool = True
+    reused: bool = False
     body_began: bool = False
     received: bytearray = field(default_factory=bytearray, repr=False)
     ended: bool = False
@@ -56,6 +61,12 @@ class Call:
     def overdue(self) -> bool:
         """True once the call's time is used up."""
         return time.monotonic() >= self.ends_at
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the answer came to its last byte, nothing came after it, and the peer has not closed."""
+        received = len(self.received)
+        return not self.ended and received < self.keep_bytes and end_of_answer(self.received) == received
 
     def time_left(self) -> float:
         """Return the seconds left; raises TimeoutError where none is."""
@@ -87,8 +98,7 @@ class BoundSocket(socket.socket):
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Send within what is left of the call's time."""
-        self.settimeout(CURRENT.call.time_left())
-        _note_sending(data)
+        _begin_to_send(self, data)
         super().sendall(data, flags)
 
 
@@ -99,8 +109,7 @@ class _BoundTlsSocket(ssl.SSLSocket):
         return _receive(self, lambda: super(_BoundTlsSocket, self).recv_into(buffer, nbytes, flags), buffer)
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        self.settimeout(CURRENT.call.time_left())
-        _note_sending(data)
+        _begin_to_send(self, data)
         super().sendall(data, flags)
 
 
@@ -135,10 +144,21 @@ def _keep(call: Call, buffer: Any, count: int) -> None:
         call.received += memoryview(buffer)[: min(count, room)]
 
 
-def _note_sending(data: Any) -> None:
-    """Note that the body leaves; the head goes out by itself and ends in an empty line, which no body of ours does."""
-    if not bytes(data).endswith(END_OF_HEAD):
-        CURRENT.call.body_began = True
+def _begin_to_send(source: socket.socket, data: Any) -> None:
+    """Bound the sending, and note that the body leaves.
+
+    The head goes out by itself and ends in an empty line, which no body of ours does. A connection that was used before
+    is looked at between the two: its peer may have closed it when the head was on its way.
+
+    Raises:
+        NotConnectedError: the connection is gone, and nothing of the body was sent.
+        TimeoutError: the time is used up, and nothing of this was sent.
+    """
+    call, is_body = CURRENT.call, not bytes(data).endswith(END_OF_HEAD)
+    if is_body and call.reused and not is_quiet(source):
+        raise NotConnectedError("the kept connection was closed before the request's body was sent")
+    source.settimeout(call.time_left())
+    call.body_began = call.body_began or is_body
 
 
 def connected(host: str, port: int) -> socket.socket:

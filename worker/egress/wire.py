@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 from urllib3.util.retry import Retry
 
+from worker.egress.kept import Kept
 from worker.egress.reasons import NotConnectedError, in_words
 from worker.egress.sockets import CURRENT, connected
 
@@ -38,12 +40,15 @@ def _connect(connect: Callable[[], None], close: Callable[[], None]) -> None:
 class PlainConnection(HTTPConnection):
     """A connection without TLS, for this machine's loopback."""
 
+    connected_at = 0.0
+
     def _new_conn(self) -> socket.socket:
         return connected(self._dns_host, self.port or 80)
 
     def connect(self) -> None:
         """Connect in time, or raise NotConnectedError."""
         _connect(super().connect, self.close)
+        self.connected_at = time.monotonic()
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override] # urllib3 narrows it the same way
         """Note that the request is out, and read the answer's head."""
@@ -54,12 +59,15 @@ class PlainConnection(HTTPConnection):
 class TlsConnection(HTTPSConnection):
     """A connection inside TLS, straight to the host or through the proxy of the call."""
 
+    connected_at = 0.0
+
     def _new_conn(self) -> socket.socket:
         return connected(self._dns_host, self.port or 443)
 
     def connect(self) -> None:
         """Connect in time, or raise NotConnectedError."""
         _connect(super().connect, self.close)
+        self.connected_at = time.monotonic()
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override] # urllib3 narrows it the same way
         """Note that the request is out, and read the answer's head."""
@@ -75,42 +83,56 @@ class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = TlsConnection
 
 
-class _FreshPool(_Pool):
+class _KeepingPool(HTTPConnectionPool):
+    """A pool whose connections are used again only as `Kept` allows."""
+
+    kept: Kept
+
+    def _get_conn(self, timeout: float | None = None) -> Any:  # noqa: ARG002 - urllib3 calls it so; nothing is waited for
+        found = self.kept.take()
+        if found is None:
+            return self._new_conn()
+        CURRENT.call.reused = True
+        return found
+
     def _put_conn(self, conn: Any) -> None:
-        _close(conn)
-        super()._put_conn(conn)
+        if conn is None:
+            return
+        if conn.sock is not None and CURRENT.call.keep and CURRENT.call.is_whole:
+            self.kept.put(conn)
+        else:
+            conn.close()
+
+    def close(self) -> None:
+        """Close the kept connections, and those under way after their answers."""
+        self.kept.distrust()
+        super().close()
 
 
-class _FreshTlsPool(_TlsPool):
-    def _put_conn(self, conn: Any) -> None:
-        _close(conn)
-        super()._put_conn(conn)
+class _KeepingPlainPool(_KeepingPool, _Pool): ...
 
 
-def _close(conn: Any) -> None:
-    if conn is not None:
-        conn.close()  # the object is used again, and connects anew
+class _KeepingTlsPool(_KeepingPool, _TlsPool): ...
 
 
 class BoundAdapter(HTTPAdapter):
-    """Keeps one connection to its host for reads, and none for token calls.
+    """Sends to one host: reads of one thread over one connection, or the token calls of all threads.
 
-    A kept connection that the peer closed in the very moment of sending leaves a token call in doubt for nothing, so
-    with `fresh` every call connects anew. Nothing is ever sent twice: there are no retries, and no redirects above.
+    Nothing is ever sent twice: there are no retries, and no redirects above.
     """
 
-    def __init__(self, root: str, *, context: ssl.SSLContext, fresh: bool) -> None:
+    def __init__(self, root: str, *, context: ssl.SSLContext, kept: Kept | None = None) -> None:
         """Connect to nothing yet.
 
         Args:
             root: how every address begins that it sends to.
             context: the TLS context.
-            fresh: True to connect for each request.
+            kept: the connections of token calls; without it one connection is kept for reads.
         """
         self._root = root
         self._host_letters = len(root) - len(urlsplit(root)._replace(scheme="", netloc="").geturl())
         self._context = context
-        self._fresh = fresh
+        self._kept = kept
         self._pool: Any = None
         super().__init__(pool_connections=1, pool_maxsize=1, max_retries=Retry(0, redirect=0, read=False))
 
@@ -118,14 +140,24 @@ class BoundAdapter(HTTPAdapter):
         """Build the pools on our own connections and on the one TLS context."""
         super().init_poolmanager(connections, maxsize, block, ssl_context=self._context, **pool_kwargs)
         self.poolmanager.pool_classes_by_scheme = (
-            {"http": _FreshPool, "https": _FreshTlsPool} if self._fresh else {"http": _Pool, "https": _TlsPool}
+            {"http": _Pool, "https": _TlsPool}
+            if self._kept is None
+            else {"http": _KeepingPlainPool, "https": _KeepingTlsPool}
         )
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         """Return the pool of the one host; requests would look it up by all that may tell pools apart."""
         if self._pool is None:
-            self._pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+            pool: Any = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+            pool.kept = self._kept
+            self._pool = pool
         return self._pool
+
+    def close(self) -> None:
+        """Close the connections; nothing is sent from then on."""
+        super().close()
+        if self._pool is not None:
+            self._pool.close()
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """Return what stands in the request's first line; proxies are gone through below HTTP."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Final
 import requests
 
 from worker.egress import Egress, NotConnectedError
+from worker.egress.kept import Kept
 from worker.egress.sockets import CURRENT, Call
 from worker.egress.wire import BoundAdapter, silence_wire_logs
 from worker.errors import NotSentError
@@ -54,20 +54,8 @@ class Request:
     failpoint: Callable[[str], None] = lambda _: None
 
 
-class _Adapters:
-    """The connections of one thread: one that is kept for reads, and new ones for token calls."""
-
-    def __init__(self, root: str, context: ssl.SSLContext) -> None:
-        self.kept = BoundAdapter(root, context=context, fresh=False)
-        self.fresh = BoundAdapter(root + TOKEN_CALLS, context=context, fresh=True)
-
-    def close(self) -> None:
-        self.kept.close()
-        self.fresh.close()
-
-
 class Transport:
-    """Sends requests, with the connections of each thread its own.
+    """Sends requests: reads over a connection of each thread, token calls over such as `Kept` allows.
 
     Requests are prepared here and handed to the adapter. A session of requests would do so too, and look for redirects,
     cookies, proxies and passwords on the way, which cost half as much as the call itself.
@@ -90,7 +78,9 @@ class Transport:
         self._context, self._proxy = egress.context, egress.proxy_to(base_url)
         self._own = threading.local()
         self._lock = threading.Lock()
-        self._adapters: list[tuple[threading.Thread, _Adapters]] = []
+        self._readers: list[tuple[threading.Thread, BoundAdapter]] = []
+        self._kept = Kept()
+        self._tokens = BoundAdapter(self._root + TOKEN_CALLS, context=self._context, kept=self._kept)
         self._closed = False
         silence_wire_logs()
 
@@ -108,6 +98,7 @@ class Transport:
             keep_bytes=request.most_bytes + HEAD_BYTES,
             after_send=partial(request.failpoint, "post_send"),
             proxy=self._proxy,
+            keep=not request.path.startswith(TOKEN_CALLS) or self._kept.wanted,
         )
         CURRENT.call = call
         try:
@@ -130,6 +121,8 @@ class Transport:
             fault = _fault(error, call, status)
             if request.content is not None and not call.body_began and not call.received:
                 not_sent = "the connection broke before the request's body was sent"
+        if call.reused and (fault or not_sent):
+            self._kept.distrust()
         if not_sent is not None:
             raise NotSentError(f"{request.path} was not sent: {not_sent}", call=request.path)
         request.failpoint("post_recv")
@@ -147,15 +140,16 @@ class Transport:
         """Close every thread's connections; calls made later are not sent."""
         with self._lock:
             self._closed = True
-            everyones, self._adapters = self._adapters, []
-        for _, adapters in everyones:
-            adapters.close()
+            readers, self._readers = self._readers, []
+        for adapter in (*(adapter for _, adapter in readers), self._tokens):
+            adapter.close()
 
     def _begin(self, request: Request, call: Call) -> requests.Response:
         """Send and read up to the end of the answer's head."""
-        adapters = self._own_adapters()
-        response = (adapters.fresh if request.path.startswith(TOKEN_CALLS) else adapters.kept).send(
-            self._prepared(request),
+        if self._closed:
+            raise NotConnectedError("the client is closed")
+        response = (self._tokens if request.path.startswith(TOKEN_CALLS) else self._reader()).send(
+            self._prepared(request, keep=call.keep),
             stream=True,
             timeout=(self._connect_seconds, self._deadline_seconds),
             verify=True,
@@ -165,7 +159,7 @@ class Transport:
             raise EOFError
         return response
 
-    def _prepared(self, request: Request) -> requests.PreparedRequest:
+    def _prepared(self, request: Request, *, keep: bool) -> requests.PreparedRequest:
         """Return a request as it goes out, with nothing in it that is not said here."""
         prepared = requests.PreparedRequest()
         prepared.method, prepared.hooks = request.method, {}
@@ -178,28 +172,26 @@ class Transport:
         if request.content is not None:
             prepared.body = json.dumps(request.content).encode()
             headers |= {"Content-Type": "application/json", "Content-Length": str(len(prepared.body))}
-        if request.path.startswith(TOKEN_CALLS):
+        if not keep:
             headers["Connection"] = "close"
         if request.access_token is not None:
             headers["Access-Token"] = request.access_token.reveal()
         prepared.headers = headers  # type: ignore[assignment]  # any mapping does; none of these stands there twice
         return prepared
 
-    def _own_adapters(self) -> _Adapters:
-        """Return this thread's adapters; those of threads that ended are closed on the way."""
-        adapters: _Adapters | None = getattr(self._own, "adapters", None)
-        if self._closed:
-            raise NotConnectedError("the client is closed")
-        if adapters is not None:
-            return adapters
-        adapters = self._own.adapters = _Adapters(self._root, self._context)
+    def _reader(self) -> BoundAdapter:
+        """Return this thread's adapter for reads; those of threads that ended are closed on the way."""
+        adapter: BoundAdapter | None = getattr(self._own, "reader", None)
+        if adapter is not None:
+            return adapter
+        adapter = self._own.reader = BoundAdapter(self._root, context=self._context)
         with self._lock:
-            ended = [pair for pair in self._adapters if not pair[0].is_alive()]
-            self._adapters = [pair for pair in self._adapters if pair[0].is_alive()]
-            self._adapters.append((threading.current_thread(), adapters))
-        for _, others in ended:
-            others.close()
-        return adapters
+            ended = [pair for pair in self._readers if not pair[0].is_alive()]
+            self._readers = [pair for pair in self._readers if pair[0].is_alive()]
+            self._readers.append((threading.current_thread(), adapter))
+        for _, other in ended:
+            other.close()
+        return adapter
 
 
 def _receive(response: requests.Response, body: bytearray, most_bytes: int) -> str | None:
