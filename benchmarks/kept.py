@@ -1,11 +1,12 @@
 """Kept connections against new ones: how many token calls end in doubt where the server closes idle connections.
 
-Run it from the project's root: `python -m benchmarks.kept [--calls 100000]`. Servers close idle connections without a
-word, with FIN or with RST, plain and inside TLS: at moments around the longest idle time that the client allows, right
-after an answer, seldom, or all at once as a restart does. Against each of them the same calls are made twice: over the
-connections that the client keeps, and over new ones. A life is one process's: each begins without proof that the server
-keeps connections, makes its calls in bursts from several threads, and pauses between the bursts. A repeat of a call is
-no part of it. It exits 1 where more calls were in doubt over kept connections than over new ones.
+Run it from the project's root: `python -m benchmarks.kept`. Servers close idle connections without a word, with FIN or
+with RST, plain and inside TLS: at moments around the longest idle time that the client allows, right after an answer,
+seldom, or all at once as a restart does. Against each of them calls are made over the connections that the client
+keeps, and over new ones: fewer of those, since none of them has ever been in doubt. A life is one process's: each
+begins without proof that the server keeps connections, makes its calls in bursts from several threads, and pauses
+between the bursts. A repeat of a call is no part of it. It exits 1 where a larger part of the calls was in doubt over
+kept connections than over new ones.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from rich.table import Table
 
 from benchmarks.standin import APP_ID, APP_SECRET, pair_of
 from worker.egress import Egress
-from worker.egress.kept import IDLE_SECONDS
+from worker.egress.wire import IDLE_SECONDS
 from worker.errors import NotSentError
 from worker.tiktok import TikTok
 from worker.vault import Token
@@ -238,12 +239,17 @@ def life(server: Server, folder: Path, calls: int, *, kept: bool) -> Found:
 def main() -> int:
     """Measure, print a table, and return 1 where kept connections left more calls in doubt."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--calls", type=int, default=100_000, help="over kept connections, and as many over new ones")
+    parser.add_argument("--servers", default=",".join(HOW), help=f"which to meet, of {', '.join(HOW)}")
+    parser.add_argument("--calls", type=int, default=6_500, help="of a plain server, over kept connections")
+    parser.add_argument("--tls-share", type=float, default=0.3, help="how many of them a server inside TLS gets")
+    parser.add_argument("--new-share", type=float, default=0.1, help="how many of them are made over new connections")
     parser.add_argument("--lives", type=int, default=LIVES, help="processes that meet each server one after the other")
     parser.add_argument("--out", type=Path, help="file for the figures as JSON")
     chosen = parser.parse_args()
-    servers = [Server(how, reset, tls) for how in HOW for reset in (False, True) for tls in (False, True)]
-    calls = max(THREADS, chosen.calls // len(servers) // chosen.lives)
+    hows = chosen.servers.split(",")
+    if unknown := set(hows) - set(HOW):
+        parser.error(f"--servers: {', '.join(sorted(unknown))} is none of {', '.join(HOW)}")
+    servers = [Server(how, reset, tls) for how in hows for reset in (False, True) for tls in (False, True)]
     found: dict[Server, dict[bool, Found]] = {}
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -253,8 +259,10 @@ def main() -> int:
         for server in servers:
             found[server] = {True: Found(), False: Found()}
             for _ in range(chosen.lives):
+                calls = chosen.calls / chosen.lives * (chosen.tls_share if server.tls else 1)
                 for kept, sum_ in found[server].items():
-                    sum_.add(life(server, folder, calls, kept=kept))
+                    count = int(calls if kept else calls * chosen.new_share)
+                    sum_.add(life(server, folder, max(THREADS, count), kept=kept))
             both = found[server]
             console.print(f"{server}: kept {both[True]}, new {both[False]}", style="dim", highlight=False)
     return _report(found, chosen.out)
@@ -262,12 +270,21 @@ def main() -> int:
 
 def _report(found: dict[Server, dict[bool, Found]], out: Path | None) -> int:
     table = Table(
-        "the server closes", "by", "", "calls", "connections", "in doubt", "not sent", "new: in doubt", "new: not sent"
+        "the server closes",
+        "by",
+        "",
+        "calls",
+        "connections",
+        "in doubt",
+        "not sent",
+        "new: calls",
+        "in doubt",
+        "not sent",
     )
     for server, (over_kept, over_new) in ((server, each.values()) for server, each in found.items()):
         how = (HOW[server.how], "RST" if server.reset else "FIN", "TLS" if server.tls else "plain")
         figures = (over_kept.calls, over_kept.connections, over_kept.in_doubt, over_kept.not_sent)
-        table.add_row(*how, *map(str, (*figures, over_new.in_doubt, over_new.not_sent)))
+        table.add_row(*how, *map(str, (*figures, over_new.calls, over_new.in_doubt, over_new.not_sent)))
     console.print(table)
     whole = {kept: Found() for kept in (True, False)}
     for each in found.values():
@@ -280,7 +297,7 @@ def _report(found: dict[Server, dict[bool, Found]], out: Path | None) -> int:
             asdict(server) | {"kept": asdict(each[True]), "new": asdict(each[False])} for server, each in found.items()
         ]
         out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    return int(whole[True].in_doubt > whole[False].in_doubt)
+    return int(whole[True].in_doubt * whole[False].calls > whole[False].in_doubt * whole[True].calls)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ class Hostile:
 
 
 def _read_request(connection: socket.socket) -> bytes | None:
-    """Read one request, or None where the peer closed."""
+    """Read one request, or return None if the peer closed before its end."""
     received = b""
     while b"\r\n\r\n" not in received:
         piece = connection.recv(65536)
@@ -173,7 +173,10 @@ def _read_request(connection: socket.socket) -> bytes | None:
         if name.lower() == b"content-length":
             length = int(value)
     while len(body) < length:
-        body += connection.recv(65536)
+        piece = connection.recv(65536)
+        if not piece:
+            return None
+        body += piece
     return head + b"\r\n\r\n" + body
 
 

@@ -326,10 +326,10 @@ def test_proxies_of_the_environment_are_not_asked(
     assert (proxy.connections, len(target.requests)) == (0, 1)
 
 
-def test_token_calls_never_ride_an_old_connection(
+def test_the_first_token_calls_of_a_process_connect_for_themselves(
     hostile: Hostile, client: Client, canaries: Canaries, token_body: bytes
 ) -> None:
-    """A peer that closes idle connections at the wrong moment cannot put a refresh in doubt."""
+    """Nothing shows yet that this server keeps idle connections: one that it closed would put a refresh in doubt."""
 
     def behave(connection: socket.socket, _request: bytes) -> bool:
         connection.sendall(hostile.framed(token_body))

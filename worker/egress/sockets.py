@@ -8,6 +8,7 @@ answer and its body. The sockets belong to one thread during a call, so the call
 from __future__ import annotations
 
 import functools
+import re
 import socket
 import ssl
 import threading
@@ -20,9 +21,12 @@ from typing import Any, Final
 
 import certifi
 
-from worker.egress.kept import end_of_answer, is_quiet
 from worker.egress.proxy import END_OF_HEAD, Proxy
 from worker.egress.reasons import NotConnectedError, ProxyError, in_words
+
+LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*(?=\r\n)")
+CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[ \t]*chunked[ \t]*(?=\r\n)")
+CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 
 
 @dataclass
@@ -159,6 +163,39 @@ def _begin_to_send(source: socket.socket, data: Any) -> None:
         raise NotConnectedError("the kept connection was closed before the request's body was sent")
     source.settimeout(call.time_left())
     call.body_began = call.body_began or is_body
+
+
+def is_quiet(source: socket.socket) -> bool:
+    """Return True if the peer has neither closed a connection nor said anything on it.
+
+    Inside TLS this reads what is no data, such as session tickets, and hears the peer's goodbye.
+    """
+    try:
+        source.settimeout(0)
+        source.recv(1)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def end_of_answer(received: bytes | bytearray) -> int | None:
+    """Return where the answer ends that these bytes begin with; None if its head does not say, or it is no HTTP 200."""
+    end = received.find(END_OF_HEAD) + len(END_OF_HEAD)
+    head = bytes(received[:end]).lower()
+    if not head.startswith(b"http/1.1 200 ") or head.count(b"\ncontent-length") + head.count(b"\ntransfer-") != 1:
+        return None
+    if length := LENGTH.search(head):
+        return end + int(length[1])
+    size = -1 if CHUNKED.search(head) else 0
+    while size:
+        chunk = CHUNK.match(received, end)
+        if chunk is None:
+            return None
+        size = int(chunk[1], 16)
+        end = chunk.end() + size + 2
+    return end if received.endswith(b"\r\n0\r\n\r\n") else None
 
 
 def connected(host: str, port: int) -> socket.socket:

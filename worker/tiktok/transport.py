@@ -13,9 +13,8 @@ from typing import Final
 import requests
 
 from worker.egress import Egress, NotConnectedError
-from worker.egress.kept import Kept
 from worker.egress.sockets import CURRENT, Call
-from worker.egress.wire import BoundAdapter, silence_wire_logs
+from worker.egress.wire import BoundAdapter, Kept, silence_wire_logs
 from worker.errors import NotSentError
 from worker.tiktok.values import RawAnswer
 from worker.tiktok.waits import header_seconds
