@@ -33,6 +33,7 @@ DATABASE: Final = "tests/faults/test_fault_database.py"
 DOUBT: Final = "tests/worker/test_replay_doubt.py"
 GROUPS: Final = "tests/faults/test_fault_groups.py"
 REFRESH: Final = "tests/worker/test_refresh.py"
+KEPT: Final = "tests/tiktok/test_tiktok_kept.py"
 
 
 @dataclass(frozen=True)
@@ -348,6 +349,40 @@ MUTANTS: Final = (
         "worker/refresh/settlement.py",
         (("        if answer.creator_id != answered.creator_id:\n", "        if not answer.creator_id:\n"),),
         (f"{REFRESH}::test_a_pair_of_another_creator_is_never_stored[sqlite]",),
+    ),
+    Mutant(
+        "a kept connection is not looked at before it is used",
+        "worker/egress/wire.py",
+        (
+            (
+                "        if betrayed or (found is not None and not is_quiet(found.sock)):\n",
+                "        if betrayed:\n",
+            ),
+        ),
+        (f"{KEPT}::test_a_kept_connection_is_looked_at_before_it_is_used[closed]",),
+    ),
+    Mutant(
+        "the body follows its head onto a connection that was closed meanwhile",
+        "worker/egress/sockets.py",
+        (("    if is_body and call.reused and not is_quiet(source):\n", "    if False:\n"),),
+        (f"{KEPT}::test_a_connection_that_is_closed_under_the_head_sends_no_body[plain]",),
+    ),
+    Mutant(
+        "connections are used again before the server has shown that it keeps them",
+        "worker/egress/wire.py",
+        (
+            (
+                "            elif self._proofs >= WITNESSES:\n                self._ready.append(idle)\n",
+                "            elif self._proofs >= 0:\n                self._ready.append(idle)\n",
+            ),
+        ),
+        (f"{KEPT}::test_no_connection_is_used_again_before_the_server_has_kept_several",),
+    ),
+    Mutant(
+        "a connection is kept after any answer",
+        "worker/egress/wire.py",
+        (("CURRENT.call.keep and CURRENT.call.is_whole:\n", "CURRENT.call.keep:\n"),),
+        (f"{KEPT}::test_only_a_whole_and_clean_answer_keeps_its_connection[more-than-it-says]",),
     ),
     Mutant(
         "redirects are followed",
