@@ -18,13 +18,14 @@ HEAD: Final = """\
 
 This page is generated from `worker/settings.py` by `make docs`.
 
-Every setting is read from the environment, else from a file `.env` in the working folder. For each name there is also
-`NAME_FILE`: the path of a file that holds the value. A value goes before its file. An unknown `EVERTOKEN_` name, a
-missing value or two values that contradict each other stop the process at its start, with a sentence that says which.
+Every setting is read from the environment, otherwise from a file `.env` in the working folder. For each name there is
+also `NAME_FILE`: the path of a file that holds the value. A value takes precedence over its file. An unknown
+`EVERTOKEN_` name, a missing value or two contradictory values stop the process at its start, with a sentence that names
+them.
 
-Blanks, line breaks, a byte order mark, characters that cannot be seen and one pair of plain quotes around a value or a
-file's content are no part of it. Inside a value a character that cannot be seen is refused. Variables that Kubernetes
-sets for a service named `evertoken` or `evertoken-...`, such as a port `tcp://10.0.0.1:80`, are passed over.
+Blanks, line breaks, a byte order mark, invisible characters and one pair of plain quotes around a value or a file's
+content are removed. An invisible character inside a value is refused. Variables that Kubernetes sets for a service
+named `evertoken` or `evertoken-...`, such as a port `tcp://10.0.0.1:80`, are ignored.
 
 | name | default | what it is |
 |---|---|---|

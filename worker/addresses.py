@@ -1,4 +1,4 @@
-"""What is wrong with an address in a setting, told before a library meets it; no text shows a part of the address."""
+"""Checks of addresses in settings, before a library reads them; no text shows a part of the address."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ REDIS_OPTIONS: Final = {
     TLS_SCHEME: frozenset({"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}),
     SOCKET_SCHEME: frozenset({"virtual_host"}),
 }
-"""What may stand behind ? in Redis's address. Celery and the limiter read the same address and know other options."""
+"""Options that may follow the ? in Redis's address. Celery and the limiter read the same address with other options."""
 NUMBER: Final = re.compile(r"/?\d{1,5}", re.ASCII)
 CERTIFICATE_CHECKS: Final = {
     word: check
     for short, check in (("none", ssl.CERT_NONE), ("optional", ssl.CERT_OPTIONAL), ("required", ssl.CERT_REQUIRED))
     for word in (short, f"CERT_{short.upper()}")
 }
-"""What `ssl_cert_reqs` may say in Redis's address: the words of the client and those of Celery."""
+"""Values of `ssl_cert_reqs` in Redis's address: the client's words and Celery's."""
 DATABASE_FORMS: Final = "must begin with sqlite:/// or postgresql://"
 SQLITE_DRIVERS: Final = frozenset({"", "pysqlite", "aiosqlite"})
 POSTGRESQL_DRIVERS: Final = frozenset({"", "psycopg", "psycopg2", "psycopg2cffi", "asyncpg", "pg8000"})
-"""Drivers that another program's address may name. Evertoken has one of its own and passes over the name."""
+"""Drivers that another program's address may name; Evertoken always uses its own and ignores the name."""
 LIBPQ_OPTIONS: Final = re.compile(
     "application_name|channel_binding|connect_timeout|dbname|fallback_application_name|gssdelegation|gssencmode|gsslib|"
     "host|hostaddr|keepalives|keepalives_(count|idle|interval)|krbsrvname|load_balance_hosts|options|passfile|password|"
@@ -70,7 +70,7 @@ TIKTOK_DOMAINS: Final = ("tiktok.com", "tiktokapis.com")
 def bad_server(name: str, url: str) -> str | None:
     """Return what is wrong with a server's address, or None.
 
-    Libraries that met it later would show a part of the password.
+    Libraries that read it later would show a part of the password.
 
     Args:
         name: the setting, for the text.
@@ -116,27 +116,27 @@ def _redis_flaws(name: str, scheme: str, url: str) -> Iterator[str]:
 
 
 def redis_tls(url: str) -> dict[str, Any]:
-    """Return how a Redis client speaks TLS to an address; empty where it is not `rediss://`.
+    """Return the TLS options of a Redis client for an address; empty if it is not `rediss://`.
 
-    Celery's transport checks no certificate unless told to, so it is told: only the address itself can ask for less.
+    Celery's transport checks no certificate by default, so checking is set here; only the address can ask for less.
 
     Args:
-        url: such as `rediss://host/0?ssl_ca_certs=FILE`; every `ssl_` option of the client is taken.
+        url: such as `rediss://host/0?ssl_ca_certs=FILE`; every `ssl_` option of the client is accepted.
     """
     parts = urlsplit(url)
     if parts.scheme != TLS_SCHEME:
         return {}
-    told: dict[str, Any] = {name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")}
-    told["ssl_cert_reqs"] = CERTIFICATE_CHECKS[told.get("ssl_cert_reqs", "required")]
-    if "ssl_check_hostname" in told:
-        told["ssl_check_hostname"] = told["ssl_check_hostname"].lower() != "false"
-    return told
+    options: dict[str, Any] = {name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")}
+    options["ssl_cert_reqs"] = CERTIFICATE_CHECKS[options.get("ssl_cert_reqs", "required")]
+    if "ssl_check_hostname" in options:
+        options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() != "false"
+    return options
 
 
 def redis_client_url(url: str) -> str:
-    """Return Redis's address as its client reads it: Celery's form of a Unix socket turned, and TLS left out.
+    """Return Redis's address in the client's form: with Celery's form of a Unix socket converted, and without TLS.
 
-    What `redis_tls` returns is said beside the address.
+    Pass the client what `redis_tls` returns, too.
     """
     parts = urlsplit(url)
     if parts.scheme == TLS_SCHEME:
@@ -155,7 +155,7 @@ def bad_url(name: str, url: str, *, bare: bool = False) -> str | None:
     Args:
         name: the setting, for the text.
         url: its value.
-        bare: True where nothing may follow the path, because we append to it.
+        bare: True if nothing may follow the path, because we append to it.
     """
     try:
         parts = urlsplit(url)
@@ -176,7 +176,7 @@ def bad_url(name: str, url: str, *, bare: bool = False) -> str | None:
 
 
 def is_tiktoks(url: str) -> bool:
-    """Return True where the host of an address belongs to TikTok."""
+    """Return True if the host of an address belongs to TikTok."""
     host = (urlsplit(url).hostname or "").removesuffix(".")
     return any(host == domain or host.endswith(f".{domain}") for domain in TIKTOK_DOMAINS)
 
@@ -220,7 +220,7 @@ def is_ip_address(text: str) -> bool:
 
 
 def on_loopback(url: str) -> bool:
-    """Return True where the host of an address is this machine."""
+    """Return True if the host of an address is this machine."""
     try:
         host = urlsplit(url).hostname or ""
         return host == "localhost" or ip_address(host).is_loopback
@@ -308,7 +308,7 @@ def read_database(name: str, url: str) -> DatabaseAddress:
         url: `sqlite:///PATH`, or `postgresql://user:password@host/name` in any form that libpq reads.
 
     Raises:
-        ConfigurationError: the address cannot be used; the text shows no part of it but names of options.
+        ConfigurationError: the address cannot be used; the text shows nothing of it but names of options.
     """
     scheme, _, rest = url.partition("://")
     kind, _, driver = scheme.lower().partition("+")
@@ -377,12 +377,12 @@ def _postgresql_options(name: str, query: str) -> tuple[dict[str, str], str | No
 
 
 def shown(key: str) -> str:
-    """Return an option's name for a text, shortened; what is no name may be a part of a password and is not shown."""
+    """Return an option's name for a text, shortened; anything but a name may be part of a password and is not shown."""
     return key if re.fullmatch(r"\w{1,40}", key, re.ASCII) else "that is no name"
 
 
 def unreadable(name: str) -> str:
-    """Return the sentence on an address of which no part may be shown."""
+    """Return the sentence for an address of which nothing may be shown."""
     return (
         f"{name} cannot be read: it is scheme://user:password@host:port/name, and in user and password each of "
         "/ ? # @ : % [ ] is written as % and two digits (%2F %3F %23 %40 %3A %25 %5B %5D)"

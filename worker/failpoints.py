@@ -1,9 +1,9 @@
 """Failpoints: named steps of a token's way at which the fault tests kill, stop or delay a real process.
 
-They do nothing unless `EVERTOKEN_TEST_FAILPOINTS` is set, as `name:action` pairs separated by commas. It is taken only
-together with `EVERTOKEN_TEST_RUN=1` and with a TikTok on this machine's loopback; else a process does not start.
+They do nothing unless `EVERTOKEN_TEST_FAILPOINTS` is set, to `name:action` pairs separated by commas. It is accepted
+only together with `EVERTOKEN_TEST_RUN=1` and a TikTok on this machine's loopback; otherwise a process does not start.
 Actions: `kill` (SIGKILL), `stop` (SIGSTOP), `raise`, `sleep=SECONDS`, each with an optional `@N`: only at the N-th
-passing.
+pass.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class _Order:
 
 
 class FailpointError(Exception):
-    """Raised where a test asked for it; not one of our errors, so that nothing handles it."""
+    """Raised at a step that a test named; not one of our errors, so that nothing handles it."""
 
 
 def no_failpoint(name: str) -> None:
-    """Do nothing; what every process outside the fault tests gets."""
+    """Do nothing; used by every process outside the fault tests."""
 
 
 def failpoint_of(environ: Mapping[str, str], *, sandboxed: bool) -> Failpoint:
@@ -102,5 +102,5 @@ def _carry_out(name: str, order: _Order) -> None:
     elif order.action == "raise":
         raise FailpointError(name)
     else:
-        # Sent to this thread: a signal to the process may be taken by another one, while this one goes on for a moment.
+        # Sent to this thread: another thread may take a signal to the process, while this one goes on for a moment.
         signal.pthread_kill(threading.get_ident(), signal.SIGKILL if order.action == "kill" else signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""What every use case stands on: store, client, limiter, journal and keys, each built when first wanted."""
+"""What all use cases share: store, client, limiter, journal and keys, each built at its first use."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from worker.telemetry import Fact, FactValue, Hook, report
 from worker.tiktok import TikTok
 
 HOST_LETTERS: Final = 48
-"""Letters of the host in a process's name, which has 64 in all: 49 are left beside the process id and six digits."""
+"""Letters of the host in a process's name, which has at most 64: the process id and six digits need the rest."""
 
 
 def shortened(host: str) -> str:
-    """Return a host's name with its middle cut out, if it is long: pods differ at the end, domains at the beginning."""
+    """Return a host's name, the middle of a long one cut out: pods differ at the end, domains at the beginning."""
     half = HOST_LETTERS // 2
     return host if len(host) <= HOST_LETTERS else f"{host[: half - 1]}~{host[-half:]}"
 
 
 class Foundation(Reading):
-    """The outside world of one process, each part built once, when first wanted; nothing is opened before."""
+    """The outside world of one process; each part is built once, at its first use, and nothing is opened before."""
 
     settings: Settings
 
@@ -48,18 +48,18 @@ class Foundation(Reading):
 
     @cached_property
     def failpoint(self) -> Failpoint:
-        """What the fault tests hook into; does nothing anywhere else."""
+        """Called at each step; the fault tests use it, and elsewhere it does nothing."""
         return failpoint_of(os.environ, sandboxed=self.settings.sandboxed)
 
     @cached_property
     def egress(self) -> Egress:
-        """The way to TikTok and to the receiver of notices."""
+        """Sends requests to TikTok and to the receiver of notices."""
         proxy = self.settings.egress_proxy
         return Egress(None if proxy is None else Proxy.from_url(proxy), self.settings.ca_file)
 
     @cached_property
     def tiktok(self) -> TikTok:
-        """The client."""
+        """The client of TikTok."""
         settings = self.settings
         return TikTok(
             app_id=settings.tiktok_app_id,
@@ -104,7 +104,7 @@ class Foundation(Reading):
 
     @cached_property
     def leases(self) -> LeaseKeeper:
-        """Keeps the leases of attempts that take long."""
+        """Extends the leases of attempts that take long."""
         return LeaseKeeper(store=self.store, hook=self.hook, lease_seconds=self.settings.lease_seconds, stop=self.stop)
 
     @cached_property
@@ -123,14 +123,14 @@ class Foundation(Reading):
         )
 
     def report_outages(self) -> None:
-        """Report when the database goes away and when it is back: one fact each, however many statements fail."""
+        """Report when the database goes away and when it is back, one fact each, however many statements fail."""
         self.store.outages.watch(
             on_away=lambda reason: self.hook(Fact("store.unavailable", {"reason": reason}, level="error")),
             on_back=lambda seconds: self.hook(Fact("store.available", {"away_seconds": round(seconds, 1)})),
         )
 
     def close(self) -> None:
-        """Wake what waits and close what was opened; results that the database did not take stay in the journal."""
+        """Wake waiting threads and close what was opened; results that are not in the database stay in the journal."""
         self.stop.set()
         for name in ("leases", "tiktok", "limiter", "journal", "store"):
             if name in self.__dict__:
@@ -152,7 +152,7 @@ class Foundation(Reading):
         return math.nan if age is None else age
 
     def refresh_late(self) -> float:
-        """Return for how many seconds the longest due grant has been due; NaN if the database is away."""
+        """Return the seconds for which the grant that waits longest has been due; NaN if the database is away."""
         try:
             return math.nan if self.store.outages.seconds() else self.store.due_seconds()
         except EvertokenError:

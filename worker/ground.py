@@ -1,4 +1,4 @@
-"""The ground that use cases stand on: the outside world of one process, as one frozen value."""
+"""What all use cases share: the outside world of one process, as one frozen value."""
 
 from __future__ import annotations
 

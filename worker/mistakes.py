@@ -25,13 +25,13 @@ OTHER_POOLS: Final = {"gevent": "gevent", "eventlet": "eventlet", "greenlet": "e
 """The pools that are not offered, by what Celery imports for them."""
 POOL_REFUSED: Final = "the worker pool {} is not offered; use `-P threads`"
 UNKNOWN_NAME: Final = re.compile(r"(?:User|Group) does not exist|No such transport")
-"""What Celery and kombu say of a name on the command line, in a KeyError."""
+"""What Celery and kombu say about an unknown name on the command line, in a KeyError."""
 NO_PLACE_TO_LISTEN: Final = frozenset({errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM})
 HIGHEST_PORT: Final = 65535
 
 
 def explain_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Answer an operator's mistake on Celery's command line in a sentence; the arguments are `sys.excepthook`'s."""
+    """Report an operator's mistake on Celery's command line in a sentence; the arguments are `sys.excepthook`'s."""
     mistake = mistake_of(error)
     if mistake is None:
         log_uncaught(kind, error, trace)
@@ -40,11 +40,11 @@ def explain_uncaught(kind: type[BaseException], error: BaseException, trace: Tra
 
 
 def mistake_of(error: BaseException) -> str | None:
-    """Return what is wrong and what to do about it, for an error that an operator can mend; otherwise None."""
+    """Return what is wrong and what to do about it, for an error that an operator can correct; otherwise None."""
     text = redact(str(error).strip().partition("\n")[0])
     if isinstance(error, OperationalError) or type(error).__module__.startswith("redis."):
         where = maybe_sanitize_url(celeryconfig.broker_url)
-        return f"Redis at {where} does not do what is asked: {text}; look at EVERTOKEN_REDIS_URL"
+        return f"Redis at {where} does not work: {text}; look at EVERTOKEN_REDIS_URL"
     if isinstance(error, OSError):
         return _of_system(error, text)
     if isinstance(error, NotImplementedError) and "result backend" in text:
@@ -59,7 +59,7 @@ def mistake_of(error: BaseException) -> str | None:
 
 
 def _of_system(error: OSError, text: str) -> str:
-    """Return what is wrong with a file, or with the address and port that Flower is to listen on."""
+    """Return what is wrong with a file, or with Flower's address and port."""
     if error.errno == errno.EADDRINUSE:
         return "another process has this port; stop it, or name another port with --port"
     if isinstance(error, socket.gaierror) or (error.filename is None and error.errno in NO_PLACE_TO_LISTEN):
@@ -68,7 +68,7 @@ def _of_system(error: OSError, text: str) -> str:
 
 
 def _of_module(name: str) -> str | None:
-    """Return what is wrong if a module is missing because of what was typed; otherwise something is not installed."""
+    """Return what is wrong if the command line names a missing module; None if it is merely not installed."""
     if name in OTHER_POOLS:
         return POOL_REFUSED.format(OTHER_POOLS[name])
     typed = {re.split(r"[.:]", word)[0] for argument in sys.argv[1:] for word in re.split(r"[=,]", argument)}
@@ -85,7 +85,7 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def mistake_of_flower(words: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    """Return what is wrong with Flower's options, which it would answer with a traceback or pass over.
+    """Return what is wrong with Flower's options; Flower itself would end with a traceback or ignore them.
 
     Args:
         words: what follows the command.
@@ -110,7 +110,7 @@ def mistake_of_flower(words: Sequence[str], environ: Mapping[str, str]) -> str |
 
 
 def _of_option(options: Any, place: str, name: str, value: str) -> str | None:
-    """Return what is wrong with the value of one of Flower's options, which is set by that."""
+    """Set one of Flower's options, and return what is wrong with the value, if anything."""
     from flower.utils import strtobool  # noqa: PLC0415 - as above
 
     try:

@@ -1,4 +1,4 @@
-"""Text that people paste into settings and secret files: freed of harmless marks, refused if it is damaged."""
+"""Text that people paste into settings and secret files: harmless marks are removed, damaged text is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from worker.errors import ConfigurationError
 QUOTES: Final = "\"'"
 TYPESET_QUOTES: Final = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u201b\u00ab\u00bb\u2039\u203a`\u00b4"
 HARMFUL: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
-"""Unicode's categories of what is not seen: control and format characters, halves of characters, odd blanks."""
+"""Unicode's categories of invisible characters: control and format characters, halves of characters, odd blanks."""
 LOST: Final = "\ufffd"
 """What a program writes in place of a character that it could not read."""
 UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
@@ -21,16 +21,15 @@ MOST_BYTES: Final = 1 << 20
 def cleaned(text: str, place: str, *, lines: bool = False) -> str:
     """Return a text without what editors, shells and spreadsheets leave around it.
 
-    Taken away at both ends: blanks, line breaks, the byte order mark, characters that are not seen, and one pair of
-    plain quotes.
+    Removed at both ends: blanks, line breaks, the byte order mark, invisible characters, and one pair of plain quotes.
 
     Args:
-        text: as it was found.
-        place: where, for the error's text.
+        text: the text.
+        place: where it was found, for the error's text.
         lines: True if line breaks and tabs may stand inside, as in JSON.
 
     Raises:
-        ConfigurationError: inside is a character that is not seen, or a quote is at one end alone. The text names the
+        ConfigurationError: there is an invisible character inside, or a quote at only one end. The text names the
             place, the character's code and its position, and shows nothing else.
     """
     kept = _trimmed(text)
@@ -54,7 +53,7 @@ def read_file(path: Path, place: str, *, lines: bool = False) -> str:
 
     Args:
         path: the file.
-        place: what to call it in the error's text.
+        place: its name in the error's text.
         lines: as for `cleaned`.
 
     Raises:

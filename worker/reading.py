@@ -1,4 +1,4 @@
-"""What a process stands on that reads access tokens, and no more: keys and the database."""
+"""What a process needs to read access tokens: keys and the database."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from worker.vault.keyring_text import load_unwrap, no_service
 
 T = TypeVar("T")
 POOL_SIZE: Final = 20
-"""Database connections kept at most; at least the number of worker threads."""
+"""Most database connections that are kept; at least the number of worker threads."""
 
 
 class Reading:
-    """What a process needs to read access tokens: keys and the database, each built when first wanted."""
+    """What a process needs to read access tokens: keys and the database, each built at its first use."""
 
     settings: ReaderSettings
 
@@ -29,7 +29,7 @@ class Reading:
 
         Args:
             settings: what to build from.
-            pool_size: database connections kept at most; at least the number of threads that use them.
+            pool_size: most database connections that are kept; at least the number of threads that use them.
         """
         self.settings = settings
         self._pool_size = pool_size
@@ -47,10 +47,10 @@ class Reading:
 
     @property
     def app_id(self) -> str:
-        """The app whose grants are looked at: the settings name it, or else a reader's keyring.
+        """The app whose grants are read: the settings name it, or else a reader's keyring.
 
         Raises:
-            ConfigurationError: neither does.
+            ConfigurationError: neither names an app.
         """
         if app_id := self.settings.tiktok_app_id or self.keyring.app_id:
             return app_id
@@ -76,7 +76,7 @@ class Reading:
 
 
 class PerProcess(Generic[T]):
-    """One object for each process: built when first asked for, and again after a fork."""
+    """One object for each process: built at its first use, and again after a fork."""
 
     def __init__(self, build: Callable[[], T]) -> None:
         self._build = build

@@ -1,4 +1,4 @@
-"""From a received answer to a record of the journal, and back."""
+"""Conversion of a received answer to a journal record, and back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.store import Claim
 from worker.tiktok import RawAnswer
 
 LINK: Final = "link"
-"""Under this name the record of an exchange holds the handle of its link."""
+"""Name under which the record of an exchange holds the handle of its link."""
 
 
 def entry_of_refresh(raw: RawAnswer, claim: Claim, *, sent_at: datetime, seconds: float) -> JournalEntry:
@@ -18,8 +18,8 @@ def entry_of_refresh(raw: RawAnswer, claim: Claim, *, sent_at: datetime, seconds
 
     Args:
         raw: the answer as received.
-        claim: the claim that it was asked for under.
-        sent_at: when it was asked for, on the database's clock.
+        claim: the claim under which the request was sent.
+        sent_at: when the request was sent, on the database's clock.
         seconds: how long the call took.
     """
     ids = (claim.grant_id, claim.creator_id, claim.consent, claim.generation)

@@ -1,4 +1,4 @@
-"""The only place where objects meet: settings become stores, clients and use cases, each built when first wanted."""
+"""The only place where objects meet: settings become stores, clients and use cases, each built at its first use."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from worker.vault.webhooks import WebhookSigner
 
 
 class Services(Foundation):
-    """The use cases of one process, each built once, when first wanted."""
+    """The use cases of one process, each built once, at its first use."""
 
     @cached_property
     def settlement(self) -> Settlement:
@@ -84,7 +84,7 @@ class Services(Foundation):
 
     @cached_property
     def owners(self) -> OwnerCheck:
-        """Asks TikTok whose an imported pair is."""
+        """Looks up the owners of imported pairs at TikTok."""
         return OwnerCheck(self.ground)
 
     @cached_property
@@ -122,7 +122,7 @@ class Services(Foundation):
 
     @cached_property
     def upkeep(self) -> Upkeep:
-        """What is done from time to time."""
+        """Periodic work."""
         consents = ConsentReplayer(
             self.ground,
             settlement=self.settlement,
@@ -155,12 +155,12 @@ class Services(Foundation):
 
     @cached_property
     def idleness(self) -> Idleness:
-        """Tells people when due grants are not refreshed."""
+        """Raises an alarm when due grants are not refreshed."""
         return Idleness(self.ground)
 
     @cached_property
     def headroom(self) -> Headroom:
-        """Tells how many times the fleet fits into the quota."""
+        """Computes how many times the fleet fits into the quota."""
         settings = self.settings
         return Headroom(
             store=self.store,
@@ -199,7 +199,7 @@ def build_services(settings: Settings | None = None) -> Services:
 
 
 def shared_services() -> Services:
-    """Return the services of this process, built from its environment when first asked for.
+    """Return the services of this process, built from its environment at the first call.
 
     Raises:
         ConfigurationError: a setting is missing or wrong.

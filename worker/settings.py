@@ -1,7 +1,7 @@
 """One frozen Settings, read from the environment, `.env` and secret files; contradictions are refused at the start.
 
 Every name has the prefix `EVERTOKEN_`. `EVERTOKEN_X_FILE` names a file that holds the value of `EVERTOKEN_X`.
-The environment goes before `.env`, and a value before its file. One idea: every setting, and what refuses it.
+The environment takes precedence over `.env`, and a value over its file. One idea: every setting, and what refuses it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class MessengerSettings(BaseModel):
-    """What beat, Flower and the sender of a message need: no secret but Redis's password."""
+    """The settings of beat, Flower and senders of messages: no secret but Redis's password."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
@@ -136,7 +136,7 @@ class Settings(MessengerSettings, ReaderSettings):
     tiktok_app_id: str = Field(min_length=1, description="The app's id (`client_key` in the portal's link).")
     tiktok_app_secret: Secret = Field(description="The app's secret.")
     tiktok_app_secret_next: Secret | None = Field(
-        default=None, description="A second app secret, tried where the first is refused, while TikTok's is rotated."
+        default=None, description="A second app secret, tried if the first is refused, while you replace the secret."
     )
     tiktok_redirect_uri: str = Field(
         min_length=1, description="The redirect address as registered with TikTok, byte for byte."
@@ -147,7 +147,7 @@ class Settings(MessengerSettings, ReaderSettings):
 
     tiktok_base_url: str = Field(
         default="https://business-api.tiktok.com/open_api",
-        description="Base of the API; plain http is taken only on loopback.",
+        description="Base of the API; plain http is allowed only on loopback.",
     )
     egress_proxy: str | None = Field(
         default=None,
@@ -160,8 +160,8 @@ class Settings(MessengerSettings, ReaderSettings):
     ca_file: Path | None = Field(
         default=None,
         description=(
-            "PEM file of the only certificate authorities that TikTok and the address of notices may have, in place of "
-            "the usual ones. `SSL_CERT_FILE` is not read."
+            "PEM file of the certificate authorities to trust for TikTok and the address of notices, in place of the "
+            "usual ones. `SSL_CERT_FILE` is not read."
         ),
     )
     tiktok_authorize_url: str = Field(
@@ -170,7 +170,7 @@ class Settings(MessengerSettings, ReaderSettings):
     tiktok_foreign_hosts: CommaList = Field(
         default=(),
         description=(
-            "Hosts that are not TikTok's and may still stand in the two addresses above, such as a gateway of yours, "
+            "Hosts that are not TikTok's but are allowed in the two addresses above, such as your own gateway, "
             "separated by commas. They get the app's secret and every token."
         ),
     )
@@ -200,8 +200,8 @@ class Settings(MessengerSettings, ReaderSettings):
         default=None,
         ge=60,
         le=2_592_000,
-        description="Longest time between two pulls of a creator's account data. A pull follows each refresh in any "
-        "case; without this setting there are no others.",
+        description="Longest time between two pulls of a creator's account data. A pull always follows a refresh; "
+        "without this setting there are no others.",
     )
 
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="Port of the Prometheus metrics.")
@@ -247,7 +247,7 @@ class Settings(MessengerSettings, ReaderSettings):
 
     @property
     def sandboxed(self) -> bool:
-        """True where the API's base is on loopback: a stand-in, whose quota may be any."""
+        """True if the API's base is on loopback: a stand-in, whose quota may have any value."""
         return on_loopback(self.tiktok_base_url)
 
 
@@ -257,15 +257,15 @@ def load_settings(environ: Mapping[str, str] | None = None, *, dotenv: Path | No
 
 
 def load(kind: type[T], environ: Mapping[str, str] | None = None, *, dotenv: Path | None = Path(".env")) -> T:
-    """Read the settings of a kind; what people leave around a value when they paste it is taken away.
+    """Read the settings of a kind; quotes, blanks and marks that pasting left around a value are removed.
 
     Args:
-        kind: which settings are wanted; others of ours are known and left alone.
+        kind: the class of settings to read; names of its siblings are known and ignored.
         environ: the environment; the process's own by default.
-        dotenv: a file of `NAME=value` lines that the environment goes before; None reads none.
+        dotenv: a file of `NAME=value` lines, over which the environment takes precedence; None reads none.
 
     Raises:
-        ConfigurationError: every problem in one text: which name, and what it expected; no value is echoed.
+        ConfigurationError: its text has every problem: the name, and what was expected; no value is echoed.
     """
     problems: list[str] = []
     given: dict[str, str] = {}
@@ -297,7 +297,7 @@ def load(kind: type[T], environ: Mapping[str, str] | None = None, *, dotenv: Pat
 
 
 def secret_files() -> list[tuple[str, Path]]:
-    """Return the name and path of each file that secrets are read from; `.env` counts if a secret stands in it."""
+    """Return the name and path of each file that secrets are read from; `.env` counts if it holds a secret."""
     dotenv = Path(".env")
     inside, problems = dict(ours(in_dotenv(dotenv), [])), list[str]()
     outside = dict(ours(os.environ, problems))
@@ -403,8 +403,8 @@ def _bad_addresses(settings: Settings) -> Iterator[str]:
             yield problem
         elif tiktoks and not (is_tiktoks(url) or on_loopback(url) or _is_named(url, settings.tiktok_foreign_hosts)):
             yield (
-                f"{name} leads to a host that is not TikTok's, and it would get the app's secret and tokens: mend it, "
-                f"or name that host in {PREFIX}TIKTOK_FOREIGN_HOSTS"
+                f"{name} leads to a host that is not TikTok's, which would get the app's secret and tokens: correct "
+                f"it, or name that host in {PREFIX}TIKTOK_FOREIGN_HOSTS"
             )
 
 

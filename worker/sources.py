@@ -1,4 +1,4 @@
-"""Where settings come from: the variables of a process and of `.env`, without those that others set under our name."""
+"""Sources of settings: variables of the process and of `.env`, except those that Kubernetes sets under our prefix."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def in_dotenv(path: Path | None) -> Mapping[str, str | None]:
     """Read a file of `NAME=value` lines.
 
     Raises:
-        ConfigurationError: it cannot be read, or one of our names stands in a line that makes no sense.
+        ConfigurationError: it cannot be read, or a line with one of our names cannot be parsed.
     """
     if path is None or not path.exists() or path.is_dir():  # a folder .env is often a virtual environment
         return {}
@@ -38,7 +38,7 @@ def in_dotenv(path: Path | None) -> Mapping[str, str | None]:
 
 
 def ours(environ: Mapping[str, str | None], problems: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the names and values that are meant for us; Kubernetes's service links are passed over."""
+    """Yield the names and values that are meant for us; Kubernetes's service links are skipped."""
     for name, value in environ.items():
         seen = "".join(each for each in name if each.isascii() and each.isprintable()).strip()
         if not seen.startswith(PREFIX) or not value or not value.strip() or is_service_link(name, value):
@@ -50,12 +50,12 @@ def ours(environ: Mapping[str, str | None], problems: list[str]) -> Iterator[tup
 
 
 def is_service_link(name: str, value: str) -> bool:
-    """Tell whether a variable is one of those that Kubernetes sets in every container for each service.
+    """Return True if a variable is one of those that Kubernetes sets in every container for each service.
 
     A service `evertoken` or `evertoken-metrics` makes EVERTOKEN_SERVICE_HOST, EVERTOKEN_PORT=tcp://..., and so on.
 
     Args:
-        name: of the variable.
+        name: name of the variable.
         value: its value.
     """
     return SERVICE_LINK.search(name) is not None or (name.endswith("_PORT") and LINKED_PORT.match(value) is not None)

@@ -474,7 +474,7 @@ def test_memory_is_warned_about(new_journal: NewJournal, tmp_path: Path, monkeyp
     monkeypatch.setattr(module, "MOUNTS", mounts)
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\ntmpfs {tmp_path} tmpfs rw 0 0\n")
     (warning,) = new_journal().warnings()
-    assert "lies in memory (tmpfs)" in warning
+    assert "is in memory (tmpfs)" in warning
 
     mounts.write_text(f"overlay / overlay rw 0 0\ntmpfs {tmp_path}-not tmpfs rw 0 0\n")
     (warning,) = new_journal().warnings()

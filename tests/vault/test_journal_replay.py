@@ -392,7 +392,7 @@ def test_records_of_a_foreign_journal_are_set_aside_and_can_come_back(
     dead_segment(2)
     foreign = new_journal(sealer=Sealer(Keyring.new()))
     assert grants(foreign) == []
-    assert sum("not ours to read" in alarm for alarm in alarms) == 2
+    assert sum("cannot be read" in alarm for alarm in alarms) == 2
     names = aside(folder)
     assert len(names) == 2
     assert list(folder.glob("*.segment")) == []

@@ -114,7 +114,7 @@ def test_a_service_that_fails_is_not_quoted() -> None:
 @pytest.mark.parametrize("given", [b"short", ENCODED[1], None])
 def test_a_service_must_give_thirty_two_bytes(given: object) -> None:
     """Whatever else it gives is refused, not used as a weak key."""
-    with pytest.raises(ConfigurationError, match="something else than 32 bytes for the keyring's key 1"):
+    with pytest.raises(ConfigurationError, match="did not give 32 bytes for the keyring's key 1"):
         Keyring.from_json(WRAPPED, lambda *_: given)  # type: ignore[arg-type]  # a wrong service
 
 

@@ -1,4 +1,4 @@
-"""What was set aside for a person: read again, and removed once the database has it."""
+"""Records that were set aside for a person: read them, and remove them once the database has them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AsideFolder:
         self._sealer = sealer
 
     def records(self) -> Iterator[AsideRecord]:
-        """Yield what lies there, by name; nothing is changed.
+        """Yield the records, by name, without changing anything.
 
         Raises:
             JournalError: the folder or a file cannot be read.
@@ -58,7 +58,7 @@ class AsideFolder:
         return self._read(name)
 
     def remove(self, name: str) -> None:
-        """Remove a record that the database has now; one that is gone already is no fault.
+        """Remove a record that the database has now; a record that is gone already is no error.
 
         Raises:
             JournalError: it could not be removed.

@@ -1,6 +1,6 @@
-"""What processes left in the folder: dead ones' segments are taken over, and any segment is looked into for counts.
+"""Segments of other processes: those of dead processes are taken over, and any segment is read for counts.
 
-A segment that is taken over is locked and read; whatever in it is no good record is kept and reported.
+A segment that is taken over is locked and read; whatever in it is not a good record is kept and reported.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Alarm = Callable[[str], None]
 
 
 def aside_name(segment: SegmentFile, mark: str, suffix: str) -> str:
-    """Return the file name of a part that is set aside; a `.segment` may be moved back to be tried again."""
+    """Return the file name for a part that is set aside; move a `.segment` back to have it replayed again."""
     return f"aside-{segment.segment_id.hex()}.{mark}{suffix}"
 
 
@@ -41,13 +41,13 @@ class DeadSegments:
         self._folder = folder
         self._sealer = sealer
         self._alarm = alarm
-        self._told: set[tuple[str, str]] = set()
+        self._alarmed: set[tuple[str, str]] = set()
 
     def take_over(self, path: Path) -> SegmentFile | None:
         """Lock and read a segment.
 
         Returns:
-            The segment with the records that open with this keyring's keys; None where a living process has it or
+            The segment with the records that open with this keyring's keys; None if a living process has it or
             nothing in it waits for this process.
 
         Raises:
@@ -56,7 +56,7 @@ class DeadSegments:
         try:
             descriptor = lock_existing(path)
         except JournalError as error:
-            self._tell(path, str(error))
+            self._alarm_once(path, str(error))
             return None
         if descriptor is None:
             return None
@@ -71,7 +71,9 @@ class DeadSegments:
             if segment_id is None:
                 self._give_up(SegmentFile(path, descriptor, b"", size=0))
                 return None
-            self._tell(path, f"the header of the journal file {path} is damaged; its records are replayed by its name")
+            self._alarm_once(
+                path, f"the header of the journal file {path} is damaged; its records are replayed by its name"
+            )
         segment = SegmentFile(path, descriptor, segment_id or b"", size=len(data))
         for part in scan(data):
             self._learn(segment, part)
@@ -81,7 +83,7 @@ class DeadSegments:
         return None
 
     def sweep(self) -> None:
-        """Remove files that processes died over before they were journals; they never held a record.
+        """Remove unfinished files of processes that died while making a segment; they never held a record.
 
         Raises:
             JournalError: the folder cannot be read.
@@ -90,7 +92,7 @@ class DeadSegments:
             try:
                 descriptor = lock_existing(path)
             except JournalError as error:
-                self._tell(path, str(error))
+                self._alarm_once(path, str(error))
                 continue
             if descriptor is not None:
                 self._close(SegmentFile(path, descriptor, b"", size=0))
@@ -105,13 +107,13 @@ class DeadSegments:
             key_id = key_id_of(part.sealed)
         except SealError as error:
             segment.keep = True
-            self._tell(segment.path, f"the journal file {segment.path} keeps records of an unknown form: {error}")
+            self._alarm_once(segment.path, f"the journal file {segment.path} keeps records of an unknown form: {error}")
             return
         if key_id in self._sealer.keyring.keys:
             segment.learn(part)
             return
         segment.keep = True
-        self._tell(
+        self._alarm_once(
             segment.path,
             f"the journal file {segment.path} keeps records sealed with key {key_id}, which the keyring lacks; "
             "bring that key back and they are replayed",
@@ -124,7 +126,7 @@ class DeadSegments:
             new = self._folder.set_aside(name, segment.with_header(damage.offset, len(damage.raw)))
         except (JournalError, OSError) as error:
             segment.keep = True
-            self._tell(segment.path, f"damage in the journal file {segment.path} could not be set aside: {error}")
+            self._alarm_once(segment.path, f"damage in the journal file {segment.path} could not be set aside: {error}")
             return
         if new:
             self._alarm(
@@ -133,11 +135,11 @@ class DeadSegments:
             )
 
     def _give_up(self, segment: SegmentFile) -> None:
-        """Set a whole file aside that tells by neither header nor name what its records were sealed to."""
+        """Set a whole file aside if neither its header nor its name has the id that its records are sealed to."""
         try:
             self._folder.take_aside(segment.path)
         except JournalError as error:
-            self._tell(segment.path, str(error))
+            self._alarm_once(segment.path, str(error))
         else:
             self._alarm(f"the journal file {segment.path} is damaged beyond reading and is set aside whole")
         segment.forget()
@@ -146,12 +148,12 @@ class DeadSegments:
         try:
             segment.close()
         except OSError as error:
-            self._tell(segment.path, str(fail("a journal file could not be removed:", segment.path, error)))
+            self._alarm_once(segment.path, str(fail("a journal file could not be removed:", segment.path, error)))
 
-    def _tell(self, path: Path, text: str) -> None:
-        """Alarm once a process for the same trouble of the same file."""
-        if (path.name, text) not in self._told:
-            self._told.add((path.name, text))
+    def _alarm_once(self, path: Path, text: str) -> None:
+        """Raise one alarm in this process for the same trouble of the same file."""
+        if (path.name, text) not in self._alarmed:
+            self._alarmed.add((path.name, text))
             self._alarm(text)
 
 
@@ -181,9 +183,9 @@ def waiting_attempts(folder: JournalFolder, sealer: Sealer) -> Iterator[tuple[in
 
 
 def _waiting(folder: JournalFolder) -> Iterator[tuple[bytes | None, Frame]]:
-    """Yield the waiting records of every segment in a folder, those of living processes too, without their locks."""
+    """Yield the waiting records of every segment in a folder, also of living processes, without taking their locks."""
     for path in folder.files(SUFFIX):
-        if not path.is_file():  # a pipe would be waited for; the replay reports what is no journal
+        if not path.is_file():  # reading a pipe would block; the replay reports what is not a journal
             continue
         try:
             data = path.read_bytes()

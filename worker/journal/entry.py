@@ -1,4 +1,4 @@
-"""What the journal keeps of one received answer, and its form as the plaintext of a sealed record.
+"""One received answer as the journal keeps it, and its format as the plaintext of a sealed record.
 
 The plaintext is one line of JSON (every field but the body, in ASCII), a line feed, and the body's bytes as received.
 """
@@ -37,14 +37,14 @@ class JournalEntry:
     Attributes:
         kind: `refresh` belongs to an attempt and has its four ids; `exchange` has none.
         call: the path of the call.
-        http_status: the HTTP status, or None where no status line came.
+        http_status: the HTTP status, or None if no status line came.
         body: the bytes received, however few; they may hold tokens and are never printed.
-        complete: True where the answer ended as its framing said.
+        complete: True if the answer ended as its framing said.
         fault: for an incomplete answer, what went wrong, without any of its bytes.
         retry_after: the Retry-After header's text, or None.
         sent_at: when the request was sent, with its time zone.
         received_at: when the last byte came, with its time zone.
-        extra: more facts of the caller; no secrets are needed here, but they would be sealed too.
+        extra: further facts of the caller, sealed too.
 
     Raises:
         ValueError: a refresh without its ids, an unknown kind, or an instant without a time zone.
@@ -114,7 +114,7 @@ class JournalEntry:
 
 @dataclass(frozen=True)
 class Orphan:
-    """A record that waits, with the two ways to let it go.
+    """A waiting record, with the two ways to release it.
 
     Attributes:
         entry: the answer.
@@ -127,13 +127,13 @@ class Orphan:
     _set_aside: Callable[[RecordId], None] = field(repr=False, compare=False)
 
     def release(self) -> None:
-        """Let the record go: the database has what it brought."""
+        """Release the record, because the database has what it brought."""
         self._release(self.record)
 
     def set_aside(self) -> None:
-        """Keep a copy of the record for a person and let it go.
+        """Keep a copy of the record for a person, and release it.
 
         Raises:
-            JournalError: the copy could not be made; the record waits on.
+            JournalError: the copy could not be made; the record goes on waiting.
         """
         self._set_aside(self.record)

@@ -1,6 +1,6 @@
-"""One open segment: written, synced once for many writers, flagged, and locked for as long as it is open.
+"""One open segment: written, synced once for many writers, flagged, and locked as long as it is open.
 
-The locks tell the segments of living processes from those of dead ones.
+The lock distinguishes the segments of living processes from those of dead ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _sync_data = getattr(os, "fdatasync", os.fsync)
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a waiting record lies, and when this process learned of it, on the monotonic clock."""
+    """The position of a waiting record, and when this process learned of it, on the monotonic clock."""
 
     offset: int
     length: int
@@ -44,7 +44,7 @@ class Spot:
 
 
 class SegmentFile:
-    """An open segment whose lock this process holds. Only `sync` may be called by several threads at once."""
+    """An open segment whose lock this process holds. Several threads may call `sync` at once, but no other method."""
 
     def __init__(self, path: Path, descriptor: int, segment_id: bytes, *, size: int) -> None:
         self.path = path
@@ -52,7 +52,7 @@ class SegmentFile:
         self.pending: dict[int, Spot] = {}
         self.broken = False
         self.keep = False
-        """True where the file holds what must outlive its records: it is never unlinked."""
+        """True if the file holds something that must outlive its records: it is never unlinked."""
         self._descriptor = descriptor
         self._end = HEADER_BYTES
         self._size = size
@@ -63,7 +63,7 @@ class SegmentFile:
 
     @classmethod
     def make(cls, folder: Path, header: Header, *, size: int) -> Self:
-        """Make a segment: locked and preallocated before it gets its name, so nobody ever finds it half made.
+        """Make a segment: it is locked and preallocated before it gets its name, so nobody finds it unfinished.
 
         Raises:
             OSError: the disk is full, or the folder cannot be written.
@@ -91,7 +91,7 @@ class SegmentFile:
 
     @property
     def name(self) -> str:
-        """The file's name, which stands in record ids."""
+        """The file's name, which is a part of record ids."""
         return self.path.name
 
     @property
@@ -105,7 +105,7 @@ class SegmentFile:
         return self._size - self._end
 
     def in_place(self) -> bool:
-        """Return False where somebody removed or replaced the file."""
+        """Return False if somebody removed or replaced the file."""
         try:
             there = self.path.lstat()
         except OSError:
@@ -114,7 +114,7 @@ class SegmentFile:
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     def write(self, sealed: bytes) -> int:
-        """Write the next record behind the last one, not yet synced, and return its number.
+        """Write the next record behind the last one, without a sync, and return its number.
 
         Raises:
             OSError: it could not be written; the segment is broken and takes no more records.
@@ -140,7 +140,7 @@ class SegmentFile:
             if self._closed or self._synced >= number:
                 return
             if self.broken:
-                # After one failed sync the next may lie: the kernel may have let go of what it could not write.
+                # After one failed sync the next may report success falsely: the kernel may have dropped the data.
                 raise OSError("an earlier write or sync of this file failed")
             written = self._number
             try:
@@ -164,7 +164,7 @@ class SegmentFile:
         return os.pread(self._descriptor, spot.length, spot.offset)
 
     def copy_of(self, number: int) -> bytes:
-        """Return header and frame of a waiting record: a small segment of its own.
+        """Return header and frame of a waiting record, which make a small segment.
 
         Raises:
             OSError: the disk failed.
@@ -181,13 +181,13 @@ class SegmentFile:
         return os.pread(self._descriptor, HEADER_BYTES, 0) + os.pread(self._descriptor, length, offset)
 
     def release(self, number: int) -> None:
-        """Flag a record as released; not synced, for a lost flag only brings a harmless replay."""
+        """Flag a record as released, without a sync: a lost flag only causes a harmless replay."""
         spot = self.pending.pop(number, None)
         if spot is not None:
             os.pwrite(self._descriptor, RELEASED, spot.offset - FRAME_BYTES + FLAG_OFFSET)
 
     def close(self) -> None:
-        """Let go of the lock; the file goes too where nothing in it waits.
+        """Release the lock, and remove the file if nothing in it waits.
 
         Raises:
             OSError: the file could not be removed or synced; it is closed all the same.
@@ -206,12 +206,12 @@ class SegmentFile:
                 os.close(self._descriptor)
 
     def forget(self) -> None:
-        """Close the descriptor in a forked child and touch nothing: file and lock are the parent's."""
+        """Close the descriptor in a forked child, whose parent owns file and lock."""
         os.close(self._descriptor)
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Take the disk space now, so that a disk that fills up later still takes our records."""
+    """Reserve the disk space now, so that our records fit even if the disk fills up later."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, size)
         return
@@ -231,10 +231,10 @@ def lock_existing(path: Path) -> int | None:
     """Open and lock a file that a process left behind.
 
     Returns:
-        A descriptor, or None where a living process holds the lock, or the file has just been removed.
+        A descriptor, or None if a living process holds the lock, or the file has just been removed.
 
     Raises:
-        JournalError: the file cannot be opened, or is a link or no plain file.
+        JournalError: the file cannot be opened, or is a link or not a plain file.
     """
     try:
         descriptor = _open(path)
@@ -245,7 +245,7 @@ def lock_existing(path: Path) -> int | None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise JournalError(f"{path} lies in the journal's folder and is no plain file")
-    # The lock is won only after the open: a process that replayed the file meanwhile has unlinked it.
+    # The lock comes only after the open: a process that replayed the file in between has unlinked it.
     if lock(descriptor):
         return descriptor
     os.close(descriptor)
@@ -253,7 +253,7 @@ def lock_existing(path: Path) -> int | None:
 
 
 def _open(path: Path) -> int:
-    """Open a file, on a disk that has become read-only for reading alone: what it holds can still be stored."""
+    """Open a file; on a disk that has become read-only only for reading, since its records can still be stored."""
     try:
         return os.open(path, OPEN_FLAGS)
     except OSError as error:
@@ -275,7 +275,7 @@ def read_whole(descriptor: int) -> bytes:
 
 
 def lock(descriptor: int) -> bool:
-    """Lock an open file for as long as it is open; return False where another has it or the file is unlinked."""
+    """Lock an open file as long as it is open; return False if another process has it or the file is unlinked."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The journal's folder: made and checked, its free space, its file system, and the room for what is set aside."""
+"""The journal's folder: its rights, its free space, its file system, and the subfolder for what is set aside."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ MOUNTS: Final = Path("/proc/self/mounts")
 
 
 def fail(doing: str, path: Path, error: OSError) -> JournalError:
-    """Return the error for a call of the system that failed."""
+    """Return the error for a failed system call."""
     return JournalError(f"{doing} {path}: {error.strerror or type(error).__name__}")
 
 
 class JournalFolder:
-    """A folder that only its owner may enter, and what the journal needs to know of it."""
+    """A folder that only its owner may enter, with the checks that the journal needs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._found_open: int | None = None
 
     def prepare(self) -> None:
-        """Make the folder where it is missing, and refuse one that others may enter.
+        """Make the folder if it is missing, then check it as `check` does.
 
         Raises:
-            JournalError: says what is wrong and what to do.
+            JournalError: its text says what is wrong and what to do.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class JournalFolder:
         Kubernetes opens every folder of a volume to the group of `fsGroup` when it mounts the volume.
 
         Raises:
-            JournalError: says what is wrong and what to do.
+            JournalError: its text says what is wrong and what to do.
         """
         try:
             status = self.path.lstat()
@@ -70,7 +70,7 @@ class JournalFolder:
             raise JournalError(f"the journal's folder {self.path} cannot be written: read-only, or its mode forbids it")
 
     def _close_to_others(self, mode: int) -> None:
-        """Take the rights of group and others away from this folder, which is ours; `warnings` tells of it."""
+        """Remove the rights of group and others from this folder, which is ours; `warnings` reports it."""
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
@@ -90,7 +90,7 @@ class JournalFolder:
         """Refuse a file system that is nearly full.
 
         Args:
-            floor_bytes: free bytes needed at least.
+            floor_bytes: least free bytes.
 
         Raises:
             JournalError: too few bytes or no file entries are free.
@@ -103,13 +103,13 @@ class JournalFolder:
             mebibytes = free.f_bavail * free.f_frsize // 2**20
             raise JournalError(
                 f"the disk of the journal {self.path} is nearly full: {mebibytes} MiB are free and "
-                f"{floor_bytes // 2**20} MiB are the floor; make room"
+                f"{floor_bytes // 2**20} MiB are needed; free some space"
             )
         if free.f_files and not free.f_favail:
             raise JournalError(f"the file system of the journal {self.path} can make no more files; remove some")
 
     def file_system(self) -> str | None:
-        """Return the type of the file system under the folder, such as `ext4`; None where it is not known."""
+        """Return the type of the file system under the folder, such as `ext4`; None if it is not known."""
         try:
             lines = MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -119,13 +119,13 @@ class JournalFolder:
         for line in lines:
             _, point, kind, *_ = line.split(" ")
             mounted = Path(point.replace("\\040", " "))
-            # Of equal depth the later mount lies on top.
+            # Of two mounts at the same depth the later one covers the other.
             if where.is_relative_to(mounted) and (best is None or len(mounted.parts) >= best[0]):
                 best = len(mounted.parts), kind
         return best[1] if best else None
 
     def warnings(self) -> list[str]:
-        """Return what weakens the journal's promise without stopping it, in sentences for a person."""
+        """Return what weakens the journal's safety without stopping it, in sentences for a person."""
         found, kind = [], self.file_system()
         if self._found_open is not None:
             found.append(
@@ -133,9 +133,9 @@ class JournalFolder:
                 "does something open it at each start, such as fsGroup of Kubernetes?"
             )
         if kind in MEMORY:
-            found.append(f"the journal {self.path} lies in memory ({kind}): it does not survive a restart")
+            found.append(f"the journal {self.path} is in memory ({kind}): it does not survive a restart")
         if kind in CONTAINER_LAYERS:
-            found.append(f"the journal {self.path} lies in a container's own layer and goes with the container")
+            found.append(f"the journal {self.path} is in a container's own layer and is removed with the container")
         count = self.set_aside_count()
         if count:
             found.append(
@@ -145,7 +145,7 @@ class JournalFolder:
         return found
 
     def files(self, suffix: str) -> Iterator[Path]:
-        """Yield the folder's entries with this suffix by name; none where the folder is missing.
+        """Yield the folder's entries with this suffix by name; none if the folder is missing.
 
         Raises:
             JournalError: the folder cannot be read.
@@ -160,14 +160,14 @@ class JournalFolder:
             yield self.path / name
 
     def set_aside(self, name: str, content: bytes) -> bool:
-        """Keep bytes under `set-aside/`, on disk before this returns.
+        """Keep bytes under `set-aside/`; they are on disk when this returns.
 
         Args:
             name: the file's name.
             content: the bytes.
 
         Returns:
-            False where they were kept already.
+            False if they were kept already.
 
         Raises:
             JournalError: they could not be kept.
@@ -207,7 +207,7 @@ class JournalFolder:
             raise fail("a journal file could not be set aside:", path, error) from None
 
     def set_aside_count(self) -> int:
-        """Return how many files lie under `set-aside/`."""
+        """Return how many files are under `set-aside/`."""
         try:
             return len(os.listdir(self.path / SET_ASIDE))  # noqa: PTH208 - a count alone is wanted
         except OSError:
@@ -215,7 +215,7 @@ class JournalFolder:
 
 
 def sync_folder(path: Path) -> None:
-    """Put a folder's entries on disk.
+    """Sync a folder's entries to disk.
 
     Raises:
         OSError: the system refused.

@@ -2,9 +2,10 @@
 
 Every byte string that a token call brings, whatever its status and however short, becomes one sealed record, on disk
 before anything reads it. A process writes its own segments (see `segment`) and holds each segment's lock while it
-lives; a record whose process died is replayed by any other process on the folder, and replay drains old keys, so
-records are never sealed again. A release is a flag that is not synced: losing it only replays what is stored already.
-Nothing that does not open is ever deleted: it stays, or it is copied under `set-aside/`, and an alarm reports it.
+lives; any other process with the same folder replays the records of a dead one. Replay also removes the records of old
+keys, so records are never sealed again. A release is a flag that is not synced: if it is lost, the replay stores again
+what is stored already. A record that does not open is never deleted: it stays, or it is copied under `set-aside/`, and
+an alarm reports it.
 
 One idea: writing, releasing and replaying share the segments of this process and one lock over them.
 """
@@ -35,11 +36,11 @@ from worker.vault.sealing import Sealer
 SEGMENT_BYTES: Final = 8 * 2**20
 FLOOR_BYTES: Final = 64 * 2**20
 RESERVE_SHARE: Final = 4
-"""A segment with less than this part of its size left is not started into: what is in flight must fit in it."""
+"""A segment with less room than this part of its size is replaced: all answers in flight must fit in it."""
 GATHER_SECONDS: Final = 0.005
 """Records that are written within this time share a sync: a sync costs about as much for one as for fifty."""
 SEAL_BYTES: Final = 64
-"""More than what sealing adds to a plaintext."""
+"""More bytes than sealing adds to a plaintext."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Written:
     """A record that is written and may not be on disk yet.
 
     Attributes:
-        plaintext: what to write again where the file's sync fails.
+        plaintext: what to write again if the file's sync fails.
     """
 
     record: RecordId
@@ -68,16 +69,16 @@ class Journal:
         failpoint: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - takes a name and does nothing
         alarm: Callable[[str], None] = lambda text: None,  # noqa: ARG005 - takes a text and does nothing
     ) -> None:
-        """Make a journal.
+        """Open nothing yet.
 
         Args:
-            directory: its folder; made with mode 0700 when first used.
+            directory: the journal's folder; made with mode 0700 at the first use.
             sealer: seals and opens the records.
             owner: the worker's name, for the header.
             segment_bytes: size of one segment.
-            floor_bytes: free bytes on the disk under which `ready` refuses.
+            floor_bytes: least free bytes on the disk; below that `ready` refuses.
             failpoint: called with `pre_journal`, `post_write` (written, not synced) and `post_fsync`.
-            alarm: takes what a person must look at, in a sentence without secrets.
+            alarm: called with a sentence, without secrets, about something that a person must look at.
         """
         self._folder = JournalFolder(directory)
         self._sealer = sealer
@@ -91,7 +92,7 @@ class Journal:
         self._begin()
 
     def _begin(self) -> None:
-        """Begin without segments, in this process for the first time."""
+        """Begin without segments: at the start, and again in a forked child."""
         self._pid = os.getpid()
         self._lock = threading.RLock()  # guards the segments; only the sync runs outside it, so that writers share it
         self._replaying = threading.Lock()
@@ -101,9 +102,9 @@ class Journal:
         self._syncer = Syncer(self._sync_all)
 
     def ready(self) -> None:
-        """Refuse if the next answers could not be kept; to be called before anything is sent.
+        """Refuse if the next answers could not be kept; call it before anything is sent.
 
-        After it returned, what is in flight has its disk space, even if the disk fills up.
+        When it has returned, the disk space for all answers in flight is reserved, even if the disk fills up.
 
         Raises:
             JournalError: the folder is missing, open to others, not writable, or its disk is nearly full.
@@ -118,14 +119,14 @@ class Journal:
             current = self._current
             if current is not None and not current.in_place():
                 current.broken = True
-                self._alarm(f"the journal file {current.path} was removed while in use; a new one is begun")
+                self._alarm(f"the journal file {current.path} was removed while in use; a new one is started")
             try:
                 self._segment_with(self._segment_bytes // RESERVE_SHARE)
             except OSError as error:
                 raise fail("a journal file cannot be made in", self._folder.path, error) from None
 
     def append(self, entry: JournalEntry) -> RecordId:
-        """Put an answer on disk; it is there when this returns.
+        """Write an answer and sync it; it is on disk when this returns.
 
         Raises:
             JournalError: it could not be kept; the caller still tries the database.
@@ -133,7 +134,7 @@ class Journal:
         return self.sync(self._write(entry))
 
     def write(self, entry: JournalEntry) -> Written:
-        """Write an answer, which is on its way to the disk when this returns: within some milliseconds, or by `sync`.
+        """Write an answer; it is on disk some milliseconds later, or when `sync` returns.
 
         The answer must not be read before `sync` has returned.
 
@@ -167,7 +168,7 @@ class Journal:
         return record
 
     def release(self, record: RecordId) -> None:
-        """Release a record, because the database has what it brought; a second time, nothing happens."""
+        """Release a record, because the database has what it brought; a second call does nothing."""
         self._notice_fork()
         with self._lock:
             segment = self._own.get(record.segment) or self._taken_over.get(record.segment)
@@ -175,18 +176,18 @@ class Journal:
                 return
             try:
                 segment.release(record.number)
-            except OSError as error:  # a flag that cannot be written only brings a harmless replay
+            except OSError as error:  # a flag that cannot be written only causes a harmless replay
                 self._alarm(str(fail("a journal record could not be released in", segment.path, error)))
             if not segment.pending and (segment is not self._current or segment.broken):
                 self._drop(segment)
 
     def set_aside(self, record: RecordId) -> None:
-        """Keep a copy of a record under `set-aside/` for a person, alarm, and release the record.
+        """Keep a copy of a record under `set-aside/` for a person, raise an alarm, and release the record.
 
-        Moved up into the journal's folder, the copy is replayed again.
+        If the copy is moved up into the journal's folder, it is replayed again.
 
         Raises:
-            JournalError: the copy could not be made; the record waits on.
+            JournalError: the copy could not be made; the record goes on waiting.
         """
         self._notice_fork()
         with self._lock:
@@ -202,7 +203,7 @@ class Journal:
             self.release(record)
 
     def waiting(self) -> int:
-        """Return how many records wait in the folder, those of living processes included; raises as `key_usage`."""
+        """Return how many records wait in the folder, also of living processes; errors are those of `key_usage`."""
         return sum(self.key_usage().values())
 
     def key_usage(self) -> dict[int, int]:
@@ -214,19 +215,19 @@ class Journal:
         return waiting_keys(self._folder)
 
     def holds(self, grant_id: int, consent: int, generations: Collection[int]) -> bool:
-        """Return True if an answer to one of these attempts waits in the folder; raises as `key_usage`."""
+        """Return True if an answer to one of these attempts waits in the folder; errors are those of `key_usage`."""
         wanted = {(grant_id, consent, generation) for generation in generations}
         return not wanted.isdisjoint(waiting_attempts(self._folder, self._sealer))
 
     def warnings(self) -> list[str]:
-        """Return what weakens the journal's promise without stopping it, in sentences for a person."""
+        """Return what weakens the journal's safety without stopping it, in sentences for a person."""
         return self._folder.warnings()
 
     def orphans(self) -> Iterator[Orphan]:
-        """Yield the waiting records of dead processes; the file of one goes when all its records are released.
+        """Yield the waiting records of dead processes; a file is removed when all its records are released.
 
-        One iteration runs at a time in a process; another thread's waits for its end. A record that is not released
-        is yielded again by the next call, in this process until `close`, then in any.
+        Only one iteration runs at a time in a process; another thread waits for its end. A record that is not released
+        is yielded again by the next call, in this process until `close`, then in any process.
 
         Raises:
             JournalError: the folder cannot be read.
@@ -246,10 +247,10 @@ class Journal:
                     yield from self._entries(taken)
 
     def unreleased(self, older_than_seconds: float = 0.0) -> Iterator[Orphan]:
-        """Yield this process's own records that still wait, those in flight included.
+        """Yield this process's own waiting records, including those in flight.
 
         Args:
-            older_than_seconds: leaves out records that were written less long ago.
+            older_than_seconds: least age of a record.
         """
         self._notice_fork()
         with self._lock:
@@ -258,7 +259,7 @@ class Journal:
             yield from self._entries(segment, older_than_seconds)
 
     def close(self) -> None:
-        """Remove the files in which nothing waits, and unlock the others for whoever replays them."""
+        """Remove the files in which nothing waits, and unlock the others, so that another process replays them."""
         self._notice_fork()
         self._syncer.close()
         with self._lock:
@@ -274,10 +275,10 @@ class Journal:
         return written
 
     def _sealed(self, plaintext: bytes) -> RecordId:
-        """Seal and write a record, which may not be on disk yet; after a failure once more, in a new segment.
+        """Seal and write a record, without a sync; if that fails, try once more in a new segment.
 
         Raises:
-            JournalError: no file took it.
+            JournalError: neither attempt succeeded.
         """
         try:
             return self._sealed_once(plaintext)
@@ -300,7 +301,7 @@ class Journal:
             segment.sync(record.number)
 
     def _sync_all(self) -> None:
-        """Sync whatever was written; a file that fails is left to whoever waits for one of its records."""
+        """Sync everything that was written; a failed file is left to the thread that waits for one of its records."""
         with self._lock:
             segments = list(self._own.values())
         for segment in segments:
@@ -328,7 +329,7 @@ class Journal:
         return made
 
     def _drop(self, segment: SegmentFile) -> None:
-        """Close a segment; one in which nothing waits goes. What cannot be removed or synced is reported."""
+        """Close a segment, and remove it if nothing in it waits. A failure is reported."""
         self._own.pop(segment.name, None)
         self._taken_over.pop(segment.name, None)
         if segment is self._current:
@@ -360,7 +361,7 @@ class Journal:
         try:
             return JournalEntry.from_bytes(self._sealer.open(sealed, place_of(segment.segment_id, record.number)))
         except (SealError, JournalError) as error:
-            self._alarm(f"record {record.number} of the journal file {segment.path} is not ours to read: {error}")
+            self._alarm(f"record {record.number} of the journal file {segment.path} cannot be read: {error}")
             self.set_aside(record)
             return None
 
@@ -373,7 +374,7 @@ class Journal:
 
 
 class Syncer:
-    """Syncs what was written a moment ago, so that no record waits for the disk until somebody wants to read it.
+    """Syncs what was written a moment ago, so that no record stays unsynced until somebody wants to read it.
 
     Its thread starts with the first record, and sleeps while nothing is written.
     """
@@ -385,7 +386,7 @@ class Syncer:
         self._thread: threading.Thread | None = None
 
     def notice(self) -> None:
-        """Take notice of a record that was written."""
+        """Schedule a sync for a record that was written."""
         if not self._news.is_set():
             self._news.set()
         if self._thread is None:

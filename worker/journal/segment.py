@@ -1,14 +1,14 @@
-"""The form of a segment, the file of the journal: a header and sealed records, found again however a file is damaged.
+"""The format of a segment, the journal's file: a header and sealed records, which are found even in a damaged file.
 
-A segment is preallocated and holds zeros behind its last record:
+A segment is preallocated and has zeros behind its last record:
 
     header, 512 bytes: EVTKNJ1 LF | length u32 | CRC32 u32 | JSON: segment id, owner, host, pid, start
     record:            magic e7 4a 52 4e | flag 4 bytes | number u64 | length u32 | CRC32 u32 | sealed bytes
 
 Numbers are big-endian. The CRC covers number, length and sealed bytes. The flag is four zeros while the record waits
-and `DONE` once it is released; four bytes, so that no single damaged byte releases a record. The segment id also
-stands in the file's name, so that records still open when the header is damaged: each is sealed to segment id and
-record number, and to nothing of the folder, so that a folder may move.
+and `DONE` once it is released; it has four bytes, so that no single damaged byte releases a record. Each record is
+sealed to the segment id and its number, and not to the folder, so that a folder may be moved. The segment id is also in
+the file's name, so that records still open if the header is damaged.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FRAME_BYTES: Final = _FRAME.size
 
 @dataclass(frozen=True)
 class Header:
-    """Who writes a segment.
+    """The header of a segment: which process writes it.
 
     Attributes:
         segment_id: 16 random bytes that its records are sealed to.
@@ -55,14 +55,14 @@ class Header:
 
     def to_bytes(self) -> bytes:
         """Return the 512 bytes at the start of the file."""
-        told = {
+        fields = {
             "segment": self.segment_id.hex(),
             "owner": _plain(self.owner),
             "host": _plain(self.host),
             "pid": self.pid,
             "started_at": self.started_at,
         }
-        text = json.dumps(told).encode("ascii")
+        text = json.dumps(fields).encode("ascii")
         return (_HEADER.pack(_HEADER_MAGIC, len(text), zlib.crc32(text)) + text).ljust(HEADER_BYTES, b"\0")
 
     @property
@@ -73,13 +73,13 @@ class Header:
 
 @dataclass(frozen=True)
 class Frame:
-    """One whole record as it lies in a segment.
+    """One complete record in a segment.
 
     Attributes:
         offset: where it starts in the file, in bytes.
         number: its number; later records have higher ones.
         sealed: the sealed bytes.
-        released: True where the database has it.
+        released: True if the database has it.
     """
 
     offset: int
@@ -95,12 +95,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Damage:
-    """Bytes between whole records, or behind the last one, that are no record.
+    """Bytes between complete records, or behind the last one, that are not a record.
 
     Attributes:
         offset: where they start in the file, in bytes.
         raw: the bytes.
-        tail: True where no whole record follows: a write that a dying process or a power loss cut off, or damage.
+        tail: True if no complete record follows: a write that a dying process or a power loss cut off, or damage.
     """
 
     offset: int
@@ -109,7 +109,7 @@ class Damage:
 
 
 def segment_id_of(head: bytes) -> bytes | None:
-    """Return the segment id that a header names, or None if the header is damaged or tells of no segment."""
+    """Return the segment id in a header, or None if the header is damaged or has none."""
     if len(head) < HEADER_BYTES:
         return None
     magic, length, crc = _HEADER.unpack_from(head)
@@ -130,12 +130,12 @@ def segment_id_of_name(file_name: str) -> bytes | None:
 
 
 def place_of(segment_id: bytes, number: int) -> bytes:
-    """Return what a record is sealed to: this form, its segment and its number."""
+    """Return the place that a record is sealed to: this format, its segment and its number."""
     return b"evertoken journal 1" + segment_id + struct.pack(">Q", number)
 
 
 def frame_of(number: int, sealed: bytes) -> bytes:
-    """Return a record as it is written."""
+    """Return the bytes of a record, with its frame."""
     crc = zlib.crc32(sealed, zlib.crc32(_CHECKED.pack(number, len(sealed))))
     return _FRAME.pack(_MAGIC, WAITING, number, len(sealed), crc) + sealed
 
@@ -156,7 +156,7 @@ def scan(data: bytes) -> list[Frame | Damage]:
 
 
 def _next_frame(data: bytes, position: int) -> Frame | None:
-    """Return the first whole record at or behind a position."""
+    """Return the first complete record at or behind a position."""
     while (offset := data.find(_MAGIC, position)) >= 0:
         frame = _frame_at(data, offset)
         if frame is not None:

@@ -1,4 +1,4 @@
-"""The quota, shared by all workers: one answer, go or wait so long."""
+"""The quota, shared by all workers: each call gets a permit or a time to wait."""
 
 from worker.limiter.limiter import Lane, Limiter, Permit, Permits
 from worker.limiter.shared import LEAD_SECONDS, LimiterStatus

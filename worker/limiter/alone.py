@@ -1,4 +1,4 @@
-"""A worker's own share of the quota, for as long as Redis cannot be asked."""
+"""A worker's own share of the quota, used while Redis does not answer."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from worker.limiter.shared import Windows
 from worker.policy import quota
 
 LEAST_DISTANCE: Final = 0.75
-"""Two permits of neighbouring turns are at least this part of a turn apart."""
+"""Two permits of neighbouring turns are at least this part of a turn apart in time."""
 
 
 class Alone:
-    """Gives one permit a turn; its caller holds a lock.
+    """Gives one permit a turn; the caller holds a lock.
 
-    The workers' turns interleave: the time of day is cut into turns of the same length for all, and each worker's
-    begins at its own place in them. Workers whose clocks agree send one after the other; others are spread by chance.
+    The workers' turns interleave: the time of day is cut into turns of the same length for all, and each worker's turn
+    begins at its own offset. Workers whose clocks agree send one after the other; others are spread by chance.
 
     Attributes:
         entered: True between `enter` and `leave`.
-        gave: True where it has given a permit since it was entered.
+        gave: True if it has given a permit since `enter`.
     """
 
     def __init__(self, windows: Windows) -> None:
@@ -32,11 +32,11 @@ class Alone:
         self._given: dict[str, list[float]] = {}
 
     def enter(self, *, not_before: float) -> None:
-        """Begin to be alone; the first permit comes after this time of the monotonic clock, in seconds."""
+        """Begin to use the own share; the first permit comes after this time of the monotonic clock, in seconds."""
         self._not_before, self._last_turn, self.entered, self.gave = not_before, math.nan, True, False
 
     def leave(self) -> None:
-        """Redis answers again."""
+        """Stop using the own share, because Redis answers again."""
         self.entered = self.gave = False
 
     def take(
@@ -47,7 +47,7 @@ class Alone:
         Args:
             now: monotonic seconds.
             wall: seconds since the epoch.
-            lane: a pull stands back for a turn where a refresh was denied.
+            lane: a pull waits for one turn after a refresh was denied.
             key: the account and the call.
             workers: how many share the quota, as last known.
             place: this worker's place among them, from 0.
@@ -63,7 +63,7 @@ class Alone:
         start = place / max(workers, 1)
         turn = math.floor(wall / interval - start)
         if math.isnan(self._last_turn):
-            self._last_turn = turn  # under way already: a crowd that loses Redis at once begins turn by turn
+            self._last_turn = turn  # this turn has begun, so workers that lose Redis together start one after the other
         waits = [
             self._not_before - now,
             self._last_at + LEAST_DISTANCE * interval / ramp_share - now,
@@ -85,7 +85,7 @@ class Alone:
         return 0.0
 
     def _account_wait(self, key: str, now: float, workers: int) -> float:
-        """Return how long this account waits for its own share on this call."""
+        """Return the seconds until this account has a permit left on this call."""
         window = self._windows.minute * (1 + quota.MINUTE_GUARD)
         share = max(1, int(quota.ALONE_SHARE * self._windows.per_account_minute / max(workers, 1)))
         times = self._given.get(key, [])[-share:]

@@ -1,7 +1,7 @@
--- A worker says that it is there, and hears how many there are, its place among them, and whether all are paused.
+-- A worker reports that it is alive, and gets the number of workers, its place among them, and the pause, if any.
 --
--- One that has not been heard for a while may be one that cannot reach Redis and spends its own share of the quota, so
--- that share is taken off the pace until it is heard again, or forgotten.
+-- A worker that has been silent for a while may be unable to reach Redis and use its own share of the quota, so that
+-- share is taken off the pace until the worker reports again or is forgotten.
 --
 -- KEYS: 1 state (hash), 2 workers (sorted set, by when they were last heard)
 -- ARGV: 1 the worker, 2 silent after, 3 forgotten after (microseconds), 4 the part of the quota that is spent by workers
@@ -23,8 +23,8 @@ for i = 1, #heard, 2 do
   if heard[i] < worker then place = place + 1 end
   if tonumber(heard[i + 1]) < now - tonumber(ARGV[2]) then silent = silent + 1 end
 end
--- A pause that ends too late is written down shorter, so that it ends whoever asks, and however often. After Redis's
--- clock was set back, permit.lua moves the instants along when it is next asked; until then they are read less that much.
+-- A pause that ends too late is stored shorter, so that it ends, whoever asks and however often. After Redis's clock
+-- was set back, permit.lua shifts the instants when it is next called; until then they are read with that much less.
 local read = redis.call('HMGET', KEYS[1], 'pause', 'last')
 local back = math.max(0, checked(read[2], 0, 0, LAST_INSTANT) - now)
 local pause = checked(read[1], 0, 0, LAST_INSTANT) - back - now

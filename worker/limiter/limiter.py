@@ -1,6 +1,6 @@
-"""The limiter: one question to Redis for each permit, and a safe share of one's own while Redis is away.
+"""The limiter: one call to Redis for each permit or group of permits, and a safe own share while Redis is away.
 
-One idea: what a process believes of the quota, of pauses and of Redis hangs together, under one lock.
+One idea: what a process knows of the quota, of pauses and of Redis belongs together, under one lock.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from worker.limiter.shared import (
 from worker.policy import quota
 
 HELLO_SECONDS: Final = 1.0
-"""How often a process tells Redis that it is there; one that is away is found again by that."""
+"""How often a process reports to Redis that it is alive; a Redis that was away is noticed by that."""
 RESERVE_SECONDS: Final = 10.0
 UNKNOWN_WORKERS: Final = 8
 STAY_SECONDS: Final = 60.0
-"""How long a process keeps to its own share when Redis answers greetings and no permit can be had from it."""
+"""How long a process keeps to its own share when Redis answers greetings but gives no permits."""
 SAME_DEMAND_SECONDS: Final = 300.0
-"""Refusals that are further apart do not count as one stretch in which no refresh was permitted."""
+"""Refusals that are further apart do not count as one continuous time in which no refresh was permitted."""
 RAMP_SECONDS: Final = 60.0
 SECOND_RAMP_SHARE: Final = 0.05
-"""Length of the ramp after a broken second, as a part of that after a broken minute."""
+"""Length of the ramp after a broken second, as a part of the ramp after a broken minute."""
 PUNCTUAL_SECONDS: Final = 0.01
-"""A request that leaves later than so much after its moment is told to Redis."""
+"""A request that leaves later than this after its moment is reported to Redis."""
 
 Lane = Literal["refresh", "pull"]
 
@@ -55,9 +55,9 @@ class Permit:
     """The permission to send one request; used by one thread.
 
     Attributes:
-        name: what Redis calls it; empty once it was used, and for one that this process gave itself.
-        leaves: monotonic seconds; the request is not sent before.
-        moment: monotonic seconds that the request is counted at.
+        name: its name in Redis; empty once it was used, and for a permit that this process gave itself.
+        leaves: monotonic seconds before which the request is not sent.
+        moment: monotonic seconds at which the request is counted.
     """
 
     name: str
@@ -74,12 +74,12 @@ class Permits:
 
 
 class Ceiling:
-    """The last word of a process on its own requests: never more of them than the quota, whatever Redis permits.
+    """A hard limit on a process's own requests: never more than the quota, whatever Redis permits.
 
-    It counts those in the second and the minute that end now; its caller holds a lock.
+    It counts the requests in the last second and the last minute; the caller holds a lock.
 
-    Redis decides for all processes together, and whoever can write to Redis can make it permit anything. This count is
-    out of their reach. As long as Redis is in order it holds up nobody for longer than an answer was late.
+    Redis decides for all processes together, and whoever can write to Redis can make it permit anything. They cannot
+    reach this count. While Redis is in order, it delays a request at most by as much as an answer of Redis was late.
     """
 
     def __init__(self, windows: Windows) -> None:
@@ -121,7 +121,7 @@ class Limiter:
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Redis is asked when the first permit is wanted.
+        """Keep the arguments; Redis is called for the first permit.
 
         Args:
             redis_url: `redis://`, `rediss://` or `redis+socket://`.
@@ -132,7 +132,7 @@ class Limiter:
             second: length of a second, in seconds; other than 1 in tests only.
             minute: length of a minute, in seconds; other than 60 in tests only.
             ramp_seconds: how long permits rise to the full pace after a pause.
-            reserve_seconds: within which time the refreshes expected are to be sent.
+            reserve_seconds: time within which the expected refreshes are to be sent.
             report: takes name, fields and level of each fact: pauses, and Redis lost and back.
             monotonic: clock of this process, in seconds.
             wall: clock that the workers share, in seconds since the epoch.
@@ -146,28 +146,28 @@ class Limiter:
         self._closed = threading.Event()
         self._greeter: threading.Thread | None = None
         self._worker, self._pid, self._epoch = "", 0, ""
-        # Before a roster has come, so many are taken to share the quota: each of those that start without Redis does.
+        # Until a roster has come, this many workers are assumed, by every process that starts without Redis.
         self._workers, self._place = UNKNOWN_WORKERS, secrets.randbelow(UNKNOWN_WORKERS)
         self._heard_at = self._listed_at = -math.inf
         self._was_alone, self._misses, self._stay_alone_until = False, 0, -math.inf
-        # What TikTok told this process, which outlives Redis's memory, and what Redis tells, which ends with it.
-        self._pause_end, self._ramp, self._untold = -math.inf, 0.0, False
-        self._told_end, self._paused_since = -math.inf, math.inf
+        # The pause that TikTok gave this process, which outlives Redis's memory, and the one in Redis, which does not.
+        self._pause_end, self._ramp, self._unshared = -math.inf, 0.0, False
+        self._redis_pause_end, self._paused_since = -math.inf, math.inf
         self._refused_since, self._refused_at = math.inf, -math.inf
 
     def permits(
         self, *, lane: Lane, call: str, accounts: Sequence[str], start: float = 0.0, each: float = 0.0
     ) -> Permits:
-        """Return permits for requests that one thread sends one after the other, or the seconds to wait before asking.
+        """Return permits for requests that one thread sends one after the other, or the seconds until it may ask again.
 
-        A permit is for a moment, now or a fraction of a second ahead: `depart` is asked right before sending. Fewer
-        permits than accounts are given if the quota or the time for which permits are given ahead holds no more.
-        Asking does not sleep, and never raises for Redis's sake.
+        A permit is for a moment, now or a fraction of a second ahead: call `depart` right before sending. There are
+        fewer permits than accounts if the quota, or the time for which permits are given ahead, has no room for more.
+        This does not sleep, and never raises because of Redis.
 
         Args:
             lane: refreshes go before pulls.
             call: path of the call.
-            accounts: whose calls they are, in the order in which they are sent: ids of ours, no secrets.
+            accounts: the accounts of the calls, in the order in which they are sent: ids of ours, no secrets.
             start: seconds until the first of these requests can be ready.
             each: seconds from one of them to the next.
         """
@@ -189,33 +189,33 @@ class Limiter:
                 self._lose(after, "it gave no answer that can be used")
                 return self._take_alone(after, lane, call, accounts[0])
             self._was_alone = self._was_alone and not was_alone
-            tell = self._read(answer, after)
+            share = self._read(answer, after)
             if answer.wait > 0 and self._refused_too_long(lane, after):
                 return self._take_alone(after, lane, call, accounts[0])
-        if tell:
-            self._tell_pause(widen=False)
+        if share:
+            self._share_pause(widen=False)
         return Permits(
             tuple(Permit(given.name, after + given.opens, now + given.lead) for given in answer.given), answer.wait
         )
 
     def take(self, *, lane: Lane, call: str, account: str) -> float:
-        """Return 0 for one permit, which `depart` knows as this thread's, or the seconds to wait; see `permits`."""
+        """Take one permit for this thread and return 0, or return the seconds to wait; see `permits` and `depart`."""
         asked = self.permits(lane=lane, call=call, accounts=[account])
         if asked.given:
             self._last.permit = asked.given[0]
         return asked.wait
 
     def admit(self, *, lane: Lane, call: str, account: str, patience_seconds: float) -> float:
-        """Wait for one permit and for its moment, and return 0: then send. Never raises for Redis's sake.
+        """Wait for one permit and for its moment, and return 0: then send. Never raises because of Redis.
 
         Args:
             lane: refreshes go before pulls.
             call: path of the call.
-            account: whose call it is: an id of ours, no secret.
-            patience_seconds: how long a permit is waited for.
+            account: the account of the call: an id of ours, no secret.
+            patience_seconds: how long to wait for a permit.
 
         Returns:
-            If none will come in that time, the seconds until one is likely.
+            0, or the seconds until a permit is likely if none will come in that time.
         """
         end = time.monotonic() + patience_seconds
         while not (asked := self.permits(lane=lane, call=call, accounts=[account])).given:
@@ -227,18 +227,18 @@ class Limiter:
         return 0.0
 
     def depart(self, permit: Permit | None = None) -> float:
-        """Tell that a request is ready; call it until it returns 0, then send.
+        """Use a permit for a request that is ready: call this until it returns 0, then send.
 
-        What is done between permit and request, such as a claim, takes its time from the wait. A process may be held
-        up all the same, and requests that were permitted in different seconds would arrive in one. A late one is noted
-        in Redis, so that those after it keep their distance; a punctual one costs nothing.
+        The work between permit and request, such as a claim, shortens the wait. If a process is delayed, requests that
+        were permitted in different seconds would arrive in the same one. So a late request is noted in Redis, and those
+        after it keep their distance; a punctual request costs no call.
 
         Args:
-            permit: the request's permit; the last one that this thread took by default.
+            permit: the request's permit; by default the last one that this thread took.
 
         Returns:
-            Seconds to wait before sending: a fraction of one, and for a late one about one at most; no other permit is
-            needed.
+            Seconds to wait before sending: a fraction of a second, and for a late request at most about one second; no
+            other permit is needed.
         """
         permit, now, wait = permit or getattr(self._last, "permit", None), self._monotonic(), 0.0
         if permit is not None and permit.name and now <= permit.moment + PUNCTUAL_SECONDS:
@@ -254,7 +254,7 @@ class Limiter:
             return self._ceiling.admit(self._monotonic())
 
     def expect(self, refreshes: int) -> None:
-        """Tell how many refreshes are due: so much of the quota of the next seconds is kept from pulls."""
+        """Reserve quota of the next seconds for this many due refreshes, so that pulls do not use it."""
         with self._lock:
             away = self._alone.entered
         if not away:
@@ -264,7 +264,7 @@ class Limiter:
         """Pause the whole app because TikTok said that a limit was broken; permits then rise from a small share.
 
         Args:
-            scope: which limit; `account` pauses nothing, since the other creators have limits of their own.
+            scope: which limit; `account` pauses nothing, since each creator has a separate limit.
             seconds: how long to pause; clamped to an hour.
         """
         if scope == "account":
@@ -277,23 +277,23 @@ class Limiter:
                 self._pause_end, self._ramp = now + seconds, ramp
             self._refused_since = math.inf
             self._note_pause(now)
-        self._tell_pause(widen=scope == "second")
+        self._share_pause(widen=scope == "second")
 
     def status(self) -> LimiterStatus:
-        """Return how the limiter stands; asks Redis whether it answers and whether it holds all permits back."""
-        answers, told = self._shared.answers(), self._shared.pause() or 0.0
+        """Return the state of the limiter, after asking Redis whether it answers and whether the app is paused."""
+        answers, in_redis = self._shared.answers(), self._shared.pause() or 0.0
         with self._lock:
             return LimiterStatus(
                 shared=answers,
                 workers=self._workers,
-                paused_seconds=max(told, self._pause_left(self._monotonic())),
+                paused_seconds=max(in_redis, self._pause_left(self._monotonic())),
                 usable_per_second=quota.usable_rate(
                     per_second=self._windows.per_second, per_minute=self._windows.per_minute
                 ),
             )
 
     def paused_seconds(self) -> float:
-        """Return how long this process still gives no permit, as it knows without asking anybody; 0 if it does."""
+        """Return how long this process gives no permit, without asking Redis; 0 if it is not paused."""
         return self._pause_left(self._monotonic())
 
     def keeps_to_own_share(self) -> bool:
@@ -310,14 +310,14 @@ class Limiter:
         self._shared.close()
 
     def _begin(self) -> None:
-        """Begin to say hello, once in a process: a fork takes no threads along."""
+        """Start the greeting thread, once in each process: a fork does not copy threads."""
         if self._pid != os.getpid():
             self._worker, self._pid = secrets.token_hex(8), os.getpid()
             self._greeter = threading.Thread(target=self._greet, args=(self._worker,), name="limiter", daemon=True)
             self._greeter.start()
 
     def _greet(self, worker: str) -> None:
-        """Greet Redis every second, and hear of pauses; a Redis that was away is used again from then on."""
+        """Greet Redis every second, and learn of pauses; a Redis that was away is used again from then on."""
         while True:
             greets = self._monotonic() >= self._stay_alone_until
             roster = self._shared.hello(worker) if greets else None
@@ -331,34 +331,34 @@ class Limiter:
                     self._alone.leave()
                     self._learn(roster.pause, now)
                 self._note_pause(now)
-                # Redis forgot it, or never heard of it.
-                untold = roster is not None and self._pause_end - now > roster.pause + HELLO_SECONDS
-            if untold:
-                self._tell_pause(widen=False)
+                # Redis forgot the pause, or never knew of it.
+                unshared = roster is not None and self._pause_end - now > roster.pause + HELLO_SECONDS
+            if unshared:
+                self._share_pause(widen=False)
             if self._closed.wait(HELLO_SECONDS):
                 return
 
     def _read(self, answer: Answer, now: float) -> bool:
-        """Take in what Redis said; return whether it must be told of a pause that it does not know."""
+        """Take over the answer of Redis; return True if Redis lacks a pause that this process must share."""
         forgotten = self._epoch not in {"", answer.epoch}
         self._epoch, self._heard_at, self._misses = answer.epoch, now, 0
         self._learn(answer.pause, now)
         self._note_pause(now)
         if answer.wait == 0:
             self._refused_since = math.inf
-        return (forgotten or self._untold) and now < self._pause_end + self._ramp
+        return (forgotten or self._unshared) and now < self._pause_end + self._ramp
 
     def _learn(self, pause: float, now: float) -> None:
-        """Take over the pause that Redis tells, or its end."""
-        if self._told_end > -math.inf and (pause == 0 or self._told_end <= now):
-            self._refused_since = math.inf  # it came to an end, so the next one has its full length again
-        self._told_end = now + pause if pause > 0 else -math.inf
+        """Take over the pause in Redis, or its end."""
+        if self._redis_pause_end > -math.inf and (pause == 0 or self._redis_pause_end <= now):
+            self._refused_since = math.inf  # this pause has ended, so the next one may have its full length
+        self._redis_pause_end = now + pause if pause > 0 else -math.inf
 
     def _refused_too_long(self, lane: Lane, now: float) -> bool:
-        """Count a refusal of Redis's; after an hour in which it permitted nothing, do without it and return True.
+        """Count a refusal by Redis; after an hour in which it permitted nothing, stop using it and return True.
 
-        No pause of TikTok's lasts longer, so somebody writes to Redis what keeps everybody waiting. Pulls may wait for
-        as long as refreshes need the quota, so theirs do not count.
+        No pause of TikTok's lasts longer, so somebody writes to Redis what keeps everybody waiting. Refusals of pulls
+        do not count, since pulls may wait for as long as refreshes need the quota.
         """
         if lane == "refresh":
             if now - self._refused_at > SAME_DEMAND_SECONDS:
@@ -366,12 +366,12 @@ class Limiter:
             self._refused_since, self._refused_at = min(self._refused_since, now), now
         if now - self._refused_since < LONGEST_PAUSE:
             return False
-        self._refused_since, self._told_end = math.inf, -math.inf
+        self._refused_since, self._redis_pause_end = math.inf, -math.inf
         self._lose(now, "for an hour it permitted no refresh", stay=LONGEST_PAUSE)
         return True
 
     def _lose(self, now: float, reason: str, *, stay: float = 0.0) -> None:
-        """Keep to the own share from now on.
+        """Use the own share from now on.
 
         Args:
             now: monotonic seconds.
@@ -381,20 +381,20 @@ class Limiter:
         if self._alone.entered:
             return
         self._misses += 1
-        # The second time in a row, greetings get an answer and permits get none. While this process greets, the others
-        # do not leave it its share.
+        # The second time in a row means that Redis answers greetings and gives no permits. While this process greets,
+        # the others do not leave it its share.
         stay = max(stay, STAY_SECONDS) if self._misses > 1 else stay
         self._stay_alone_until = now + stay
         self._report("quota.redis_lost", {"reason": reason}, "warning")
-        # The others may reach Redis still. They leave us our share once we have been silent for a while, and say hello
-        # every second; what was permitted until then must have left TikTok's second. Who has never heard from Redis
-        # asks once more.
+        # The others may still reach Redis. They leave us our share once we have been silent for a while, which they
+        # notice within a second; what they were permitted until then must have left TikTok's second. A process that has
+        # never had an answer of Redis asks once more.
         left_to_us = self._listed_at + SILENT_SECONDS + HELLO_SECONDS
         clear = max(self._heard_at, left_to_us) + self._windows.second * (1 + quota.SECOND_GUARD + LEAD_SECONDS)
         self._alone.enter(not_before=max(now, clear if self._epoch else now + 1.5 * HELLO_SECONDS))
 
     def _take_alone(self, now: float, lane: Lane, call: str, account: str) -> Permits:
-        ramp = self._ramp if self._pause_end >= self._told_end else self._ramp_seconds
+        ramp = self._ramp if self._pause_end >= self._redis_pause_end else self._ramp_seconds
         wait = self._alone.take(
             now=now,
             wall=self._wall(),
@@ -402,28 +402,28 @@ class Limiter:
             key=f"{call}:{account}",
             workers=self._workers,
             place=self._place,
-            ramp_share=quota.ramp_share(since_pause=now - max(self._pause_end, self._told_end), ramp=ramp),
+            ramp_share=quota.ramp_share(since_pause=now - max(self._pause_end, self._redis_pause_end), ramp=ramp),
         )
         return Permits((), wait) if wait else Permits((Permit("", now, now),))
 
     def _pause_left(self, now: float) -> float:
         """Return the seconds until the pause ends; 0 if there is none."""
-        return max(0.0, max(self._pause_end, self._told_end) - now)
+        return max(0.0, max(self._pause_end, self._redis_pause_end) - now)
 
     def _note_pause(self, now: float) -> None:
         """Report that a pause began, or ended."""
         left = self._pause_left(now)
         if left > 0 and self._paused_since == math.inf:
             self._paused_since = now
-            told_by = "tiktok" if self._pause_end >= self._told_end else "redis"
+            told_by = "tiktok" if self._pause_end >= self._redis_pause_end else "redis"
             self._report("quota.paused", {"seconds": round(left, 1), "told_by": told_by}, "warning")
         elif left <= 0 and self._paused_since < math.inf:
             self._report("quota.resumed", {"seconds": round(now - self._paused_since, 1)}, "info")
             self._paused_since = math.inf
 
-    def _tell_pause(self, *, widen: bool) -> None:
+    def _share_pause(self, *, widen: bool) -> None:
         with self._lock:
             left, ramp = max(0.0, self._pause_end - self._monotonic()), self._ramp
-        told = self._shared.punish(seconds=left, ramp=ramp, widen=widen)
+        shared = self._shared.punish(seconds=left, ramp=ramp, widen=widen)
         with self._lock:
-            self._untold = not told
+            self._unshared = not shared

@@ -1,15 +1,15 @@
 -- Permits of the quota, or the time to wait for one: one atomic decision on Redis's clock, in microseconds.
 --
--- Sustained pace: GCRA, `tat` being when the next permit is due by the pace; being late is caught up within `slack`.
--- Second, and one account on one call in a minute: the last `limit` permits are kept, and the oldest must have left the
--- window, which is longer than TikTok's by what requests overtake each other on their way.
--- A permit is for a moment at most `lead` ahead: who comes a little early gets it at once and holds the request until
--- then, so that no moment passes unused because nobody happened to ask at that very time.
--- Who asks for several sends them one after the other, the first after `start`, then `each` apart: each counts from when
--- it can be ready, as far as that lies within `lead`. Each may be sent from when the limits permit it until the moment
--- it is counted.
--- Whoever is denied is told a place in a queue that binds nobody: the callers come back one by one, not in a crowd, and
--- half of the lead before their moment.
+-- Sustained pace: GCRA; `tat` is when the next permit is due by the pace, and lateness is caught up within `slack`.
+-- The second, and one account on one call in a minute: the last `limit` permits are kept, and the oldest must have left
+-- the window, which is longer than TikTok's because requests overtake each other on their way.
+-- A permit is for a moment at most `lead` ahead: a caller that comes a little early gets it at once and holds the
+-- request until then, so that no moment is wasted because nobody happened to ask at exactly that time.
+-- A caller that asks for several permits sends the first request after `start` and the others `each` apart: each permit
+-- counts from when its request can be ready, if that is within `lead`. It may be used from when the limits permit it
+-- until the moment at which it is counted.
+-- A denied caller gets a place in a queue that is not binding: so the callers come back one by one, not all together,
+-- and half of the lead before their moment.
 --
 -- KEYS: 1 state (hash), 2 permits of the last second (sorted set, by their moments), 3 refreshes expected (number),
 --       4 and on: permits of each account on this call (list)
@@ -38,8 +38,8 @@ for i, name in ipairs(names) do
   state[name] = checked(read[i + 2], 0, 0, most[name] or LAST_INSTANT)
 end
 
--- A state that is gone (restart, FLUSHALL), or a worker that was on its own meanwhile: give nothing until those permits
--- are out of the second, and until the others have found back as well.
+-- If the state is gone (restart, FLUSHALL), or a worker used its own share meanwhile: give nothing until these permits
+-- are out of the second, and until the other workers use Redis again as well.
 if not epoch then
   epoch = string.format('%.0f', now)
   state.tat = now
@@ -48,7 +48,7 @@ if (was_alone or (known_epoch ~= '' and known_epoch ~= epoch)) and now - state.q
   state.quieted, state.opens = now, now + quiet
   state.tat = math.max(state.tat, state.opens + slack)
 end
--- Redis's clock was set back: move every instant along, so that nobody waits for the old time.
+-- If Redis's clock was set back, shift every instant, so that nobody waits for the old time.
 if state.last > now then
   local back = state.last - now
   for _, name in ipairs({'tat', 'queue:refresh', 'queue:pull', 'pull', 'wanted', 'pause', 'guarded', 'quieted', 'hasty'}) do

@@ -15,8 +15,8 @@ KEY: Final = f"{PREFIX}doctor"
 PIDBOX: Final = "evertoken:/{db}.celery.pidbox"
 EVENTS: Final = "evertoken:/{db}.celeryev/*"
 CHANNELS: Final = (PIDBOX, EVENTS, "evertoken:/{db}.celeryev/worker.*")
-"""Channels of remote control, of events, and of workers that hear each other. A user may subscribe to a pattern only if
-its own rights hold that very pattern."""
+"""Channels of remote control, of events, and of workers that listen to each other. A user may subscribe to a pattern
+only if its rights contain exactly that pattern."""
 NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "brpop": (KEY, "1"),
     "client|setinfo": ("lib-name", "a"),
@@ -75,7 +75,7 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
 def missing_rights(client: redis.Redis) -> tuple[str, ...] | None:
     """Return the rights that our user lacks, as an ACL writes them; None if Redis does not say.
 
-    Redis before 7 and some that are rented do not tell a user of its own rights.
+    Redis before 7 and some managed services do not tell a user its own rights.
 
     Args:
         client: any client of that user.
@@ -104,7 +104,7 @@ def _ask(client: redis.Redis, *words: str) -> str:
 
 
 def memory_policy(client: redis.Redis) -> str | None:
-    """Return what Redis does when its memory is full, such as `noeviction`; None if it may not be asked.
+    """Return what Redis does when its memory is full, such as `noeviction`; None if our user may not ask.
 
     Raises:
         redis.RedisError, OSError: Redis does not answer.

@@ -1,4 +1,4 @@
-"""The limiter's side in Redis: its keys, its scripts, and answers that are None or False where Redis gave none."""
+"""The limiter's part in Redis: its keys and scripts; a method returns None or False if Redis gave no answer."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from worker.policy import quota
 T = TypeVar("T")
 Report = Callable[[str, Mapping[str, str | float], str], None]
 ANSWER_SECONDS: Final = 0.25
-"""Longest wait for Redis; after it the worker is on its own."""
+"""Longest wait for Redis; after it the worker uses its own share."""
 PREFIX: Final = "evertoken:limit:"
 STATE: Final = "app"
 SECOND: Final = "second"
 EXPECTED: Final = "expected"
 WORKERS: Final = "workers"
 SILENT_SECONDS: Final = 3.0
-"""After so long without a word a worker may be one that cannot reach Redis, and its share is left to it."""
+"""A worker that is silent for longer may be unable to reach Redis, so its share is left to it."""
 FORGET_SECONDS: Final = 60.0
 QUIET_SECONDS: Final = 2.0
-"""No permits after Redis came back: longer than a second of TikTok's, and than any worker takes to find back."""
+"""No permits for this long after Redis came back: longer than TikTok's second, and than any worker takes to notice."""
 LEAD_SECONDS: Final = 0.4
-"""How far ahead the moment of a permit may be."""
+"""How far ahead of now the moment of a permit may be."""
 HORIZON_SECONDS: Final = 5.0
-"""How far ahead the denied are told places in the queue."""
+"""How far ahead denied callers get places in the queue."""
 EXPECTATION_SECONDS: Final = 30.0
 KEEP_SECONDS: Final = 90_000.0
 """Life of the state after its last use: longer than the longest pause."""
 LONGEST_PAUSE: Final = 3_600.0
-"""Seconds. After it TikTok is asked again, whatever it said, and whatever Redis says."""
+"""Seconds; after it TikTok is called again, whatever TikTok or Redis said."""
 LONGEST_WAIT: Final = LONGEST_PAUSE + 600.0
-"""Seconds; a longer wait in an answer of Redis's is no answer."""
+"""Seconds; an answer of Redis with a longer wait does not count."""
 LONGEST_DEPARTURE: Final = 30.0
-"""Seconds that a request may be held up because it leaves late."""
+"""Most seconds that a request is delayed because it leaves late."""
 MOST_WORKERS: Final = 1_000
 SPOILT: Final = ("spoilt limiter state", "WRONGTYPE")
-"""In the text of Redis's error when a key holds what no script of ours writes."""
+"""Texts of Redis's errors when a key holds what none of our scripts writes."""
 GUARD_STEP: Final = 0.05
 GUARD_MOST: Final = 1.0
 GUARD_LIFE_SECONDS: Final = 3600.0
-"""A broken second lengthens ours by GUARD_STEP, up to GUARD_MOST in all; that fades within this time."""
+"""A broken second lengthens ours by GUARD_STEP, up to GUARD_MOST in all; this fades within this time."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,9 @@ class Given:
     """A permit as Redis gave it.
 
     Attributes:
-        name: names it.
+        name: its name.
         opens: seconds until it may be used.
-        lead: seconds until the moment that it is counted at.
+        lead: seconds until the moment at which it is counted.
     """
 
     name: str
@@ -87,12 +87,12 @@ class Given:
 
 @dataclass(frozen=True)
 class Answer:
-    """What Redis said to who asked for permits.
+    """Redis's answer to a request for permits.
 
     Attributes:
-        wait: 0 if a permit was given, or seconds.
-        epoch: which life of Redis's memory answered.
-        pause: seconds for which nobody is permitted anything; 0 for not.
+        wait: 0 if a permit was given, otherwise the seconds to wait.
+        epoch: names one life of Redis's memory; it changes when the memory is lost.
+        pause: seconds for which nobody gets a permit; 0 if there is no pause.
         given: the permits.
     """
 
@@ -104,12 +104,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Roster:
-    """Who shares the quota.
+    """The processes that share the quota.
 
     Attributes:
-        workers: how many processes.
-        place: one's own among them, from 0.
-        pause: seconds for which nobody is permitted anything; 0 for not.
+        workers: how many there are.
+        place: this process's place among them, from 0.
+        pause: seconds for which nobody gets a permit; 0 if there is no pause.
     """
 
     workers: int
@@ -119,13 +119,13 @@ class Roster:
 
 @dataclass(frozen=True)
 class LimiterStatus:
-    """How the limiter stands, for people.
+    """The state of the limiter, for people.
 
     Attributes:
         shared: True if Redis answers; False if this process keeps to its own share.
         workers: processes that share the quota, as last known.
-        paused_seconds: how long nothing is permitted because TikTok said that a limit was broken, as this process or
-            Redis knows; 0 for not.
+        paused_seconds: how long nothing is permitted because TikTok said that a limit was broken, as far as this
+            process or Redis knows; 0 if there is no pause.
         usable_per_second: requests a second that the limiter gives out at its full pace.
     """
 
@@ -136,7 +136,7 @@ class LimiterStatus:
 
 
 class Shared:
-    """Redis, as the limiter speaks to it; never raises for Redis's sake."""
+    """The limiter's client of Redis; never raises because of Redis."""
 
     def __init__(self, url: str, windows: Windows, *, app_id: str, reserve_seconds: float, report: Report) -> None:
         """Connect at the first use, not yet.
@@ -144,8 +144,8 @@ class Shared:
         Args:
             url: as in the setting.
             windows: TikTok's limits.
-            app_id: TikTok's id of the app whose limits they are; every key bears it.
-            reserve_seconds: within which time the refreshes expected are to be sent.
+            app_id: TikTok's id of the app whose limits they are; every key contains it.
+            reserve_seconds: time within which the expected refreshes are to be sent.
             report: takes name, fields and level of a fact.
         """
         pace = quota.pace_of(
@@ -188,11 +188,11 @@ class Shared:
         Args:
             lane: `refresh` or `pull`.
             call: path of the call.
-            accounts: whose calls they are.
+            accounts: the accounts of the calls.
             start: seconds until the first permit is used.
             each: seconds from the use of one permit to that of the next.
-            epoch: which life of Redis's memory this process last spoke to; empty where none.
-            was_alone: True where it gave permits of its own since.
+            epoch: the last epoch that this process saw; empty if none.
+            was_alone: True if this process has given permits of its own since.
         """
         keys = [
             *(self._state, self._sent, self._expected),
@@ -202,7 +202,7 @@ class Shared:
         return self._run(self._permit, keys, figures, self._read_permits)
 
     def hello(self, worker: str) -> Roster | None:
-        """Say that a worker is there."""
+        """Report that a worker is alive, and return the roster."""
         figures = [
             *(_micro(seconds) for seconds in (SILENT_SECONDS, FORGET_SECONDS)),
             quota.ALONE_SHARE,
@@ -213,7 +213,7 @@ class Shared:
         return self._run(self._hello, [self._state, self._workers], [worker, *figures], _read_roster)
 
     def depart(self, permit: str) -> float | None:
-        """Let a permit count from now on; return 0, or the seconds to wait before it is used."""
+        """Count a late permit from now on; return 0, or the seconds to wait before it is used."""
         figures = [permit, self._second_limit, self._second_window, _micro(LONGEST_PAUSE)]
         return self._run(self._depart, [self._sent], figures, lambda wait: _within(wait, LONGEST_DEPARTURE))
 
@@ -223,7 +223,7 @@ class Shared:
         Args:
             seconds: for how long.
             ramp: how long permits then rise to the full pace, in seconds.
-            widen: True where the second was broken: ours is lengthened.
+            widen: True if the second was broken: ours is lengthened.
         """
         figures = [
             *(_micro(each) for each in (seconds, ramp, GUARD_STEP if widen else 0.0, GUARD_MOST, GUARD_LIFE_SECONDS)),
@@ -242,7 +242,7 @@ class Shared:
         return _answered(self._client.ping)
 
     def pause(self) -> float | None:
-        """Return the seconds for which Redis holds everything back, read without a change; None if it does not tell."""
+        """Return the seconds of the pause in Redis, without changing it; None if Redis does not answer."""
         try:
             seconds, micro = self._client.time()
             left = float(self._client.hget(self._state, "pause") or 0) / 1e6 - seconds - micro / 1e6
@@ -261,10 +261,10 @@ class Shared:
     def _run(
         self, script: Callable[..., Any], keys: list[str], figures: list[Any], read: Callable[[Any], T]
     ) -> T | None:
-        """Run a script and read its answer; None if there is none, or one that no script of ours gives.
+        """Run a script and read its answer; None if there is none, or one that none of our scripts gives.
 
-        Keys that hold what no script of ours writes are deleted: that costs two seconds without permits, as FLUSHALL
-        does, and otherwise nothing would be answered until they expire.
+        Keys that hold what none of our scripts writes are deleted. That costs two seconds without permits, as FLUSHALL
+        does; otherwise there would be no answers until the keys expire.
         """
         try:
             return read(script(keys, figures))
@@ -276,10 +276,10 @@ class Shared:
         return None
 
     def _read_permits(self, answer: Any) -> Answer:
-        """Read the answer to who asked for permits.
+        """Read the answer to a request for permits.
 
         Raises:
-            ValueError, TypeError: it is none that the script gives.
+            ValueError, TypeError: the script gives no such answer.
         """
         wait, epoch, pause, *permits = answer
         most = LEAD_SECONDS * self._second
@@ -296,8 +296,8 @@ class Shared:
 def connect(url: str) -> redis.Redis:
     """Return a client; it connects at its first use.
 
-    A connection that was dropped while idle is replaced once, at once; nothing else is tried again, so that a call
-    takes a fraction of a second at most.
+    A connection that was dropped while idle is replaced once, at once; nothing else is retried, so that a call takes at
+    most a fraction of a second.
 
     Args:
         url: `redis://`, `rediss://` or, as Celery writes it, `redis+socket:///path?virtual_host=0`.
@@ -323,7 +323,7 @@ def _within(micro: Any, most: float) -> float:
     """Return seconds from an answer's microseconds.
 
     Raises:
-        ValueError, TypeError: that is no number from 0 to `most` seconds.
+        ValueError, TypeError: it is not a number from 0 to `most` seconds.
     """
     seconds = int(micro) / 1e6
     if not 0 <= seconds <= most:

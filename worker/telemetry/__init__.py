@@ -1,4 +1,4 @@
-"""What people and machines see of the daemon: log lines and metrics, one fact per outcome."""
+"""Log lines and metrics of the daemon: one fact for each outcome."""
 
 from worker.telemetry.facts import Fact, FactValue, Hook
 from worker.telemetry.last_words import install_last_words, log_uncaught

@@ -1,4 +1,4 @@
-"""Facts: what a use case reports, once per outcome, to whoever counts or writes it down."""
+"""Facts: what a use case reports, once for each outcome, to be logged and counted."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Fact:
 
     Attributes:
         name: a dotted fact such as `refresh.saved`.
-        fields: glossary words to plain values; never a token, secret or body.
-        level: `info` for the usual, `warning` for what will be tried again, `error` for what a person must see.
+        fields: plain values by words of the glossary; never a token, secret or body.
+        level: `info` if all is well, `warning` for what will be tried again, `error` for what a person must see.
     """
 
     name: str

@@ -18,7 +18,7 @@ from worker.telemetry.facts import Fact
 from worker.vault.redaction import redact, redact_event
 
 LINE_LIMIT: Final = 16_384
-"""Letters of a line; each text in it has a limit of its own already."""
+"""Letters of a line; each text in it is already limited on its own."""
 KEPT: Final = ("event", "level", "logger", "timestamp")
 LOGGER: Final = "evertoken"
 LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -30,8 +30,8 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str, fil
 
     Args:
         log_format: `json` for one object a line, `console` for text.
-        level: least level written, such as `INFO`.
-        file: where to, standard error by default; a file is appended to.
+        level: lowest level that is written, such as `INFO`.
+        file: a file to append to; standard error by default.
 
     Raises:
         OSError: the file cannot be opened.
@@ -74,19 +74,19 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str, fil
 
 
 def _hush_libraries(level: str) -> None:
-    # These speak of connections and headers at DEBUG, and of every task at INFO; our facts tell more in fewer lines.
+    # These log connections and headers at DEBUG, and every task at INFO; our facts say more in fewer lines.
     for name in ("urllib3", "requests", "amqp", "kombu", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
     # At INFO it echoes every statement, at DEBUG every row, sealed bytes included.
     logging.getLogger("sqlalchemy").setLevel(max(logging.WARNING, logging.getLevelName(level)))
     if level != "DEBUG":
-        # The request's own would call each expired message a revoked task, which here is said of consents.
+        # Celery's logger of requests calls each expired message a revoked task; here only consents are revoked.
         for name in ("celery.worker.strategy", "celery.worker.request", "celery.app.trace", "celery.beat"):
             logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
 class _Bounded:
-    """Renders an event; one that would become a long line is told without its fields."""
+    """Renders an event; if the line would be too long, without its fields."""
 
     def __init__(self, renderer: structlog.typing.Processor) -> None:
         self._render = renderer
@@ -100,7 +100,7 @@ class _Bounded:
 
 
 class _FactRecord(logging.LogRecord):
-    """The record of a fact: nobody needs to look for its caller, and it has no arguments."""
+    """The record of a fact: it has no arguments, and no time is spent on looking for its caller."""
 
     def __init__(self, fact: Fact) -> None:
         super().__init__(LOGGER, LEVELS[fact.level], "", 0, fact.name, None, None)
@@ -108,14 +108,14 @@ class _FactRecord(logging.LogRecord):
 
 
 class _TextRecord(logging.LogRecord):
-    """Lines that were formatted already."""
+    """Lines that are formatted already."""
 
     def __init__(self, text: str) -> None:
         super().__init__(LOGGER, logging.INFO, "", 0, text, None, None)
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Formats every record alike; facts, of which a refresh has two, take the short way."""
+    """Formats every record in the same way; facts, of which a refresh has two, on a shorter path."""
 
     def __init__(self, render: _Bounded, **options: Any) -> None:
         super().__init__(**options)
@@ -134,7 +134,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
 
 
 class _Lines(logging.StreamHandler[Any]):
-    """Writes each line as it comes, or the lines of a thread together."""
+    """Writes each line at once, or the lines of a thread's block together."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -147,13 +147,13 @@ class _Lines(logging.StreamHandler[Any]):
             return bool(super().handle(record))
         try:
             kept.append(self.format(record))
-        except Exception:  # noqa: BLE001 - as `emit` does: a line that cannot be formatted fails nobody's work
+        except Exception:  # noqa: BLE001 - as in `emit`: work does not fail because a line cannot be formatted
             self.handleError(record)
         return True
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Keep this thread's lines until the block ends, or the block around it."""
+        """Keep this thread's lines until the block ends; in a nested block, until the outer one ends."""
         if getattr(self._own, "kept", None) is not None:
             yield
             return
@@ -177,7 +177,7 @@ def log_fact(fact: Fact) -> None:
 
 @contextmanager
 def one_write() -> Iterator[None]:
-    """Write what this thread logs in the block at its end, at once: to write a line costs more than to make it."""
+    """Write what this thread logs in the block with one write at its end: writing a line costs more than making it."""
     with ExitStack() as stack:
         for handler in logging.getLogger().handlers:
             if isinstance(handler, _Lines):

@@ -35,27 +35,27 @@ SECONDS: Final = Histogram(
 )
 HEADROOM: Final = Gauge(
     "evertoken_quota_headroom",
-    "How many times the stored fleet's refreshes and pulls fit into the quota; NaN while that cannot be known.",
+    "How many times the stored fleet's refreshes and pulls fit into the quota; NaN while it is not known.",
     registry=REGISTRY,
 )
 STORE_AWAY: Final = Gauge(
     "evertoken_store_away_seconds",
-    "For how long the database has been away from this process; 0 while it answers and takes writes.",
+    "How long this process has been unable to reach the database; 0 while it answers and takes writes.",
     registry=REGISTRY,
 )
 QUOTA_PAUSED: Final = Gauge(
     "evertoken_quota_paused_seconds",
-    "How long this process still sends nothing, because TikTok or Redis says that the app is paused; 0 if it sends.",
+    "How long this process will send nothing, because TikTok or Redis says that the app is paused; 0 if it sends.",
     registry=REGISTRY,
 )
 BEAT_SILENT: Final = Gauge(
     "evertoken_beat_silent_seconds",
-    "Seconds since a message of beat's last reached a worker, of any host; NaN while that cannot be known.",
+    "Seconds since a message from beat last reached a worker, on any host; NaN while it is not known.",
     registry=REGISTRY,
 )
 REFRESH_LATE: Final = Gauge(
     "evertoken_refresh_late_seconds",
-    "For how long the grant has been due that has been due longest; 0 if none is, NaN while that cannot be known.",
+    "How long the grant that waits longest has been due; 0 if none is due, NaN while it is not known.",
     registry=REGISTRY,
 )
 NOTICES_LATE: Final = Gauge(
@@ -73,7 +73,7 @@ _COUNTERS: Final = {name: FACTS.labels(fact=name) for name in FACT_NAMES}
 
 
 def count_fact(fact: Fact) -> None:
-    """Count a fact, and its `seconds` where it tells how long a call took."""
+    """Count a fact, and observe its `seconds` if it reports how long a call took."""
     (_COUNTERS.get(fact.name) or FACTS.labels(fact=fact.name)).inc()
     seconds, call = fact.fields.get("seconds"), fact.fields.get("call")
     if isinstance(seconds, float) and isinstance(call, str):
@@ -81,7 +81,7 @@ def count_fact(fact: Fact) -> None:
 
 
 def report(fact: Fact) -> None:
-    """Log a fact and count it: what takes the facts of a process."""
+    """Log a fact and count it; this is the hook of a process."""
     log_fact(fact)
     count_fact(fact)
 
@@ -98,18 +98,18 @@ def serve_metrics(
     refresh_late: Callable[[], float],
     notices_late: Callable[[], float],
 ) -> None:
-    """Serve the metrics; a port that cannot be had is told, since tokens come first.
+    """Serve the metrics; if the port is taken or forbidden, only log it, since tokens matter more.
 
     Args:
         port: TCP port.
         address: IP address of this host; 0.0.0.0 or :: for all.
-        headroom: asked for the quota's headroom whenever the metrics are.
+        headroom: returns the quota's headroom; called for each scrape, as the others are.
         store_away: returns the seconds for which the database has been away.
         quota_paused: returns the seconds for which nothing is sent.
         own_share: returns True if this process keeps to its own share of the quota.
         beat_silent: returns the seconds since beat's last message reached a worker.
-        refresh_late: returns the seconds for which the grant has been due that has been due longest.
-        notices_late: returns the seconds for which the oldest notice has waited that may go out.
+        refresh_late: returns the seconds for which the grant that waits longest has been due.
+        notices_late: returns the seconds for which the oldest notice that may be sent has waited.
     """
     HEADROOM.set_function(headroom)
     STORE_AWAY.set_function(store_away)

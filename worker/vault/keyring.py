@@ -28,7 +28,7 @@ _FOR_READERS: Final = b"evertoken fingerprints of readers"
 
 
 class Use(Enum):
-    """What a record holds; each use has a key of its own, derived from a root key."""
+    """What a record holds; each use has a separate key, derived from a root key."""
 
     ACCESS = "access"
     REFRESH = "refresh"
@@ -37,15 +37,15 @@ class Use(Enum):
 
 @dataclass(frozen=True)
 class Keyring:
-    """Sealing keys by id, which of them is meant to seal, and the key of fingerprints.
+    """Sealing keys by id, which of them should seal, and the key of fingerprints.
 
     Attributes:
-        active: id of the key that new records are to be sealed with.
+        active: id of the key that should seal new records.
         keys: key id to 32 bytes; never printed.
         fingerprint_key: 32 bytes, different from every sealing key.
-        direct: ids of the keys that seal records themselves; each other one is a root, from which keys are derived.
+        direct: ids of the keys that seal records themselves; every other key is a root, from which keys are derived.
         for_readers: True if `keys` holds no roots, but the keys of access tokens that were derived from them.
-        app_id: the app whose tokens a reader's keyring is for; empty in the one that workers use.
+        app_id: the app whose tokens a reader's keyring is for; empty in the keyring of the workers.
     """
 
     active: int
@@ -69,7 +69,7 @@ class Keyring:
             unwrap: the key service for values that are wrapped; see `unwrapping`.
 
         Raises:
-            ConfigurationError: says what is wrong; never echoes the text.
+            ConfigurationError: its text says what is wrong, and never echoes the keyring.
             NotReadyError: the key service did not answer.
         """
         read = KeyringText.read(text)
@@ -102,7 +102,7 @@ class Keyring:
     def reader(self, app_id: str = "") -> Self:
         """Return the keyring for applications that read access tokens: it opens those, nothing else, and seals nothing.
 
-        Its fingerprints are its own, so that nobody who has it can sign the state of a consent link.
+        It has a separate fingerprint key, so that nobody who has it can sign the state of a consent link.
 
         Args:
             app_id: the app whose tokens it is for; an application then needs no setting that names the app.
@@ -128,7 +128,7 @@ class Keyring:
 
 
 def key_of_use(root: bytes, use: Use) -> bytes:
-    """Return the 32 bytes that seal records of one use; who has them learns neither the root nor another use's."""
+    """Return the 32 bytes that seal records of one use; neither the root nor another use's key follows from them."""
     return _derived(root, b"evertoken seal " + use.value.encode())
 
 

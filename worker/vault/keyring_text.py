@@ -1,7 +1,7 @@
-"""The keyring as it is written in a file: read, checked and changed without opening the keys that are wrapped.
+"""The keyring's text in a file: read, checked and changed without unwrapping its keys.
 
 Unwrapping gets a key that the keyring does not hold itself from a file or a key service. It happens once, when a
-process reads its keyring, and never for a row: a key service that is away stops nobody who runs already.
+process reads its keyring, and never for a row: a key service that is away stops no running process.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ MAX_KEY_ID: Final = 2**32 - 1
 SHAPE: Final = '{"active": 1, "keys": {"1": "root:<32 bytes, base64>"}, "fingerprint": "<32 bytes, base64>"}'
 FROM_FILE: Final = "file:"
 FROM_SERVICE: Final = "wrapped:"
-"""A value that begins so is no key itself: it names a file that holds one, or is a blob that a service unwraps."""
+"""A value with one of these prefixes is not a key: it names a file that holds one, or is a blob for a key service."""
 ROOT: Final = "root:"
 ACCESS_ONLY: Final = "access:"
-"""What a key is used for, before its value: keys are derived from a root, and `access:` is one derived for readers.
-A value without either seals records itself, as all keys did before there were roots."""
+"""A prefix says how a key is used: keys are derived from a `root:` key, and an `access:` key was derived for readers.
+A key without a prefix seals records itself, as all keys did before there were roots."""
 
 FINGERPRINT_ID: Final = 0
-"""The id under which a service is asked for the key of fingerprints."""
+"""The id of the fingerprint key in calls of a key service."""
 
 Unwrap = Callable[[int, str], bytes]
-"""`unwrap(key_id, blob)` returns the 32 bytes of a key; `blob` is what stands behind `wrapped:` in the keyring."""
+"""`unwrap(key_id, blob)` returns the 32 bytes of a key; `blob` is the text after `wrapped:` in the keyring."""
 
 
 @dataclass(frozen=True)
 class KeyringText:
-    """What a keyring's JSON says, before anything is unwrapped.
+    """The content of a keyring's JSON, before anything is unwrapped.
 
     Attributes:
         active: id of the key that seals.
@@ -47,7 +47,7 @@ class KeyringText:
             never printed.
         fingerprint: the value of the key of fingerprints; never printed.
         retired: ids that were used once and are never given to another key.
-        app_id: the app whose tokens a reader's keyring is for; empty in the one that workers use.
+        app_id: the app whose tokens a reader's keyring is for; empty in the keyring of the workers.
     """
 
     active: int
@@ -61,7 +61,7 @@ class KeyringText:
         """Read a keyring's JSON.
 
         Raises:
-            ConfigurationError: says what is wrong; never echoes the text.
+            ConfigurationError: its text says what is wrong, and never echoes the keyring.
         """
         try:
             raw = json.loads(text)
@@ -105,11 +105,10 @@ class KeyringText:
         return json.dumps(raw)
 
     def with_new_key(self) -> tuple[Self, int]:
-        """Return a keyring with one more fresh root key, which opens and does not seal yet, and that key's id.
+        """Return a keyring with one more random root key, which opens and does not seal yet, and that key's id.
 
         Raises:
-            UsageError: the keys of this keyring are wrapped, and a bare one beside them would undo that; or it is for
-                readers.
+            UsageError: the keys of this keyring are wrapped, and a bare key would defeat that; or it is for readers.
         """
         self._refuse_for_readers()
         if any(is_wrapped(bare_of(value)) for value in self.keys.values()):
@@ -131,10 +130,10 @@ class KeyringText:
         return replace(self, active=key_id)
 
     def without(self, key_id: int) -> Self:
-        """Return the keyring without a key, whose id is never given again.
+        """Return the keyring without a key, whose id is never used again.
 
         Raises:
-            UsageError: it holds no such key, or this one is active.
+            UsageError: it holds no such key, or the key is active.
         """
         self._refuse_unknown(key_id)
         if key_id == self.active:
@@ -156,7 +155,7 @@ class KeyringText:
 
 
 def bare_of(value: str) -> str:
-    """Return a key's value without the prefix that tells its use."""
+    """Return a key's value without the prefix of its use."""
     for prefix in (ROOT, ACCESS_ONLY):
         if value.startswith(prefix):
             return value.removeprefix(prefix)
@@ -164,7 +163,7 @@ def bare_of(value: str) -> str:
 
 
 def is_wrapped(value: str) -> bool:
-    """Tell whether a value without prefix is something that a key must first be got from."""
+    """Return True if a value without prefix names a file or holds a blob instead of the key itself."""
     return value.startswith((FROM_FILE, FROM_SERVICE))
 
 
@@ -194,13 +193,13 @@ def _key_id(name: object) -> int:
 
 
 def _check(value: str, name: str) -> None:
-    """Refuse a value that is no key and does not tell where one is."""
+    """Refuse a value that is neither a key nor the place of one."""
     if not is_wrapped(value):
         decoded(value, name)
 
 
 def no_service(key_id: int, blob: str) -> bytes:
-    """Stand in where no key service is set.
+    """Refuse to unwrap, because no key service is set.
 
     Raises:
         ConfigurationError: always.
@@ -240,8 +239,8 @@ def key_of(value: str, key_id: int, unwrap: Unwrap) -> bytes:
         unwrap: the key service.
 
     Raises:
-        ConfigurationError: the file cannot be read, or what came is not 32 bytes.
-        NotReadyError: the service did not give the key; what it said is not repeated, since it may hold the key.
+        ConfigurationError: the file cannot be read, or the key is not 32 bytes.
+        NotReadyError: the service did not give the key; its message is not repeated, since it may hold the key.
     """
     name = name_of(key_id)
     if value.startswith(FROM_FILE):
@@ -255,12 +254,12 @@ def key_of(value: str, key_id: int, unwrap: Unwrap) -> bytes:
     except Exception as error:  # noqa: BLE001 - whatever a foreign service raises, its text stays out of ours
         raise NotReadyError(f"the key service did not unwrap the keyring's {name} ({type(error).__name__})") from None
     if not isinstance(key, bytes) or len(key) != KEY_BYTES:
-        raise ConfigurationError(f"the key service gave something else than {KEY_BYTES} bytes for the keyring's {name}")
+        raise ConfigurationError(f"the key service did not give {KEY_BYTES} bytes for the keyring's {name}")
     return key
 
 
 def name_of(key_id: int) -> str:
-    """Return how messages call a key."""
+    """Return the name of a key in messages."""
     return "fingerprint" if key_id == FINGERPRINT_ID else f"key {key_id}"
 
 

@@ -1,12 +1,12 @@
-"""Redaction: secrets are hidden in any text, by what they look like or because we know them.
+"""Redaction: hides secrets in any text, by their form or because we know them.
 
-`redact` is the second line of defence for logs; the first is that no secret is in a text at all. Recognised are tokens
+`redact` is the second line of defence for logs; the first is that no secret is in a text at all. It recognises tokens
 by TikTok's prefixes `act.` and `rft.`, values behind names such as `access_token`, `client_secret`, `auth_code` or
 `password` in JSON, URLs, headers and printed arguments, and passwords in addresses. A secret without name or prefix
 cannot be recognised.
 
-`Echoes` knows the secrets that a request held and its answer brought, and makes TikTok's own words fit for a log or a
-table: whatever repeats a stretch of one of them is hidden.
+`Echoes` knows the secrets in a request and in its answer, and makes TikTok's own texts fit for a log or a table: it
+hides whatever repeats a part of one of these secrets.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ HIDDEN: Final = "<redacted>"
 TEXT_LIMIT: Final = 2_000
 LINES_LIMIT: Final = 8_000
 READ_LIMIT: Final = 65_536
-"""Longer texts are cut before anything is looked for, so that no text costs more than this."""
+"""Longer texts are cut before they are searched, so that no text costs more than this."""
 CUT_LIMIT: Final = 4_096
 DEPTH_LIMIT: Final = 6
 UNTOUCHED: Final = frozenset({"_record", "_from_structlog"})
-"""What structlog puts into an event for itself and takes out again before rendering."""
+"""What structlog adds to an event for itself and removes before rendering."""
 WITH_LINES: Final = frozenset({"exception", "stack"})
 """What we format ourselves in several lines: tracebacks."""
 
 SAID_LIMIT: Final = 200
 SAID_READ_LIMIT: Final = 2000
 GRAM: Final = 6
-"""An echo of this many characters of a secret hides the word that it stands in."""
+"""An echo of this many characters of a secret hides the whole word around it."""
 KEPT_GRAM: Final = 12
 """An echo of this many characters is hidden from what is stored; fewer could be an accident in a long address."""
 USUAL_SECRET: Final = 512
-"""Characters of a secret up to which it is looked through as it is."""
+"""Longest secret, in characters, that is searched as it is."""
 LONG_WORD: Final = 16
 VERY_LONG_WORD: Final = 32
 STRANGE_TOKEN: Final = re.compile(r"(?:\b|(?<=_))(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{24,}", re.IGNORECASE)
-"""A token that we do not know: its beginning, and a length that no word has."""
+"""A token that we do not know: TikTok's prefix, and more characters than any word has."""
 UNFIT: Final = re.compile(r"[\x00\ud800-\udfff]")
-"""What databases cannot hold in a text: NUL, and halves of characters that JSON can smuggle in."""
+"""What databases cannot store in a text: NUL, and halves of characters, which JSON can contain."""
 MOST_DEPTH: Final = 64
 
 SHORT: Final = 64
 MOST_HARMLESS: Final = 512
 _harmless: Final[set[str]] = set()
-"""Short texts in which something looked like the mark of a secret and nothing was one."""
+"""Short texts that contain a hint of a secret but no secret."""
 _plain_keys: Final[set[str]] = set()
 """Keys that name no secret."""
 
@@ -59,7 +59,7 @@ _NAMES: Final = (
     r"|secret|password|passwd|api[_-]?key|keyring|cookie|(?<![a-z0-9])token"
 )
 _HINTS: Final = ("act.", "rft.", "://", "code", "token", "secret", "pass", "key", "authorization", "cookie")
-"""One of these, in small letters, is in every text that the patterns below can find something in."""
+"""Every text in which the patterns below find something contains one of these, in lower case."""
 _START: Final = r"(?:(?<![A-Za-z0-9])|(?<=%[0-9A-Fa-f][0-9A-Fa-f])|(?<=\\[nrtbf])|(?<=\\x[0-9a-f][0-9a-f]))"
 _TOKEN: Final = re.compile(
     rf"(?:{_START}(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{{4,}}|(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{{24,}})", re.IGNORECASE
@@ -100,11 +100,11 @@ def redact(text: str, limit: int = TEXT_LIMIT, *, keep_lines: bool = False) -> s
 
     Args:
         text: any text.
-        limit: characters kept at most; of a longer text the middle is left out.
-        keep_lines: True keeps line ends and indents each further line, so that no text forges a line of the log.
+        limit: most characters kept; the middle of a longer text is left out.
+        keep_lines: True keeps line ends and indents each further line, so that no text can forge a line of the log.
     """
     if len(text) > READ_LIMIT:
-        # A word that the cut halves may be half a secret that no pattern knows any more.
+        # If the cut splits a word, its half may be half a secret, which no pattern recognizes any more.
         whole = _WHOLE_WORDS.match(text, READ_LIMIT - CUT_LIMIT, READ_LIMIT)
         text = text[: READ_LIMIT - CUT_LIMIT] + (whole[0] if whole else "")
     if not text.isprintable():
@@ -120,13 +120,13 @@ def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event of the log with every text redacted, in nested values too.
 
     Numbers, booleans and None stay; bytes become their count; a Token becomes its fingerprint; other objects become
-    their redacted text. Values under names of secrets are hidden whole.
+    their redacted text. A value under the name of a secret is hidden completely.
     """
     return {_key(key): value if key in UNTOUCHED else _value(key, value, 0) for key, value in event.items()}
 
 
 class Echoes:
-    """Finds the repeated stretches of secrets that are known, in a text or in a value of an answer."""
+    """Finds repeated parts of known secrets in a text or in a value of an answer."""
 
     __slots__ = ("_secrets",)
 
@@ -135,7 +135,7 @@ class Echoes:
         self._secrets = [_folded(_one_line(text)) for text in [secret.reveal() for secret in secrets]]
 
     def in_text(self, text: str, gram: int = KEPT_GRAM) -> bool:
-        """Return True if a text repeats a stretch of a secret, or holds a token that we do not know."""
+        """Return True if a text repeats a part of a secret, or holds a token that we do not know."""
         return STRANGE_TOKEN.search(text) is not None or any(self._places(text, gram))
 
     def whole_in_text(self, text: str) -> bool:
@@ -147,7 +147,7 @@ class Echoes:
         """Return TikTok's message without control characters, without secrets, and cut to 200 characters.
 
         Args:
-            message: what the answer held; anything but a text counts as nothing said.
+            message: the answer's message; anything but a text counts as no message.
         """
         if not isinstance(message, str):
             return ""
@@ -160,13 +160,13 @@ class Echoes:
         return " ".join(words)[:SAID_LIMIT]
 
     def fit_to_store(self, value: Any, depth: int = MOST_DEPTH) -> Any:
-        """Return a value of an answer as it may be stored and shown: no secret, and nothing that no text can hold.
+        """Return a value of an answer that may be stored and shown, without secrets and impossible characters.
 
-        A stretch of a secret becomes `<redacted>`, also in the names of members. NUL and half characters become U+FFFD.
+        A part of a secret becomes `<redacted>`, also in the names of members. NUL and half characters become U+FFFD.
 
         Args:
-            value: what JSON knows.
-            depth: how deep it is looked into; what is deeper is cut off.
+            value: a value of JSON.
+            depth: how deep it is searched; what is deeper is cut off.
         """
         if isinstance(value, str):
             return self._hide(UNFIT.sub("\ufffd", value))
@@ -188,18 +188,18 @@ class Echoes:
         return STRANGE_TOKEN.sub(HIDDEN, text)
 
     def _marked(self, line: str, gram: int) -> list[bool]:
-        """Mark the characters of `line` that repeat a stretch of a secret."""
+        """Mark the characters of `line` that repeat a part of a secret."""
         marks = [False] * len(line)
         for place in self._places(line, gram):
             marks[place] = [True] * (place.stop - place.start)
         return marks
 
     def _places(self, line: str, gram: int) -> Iterator[slice]:
-        """Yield the places in `line` that repeat a stretch of a secret; a shorter secret must stand there in full."""
+        """Yield the places in `line` that repeat `gram` characters of a secret, or all of a shorter secret."""
         folded = _folded(line)
         for text in self._secrets:
             size = min(gram, len(text))
-            # To look through a text of usual length is quicker than to cut it up; a long one is cut up once.
+            # A secret of usual length is searched faster than it is cut up; a long one is cut up once.
             stretches = (
                 text if len(text) <= USUAL_SECRET else {text[at : at + size] for at in range(len(text) - size + 1)}
             )
@@ -209,7 +209,7 @@ class Echoes:
 
 
 def _hidden(text: str) -> str:
-    """Hide secrets; a short text in which none was found is known from then on, such as the path of a call."""
+    """Hide secrets; a short text without any, such as the path of a call, is remembered as harmless."""
     hidden = _hide(text)
     if hidden == text and len(text) <= SHORT and len(_harmless) < MOST_HARMLESS:
         _harmless.add(text)
@@ -243,7 +243,7 @@ def _value(key: object, value: object, depth: int) -> Any:
 
 
 def _nested(value: Mapping[Any, Any] | list[Any] | tuple[Any, ...] | set[Any] | frozenset[Any], depth: int) -> Any:
-    """Return what is inside redacted; of a pair whose first is the name of a secret, the second is hidden."""
+    """Redact the values inside; if the first of a pair is the name of a secret, hide the second."""
     if depth > DEPTH_LIMIT:
         return "<too deep>"
     if isinstance(value, Mapping):
@@ -281,7 +281,7 @@ def _hide(text: str) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
-    """Leave out the middle: how a text starts and how it ends tells most."""
+    """Leave out the middle: the start and the end of a text say most."""
     mark = f" [{len(text) - limit} more characters] "
     kept = limit - len(mark)
     if kept <= 0:
@@ -296,14 +296,14 @@ def _one_line(text: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """Lower the case without ever changing the length, so that places in both texts stay the same."""
+    """Lower the case without changing the length, so that places in both texts are the same."""
     if text.isascii():
         return text.lower()
     return "".join(low if len(low := character.lower()) == 1 else character for character in text)
 
 
 def _looks_secret(word: str) -> bool:
-    """Tell a word that could be a token of someone else: prefixed like one, or long and not a plain word."""
+    """Return True if a word could be a token of someone else: prefixed like one, or long and not a plain word."""
     if "act." in word or "rft." in word or len(word) >= VERY_LONG_WORD:
         return True
     mixed = any(c.isdigit() for c in word) or (word.lower() != word and word.upper() != word)

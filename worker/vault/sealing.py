@@ -7,8 +7,8 @@ A record is `version u8 | algorithm u8 | key id u32 | nonce | ciphertext and tag
 | 1 | 12 bytes | the key of the keyring itself | table, column, creator, consent, generation |
 | 2 | 24 bytes | HKDF-Expand(key of the use, nonce) | table, column, app, creator, consent, generation |
 
-Algorithm 1 belongs to the keys that a keyring holds without a prefix, algorithm 2 to its `root:` and `access:` keys.
-A key has one algorithm for its whole life. Bytes that are moved to another place or another use do not open.
+Algorithm 1 belongs to the keyring's keys without a prefix, algorithm 2 to its `root:` and `access:` keys. A key has one
+algorithm for its whole life. Bytes that are moved to another place or another use do not open.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DIRECT: Final = 1
 DERIVED: Final = 2
 NONCE_BYTES: Final = {DIRECT: 12, DERIVED: 24}
 ENCODING: Final = ("utf-8", "surrogatepass")
-"""How texts become bytes: half a surrogate pair, which JSON can bring, must not cost a pair."""
+"""How texts become bytes: half a surrogate pair, which JSON can contain, must not cost a pair of tokens."""
 _HEADER: Final = struct.Struct(">BBI")
 _GCM_NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
@@ -43,7 +43,7 @@ _RECORD: Final = b"evertoken record "
 
 @dataclass(frozen=True)
 class PairPlace:
-    """Where a sealed pair lives: the row that its bytes are bound to, each token with its column."""
+    """The place of a sealed pair: the row that its bytes are bound to, each token with its column."""
 
     creator_id: str
     consent: int
@@ -67,7 +67,7 @@ class SealedPair:
 
 
 class _Ciphers(Protocol):
-    """What a key seals its records with."""
+    """The ciphers of a key, one for each record."""
 
     algorithm: int
 
@@ -103,9 +103,9 @@ class _Derived:
 
 
 class Sealer:
-    """Seals and opens with a keyring; the one place where tokens at rest become tokens in memory.
+    """Seals and opens with a keyring; the only place where tokens at rest become tokens in memory.
 
-    It seals with the keyring's active key, until it is told of another one that all processes hold.
+    It seals with the keyring's active key until `seal_with` names another one that all processes hold.
     """
 
     def __init__(self, keyring: Keyring, *, app_id: str = "") -> None:
@@ -113,7 +113,7 @@ class Sealer:
 
         Args:
             keyring: the keys.
-            app_id: TikTok's client id of the app that the pairs belong to; not needed where no pair is sealed.
+            app_id: TikTok's client id of the app that the pairs belong to; not needed if no pair is sealed.
         """
         self.keyring = keyring
         self._app_id = app_id
@@ -140,7 +140,7 @@ class Sealer:
 
         Args:
             plaintext: any bytes.
-            place: associated data; the same bytes are needed to open.
+            place: associated data; opening needs the same bytes.
 
         Raises:
             SealError: the keyring opens access tokens only.
@@ -151,7 +151,7 @@ class Sealer:
         """Open what `seal` sealed.
 
         Raises:
-            SealError: unknown format, a key that this keyring lacks, or bytes that do not belong to this place.
+            SealError: the format is unknown, this keyring lacks the key, or the bytes do not belong to this place.
         """
         return self._open(Use.RECORD, sealed, place)
 
@@ -264,7 +264,7 @@ def _header_of(sealed: bytes) -> tuple[int, int]:
 
 
 def _ciphers(keyring: Keyring) -> Iterator[tuple[tuple[int, Use], _Ciphers]]:
-    """Yield what each key seals with, by its id and by use."""
+    """Yield the ciphers of each key, by its id and use."""
     for key_id, key in keyring.keys.items():
         if keyring.for_readers:
             yield (key_id, Use.ACCESS), _Derived(key)

@@ -1,7 +1,7 @@
 """The token type: a secret text that shows only a keyed fingerprint.
 
 Used for access tokens, refresh tokens, authorization codes and app secrets, from the parser of an answer to the
-sealer. It does not hide the text from code that asks for it by `reveal()`; it keeps it out of everything that
+sealer. It does not hide the text from code that calls `reveal()`; it keeps the text out of everything that
 prints, formats, logs, pickles or serialises by accident.
 """
 
@@ -34,8 +34,8 @@ class Token:
     """A secret text. `str`, `repr`, `format`, logging and tracebacks show `<token 0f3a…>`, its keyed fingerprint.
 
     Raises:
-        ValueError: for an empty text; the message does not hold it.
-        TypeError: where it is pickled, copied into JSON or otherwise serialised.
+        ValueError: the text is empty.
+        TypeError: it is pickled, copied into JSON or otherwise serialised.
     """
 
     __slots__ = ("__text",)
@@ -51,7 +51,7 @@ class Token:
 
     @property
     def fingerprint(self) -> str:
-        """First hex digits of HMAC-SHA256 under the fingerprint key: tells equal from different, nothing else."""
+        """First hex digits of HMAC-SHA256 under the fingerprint key: only shows whether two secrets are equal."""
         digest = hmac.new(_FingerprintKey.value, _encoded(self.__text), sha256).hexdigest()
         return digest[:FINGERPRINT_HEX_DIGITS]
 
@@ -88,5 +88,5 @@ class Token:
 
 
 def _encoded(text: str) -> bytes:
-    """Return the text's bytes; half a surrogate pair, which JSON can bring, must not make a token unprintable."""
+    """Return the text's bytes; half a surrogate pair, which JSON can contain, must not make a token unprintable."""
     return text.encode("utf-8", "surrogatepass")
