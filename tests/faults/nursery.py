@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
-import socket
 import sys
 import traceback
-from contextlib import suppress
 from typing import Any, Final
 
 from tests.faults.driver import work
+from tests.support.forks import Forks
 from worker.egress import Egress
 
 CRASHED: Final = 70
@@ -25,61 +22,42 @@ CRASHED: Final = 70
 def main() -> None:
     """Serve orders until the input ends."""
     _ = Egress().context  # what every worker would make for itself
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.set_wakeup_fd(far.fileno(), warn_on_full_buffer=False)
-    alive: set[int] = set()
-    pending = b""
+    forks, pending = Forks(), b""
     while True:
-        ready, _, _ = select.select([sys.stdin.fileno(), near], [], [])
-        if near in ready:
-            with suppress(BlockingIOError):
-                near.recv(4096)
-            _tell_of_children(alive)
-        if sys.stdin.fileno() in ready:
-            read = os.read(sys.stdin.fileno(), 1 << 20)
+        ready, news = forks.wait(0)
+        if news:
+            for pid, status in forks.news(stops=True):
+                _tell_of_child(pid, status)
+        if ready:
+            read = os.read(0, 1 << 20)
             if not read:
                 break
             *orders, pending = (pending + read).split(b"\n")
             for order in orders:
-                alive.add(_fork(json.loads(order), (near, far)))
-    for pid in alive:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+                _fork(json.loads(order), forks)
+    forks.kill()
 
 
 def _tell(**said: Any) -> None:
     os.write(1, json.dumps(said).encode() + b"\n")
 
 
-def _tell_of_children(alive: set[int]) -> None:
-    while alive:
-        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
-        if pid == 0:
-            return
-        if os.WIFSTOPPED(status):
-            _tell(stopped=pid)
-        elif os.WIFCONTINUED(status):
-            _tell(continued=pid)
-        else:
-            alive.discard(pid)
-            _tell(ended=pid, status=os.waitstatus_to_exitcode(status))
+def _tell_of_child(pid: int, status: int) -> None:
+    if os.WIFSTOPPED(status):
+        _tell(stopped=pid)
+    elif os.WIFCONTINUED(status):
+        _tell(continued=pid)
+    else:
+        _tell(ended=pid, status=os.waitstatus_to_exitcode(status))
 
 
-def _fork(order: dict[str, Any], wakeups: tuple[socket.socket, socket.socket]) -> int:
-    pid = os.fork()
+def _fork(order: dict[str, Any], forks: Forks) -> None:
+    pid = forks.fork()
     if pid:
         _tell(born=pid)
-        return pid
+        return
     code = CRASHED
     try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for end in wakeups:
-            end.close()
         _become(order)
         work(order["job"])
         code = 0

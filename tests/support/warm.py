@@ -27,6 +27,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.forks import Forks
+
 LIBRARIES: Final = (
     "alembic.command", "alembic.autogenerate", "celery.apps.beat", "celery.apps.worker", "celery.backends.redis",
     "celery.beat", "celery.bin.amqp", "celery.bin.base", "celery.bin.beat", "celery.bin.call", "celery.bin.control",
@@ -190,44 +192,31 @@ def server_for(environ: Mapping[str, str]) -> WarmServer:
 
 def serve(listener: socket.socket) -> dict[str, Any] | None:
     """Fork a process for each order until standard input ends; return None then, and in a fork its order."""
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    far.setblocking(False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.set_wakeup_fd(far.fileno(), warn_on_full_buffer=False)
-    running: dict[int, socket.socket] = {}
+    forks, lines = Forks(), dict[int, socket.socket]()
     while True:
-        ready, _, _ = select.select([0, near.fileno(), listener.fileno()], [], [])
-        if near.fileno() in ready:
-            with suppress(BlockingIOError):
-                near.recv(4096)
-            _report_ended(running)
+        ready, news = forks.wait(0, listener.fileno())
+        if news:
+            for pid, status in forks.news():
+                with lines.pop(pid) as line, suppress(BrokenPipeError, ConnectionResetError):
+                    line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         if listener.fileno() in ready:
-            order = _take_order(listener, running)
+            order = _take_order(listener, forks, lines)
             if order is not None:
-                signal.set_wakeup_fd(-1)
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                signal.signal(signal.SIGINT, signal.default_int_handler)
-                for end in (near, far, listener, *running.values()):
-                    end.close()
                 return order
         if 0 in ready:
-            break
-    for pid in running:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return None
+            forks.kill()
+            return None
 
 
-def _take_order(listener: socket.socket, running: dict[int, socket.socket]) -> dict[str, Any] | None:
+def _take_order(listener: socket.socket, forks: Forks, lines: dict[int, socket.socket]) -> dict[str, Any] | None:
     line, _ = listener.accept()
     _, files, _, _ = socket.recv_fds(line, 1, STANDARD)
     with line.makefile("rb") as said:
         order: dict[str, Any] = json.loads(said.readline(ORDER_BYTES))
-    pid = os.fork()
+    pid = forks.fork()
     if pid == 0:
-        line.close()
+        for end in (line, listener, *lines.values()):
+            end.close()
         os.setsid()
         for number, file in enumerate(files):
             os.dup2(file, number)
@@ -235,18 +224,9 @@ def _take_order(listener: socket.socket, running: dict[int, socket.socket]) -> d
         return order
     for file in files:
         os.close(file)
-    running[pid] = line
+    lines[pid] = line
     line.sendall(f"{pid}\n".encode())
     return None
-
-
-def _report_ended(running: dict[int, socket.socket]) -> None:
-    while running:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == 0:
-            return
-        with running.pop(pid) as line, suppress(BrokenPipeError, ConnectionResetError):
-            line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
 def become(order: dict[str, Any]) -> None:
