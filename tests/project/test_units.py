@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Final
+
+from worker.store.models import METADATA
+from worker.store.schema import VERSIONS
 
 SECRETS: Final = ("database_url", "redis_url", "tiktok_app_secret", "keyring", "notice_secret")
 
@@ -61,3 +65,51 @@ def test_a_secret_that_is_not_there_ends_the_command(root: Path, tmp_path: Path)
     assert done.returncode != 0
     assert "database_url" in done.stderr
     assert done.stdout == ""
+
+
+def units(root: Path) -> dict[str, list[str]]:
+    """Return the lines of each unit, by its name."""
+    return {path.name: path.read_text().splitlines() for path in (root / "deploy/systemd").glob("*.service")}
+
+
+def test_every_unit_is_shut_in_as_the_others_are(root: Path) -> None:
+    """None has a right that the others lack, from its first line about rights to its last line."""
+    shut = {name: lines[lines.index("NoNewPrivileges=yes") :] for name, lines in units(root).items()}
+
+    assert len(shut) == 4
+    assert len({"\n".join(lines) for lines in shut.values()}) == 1
+    for lines in units(root).values():
+        assert {"UMask=0077", "LimitCORE=0", "MemoryMax=512M", "Restart=always"} <= set(lines)
+
+
+def test_flowers_unit_has_no_key_and_no_journal(root: Path) -> None:
+    """It runs as a user of its own, listens on this host alone, and is given the two secrets that it needs."""
+    lines = units(root)["evertoken-flower.service"]
+
+    secrets = [line.partition(":")[0] for line in lines if line.startswith("LoadCredential=")]
+    assert secrets == ["LoadCredential=redis_url", "LoadCredential=flower_auth"]
+    assert {"DynamicUser=yes", "FLOWER_ADDRESS=127.0.0.1"} <= {line.removeprefix("Environment=") for line in lines}
+    assert "Environment=FLOWER_BASIC_AUTH_FILE=%d/flower_auth" in lines
+    assert not any(line.startswith(("User=", "StateDirectory=")) or "/var/lib/evertoken" in line for line in lines)
+    start = next(line for line in lines if line.startswith("ExecStart="))
+    assert start.endswith("celery -A worker flower --conf=/etc/evertoken/flowerconfig.py")
+    page = (root / "docs/operations.md").read_text(encoding="utf-8")
+    assert "copy `deploy/flowerconfig.py` to `/etc/evertoken`" in page
+
+
+def test_the_way_out_names_everything_that_is_left_behind(root: Path) -> None:
+    """Units, volumes, folders and tables: what a version adds must be added there too."""
+    page = (root / "docs/operations.md").read_text(encoding="utf-8")
+    leaving = page.partition("## Removing Evertoken")[2].partition("\n## ")[0]
+    compose = (root / "docker-compose.yml").read_text(encoding="utf-8")
+    volumes = re.findall(r"^  (\w+): \{\}", compose.partition("\nvolumes:")[2], re.MULTILINE)
+    places = {
+        word for lines in units(root).values() for line in lines for word in re.findall(r"/(?:etc|opt)/evertoken", line)
+    }
+
+    assert volumes == ["journal", "postgres", "redis"]
+    named = [f"the volume `{name}`" for name in volumes] + [f"`{place}`" for place in places]
+    named += [name.removesuffix(".service") for name in units(root)]
+    tables = leaving.partition("drop these tables:")[2].partition(".")[0]
+    assert [name for name in named if name not in leaving] == []
+    assert set(re.findall(r"`(\w+)`", tables)) == set(METADATA.tables) | {VERSIONS.name}
