@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ from worker.journal import Journal
 from worker.limiter import Permit
 from worker.policy.verdicts import AttemptOutcome
 from worker.refresh.attempt import MOST_TOKENS, Attempt, Call, LeaseTooShortError, Next, elapsed_clock
+from worker.refresh.brake import Brake
 from worker.refresh.results import Failed, LeftOver, Refreshed, Superseded
 from worker.store import BrakeState, GrantView
+from worker.telemetry import Fact
 from worker.tiktok import RawAnswer, TokenAnswer
 from worker.vault import PairPlace, Token
 
@@ -195,6 +198,46 @@ def test_the_brake_is_released_once_and_only_if_it_was_seen(new_world: NewWorld)
     assert brake.succeeded()
     assert not brake.succeeded()
     assert not store.brake().stopped
+
+
+def test_the_brake_is_pulled_once_for_an_error_of_the_app(new_world: NewWorld) -> None:
+    """The first grant that TikTok answers so stops all and reports it; the next one learns the reason and no more."""
+    world = new_world()
+    facts: list[Fact] = []
+    brake = Brake(replace(world.services.ground, hook=facts.append))
+    wrong_app = StopEveryoneError("no", call="refresh", code=40113)
+
+    reason = brake.considers(wrong_app, grant_id=1, failures=0)
+    assert reason is not None
+    assert "40113" in reason
+    assert brake.considers(wrong_app, grant_id=2, failures=0) == reason
+    assert [(fact.name, fact.level) for fact in facts] == [("app.stopped", "error")]
+    assert world.services.store.brake().stopped
+    assert brake.succeeded(), "the one who pulled it has seen it"
+
+
+def test_one_refused_grant_stops_nothing_and_holds_nobody(new_world: NewWorld) -> None:
+    """A creator who is gone, or a call in doubt, speaks of one grant alone."""
+    world = new_world()
+    facts: list[Fact] = []
+    brake = Brake(replace(world.services.ground, hook=facts.append))
+
+    assert brake.considers(REFUSED, grant_id=1, failures=0) is None
+    assert brake.considers(DOUBT, grant_id=1, failures=0) is None
+    assert facts == []
+    assert world.services.store.brake() == BrakeState()
+
+
+def test_a_grant_refused_while_a_hold_lasts_is_told_of_it(new_world: NewWorld) -> None:
+    """No creator is asked then, and no second alarm is raised."""
+    world = new_world()
+    facts: list[Fact] = []
+    brake = Brake(replace(world.services.ground, hook=facts.append))
+    world.services.store.begin_hold("many are refused")
+
+    assert brake.considers(REFUSED, grant_id=1, failures=0) == "many are refused"
+    assert brake.considers(DOUBT, grant_id=1, failures=0) is None, "a hold stops no refresh"
+    assert facts == []
 
 
 def _away(*_: Any) -> None:
