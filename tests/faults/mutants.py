@@ -265,7 +265,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "5xx counts as not sent",
-        "worker/tiktok/envelope.py",
+        "worker/tiktok/answers.py",
         (
             (
                 "    if status is None or status >= FIRST_TROUBLE or not raw.complete:\n",

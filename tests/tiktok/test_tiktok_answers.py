@@ -12,7 +12,7 @@ import pytest
 
 from worker.errors import InDoubtError, TikTokError
 from worker.tiktok import RawAnswer, read_token_answer, salvage
-from worker.tiktok.envelope import request_id_of
+from worker.tiktok.answers import request_id_of
 from worker.vault import Token
 from worker.vault.redaction import Echoes
 

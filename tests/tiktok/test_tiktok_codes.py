@@ -18,8 +18,8 @@ from worker.errors import (
     WaitError,
 )
 from worker.tiktok import ACCOUNT_CALL, EXCHANGE_CALL, REFRESH_CALL, TOKEN_INFO_CALL, read_token_answer, salvage
+from worker.tiktok.answers import open_envelope
 from worker.tiktok.codes import CODES
-from worker.tiktok.envelope import open_envelope
 
 if TYPE_CHECKING:
     from tests.tiktok.conftest import Raw

@@ -27,9 +27,8 @@ from worker.tiktok import (
     read_token_answer,
     salvage,
 )
-from worker.tiktok.answers import read_account_data, read_token_info
+from worker.tiktok.answers import open_envelope, read_account_data, read_token_info
 from worker.tiktok.codes import CODES
-from worker.tiktok.envelope import open_envelope
 from worker.vault import Token
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from worker.addresses import bad_url
 from worker.egress import Egress
 from worker.errors import ConfigurationError, GiveUpError, TikTokError, UsageError
-from worker.tiktok.answers import read_account_data, read_token_info
+from worker.tiktok.answers import open_envelope, read_account_data, read_token_info
 from worker.tiktok.codes import (
     ACCOUNT_CALL,
     DEAD_TOKEN_CODES,
@@ -19,7 +19,6 @@ from worker.tiktok.codes import (
     REVOKE_CALL,
     TOKEN_INFO_CALL,
 )
-from worker.tiktok.envelope import open_envelope
 from worker.tiktok.transport import Request, Transport
 from worker.tiktok.values import AccountData, RawAnswer, TokenInfo
 from worker.vault.token import Token
