@@ -123,6 +123,11 @@ def test_no_statement_is_echoed_at_debug_level() -> None:
     assert "SELECT" not in text
 
 
+def test_loading_the_migrations_writes_no_line() -> None:
+    """Alembic would tell which of its plugins it has set up, in the log of each worker that starts."""
+    assert logged("from alembic import command\nassert command\n", level="INFO") == ""
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_lines_of_a_block_are_written_at_once_in_their_order_even_if_it_fails(form: str) -> None:
     """One write carries ours and a library's lines; other threads' lines and later ones are written as they come."""

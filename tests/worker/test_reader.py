@@ -20,6 +20,7 @@ from sqlalchemy import make_url
 
 from tests.support.warm import server_for
 from tests.support.world import World
+from worker.cli import checks
 from worker.errors import (
     ConfigurationError,
     ExpiredError,
@@ -136,6 +137,16 @@ def test_a_keyring_that_names_no_app_says_what_to_do(
         reader_of(world, keyring, KEYRING=older)
     reader = reader_of(world, keyring, KEYRING=older, TIKTOK_APP_ID=world.services.app_id)
     assert reader.access_token(grant.creator_id)
+
+
+def test_doctor_refuses_a_readers_keyring_in_the_daemons_settings(new_world: NewWorld, keyring: Keyring) -> None:
+    """It opens every stored access token, and no worker starts with it."""
+    world = new_world()
+    world.creator()
+    finding = checks.keyring(world.another(KEYRING=keyring.reader(world.services.app_id).to_json()))
+
+    assert finding.state == "fail"
+    assert "bring the one that workers use" in finding.detail
 
 
 def test_importing_and_reading_load_little(new_world: NewWorld, keyring: Keyring, tmp_path: Path) -> None:

@@ -108,7 +108,10 @@ def clock(services: Services) -> Finding:
 def keyring(services: Services) -> Finding:
     """Check that the keyring opens what each key in use has sealed."""
     from worker.cli.key_use import DIRECT, key_rows  # noqa: PLC0415 - Celery loads the doctor on every start
+    from worker.upkeep.preflight import FOR_READERS  # noqa: PLC0415 - as above
 
+    if services.keyring.for_readers:
+        return Finding("keyring", "fail", FOR_READERS)
     rows, _ = key_rows(services)
     closed = [row for row in rows if row.opens is False]
     if closed:

@@ -78,7 +78,9 @@ def _hush_libraries(level: str) -> None:
     for name in ("urllib3", "requests", "amqp", "kombu", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
     # At INFO it echoes every statement, at DEBUG every row, sealed bytes included.
-    logging.getLogger("sqlalchemy").setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    # And Alembic tells at INFO which of its plugins it has loaded.
+    for name in ("sqlalchemy", "alembic"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     if level != "DEBUG":
         # Celery's logger of requests calls each expired message a revoked task; here only consents are revoked.
         for name in ("celery.worker.strategy", "celery.worker.request", "celery.app.trace", "celery.beat"):
