@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -266,6 +267,9 @@ def test_five_hundred_rejections_cause_one_refresh(new_world: NewWorld, reader_o
     assert not reader.report_rejected(grant.creator_id, refused.generation)
     assert newer.generation == refused.generation + 1
     assert len(world.refreshes(grant)) == 1
+    near_its_end(world, grant, seconds=-5)
+    assert not reader.report_rejected(grant.creator_id, refused.generation)
+    assert world.services.store.due_count() == 0
 
 
 def test_a_reader_that_is_never_content_does_not_spend_the_quota(
@@ -316,8 +320,10 @@ def test_a_reader_waits_for_a_refresh_that_is_under_way(
         f"UPDATE grants SET lease_owner = NULL, lease_until = NULL, failures = 2, next_refresh_at = {now + HOUR_MS}"  # noqa: S608 - as above
         f" WHERE id = {grant.grant_id}"
     )
+    began = time.monotonic()
     with pytest.raises(ExpiredError) as caught:
-        reader.serve(grant.creator_id, min_validity=300)
+        reader.serve(grant.creator_id, min_validity=300, wait_seconds=60)
+    assert time.monotonic() < began + 30, "nothing comes within the minute, and that is known at once"
     assert 3000 < caught.value.retry_after <= 3600
     assert world.look(grant).next_refresh_at.timestamp() * 1000 == now + HOUR_MS
 

@@ -163,7 +163,7 @@ def _lack(pair: ServedPair, min_validity: float, newer_than: int | None) -> str:
     if newer_than is not None and newer_than > pair.generation:
         raise UsageError(f"{text} has generation {pair.generation}, and {newer_than} has not come yet")
     life = (pair.access_expires_at - pair.issued_at).total_seconds()
-    if pair.refreshed and min_validity > life:
+    if pair.refreshed and min_validity > max(life, 0):
         raise ValidityError(f"{text} lives {life:.0f} s, less than the {min_validity:g} s asked for")
     seconds = (pair.access_expires_at - pair.now).total_seconds()
     if seconds <= 0:
