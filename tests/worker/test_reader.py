@@ -40,6 +40,7 @@ from worker.errors import (
 from worker.store import GrantView
 from worker.tokens import open_reader
 from worker.tokens.reader import TokenReader
+from worker.upkeep.preflight import FOR_READERS
 from worker.vault import Keyring, PairPlace, Sealer
 
 NewWorld = Callable[..., World]
@@ -146,8 +147,7 @@ def test_doctor_refuses_a_readers_keyring_in_the_daemons_settings(new_world: New
     world.creator()
     finding = checks.keyring(world.another(KEYRING=keyring.reader(world.services.app_id).to_json()))
 
-    assert finding.state == "fail"
-    assert "bring the one that workers use" in finding.detail
+    assert (finding.state, finding.detail) == ("fail", FOR_READERS)
 
 
 def test_importing_and_reading_load_little(new_world: NewWorld, keyring: Keyring, tmp_path: Path) -> None:
