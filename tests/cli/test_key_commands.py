@@ -6,6 +6,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from click.testing import CliRunner, Result
 from tests.support.daemon import plain_environ
 from tests.support.warm import server_for
 from worker.cli.keys import keys
+from worker.errors import NotReadyError
 from worker.store import Store
 from worker.vault import Keyring
 
@@ -62,7 +64,7 @@ def said(result: Result) -> Any:
     return json.loads(result.stdout)
 
 
-def imported(count: int, path: Path) -> None:
+def imported(count: int, path: Path, *, prefix: str = "") -> None:
     """Import pairs in a process of the keyring in a file."""
     import io  # noqa: PLC0415 - only here
 
@@ -73,7 +75,7 @@ def imported(count: int, path: Path) -> None:
     lines = "".join(
         json.dumps({"open_id": f"c{n}", "access_token": f"act.{n}", "refresh_token": f"rft.{n}", "expires_in": 9999})
         + "\n"
-        for n in range(count)
+        for n in (f"{prefix}{number}" for number in range(count))
     )
     services = build_services()
     try:
@@ -261,3 +263,34 @@ def test_an_older_key_is_named_with_its_limits(cli: Keys, keyring_file: Path, ke
     assert said(cli("reader", "--out", out, "--json"))["left_out"] == [1]
     assert said(cli("rotate", "--json"))["resealed"] == 2
     assert [row["remark"] for row in said(cli("status", "--json"))["keys"]] == ["", ""]
+
+
+def test_the_daemon_goes_on_without_a_lost_key_once_that_is_said(cli: Keys, keyring_file: Path, store: Store) -> None:
+    """Until then no worker starts, and `keys status` counts what does not open; the pairs of the other key stay."""
+    from worker.services import build_services  # noqa: PLC0415 - only tests of the database pay for it
+
+    imported(2, keyring_file)
+    cli("new", "--add-to", str(keyring_file))
+    cli("activate", "2", "--in", str(keyring_file))
+    imported(1, keyring_file, prefix="later")
+    whole = keyring_file.read_text()
+    for key_id, says in (("1", "so it is not lost"), ("7", "there is no key 7")):
+        assert says in cli("abandon", key_id, "--yes", status=2).stderr
+    held = json.loads(whole)
+    del held["keys"]["1"]
+    keyring_file.write_text(json.dumps(held))
+
+    with closing(build_services()) as services, pytest.raises(NotReadyError, match="lacks key 1, which"):
+        services.preflight.enter()
+    rows = {row["key_id"]: row for row in said(cli("status", "--json", status=1))["keys"]}
+    assert (rows[1]["state"], rows[1]["pairs"]) == ("missing", 2)
+    cli("abandon", "1", status=1)
+    assert store.key_usage() == {1: 2, 2: 1}
+
+    assert said(cli("abandon", "1", "--yes", "--json")) == {"abandoned": 1, "pairs": 2, "asked": 2}
+
+    with closing(build_services()) as services:
+        services.preflight.enter()
+        services.preflight.goodbye()
+    assert [notice.kind for notice in store.undelivered_notices()] == ["reauth_needed"] * 2
+    assert store.key_usage() == {2: 1}

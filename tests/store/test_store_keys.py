@@ -6,6 +6,11 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+
+from worker.errors import ReauthNeededError
+from worker.store import GrantStatus
+
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet
 
@@ -88,3 +93,41 @@ def test_a_process_tells_what_it_seals_with_and_what_its_journal_needs(fleet: Fl
 
     assert (one.sealing_key_id, one.journal_key_ids) == (2, frozenset({1}))
     assert (two.sealing_key_id, two.journal_key_ids) == (None, frozenset())
+
+
+def test_a_lost_key_costs_only_what_it_sealed(fleet: Fleet) -> None:
+    """The creator whose current pair it sealed is asked once; a grant that lost an older pair goes on."""
+    lost, older, other = (fleet.add(name) for name in ("lost", "older", "other"))
+    fleet.save(fleet.claim(older.grant_id), "newer")
+    fleet.sql("UPDATE pairs SET key_id = 2")
+    fleet.sql("UPDATE pairs SET key_id = 1 WHERE grant_id = :id", id=lost.grant_id)
+    fleet.sql("UPDATE pairs SET key_id = 1 WHERE grant_id = :id AND generation = 1", id=older.grant_id)
+    for key_id in (1, 2):
+        fleet.store.adopt_key(key_id, b"sealed", living_seconds=60)
+
+    first = fleet.store.abandon_key(1, "the key is lost", living_seconds=60)
+    again = fleet.store.abandon_key(1, "the key is lost", living_seconds=60)
+
+    assert (first.pairs, first.asked, first.held_by) == (2, 1, ())
+    assert (again.pairs, again.asked) == (0, 0)
+    assert set(fleet.store.key_usage()) == set(fleet.store.sentinels()) == {2}
+    assert fleet.store.grant("lost").status is GrantStatus.NEEDS_REAUTH
+    assert [notice.creator_id for notice in fleet.store.undelivered_notices()] == ["lost"]
+    with pytest.raises(ReauthNeededError):
+        fleet.store.current_pair("lost")
+    for name in ("older", "other"):
+        assert fleet.store.grant(name).status is GrantStatus.ACTIVE
+        assert fleet.current(name)
+    assert fleet.claim(other.grant_id)
+    assert fleet.claim(older.grant_id).kept == (2,)
+
+
+def test_a_key_that_a_living_process_holds_is_not_lost(fleet: Fleet) -> None:
+    """That process is named, and nothing is wiped; one that has been silent for long holds nothing any more."""
+    fleet.add("ada")
+    fleet.store.hello("host:1:aa", host="host", pid=1, key_ids=[1], sealing_key_id=1)
+
+    assert fleet.store.abandon_key(1, "lost", living_seconds=60).held_by == ("host:1:aa",)
+    assert fleet.store.key_usage() == {1: 1}
+    fleet.sql("UPDATE workers SET last_seen_at = last_seen_at - 100000")
+    assert fleet.store.abandon_key(1, "lost", living_seconds=60).pairs == 1

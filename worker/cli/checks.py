@@ -116,7 +116,7 @@ def keyring(services: Services) -> Finding:
     closed = [row for row in rows if row.opens is False]
     if closed:
         detail = "; ".join(f"key {row.key_id}: {row.remark}, {row.pairs} pairs" for row in closed)
-        return Finding("keyring", "fail", detail)
+        return Finding("keyring", "fail", f"{detail}; docs/operations.md, Lost keys")
     sealed = sum(row.pairs for row in rows)
     many = f"{output.counted(len(rows), 'key')}, {output.counted(sealed, 'pair')}"
     opened = f"active key {services.keyring.active}; opens all of {many}"

@@ -1,4 +1,4 @@
-"""The `keys` commands that act on what is stored: rotate and retire."""
+"""The `keys` commands that act on what is stored: rotate, retire and abandon."""
 
 from __future__ import annotations
 
@@ -90,6 +90,35 @@ def retire(key_id: int, *, path: Path | None, forget_silent: bool, as_json: bool
     click.echo(f"key {key_id} is retired: no process needs it any more")
     where = "take it out of the keyrings" if aside is None else f"it is out of {path} and kept in {aside}"
     output.note(f"{where}; keep it apart from the database's backups, for as long as you keep those")
+
+
+@click.command("abandon", cls=output.Command)
+@click.argument("key_id", type=click.IntRange(min=1))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@output.json_option
+def abandon(key_id: int, *, yes: bool, as_json: bool) -> None:
+    """Go on without a key that is lost for good: wipe what it sealed; it cannot be undone.
+
+    Creators whose current pair it sealed are asked to authorize again, once each. All others go on. First look for a
+    copy of the key: docs/operations.md, Lost keys. Back the database up if the key may still turn up.
+    """
+    with output.services() as services:
+        services.preflight.check_schema()
+        pairs = services.store.key_usage().get(key_id, 0)
+        if not yes:
+            click.confirm(
+                f"wipe the {output.counted(pairs, 'pair')} of key {key_id}, and ask their creators?",
+                abort=True,
+                err=True,
+            )
+        done = services.rekeyer.abandon(key_id)
+    if as_json:
+        output.print_json({"abandoned": key_id, "pairs": done.pairs, "asked": done.asked})
+    else:
+        click.echo(
+            f"key {key_id} is abandoned: {output.counted(done.pairs, 'pair')} wiped, "
+            f"{output.counted(done.asked, 'creator')} asked to authorize again"
+        )
 
 
 @contextmanager

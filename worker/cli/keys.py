@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from worker.cli import output
-from worker.cli.key_rotation import retire, rotate
+from worker.cli.key_rotation import abandon, retire, rotate
 from worker.errors import UsageError
 
 KEYRING_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -136,6 +136,7 @@ def reader(out: Path, *, as_json: bool) -> None:
 
 keys.add_command(rotate)
 keys.add_command(retire)
+keys.add_command(abandon)
 
 
 def _print_result(done: str, then: str, as_data: dict[str, object], *, as_json: bool) -> None:

@@ -5,6 +5,7 @@
 
 from worker.store.clock import whole_milliseconds
 from worker.store.fleet import LoadSlice
+from worker.store.keys import AbandonedKey
 from worker.store.store import Store, open_store
 from worker.store.values import (
     AttemptView,
@@ -39,6 +40,7 @@ from worker.store.values import (
 )
 
 __all__ = [
+    "AbandonedKey",
     "AttemptView",
     "BrakeState",
     "BroughtPair",

@@ -38,6 +38,7 @@ class Grants(Transactions):
         Raises:
             UnknownCreatorError: no such creator.
             RevokedError: the grant was ended here and its pair wiped.
+            ReauthNeededError: its pair was wiped because its key is lost, and the creator is asked to authorize.
             LostError: the pair is not there, though nothing says why.
         """
         row = connection.execute(
@@ -46,7 +47,7 @@ class Grants(Transactions):
             .where(is_of_app(connection), GRANTS.c.creator_id == creator_id, PAIRS.c.wiped_at.is_(None))
         ).first()
         if row is None:
-            _refuse_revoked(_found(connection, creator_id))
+            _refuse_ended(_found(connection, creator_id))
             raise _lost(creator_id)
         return current_pair(row)
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, select, text
+from sqlalchemy import Connection, delete, exists, func, select, text, update
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import PAIRS, SENTINELS, WORKERS
-from worker.store.saving import add_unless_known
+from worker.store.models import GRANTS, PAIRS, REFRESHABLE, SENTINELS, WORKERS
+from worker.store.notices import REAUTH_NEEDED, insert_notice
+from worker.store.rows import is_current_pair
+from worker.store.saving import add_unless_known, reauth_key
+from worker.store.values import GrantStatus
 
 KEYS_LOCK: Final = 4_851_702_134
 """Key of the advisory lock under which processes enter the list and keys are taken into use, one after the other."""
+
+
+@dataclass(frozen=True)
+class AbandonedKey:
+    """What became of a lost key: pairs that were wiped, creators who are asked, and living processes that hold it."""
+
+    pairs: int = 0
+    asked: int = 0
+    held_by: tuple[str, ...] = ()
 
 
 class Keys(Transactions):
@@ -64,6 +77,50 @@ class Keys(Transactions):
             return False
         connection.execute(delete(SENTINELS).where(SENTINELS.c.key_id == key_id))
         return True
+
+    @writes
+    def abandon_key(self, connection: Connection, key_id: int, reason: str, *, living_seconds: float) -> AbandonedKey:
+        """Wipe the pairs that a lost key sealed, and have the creators asked whose current pair that was; once each.
+
+        Grants whose current pair another key sealed go on; they lose older pairs at most.
+
+        Args:
+            connection: given by the decorator.
+            key_id: the key.
+            reason: short safe text, for the grants and their notices.
+            living_seconds: for how long a process that is silent counts as living.
+
+        Returns:
+            What was done; nothing if a living process holds the key, which is named.
+        """
+        keys_in_turn(connection)
+        living = select(WORKERS.c.instance_id, WORKERS.c.key_ids).where(
+            WORKERS.c.last_seen_at > now() - milliseconds(living_seconds)
+        )
+        holders = [row.instance_id for row in connection.execute(living) if str(key_id) in row.key_ids.split(",")]
+        if holders:
+            return AbandonedKey(held_by=tuple(sorted(holders)))
+        sealed = (PAIRS.c.key_id == key_id) & PAIRS.c.wiped_at.is_(None)
+        lost = exists().where(is_current_pair(), sealed)
+        asked = connection.execute(
+            update(GRANTS)
+            .where(text(REFRESHABLE), lost)
+            .values(
+                status=GrantStatus.NEEDS_REAUTH.value,
+                last_reason=reason,
+                lease_owner=None,
+                lease_until=None,
+                updated_at=now(),
+            )
+            .returning(GRANTS.c.id, GRANTS.c.consent, GRANTS.c.pair_generation)
+        ).all()
+        for row in asked:
+            insert_notice(connection, reauth_key(*row), REAUTH_NEEDED, reason, grant_id=row.id)
+        wiped = connection.execute(
+            update(PAIRS).where(sealed).values(sealed_access=None, sealed_refresh=None, wiped_at=now())
+        )
+        connection.execute(delete(SENTINELS).where(SENTINELS.c.key_id == key_id))
+        return AbandonedKey(pairs=wiped.rowcount, asked=len(asked))
 
     @reads
     def key_usage(self, connection: Connection) -> dict[int, int]:

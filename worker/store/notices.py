@@ -20,6 +20,7 @@ from worker.store.saving import add_unless_known, insert_unless_known
 from worker.store.values import DeliveryView, NoticeView, ReceiverState
 from worker.vault.webhooks import new_message_id
 
+REAUTH_NEEDED: Final = "reauth_needed"
 HOLD_SECONDS: Final = 60.0
 Kinds = frozenset[str] | None
 """The stored kinds that an address gets; None for all."""

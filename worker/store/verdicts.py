@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, exists, false, func, or_, select, text, update
 
@@ -17,12 +17,10 @@ from worker.store.clock import now
 from worker.store.conditions import kept_aside
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS, REFRESHABLE
-from worker.store.notices import insert_notice
+from worker.store.notices import REAUTH_NEEDED, insert_notice
 from worker.store.rows import attempt_view, is_attempt, lease_is_free
 from worker.store.saving import reauth_key
 from worker.store.values import AttemptView, Claim, GrantStatus
-
-REAUTH_NEEDED: Final = "reauth_needed"
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ FACT_NAMES: Final = (
     "journal.replayed",
     "journal.stuck",
     "journal.warning",
+    "keys.abandoned",
     "keys.held_back",
     "keys.retired",
     "keys.unfit",

@@ -9,7 +9,7 @@ from typing import Final
 from worker.errors import NotReadyError, SealError, UsageError
 from worker.ground import Ground
 from worker.policy.sealing_key import LIVING_SECONDS
-from worker.store import StoredPair, WorkerView
+from worker.store import AbandonedKey, StoredPair, WorkerView
 from worker.telemetry import Fact
 from worker.vault import PairPlace, SealedPair
 
@@ -18,6 +18,7 @@ BATCH: Final = 200
 SILENT_SECONDS: Final = 7 * 86_400.0
 """How long the last report on a host's journal counts if the host's processes crashed and are silent."""
 MOST_NAMED: Final = 20
+LOST: Final = "the key that sealed the pair is lost (key {})"
 
 
 @dataclass
@@ -123,6 +124,26 @@ class Rekeyer:
         if reasons:
             raise NotReadyError(f"key {key_id} is still needed: {'; '.join(reasons)}")
         self._ground.hook(Fact("keys.retired", {"key_id": key_id}))
+
+    def abandon(self, key_id: int) -> AbandonedKey:
+        """Go on without a key that is lost: wipe what it sealed, and ask the creators whose current pair that was.
+
+        Raises:
+            UsageError: the keyring holds the key, or nothing is sealed with it.
+            NotReadyError: a living process holds the key, so it is not lost.
+        """
+        if key_id in self._ground.sealer.keyring.keys:
+            raise UsageError(f"the keyring holds key {key_id}, so it is not lost; `keys retire` takes it out of use")
+        if key_id not in {*self._ground.store.sentinels(), *self._ground.store.key_usage()}:
+            raise UsageError(f"there is no key {key_id}, and nothing is sealed with it")
+        done = self._ground.store.abandon_key(key_id, LOST.format(key_id), living_seconds=LIVING_SECONDS)
+        if done.held_by:
+            holders = ", ".join(done.held_by)
+            raise NotReadyError(f"key {key_id} is not lost: {holders} (host:process) holds it; take it from there")
+        self._ground.hook(
+            Fact("keys.abandoned", {"key_id": key_id, "pairs": done.pairs, "grants": done.asked}, level="warning")
+        )
+        return done
 
     def _refuse_held_back(self) -> None:
         active = self._ground.sealer.keyring.active
