@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 import pytest
+from sqlalchemy import event
 
 from worker.errors import NotFoundError, StoreUnavailableError
 from worker.policy.verdicts import AttemptOutcome
 from worker.store import BroughtPair, Claim, GrantStatus, open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.store.conftest import Fleet
 
+T = TypeVar("T")
 POSTGRESQL = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 
 EVERYTHING = [
@@ -236,3 +241,28 @@ def test_what_was_not_sent_is_given_back_together(fleet: Fleet) -> None:
     assert fleet.store.claimable(ids).due == (ids[1], ids[2])
     assert fleet.store.grant_by_id(ids[0]).lease_until == heir.lease_until
     assert [len(fleet.store.attempts(grant_id)) for grant_id in ids] == [1, 0, 0, 1]
+
+
+@POSTGRESQL
+def test_a_group_costs_as_many_statements_as_a_single_grant(fleet: Fleet) -> None:
+    """Beside its BEGIN: one for what is due and how the brake stands, one to claim, and two to store."""
+    for ids in (ids_of(fleet, 1), [fleet.add(f"another {number}").grant_id for number in range(20)]):
+        assert _counted(fleet, partial(fleet.store.claimable, ids))[1] == 2
+        claims, to_claim = _counted(fleet, partial(claim_all, fleet, ids))
+        pairs = [brought(fleet, claim) for claim in claims]
+        assert (len(pairs), to_claim) == (len(ids), 2)
+        assert _counted(fleet, partial(fleet.store.save_group, pairs))[1] == 3
+
+
+def _counted(fleet: Fleet, step: Callable[[], T]) -> tuple[T, int]:
+    """Return what a step returns, and how many statements it has sent."""
+    engine, sent = fleet.store._engine(), list[str]()
+
+    def note(*arguments: Any) -> None:
+        sent.append(arguments[2])
+
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        return step(), len(sent)
+    finally:
+        event.remove(engine, "before_cursor_execute", note)

@@ -14,9 +14,9 @@ from sqlalchemy.types import JSON, BigInteger, Double, Integer, LargeBinary, Tex
 
 from worker.store.clock import NOW, Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, PAIRS, REFRESHABLE, UNRESOLVED
-from worker.store.rows import AMONG, PAIR_BYTES, AnyRow, among, brake_state, sealed_pair
-from worker.store.values import Claim, Claimable, GrantStatus, PairVersion
+from worker.store.models import ATTEMPTS, BRAKE, GRANTS, PAIRS, REFRESHABLE, UNRESOLVED
+from worker.store.rows import AMONG, BRAKE_STATE, PAIR_BYTES, AnyRow, among, sealed_pair
+from worker.store.values import BrakeState, Claim, Claimable, GrantStatus, PairVersion
 
 GRANT_COLUMNS: Final[dict[str, type[TypeEngine[Any]]]] = {
     "id": BigInteger,
@@ -66,10 +66,17 @@ def _win(dialect: str, where: str) -> str:
         RETURNING {", ".join(GRANT_COLUMNS)}"""  # noqa: S608 - our own words, no value
 
 
-_DUE: Final = {
-    dialect: text(f"SELECT id FROM grants WHERE {_due(dialect)}").bindparams(force=False)  # noqa: S608 - our own words
+_CLAIMABLE: Final = {
+    dialect: text(f"""
+        SELECT due.id AS due, {", ".join(f"b.{column.name}" for column in BRAKE_STATE)}
+          FROM (SELECT 1 AS one) AS always
+          LEFT JOIN {BRAKE.name} b ON b.app_id IN ('', :app)
+          LEFT JOIN (SELECT id FROM grants WHERE {_due(dialect)}) AS due ON TRUE""")  # noqa: S608 - our own words
+    .bindparams(force=False)
+    .columns(due=BigInteger, **{column.name: column.type for column in BRAKE_STATE})
     for dialect in NOW
 }
+"""How the brake stands and what is due, asked at once; a row without an id if nothing is."""
 _POSTGRESQL: Final = text(f"""
     WITH open AS MATERIALIZED (
       SELECT id FROM grants WHERE {_due("postgresql")} ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
@@ -105,9 +112,10 @@ class Claims(Transactions):
     @reads
     def claimable(self, connection: Connection, ids: Sequence[int]) -> Claimable:
         """Return which of these grants a claim would win now, in their order, and how the brake stands."""
-        due = connection.execute(_DUE[connection.dialect.name], {"ids": among(connection, ids), "app": self.app_id})
-        found = set(due.scalars())
-        return Claimable(due=tuple(grant_id for grant_id in ids if grant_id in found), brake=brake_state(connection))
+        asked = {"ids": among(connection, ids), "app": self.app_id}
+        rows = connection.execute(_CLAIMABLE[connection.dialect.name], asked).all()
+        due = {row.due for row in rows}
+        return Claimable(due=tuple(grant_id for grant_id in ids if grant_id in due), brake=BrakeState(*rows[0][1:]))
 
     @writes
     def claim_group(
