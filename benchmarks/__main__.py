@@ -25,7 +25,7 @@ from benchmarks.contenders import WARM_UP, Contender, Evertoken, HomeMade, Loop,
 from benchmarks.report import HOME, LOOP, Entry, Sheet
 from benchmarks.stage import PROJECT, Stage
 
-PARTS: Final = ("speed", "slow", "counts", "steps", "rest", "growth")
+PARTS: Final = ("speed", "slow", "alone", "counts", "steps", "rest", "growth")
 HOME_SHARE: Final = 0.25
 """The home-made worker is slower, so it refreshes fewer in a run."""
 BEFORE_SHARE: Final = 0.1
@@ -69,6 +69,15 @@ class Bench:
         entries = [Entry(each, count, latency=latency) for each in some]
         entries.append(Entry(self._ours[-1], count * PROCESSES, processes=PROCESSES, latency=latency))
         self._take_turns("slow", entries)
+
+    def alone(self) -> None:
+        """How long one refresh takes while nothing else is due."""
+        found: dict[str, list[float]] = {each.label: [] for each in (*self._before, *self._ours, *self._secure)}
+        for _ in range(self.chosen.rounds):
+            for each in (*self._before, *self._ours, *self._secure):
+                self._prepare(each)
+                found[each.label] += each.alone(self.chosen.alone)
+        self._add("alone", found, report.alone(found))
 
     def counts(self) -> None:
         """What one refresh asks of the servers."""
@@ -194,6 +203,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--databases", default="sqlite,postgresql", help="which to measure on")
     parser.add_argument("--latency", type=float, default=0.2, help="seconds an answer takes in the part `slow`")
     parser.add_argument("--slow-creators", type=int, default=320, help="refreshes of one run in the part `slow`")
+    parser.add_argument("--alone", type=int, default=40, help="refreshes of one run in the part `alone`")
     parser.add_argument("--sizes", default="10000,100000", help="fleets of the part `growth`, up to 10000000")
     parser.add_argument("--rest-grants", type=int, default=100_000, help="the fleet of the part `rest`")
     parser.add_argument("--rest-seconds", type=float, default=20, help="how long is watched in the part `rest`")

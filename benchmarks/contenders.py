@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +33,9 @@ UNBOUND: Final = 1_000_000
 WARM_UP: Final = 100
 SETTLE_SECONDS: Final = 0.2
 """After the last commit: the last pulls are queued by then, and their processor time is counted."""
+LOOK_SECONDS: Final = 0.0005
+"""How often a refresh alone is looked for."""
+LONGEST_ALONE_SECONDS: Final = 30.0
 FAR: Final = 4_000_000_000_000
 
 
@@ -285,11 +288,34 @@ class Evertoken(Worker):
     def publish(self, count: int) -> None:
         """Ask for a scan, as beat does."""
         del count
-        app = Celery(broker=self.stage.redis)
-        app.conf.broker_transport_options = {"global_keyprefix": "evertoken:"}
-        queue = Queue("refresh", Exchange("evertoken"), routing_key="refresh")
-        app.send_task("tasks.refresh.scan_due", queue=queue)
-        app.close()
+        with self._queue() as scan:
+            scan()
+
+    @contextmanager
+    def _queue(self) -> Iterator[Callable[[], object]]:
+        with Celery(broker=self.stage.redis) as app:
+            app.conf.broker_transport_options = {"global_keyprefix": "evertoken:"}
+            queue = Queue("refresh", Exchange("evertoken"), routing_key="refresh")
+            with app.producer_pool.acquire(block=True) as producer:
+                yield lambda: app.send_task("tasks.refresh.scan_due", queue=queue, producer=producer)
+
+    def alone(self, count: int) -> list[float]:
+        """Refresh creators one at a time; return for each the seconds from the message of the scan to the commit."""
+        self.stage.flush()
+        seconds = list[float]()
+        with self.stage.running(self.slug, [self.command(0)], self.environ()) as workers, self._queue() as scan:
+            self._round(WARM_UP, workers)
+            for number in range(1, count + 1):
+                with self.engine.begin() as connection:
+                    connection.execute(text("UPDATE grants SET next_refresh_at = 0 WHERE id = :id"), {"id": number})
+                began = time.monotonic()
+                scan()
+                while self._left():
+                    assert time.monotonic() < began + LONGEST_ALONE_SECONDS, workers[0].tail()
+                    time.sleep(LOOK_SECONDS)
+                seconds.append(time.monotonic() - began)
+                time.sleep(SETTLE_SECONDS)
+        return seconds
 
     def _fill(self, creators: int) -> None:
         folder = self.stage.folder / self.slug

@@ -112,6 +112,20 @@ def steps(found: dict[str, dict[str, float]]) -> Sheet:
     return Sheet("Where the time goes: processor us of one refresh", ("", *found), rows)
 
 
+def alone(found: dict[str, list[float]]) -> Sheet:
+    """Return how long one refresh takes while nothing else is due."""
+    rows: list[tuple[str, ...]] = []
+    for label, seconds in found.items():
+        ordered = [1000 * each for each in sorted(seconds)]
+        late = ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))]
+        rows.append((label, str(len(ordered)), f"{statistics.median(ordered):.1f}", f"{late:.1f}"))
+    return Sheet(
+        "Milliseconds from the message of a scan to the commit of the one refresh",
+        ("", "refreshes", "median", "99 %"),
+        rows,
+    )
+
+
 def at_rest(found: dict[str, list[Rest]], grants: int) -> Sheet:
     """Return what processes take while nothing is due."""
     rows: list[tuple[str, ...]] = [
