@@ -24,6 +24,20 @@ tasks.pull.scan_due()
 shared_services().close()
 """
 
+RELEASED = """
+import tasks.refresh
+from sqlalchemy import text
+from worker.services import shared_services
+store = shared_services().store
+due = [grant.grant_id for grant in store.due(10)]
+store.pull_brake("trouble", probe_seconds=0)
+for change in ("UPDATE grants SET unproven_since = NULL", "UPDATE brake SET next_probe_at = 0"):
+    store.transact(lambda connection: connection.execute(text(change)).close(), writes=True)
+tasks.refresh.refresh_grants(due[:1])
+tasks.refresh.refresh_grants(due[1:2])
+shared_services().close()
+"""
+
 pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 
 
@@ -84,6 +98,21 @@ def content(client: redis.Redis, name: bytes) -> bytes:
     }
     held = repr(read[client.type(name)]()).encode()
     return held + b"".join(base64.b64decode(body) for body in re.findall(rb'"body": *"([^"]+)"', held))
+
+
+def test_a_scan_follows_at_once_when_the_brake_is_released(
+    new_daemon: Callable[..., Daemon], sandbox: RunningSandbox, redis_url: str, database_kind: str
+) -> None:
+    """What waited for the brake does not wait for beat as well; a refresh that released nothing asks for no scan."""
+    daemon = new_daemon()
+    imported(daemon, sandbox, 3)
+
+    result = daemon.run_python(RELEASED)
+
+    assert result.returncode == 0, result.stderr
+    with redis.Redis.from_url(redis_url) as client:
+        asked = [message["headers"]["task"] for message in messages(client, "refresh")]
+    assert asked == ["tasks.refresh.scan_due"]
 
 
 def is_ids(arguments: Any) -> bool:

@@ -37,7 +37,7 @@ SEGMENT_BYTES: Final = 8 * 2**20
 FLOOR_BYTES: Final = 64 * 2**20
 RESERVE_SHARE: Final = 4
 """A segment with less room than this part of its size is replaced: all answers in flight must fit in it."""
-GATHER_SECONDS: Final = 0.005
+GATHER_SECONDS: Final = 0.001
 """Records that are written within this time share a sync: a sync costs about as much for one as for fifty."""
 SEAL_BYTES: Final = 64
 """More bytes than sealing adds to a plaintext."""
