@@ -107,7 +107,7 @@ def test_history_is_pruned_and_what_is_current_stays(fleet: Fleet) -> None:
 
     def prune(seconds: float) -> tuple[int, int, int]:
         store = fleet.store
-        return store.prune_attempts(seconds, 10), store.prune_pairs(seconds, 10), store.prune_told(seconds)
+        return store.prune_attempts(seconds, 10), store.prune_pairs(seconds, 10), store.prune_delivered(seconds)
 
     assert prune(3600) == (0, 0, 0)
     assert prune(0) == (1, 2, 2)

@@ -312,7 +312,7 @@ def test_a_token_in_the_scopes_is_left_out(echo: str, listed: bool, raw: Raw, ca
 
     assert answer.access_token.reveal() == LONG
     assert answer.scope == ("user.info.basic",)
-    assert answer.remarks == ("scope holds something that is no scope",)
+    assert answer.remarks == ("scope holds something that is not a scope",)
 
 
 @pytest.mark.parametrize("creator", [LONG, f"x{LONG}", ECHOES["a token of somebody else"], ECHOES["what was sent"]])

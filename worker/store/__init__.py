@@ -1,6 +1,6 @@
-"""The store: the only room that speaks SQL; each public method is one transaction.
+"""The store: the only place with SQL; each public method is one transaction.
 
-`open_store` gives the one face, `Store`. Everything it takes and gives is a frozen value exported here.
+`open_store` returns a `Store`. All its arguments and results are frozen values that are exported here.
 """
 
 from worker.store.clock import whole_milliseconds

@@ -24,7 +24,7 @@ NOW: Final = {
     # rather than extract(): a double is computed faster than a numeric.
     "postgresql": "CAST(floor(date_part('epoch', statement_timestamp()) * 1000) AS BIGINT)",
 }
-"""What `now()` is on each database, for statements that are written as text."""
+"""The text of `now()` on each database, for statements that are written as text."""
 
 
 class Instant(TypeDecorator[datetime]):

@@ -1,4 +1,4 @@
-"""What a grant can be at a moment, besides its status: one definition for the counts and for the lists."""
+"""Conditions of a grant at a moment, besides its status: one definition for counts and lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def conditions(at: datetime) -> dict[GrantCondition, ColumnElement[bool]]:
     """Return each condition as SQL over a row of `grants`.
 
     Args:
-        at: the moment, on the database's clock; as an expression it would be computed again for every row.
+        at: the moment, on the database's clock; a value, since an expression would be computed again for every row.
     """
     grant = GRANTS.c
     serving = is_serving()

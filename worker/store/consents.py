@@ -29,9 +29,9 @@ from worker.store.values import ConsentResult, GrantStatus, Likeness, NewConsent
 from worker.vault.sealing import SealedPair
 
 Seal = Callable[[NewConsent, int, int], SealedPair]
-"""Seals the pair of a consent to its place: the item, its consent and its generation. It does no input or output."""
+"""Seals the pair of a consent to its place: the item, its consent and its generation. It does no I/O."""
 Compare = Callable[[NewConsent, int, Sequence[PairVersion]], Likeness]
-"""Compares an item with a creator's kept pairs, newest first, of which the one of this generation is current."""
+"""Compares an item with a creator's kept pairs, newest first; the pair of the given generation is the current one."""
 FIRST: Final = 1
 
 
@@ -50,18 +50,18 @@ class Consents(Transactions):
     ) -> list[ConsentResult]:
         """Store consents in one transaction; a few hundred at a time are fast and hold no lock for long.
 
-        A replaced grant gets the next consent and generation and is active. What an attempt of the older consent still
-        brings is kept, and never becomes current; its lease runs out by itself, so that the new pair is not refreshed
-        while that attempt is under way.
+        A replaced grant gets the next consent and generation and is active. A pair that an attempt of the older consent
+        still brings is kept, and never becomes current. The lease of that attempt runs out by itself, so that the new
+        pair is not refreshed while the attempt is under way.
 
         Args:
             connection: given by the decorator.
             items: what to store. Of several with the same creator the first counts; with `replace` the last.
-            seal: seals an item's pair; it may be called again where the transaction is tried again.
-            replace: True to replace the consent of creators who are known.
-            compare: compares an item with the stored pairs of its creator; it does no input or output. With it only
-                what is surely older than the item is replaced, so that an old file never takes the place of a living
-                pair: see `judge_consents`. None replaces without a look.
+            seal: seals an item's pair; it may be called again if the transaction is retried.
+            replace: True to replace the consent of known creators.
+            compare: compares an item with the stored pairs of its creator; it does no I/O. With it, only what is surely
+                older than the item is replaced, so that an old file never replaces a valid pair: see
+                `judge_consents`. None replaces without a comparison.
 
         Returns:
             One result for each item, in the same order.
@@ -76,7 +76,7 @@ class Consents(Transactions):
         created = _create(connection, fresh, seal)
         for creator_id in created:
             results[chosen[creator_id]] = ConsentResult.CREATED
-        # A creator who came from somewhere else between the look and the insert is known now.
+        # A creator whom another process inserted in the meantime is known now.
         late = [item.creator_id for item in fresh if item.creator_id not in created]
         known |= _known(connection, late, lock=True)
         found = [(items[chosen[creator_id]], row) for creator_id, row in known.items()]
@@ -91,12 +91,12 @@ class Consents(Transactions):
     def judge_consents(
         self, connection: Connection, items: Sequence[NewConsent], compare: Compare, *, replace: bool
     ) -> list[ConsentResult]:
-        """Return what `save_consents` would do now with items of different creators; nothing is changed.
+        """Return what `save_consents` would do now with items of different creators, without changing anything.
 
-        A pair that is stored, or was stored before the current one, is never taken again, whatever its date. A creator
-        who has to authorize again, and one whose pair is another creator's, takes any other pair. Otherwise the pair
-        must surely be newer than what is stored or under way: not one issued at the same millisecond or earlier, none
-        without a sure date, and none while a refresh is under way or in doubt that was sent after the pair was issued.
+        A pair that is stored, or was stored before the current one, is never stored again, whatever its date. If the
+        creator has to authorize again, or the stored pair belongs to another creator, any other pair is stored.
+        Otherwise the pair must surely be newer than what is stored or under way: it needs a certain date, later than
+        that of the stored pair, and no refresh that was sent after this date may be under way or in doubt.
         """
         known = _known(connection, [item.creator_id for item in items], lock=False)
         found = [(item, known[item.creator_id]) for item in items if item.creator_id in known]
@@ -167,7 +167,7 @@ def _verdict(item: NewConsent, row: AnyRow, likeness: Likeness, *, replace: bool
 
 
 def _by_dates(item: NewConsent, row: AnyRow) -> ConsentResult:
-    """Return REPLACED if the item is surely newer than all that is stored or under way, else why not."""
+    """Return REPLACED if the item is surely newer than all that is stored or under way, otherwise why not."""
     if not item.dated:
         return ConsentResult.UNDATED
     issued_at = whole_milliseconds(item.issued_at)  # as the database keeps it: the same instant must not seem later

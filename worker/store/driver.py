@@ -1,7 +1,7 @@
-"""A connection to PostgreSQL that ends when the server owes an answer for too long.
+"""A connection to PostgreSQL with a deadline for each answer.
 
-A server that stands still, because its container is frozen or its disk hangs, does not end a statement by its own
-timeout. Its kernel goes on answering meanwhile, so TCP's keepalives do not notice it either.
+A server that hangs, because its container is frozen or its disk hangs, does not end a statement by its own timeout. Its
+kernel still answers, so TCP's keepalives do not notice it either.
 """
 
 from __future__ import annotations

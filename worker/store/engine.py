@@ -41,11 +41,11 @@ BEGIN_POSTGRESQL: Final = (
 )
 """How a transaction begins, in one round trip.
 
-A pooler gives each transaction another server connection, whose settings other clients change: so nothing is set for
-longer than a transaction, and what a neighbour may have set is set back. DEFAULT is what the role and database say.
+A pooler may give each transaction another server connection, whose settings other clients change: so settings last only
+for the transaction, and those of other clients are reset. DEFAULT is the setting of the role and the database.
 """
 BY_INDEX: Final = "SET LOCAL enable_seqscan = off"
-"""Transactions that write change rows by their keys, and each has its index.
+"""Transactions that write change rows by their keys, and each key has an index.
 
 On a fresh install the tables were analyzed while they were empty, and by those statistics PostgreSQL reads all of
 `attempts` to find a group's rows, until it analyzes the table again.
@@ -58,14 +58,14 @@ CONNECTING: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-"""How soon a server that vanished without a word is noticed: within 15 s while sending, 25 s while waiting.
+"""How soon a vanished server is noticed: within 15 s while sending, 25 s while waiting.
 
-The address may say otherwise. A server that stands still while its kernel answers is noticed by `BoundedConnection`.
+The address may say otherwise. `BoundedConnection` notices a server that hangs while its kernel still answers.
 """
 UNPREPARED: Final = {"prepare_threshold": None, "autocommit": True}
-"""No statement is prepared by name, since behind a pooler the name may be another client's on that connection.
+"""No statement is prepared by name, since behind a pooler another client may have used the name on that connection.
 
-And the driver begins no transaction of its own; `_begin_postgresql` does.
+The driver begins no transaction by itself; `_begin_postgresql` does.
 """
 
 P = ParamSpec("P")
@@ -74,14 +74,14 @@ S = TypeVar("S", bound="Transactions")
 
 
 class Outages:
-    """Follows the outcomes of one process's transactions: since when the database is away, reported once at each end.
+    """Follows the outcomes of a process's transactions, and reports once when the database goes away and comes back.
 
-    An outage is what stops every statement, or every write: no connection, a full or read-only disk. A row that the
-    database refuses is none, and neither is a lock that another transaction holds. Thread-safe.
+    An outage stops every statement, or every write: no connection, a full or read-only disk. A row that the database
+    refuses is not an outage, and neither is a lock that another transaction holds. Thread-safe.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """Begin with a database that is taken to be there.
+        """Begin with the assumption that the database is available.
 
         Args:
             monotonic: clock of this process, in seconds.
@@ -103,18 +103,18 @@ class Outages:
         self._on_away, self._on_back = on_away, on_back
 
     def seconds(self) -> float:
-        """Return for how long the database has been away; 0 while it is there."""
+        """Return for how many seconds the database has been away; 0 while it is available."""
         with self._lock:
             return self._monotonic() - self._since if self._failing else 0.0
 
     def failed(self, reason: str, *, writes: bool, began: float) -> None:
-        """Take in that a transaction met an outage.
+        """Note that a transaction met an outage.
 
         Args:
             reason: safe text.
             writes: True for a transaction that writes.
-            began: when the transaction began, on this process's clock; one that began before the last success says
-                nothing new.
+            began: when the transaction began, on this process's clock; if it began before the last success, its failure
+                is ignored.
         """
         with self._lock:
             if began < self._answered_at:
@@ -127,7 +127,7 @@ class Outages:
             self._on_away(reason)
 
     def succeeded(self, *, writes: bool) -> None:
-        """Take in that a transaction was committed; a read says nothing of a database that takes no writes."""
+        """Note that a transaction was committed; a read does not end an outage of writes."""
         self._answered_at = self._monotonic()
         if not self._failing:
             return
@@ -143,8 +143,8 @@ class Outages:
 class Transactions:
     """Opens the database, lazily and once per process, and runs a function in one transaction.
 
-    After a fork the child opens connections of its own. The parent's are left alone: neither used nor closed, since
-    closing them here would end the parent's sessions.
+    After a fork the child opens its own connections. It neither uses nor closes the parent's, since closing them here
+    would end the parent's sessions.
     """
 
     def __init__(self, url: str, *, app_id: str, pool_size: int, statement_seconds: float) -> None:
@@ -173,14 +173,14 @@ class Transactions:
 
     @property
     def is_missing(self) -> bool:
-        """True where SQLite's file is not there: only an upgrade makes one, and nobody looks into an empty one."""
+        """True if SQLite's file does not exist: only an upgrade creates it, so that nobody reads an empty one."""
         return self.path is not None and not self.path.exists()
 
     def make_file(self) -> None:
-        """Make SQLite's file, where it is not there yet.
+        """Create SQLite's file if it does not exist yet.
 
         Raises:
-            StoreUnavailableError: it cannot be made.
+            StoreUnavailableError: it cannot be created.
         """
         if self.path is not None and self.is_missing:
             _make_private(self.path)
@@ -192,11 +192,11 @@ class Transactions:
             engine.dispose()
 
     def transact(self, work: Callable[[Connection], R], *, writes: bool) -> R:
-        """Run a function in one transaction; from the top again where the database gave up a lock.
+        """Run a function in one transaction; start over if the database broke a deadlock or gave up waiting for a lock.
 
         Raises:
             StoreUnavailableError: the database did not answer or did not commit.
-            StoreRefusedError: it answered, and did not take a statement or kept the transaction waiting too long.
+            StoreRefusedError: it answered, but refused a statement or kept the transaction waiting too long.
         """
         began = time.monotonic()
         for attempt in range(1, MAX_TRIES + 1):
@@ -205,11 +205,11 @@ class Transactions:
                 self.outages.succeeded(writes=writes)
                 return cast("R", result)
             text, outage, again = describe(fault, self._libpq.get("password")), is_outage(fault), is_transient(fault)
-            # Released before anything is raised: the driver's error still knows the statement's values.
+            # Deleted before anything is raised: the driver's error holds the statement's values.
             del fault
             if not again or attempt == MAX_TRIES or time.monotonic() > began + self._statement_seconds:
                 break
-            time.sleep(RETRY_PAUSE_SECONDS * attempt * (0.5 + random.random()))  # noqa: S311 - spreads, hides nothing
+            time.sleep(RETRY_PAUSE_SECONDS * attempt * (0.5 + random.random()))  # noqa: S311 - spreads load, no secret
         if not outage:
             raise StoreRefusedError(text)
         raise self._away(text, writes=writes, began=began)
@@ -236,8 +236,8 @@ class Transactions:
     def _begun(self, *, writes: bool) -> Iterator[Connection]:
         """Give a connection in a transaction, which is committed at the end of the block.
 
-        A connection that died while it waited in the pool is found by the BEGIN, before anything ran, and replaced;
-        so no transaction pays for asking first whether its connection lives.
+        If a connection died while it waited in the pool, the BEGIN fails before anything ran, and the connection is
+        replaced; so no transaction pays for a check of its connection beforehand.
         """
         options = {WRITES: writes, APP: self.app_id}
         with ExitStack() as opened:
@@ -256,8 +256,8 @@ class Transactions:
     def _turn(self, *, writes: bool) -> Iterator[None]:
         """Let the threads of a process write to SQLite one after the other.
 
-        SQLite has one writer, and those that find it busy sleep and look again: with many threads some never come
-        to their turn. A lock wakes the next one instead.
+        SQLite has one writer, and those that find it busy sleep and try again: with many threads some never succeed. A
+        lock wakes the next one instead.
         """
         if not writes or self.kind != "sqlite":
             yield
@@ -272,7 +272,7 @@ class Transactions:
 
     def _engine(self) -> Engine:
         pid = os.getpid()
-        # setdefault is atomic: of two threads that come first at once, one engine stays, the other never connected.
+        # setdefault is atomic: if two threads come first at the same time, one engine stays; the other never connected.
         return self._engines.get(pid) or self._engines.setdefault(pid, self._new_engine())
 
     def _new_engine(self) -> Engine:
@@ -294,13 +294,13 @@ class Transactions:
         return engine
 
     def _connect_postgresql(self, *given: Any) -> BoundedConnection:
-        """Connect in SQLAlchemy's place; the last argument of the event is what the driver is to be called with."""
+        """Connect in place of SQLAlchemy; the last argument of the event holds the driver's arguments."""
         connection = BoundedConnection.connect(**given[-1])
         connection.answer_seconds = self._statement_seconds + GRACE_SECONDS
         return connection
 
     def _prepare_sqlite(self, connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # the driver begins no transaction of its own; `_begin_sqlite` does
+        connection.isolation_level = None  # the driver begins no transaction by itself; `_begin_sqlite` does
         for pragma in (
             f"busy_timeout = {int(self._statement_seconds * 1000)}",
             "journal_mode = WAL",
@@ -340,21 +340,21 @@ def writes(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Conca
 
 
 def bound_answers(connection: Connection, seconds: float | None) -> None:
-    """Set how long PostgreSQL may owe an answer in the rest of this transaction, in seconds; None is for ever."""
+    """Set the longest wait for an answer in the rest of this transaction, in seconds; None waits forever."""
     driver = connection.connection.driver_connection
     if isinstance(driver, BoundedConnection):
         driver.answer_seconds = seconds
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes later fails at once where another writer came between, whatever the
-    # busy timeout is; one that takes the write lock at its beginning waits for it.
+    # A transaction that reads first and writes later fails at once if another writer came in between, whatever the busy
+    # timeout is; a transaction that takes the write lock at its beginning waits for it.
     writes = connection.get_execution_options().get(WRITES, True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 def _make_private(path: Path) -> None:
-    """Create the database file for its owner alone; SQLite gives its side files the same mode."""
+    """Create the database file, readable only by its owner; SQLite gives its side files the same mode."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
@@ -367,5 +367,5 @@ def _libpq_options(address: DatabaseAddress) -> dict[str, Any]:
     try:
         return conninfo_to_dict(address.libpq)
     except psycopg.ProgrammingError:
-        # libpq's own sentence shows what it stumbled over, which may be the password.
+        # libpq's own message shows the text that it could not read, which may be the password.
         raise ConfigurationError("the database's address cannot be read by libpq") from None

@@ -1,4 +1,4 @@
-"""What a database driver's error means: try again or not, an outage or a refusal, and what of its text is shown."""
+"""Classifies errors of database drivers: retry or not, outage or refusal, and which part of the text is shown."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ STATE_TEXTS: Final = (
     (("40001", "40P01", "55P03", "57014"), KEPT_WAITING),
     (("22", "23"), REFUSED_VALUE),
 )
-"""Which sentence a SQLSTATE gets, by its beginning."""
+"""The sentence for a SQLSTATE, by its beginning."""
 SQLITE_TEXTS: Final = {
     sqlite3.SQLITE_READONLY: AWAY + ": the file of EVERTOKEN_DATABASE_URL, or its folder, may not be written",
     sqlite3.SQLITE_NOTADB: AWAY + ": EVERTOKEN_DATABASE_URL names a file of another kind",
@@ -68,12 +68,12 @@ SQLITE_TEXTS: Final = {
     sqlite3.SQLITE_MISMATCH: REFUSED_VALUE,
 }
 QUOTES_NAMES_ONLY: Final = ("42P01", "42703", "42501", "3F000", "08P01", "53300", "57P01", "57P03")
-"""The own sentence of PostgreSQL or a pooler for these names tables, columns, schemas and states, and no value."""
+"""For these states the message of PostgreSQL or a pooler names tables, columns, schemas and states, but no value."""
 SHUT_OUT_TEXT: Final = re.compile(r"FATAL:\s+(.*(?:authentication failed|does not exist|pg_hba\.conf|not permitted).*)")
 
 
 def is_transient(fault: Exception) -> bool:
-    """Return whether the same transaction may succeed when it is run again from the top."""
+    """Return whether the same transaction may succeed if it is started over."""
     state, code = _state(fault), _sqlite_code(fault)
     return state in TRANSIENT_STATES or code in TRANSIENT_SQLITE
 
@@ -81,7 +81,7 @@ def is_transient(fault: Exception) -> bool:
 def is_outage(fault: Exception) -> bool:
     """Return whether a fault stops every transaction, or every one that writes: no connection, or no disk to write to.
 
-    Otherwise the database lives, and refused this transaction or kept it waiting.
+    Otherwise the database is available, and refused this transaction or kept it waiting.
     """
     if isinstance(fault, PoolTimeoutError) or not isinstance(fault, DBAPIError):
         return False
@@ -118,7 +118,7 @@ def _of_postgresql(fault: DBAPIError, state: str) -> str:
 
 
 def _of_driver(fault: DBAPIError, line: str) -> str:
-    """Return what psycopg says of itself or of a server that it did not get into; only the latter has no values."""
+    """Return psycopg's message if a server did not let it in, which has no values; otherwise only the error's name."""
     if not isinstance(fault.orig, psycopg.OperationalError):
         return (REFUSED_VALUE if isinstance(fault.orig, psycopg.DataError) else AWAY).format(type(fault.orig).__name__)
     shut_out = SHUT_OUT_TEXT.search(line)
@@ -144,6 +144,6 @@ def _sqlite_code(fault: Exception) -> int | None:
 
 
 def _first_line(fault: DBAPIError, password: str | None) -> str:
-    """Return what the driver says: it names files, hosts, tables and columns. Some add the server's second line."""
+    """Return the first line of the driver's message, which names files, hosts, tables and columns."""
     line = (str(fault.orig).strip().splitlines() or [type(fault.orig).__name__])[0]
     return (line.replace(password, "***") if password else line)[:LONGEST_REASON]

@@ -1,4 +1,4 @@
-"""The fleet as a whole: counts for people and metrics, the load to come, and the evidence that pulls the brake."""
+"""The fleet as a whole: counts for people and metrics, the coming load, and the evidence for the brake."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from worker.store.values import FleetStatus, GrantCondition, GrantStatus
 
 
 class LoadSlice(NamedTuple):
-    """Grants with tokens of one life that are due in the same stretch of time.
+    """Grants with tokens of one life that are due in the same slice of time.
 
     Attributes:
         life_seconds: from the issue of the access token to its end, to the minute.
-        slice: number of the stretch, counted from now; 0 holds what is due already.
+        slice: number of the slice, counted from now; 0 also holds what is due already.
         grants: how many.
         refreshed: True if a refresh brought the tokens; False for the first pair of a consent. If that was imported,
             its life may be only what was left of it.
@@ -52,7 +52,7 @@ class Fleet(Transactions):
     @reads
     def fleet_status(self, connection: Connection) -> FleetStatus:
         """Return the counts that people and metrics look at; it reads every grant once."""
-        # The clock is read once and handed in: as an expression it would be computed again for every row.
+        # The clock is read once and passed as a value: an expression would be computed again for every row.
         at = connection.execute(select(now())).scalar_one()
         row = connection.execute(_counts(at).where(is_of_app(connection))).one()
         return FleetStatus(
@@ -74,10 +74,10 @@ class Fleet(Transactions):
 
     @reads
     def evidence(self, connection: Connection, *, window_seconds: float, without: int | None = None) -> FleetEvidence:
-        """Return how the attempts ended that finished in the last seconds, over all grants but the one left out.
+        """Return how the attempts of the last seconds ended, for all grants but the one left out.
 
-        That TikTok refuses a consent whose end has passed was foreseen and speaks against nobody: creators who agreed
-        in one campaign are refused together a year later, and the others must be refreshed all the same.
+        Refusals of consents whose end has passed do not count, since they were expected: creators who agreed in one
+        campaign are refused together a year later, and the others must be refreshed all the same.
         """
         outcome = ATTEMPTS.c.outcome
         troubled = (AttemptOutcome.NOT_SENT.value, AttemptOutcome.IN_DOUBT.value)
@@ -112,11 +112,11 @@ class Fleet(Transactions):
 
     @reads
     def load(self, connection: Connection, *, slice_seconds: int) -> list[LoadSlice]:
-        """Return how many grants are due in which stretch of time; it reads every grant once.
+        """Return how many grants are due in each slice of time; it reads every grant once.
 
         Args:
             connection: given by the decorator.
-            slice_seconds: length of a stretch.
+            slice_seconds: length of a slice.
         """
         at = connection.execute(select(now())).scalar_one()
         grant = GRANTS.c
@@ -139,7 +139,7 @@ class Fleet(Transactions):
 
 
 def _last_pair(since: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return when the newest attempt ended that brought a pair, or `since` where that was earlier."""
+    """Return when the newest attempt that brought a pair ended, or `since` if that was earlier."""
     other = ATTEMPTS.alias("brought")
     brought = (text("brought.finished_at IS NOT NULL"), other.c.outcome == AttemptOutcome.REFRESHED.value)
     newest = select(func.max(other.c.finished_at)).where(*brought, other.c.finished_at > since)
@@ -147,12 +147,12 @@ def _last_pair(since: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _grants(which: ColumnElement[bool]) -> ColumnElement[int]:
-    """Count the grants of the attempts that are meant: one that is tried again and again is one."""
+    """Count the grants of these attempts; a grant that is tried repeatedly counts once."""
     return func.count(case((which, ATTEMPTS.c.grant_id)).distinct())
 
 
 def _counts(at: datetime) -> Select[*tuple[Any, ...]]:
-    """Return the query that reads every grant once; what attempts tell is counted by these."""
+    """Return the query that reads every grant once; conditions that depend on attempts are counted separately."""
     grant, is_a = GRANTS.c, conditions(at)
     by_attempts = {GrantCondition.IN_DOUBT, GrantCondition.ASIDE}
     counts = {

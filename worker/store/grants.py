@@ -1,4 +1,4 @@
-"""Looking at grants and their pairs, and the wishes and endings that people bring to them."""
+"""Reading grants and their pairs, and what people request: refreshes, pulls and revocations."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Grants(Transactions):
             UnknownCreatorError: no such creator.
             RevokedError: the grant was ended here and its pair wiped.
             ReauthNeededError: its pair was wiped because its key is lost, and the creator is asked to authorize.
-            LostError: the pair is not there, though nothing says why.
+            LostError: the pair is missing without a known reason.
         """
         row = connection.execute(
             select(*CURRENT_PAIR)
@@ -106,7 +106,7 @@ class Grants(Transactions):
         Args:
             connection: given by the decorator.
             status: only grants of this status.
-            condition: only grants that are this now.
+            condition: only grants that meet this condition now.
             reference: only grants with this reference.
             after_id: the last id of the page before.
             limit: most grants to return.
@@ -123,14 +123,14 @@ class Grants(Transactions):
 
     @reads
     def of_other_apps(self, connection: Connection) -> dict[str, int]:
-        """Return how many grants belong to other apps than the store's, by app; nobody refreshes or shows them here."""
+        """Return how many grants belong to other apps, by app; these grants are neither refreshed nor shown here."""
         counted = select(GRANTS.c.app_id, func.count().label("grants")).where(~is_of_app(connection))
         rows = connection.execute(counted.group_by(GRANTS.c.app_id).order_by(GRANTS.c.app_id))
         return {row.app_id: row.grants for row in rows}
 
     @writes
     def say_app(self, connection: Connection, limit: int = 500) -> int:
-        """Write down the app of grants that do not say theirs, which is the store's; return how many they were."""
+        """Write the store's app into grants that name no app; return how many there were."""
         unsaid = select(GRANTS.c.id).where(GRANTS.c.app_id == UNSAID).order_by(GRANTS.c.id).limit(limit)
         return connection.execute(
             update(GRANTS).where(GRANTS.c.id.in_(unsaid), GRANTS.c.app_id == UNSAID).values(app_id=self.app_id)
@@ -163,8 +163,8 @@ class Grants(Transactions):
         """Make a healthy grant due now if this pair is still its current one.
 
         Returns:
-            False where a newer pair has come, which needs no refresh, or where refreshes fail: the time of the next
-            look at such a grant is part of its verdict, and a read does not shorten it.
+            False if a newer pair has come, which needs no refresh, or if refreshes fail: the time of the next attempt
+            is then a part of the verdict, and a read does not shorten it.
         """
         wished = connection.execute(
             update(GRANTS)
@@ -181,7 +181,7 @@ class Grants(Transactions):
 
     @writes
     def request_pull(self, connection: Connection, creator_id: str) -> int:
-        """Want an account-data pull for a creator now, and return the grant's id.
+        """Make an account-data pull for a creator due now, and return the grant's id.
 
         Raises:
             UnknownCreatorError, RevokedError: there is no token to pull with.
@@ -195,9 +195,9 @@ class Grants(Transactions):
 
     @writes
     def mark_revoked(self, connection: Connection, creator_id: str) -> None:
-        """End a grant on our side: nothing is refreshed or pulled any more and its pairs are wiped.
+        """End a grant on our side: it is no longer refreshed or pulled, and its pairs are wiped.
 
-        A pair that an attempt under way still brings is stored, and is wiped by upkeep.
+        A pair that an attempt under way still brings is stored, and upkeep wipes it.
 
         Raises:
             UnknownCreatorError: no such creator.

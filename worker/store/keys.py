@@ -1,4 +1,4 @@
-"""Which sealing keys are in use: a key's sentinel is its agreement, since all processes that live hold that key."""
+"""Which sealing keys are in use: a key has a sentinel only if all living processes hold the key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.store.saving import add_unless_known, reauth_key
 from worker.store.values import GrantStatus
 
 KEYS_LOCK: Final = 4_851_702_134
-"""Key of the advisory lock under which processes enter the list and keys are taken into use, one after the other."""
+"""Number of the advisory lock under which processes join the list and keys are taken into use, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,18 @@ class Keys(Transactions):
     def adopt_key(
         self, connection: Connection, key_id: int, sealed: bytes, *, living_seconds: float
     ) -> tuple[str, ...]:
-        """Take a key into use by storing its sentinel, where every living process holds it.
+        """Take a key into use by storing its sentinel, if every living process holds the key.
 
-        It and `hello` come one after the other, so that no process can enter the list unseen meanwhile.
+        This and `hello` run one after the other, so that no process can join the list unseen meanwhile.
 
         Args:
             connection: given by the decorator.
             key_id: the key.
-            sealed: its sentinel; of a key that has one, the first is kept.
-            living_seconds: for how long a process that is silent counts as living.
+            sealed: its sentinel; if the key has one already, that one is kept.
+            living_seconds: how long a silent process counts as living.
 
         Returns:
-            The names of the processes that lack it; empty where it is in use.
+            The names of the processes that lack it; empty if it is in use.
         """
         keys_in_turn(connection)
         if connection.execute(select(SENTINELS.c.key_id).where(SENTINELS.c.key_id == key_id)).first() is not None:
@@ -69,7 +69,7 @@ class Keys(Transactions):
         """Take a key out of use by deleting its sentinel, unless a stored pair needs it.
 
         Returns:
-            False where a pair needs it.
+            False if a pair needs it.
         """
         keys_in_turn(connection)
         needed = select(PAIRS.c.key_id).where(PAIRS.c.key_id == key_id, PAIRS.c.wiped_at.is_(None)).limit(1)
@@ -134,6 +134,6 @@ class Keys(Transactions):
 
 
 def keys_in_turn(connection: Connection) -> None:
-    """Let one transaction at a time decide about keys; SQLite has one writer at a time in any case."""
+    """Let one transaction at a time decide about keys; SQLite has only one writer at a time anyway."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": KEYS_LOCK})

@@ -1,4 +1,4 @@
-"""Consent links that are out: what each was made for, until when it is good, and whether it was used."""
+"""Consent links that were given out: what each was made for, when it ends, and whether it was used."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Links(Transactions):
         Args:
             connection: given by the decorator.
             handle: names the link; see `worker.consent.state`.
-            life_seconds: for how long it is good.
-            reference: the operator's own name for whom it is for.
+            life_seconds: for how long it is valid.
+            reference: the operator's own name for the creator.
             creator_id: the only creator who may use it; None for any.
         """
         connection.execute(
@@ -44,7 +44,7 @@ class Links(Transactions):
 
     @reads
     def link(self, connection: Connection, handle: str) -> ConsentLink | None:
-        """Return a link, or None if there is none of this name."""
+        """Return a link, or None if there is no such link."""
         columns = (LINKS.c.reference, LINKS.c.creator_id, LINKS.c.ends_at, LINKS.c.used_at, now().label("now"))
         row = connection.execute(select(*columns).where(LINKS.c.handle == handle)).first()
         return None if row is None else ConsentLink(*row)
@@ -57,5 +57,5 @@ class Links(Transactions):
 
     @writes
     def free_link(self, connection: Connection, handle: str) -> None:
-        """Let a link be used again: its code brought nothing."""
+        """Make a link usable again, because its code brought nothing."""
         connection.execute(update(LINKS).where(LINKS.c.handle == handle).values(used_at=None))

@@ -1,7 +1,7 @@
-"""The tables, as SQLModel models: what is stored of creators' grants, their pairs, attempts, pulls and notices.
+"""The tables, as SQLModel models: grants, their pairs, attempts, pulls, notices and what processes share.
 
-Models describe the schema; the rooms of the store write their statements on the tables below them and hand out the
-frozen values of `values`. No model holds a token: sealed columns are plain bytes that only the vault opens.
+Models describe the schema; the modules of the store write statements on the tables at the end of this module and return
+the frozen values of `values`. No model holds a token: sealed columns are plain bytes that only the vault opens.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from worker.store.clock import Instant
 from worker.store.values import GrantStatus
 
 # Predicates of the partial indexes, and of a constraint, as SQL text that models and queries share. Queries repeat them
-# word for word: SQLite uses a partial index only where it finds the index's own words again.
+# word for word: SQLite uses a partial index only if it finds the index's own words in the query.
 REFRESHABLE: Final = "status IN ('active', 'suspect')"
 HEALTHY: Final = "status = 'active' AND failures = 0"
 FAILING: Final = "status IN ('active', 'suspect') AND failures > 0"
@@ -92,17 +92,17 @@ def _key_part() -> Any:
 
 
 class Row(SQLModel):
-    """What every table shares: the metadata with its naming of constraints."""
+    """Base of all tables: the metadata, with its names of constraints."""
 
     metadata: ClassVar[MetaData] = METADATA
 
 
 class Grant(Row, table=True):
-    """One creator's grant: which pair is current, when it is due, and who holds it.
+    """One creator's grant: which pair is current, when it is due, and who holds its lease.
 
     `generation` counts attempts and only rises; `pair_generation` is the generation of the pair that is served and
-    moves only forward within a consent. `unproven_since` is set for a pair that a file brought, until TikTok has
-    confirmed its owner; `belongs_to` names the owner if TikTok named another, and then the pair is not used.
+    moves only forward within a consent. `unproven_since` is set for an imported pair until TikTok has confirmed its
+    owner; `belongs_to` is the owner if TikTok named another creator, and then the pair is not used.
     """
 
     __tablename__ = "grants"
@@ -150,7 +150,7 @@ class Grant(Row, table=True):
 
 
 class Pair(Row, table=True):
-    """One pair that an answer brought; rows are only added, and wiped long after a newer pair has taken over."""
+    """One pair that an answer brought; rows are only added, and are wiped long after a newer pair replaced them."""
 
     __tablename__ = "pairs"
     __table_args__ = (
@@ -203,7 +203,7 @@ class Attempt(Row, table=True):
 
 
 class Snapshot(Row, table=True):
-    """What one pull stored."""
+    """The account data that one pull stored."""
 
     __tablename__ = "snapshots"
     __table_args__ = (Index("ix_snapshots_grant_id_id", "grant_id", "id"),)
@@ -255,7 +255,7 @@ class NoticeDelivery(Row, table=True):
 
 
 class NoticeReceiver(Row, table=True):
-    """What an address of notices has asked for: nothing until a time, or nothing more. Most have no row."""
+    """What an address of notices has asked for: a pause, or no more notices. Most addresses have no row."""
 
     __tablename__ = "notice_receivers"
 
@@ -265,7 +265,7 @@ class NoticeReceiver(Row, table=True):
 
 
 class Link(Row, table=True):
-    """A consent link that is out; its handle is a hash of the link's `state`."""
+    """A consent link that was given out; its handle is a hash of the link's `state`."""
 
     __tablename__ = "links"
     __table_args__ = (Index("ix_links_ends_at", "ends_at"),)
@@ -279,7 +279,7 @@ class Link(Row, table=True):
 
 
 class Brake(Row, table=True):
-    """The one row that stops an app: no row, one of another app, or one without a reason stops nothing."""
+    """The only row, which stops an app; a row of another app or without a reason stops nothing."""
 
     __tablename__ = "brake"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
@@ -295,7 +295,7 @@ class Brake(Row, table=True):
 
 
 class Beat(Row, table=True):
-    """The one row that says when beat's last message reached a worker."""
+    """The only row, which says when beat's last message reached a worker."""
 
     __tablename__ = "beat"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
@@ -305,7 +305,7 @@ class Beat(Row, table=True):
 
 
 class WorkerProcess(Row, table=True):
-    """A running process of the daemon, as it said of itself."""
+    """A running process of the daemon, as it reported itself."""
 
     __tablename__ = "workers"
 

@@ -1,7 +1,7 @@
 """Notices to people and systems: each is written once, and kept until it was delivered.
 
-A notice is written in the transaction of what it tells. The notifier then gives each address that wants its kind a row
-of its own, and tries, failures and acceptance stand there: an address that is away delays no other.
+A notice is written in the transaction of the event that it reports. The notifier then adds one row for each address
+that wants its kind, with tries, failures and acceptance: an address that is away delays no other.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Notices(Transactions):
 
         Args:
             connection: given by the decorator.
-            dedupe_key: what makes it one of a kind.
+            dedupe_key: unique key that prevents duplicates.
             kind: its stored kind; see `worker.policy.notice_kinds`.
             detail: safe text.
             grant_id: the grant it is about; None for the whole app.
 
         Returns:
-            True where it is new.
+            True if it is new.
         """
         return insert_notice(connection, dedupe_key, kind, detail, grant_id=grant_id)
 
@@ -71,10 +71,10 @@ class Notices(Transactions):
 
     @writes
     def claim_deliveries(self, connection: Connection, address: str, limit: int) -> list[tuple[NoticeView, int]]:
-        """Return notices to post to an address now, oldest first, and hold them back from others for a while.
+        """Return notices to post to an address now, oldest first, and reserve them for a while.
 
-        Those that the address did not accept come after all that it has not seen, so that one which it never accepts
-        delays no other. Notices about creators wait while the app is stopped.
+        Notices that the address did not accept come after those that it has not seen, so that one which it never
+        accepts delays no other. Notices about creators wait while the app is stopped.
 
         Returns:
             Each notice, and how often the address has not accepted it.
@@ -243,7 +243,7 @@ class Notices(Transactions):
     @reads
     def receivers(self, connection: Connection, addresses: Sequence[str]) -> dict[str, ReceiverState]:
         """Return what each of these addresses has asked for, and what waits for it."""
-        told = {row.address: row for row in connection.execute(select(RECEIVERS))}
+        states = {row.address: row for row in connection.execute(select(RECEIVERS))}
         waiting = {
             row.address: row
             for row in connection.execute(
@@ -255,8 +255,8 @@ class Notices(Transactions):
         }
         return {
             address: ReceiverState(
-                paused_until=told[address].paused_until if address in told else None,
-                disabled_at=told[address].disabled_at if address in told else None,
+                paused_until=states[address].paused_until if address in states else None,
+                disabled_at=states[address].disabled_at if address in states else None,
                 waiting=waiting[address].waiting if address in waiting else 0,
                 oldest_at=waiting[address].at if address in waiting else None,
             )
@@ -302,7 +302,7 @@ def insert_notice(
     grant_id: int | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Write a notice within a transaction unless one with this key exists; return True where it is new."""
+    """Write a notice within a transaction unless one with this key exists; return True if it is new."""
     return add_unless_known(
         connection,
         NOTICES,
@@ -322,7 +322,7 @@ def _is_delivery(notice_id: int, address: str) -> ColumnElement[bool]:
 
 
 def _give_ids(connection: Connection, notice_ids: Collection[int]) -> None:
-    """Give ids to notices that the version before wrote."""
+    """Give ids to notices that the previous version wrote."""
     nameless = select(NOTICES.c.id).where(NOTICES.c.id.in_(notice_ids), NOTICES.c.message_id.is_(None))
     for notice_id in connection.execute(nameless).scalars().all():
         # Another address may have given it one meanwhile.

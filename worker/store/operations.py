@@ -1,4 +1,4 @@
-"""What the running processes share: the brake that stops the whole app, beat's last tick, and who is there."""
+"""What the running processes share: the brake that stops the whole app, beat's last tick, and the process list."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Operations(Transactions):
         return brake_state(connection)
 
     def may_refresh(self, *, probe_seconds: float) -> bool:
-        """Return True where a refresh may go ahead: the brake is off, or this call has won the next probe.
+        """Return True if a refresh may go ahead: the brake is off, or this call has won the next probe.
 
         Args:
             probe_seconds: time until another probe may be won.
@@ -54,7 +54,7 @@ class Operations(Transactions):
     def pull_brake(self, connection: Connection, reason: str, *, probe_seconds: float) -> bool:
         """Stop refreshing for the whole app, unless it is stopped already.
 
-        The one alarm is written unless the last one has had no all-clear yet: then it is the same trouble.
+        One alarm is written, unless the last alarm has had no all-clear yet: then it is the same trouble.
 
         Args:
             connection: given by the decorator.
@@ -62,7 +62,7 @@ class Operations(Transactions):
             probe_seconds: time until the first probe.
 
         Returns:
-            True where this call stopped it.
+            True if this call stopped it.
         """
         _take_brake(connection)
         stopped_at = connection.execute(
@@ -78,16 +78,16 @@ class Operations(Transactions):
         return True
 
     def release_brake(self) -> bool:
-        """Let refreshing go on; return True where it was stopped."""
-        return self.brake().stopped and self._let_go()
+        """Let refreshing go on; return True if it was stopped."""
+        return self.brake().stopped and self._release()
 
     @writes
-    def _let_go(self, connection: Connection) -> bool:
+    def _release(self, connection: Connection) -> bool:
         values = {"reason": None, "stopped_at": None, "next_probe_at": None, "released_at": now()}
-        let_go = connection.execute(
+        released = connection.execute(
             update(BRAKE).where(brakes_app(connection), BRAKE.c.reason.is_not(None)).values(**values)
         )
-        return bool(let_go.rowcount == 1)
+        return bool(released.rowcount == 1)
 
     @writes
     def announce_resumed(self, connection: Connection, *, after_seconds: float) -> bool:
@@ -102,7 +102,7 @@ class Operations(Transactions):
 
     @writes
     def begin_hold(self, connection: Connection, reason: str) -> bool:
-        """Ask no creator to authorize again for now, and write the one alarm; return True if this call began it."""
+        """Begin a hold, in which no creator is asked to authorize again; write one alarm; return True if it is new."""
         _take_brake(connection)
         held_at = connection.execute(
             update(BRAKE)
@@ -132,7 +132,7 @@ class Operations(Transactions):
         alarm = _open_alarm(connection, REFUSALS_HELD, REFUSALS_OVER)
         if connection.execute(held).rowcount != 1:
             return False
-        detail = f"{left} suspect grants are left, and each is looked at again" if left else "no grant is suspect"
+        detail = f"{left} suspect grants are left, and each is tried again" if left else "no grant is suspect"
         insert_notice(connection, f"{REFUSALS_OVER}:{alarm}", REFUSALS_OVER, detail)
         return True
 
@@ -166,7 +166,7 @@ class Operations(Transactions):
 
     @writes
     def note_tick(self, connection: Connection) -> None:
-        """Note that a message of beat's reached a worker now."""
+        """Note that a message from beat reached a worker now."""
         if not add_unless_known(connection, BEAT, id=1, ticked_at=now()):
             connection.execute(update(BEAT).values(ticked_at=now()))
 
@@ -188,9 +188,9 @@ class Operations(Transactions):
         sealing_key_id: int | None = None,
         journal_key_ids: Collection[int] = (),
     ) -> frozenset[int]:
-        """Say that a process of the daemon is there; said again and again, it keeps `started_at`.
+        """Note that a process of the daemon is alive; repeated calls keep its `started_at`.
 
-        A process that lacks a key that seals is not taken on the list, since it could not read what others write.
+        A process that lacks a key in use is not put on the list, since it could not read what others write.
 
         Args:
             connection: given by the decorator.
@@ -198,11 +198,11 @@ class Operations(Transactions):
             host: its host.
             pid: its process id.
             key_ids: ids of the sealing keys that it holds.
-            sealing_key_id: the one that it seals with.
+            sealing_key_id: the key that it seals with.
             journal_key_ids: keys of the records that wait in its host's journal.
 
         Returns:
-            The keys that seal and that it lacks; empty where it is on the list.
+            The keys in use that it lacks; empty if it is on the list.
         """
         keys_in_turn(connection)
         lacking = frozenset(connection.execute(select(SENTINELS.c.key_id)).scalars()) - frozenset(key_ids)
@@ -227,12 +227,12 @@ class Operations(Transactions):
 
     @writes
     def goodbye(self, connection: Connection, instance_id: str) -> None:
-        """Say that a process of the daemon ends."""
+        """Remove a process of the daemon from the list, because it ends."""
         connection.execute(delete(WORKERS).where(WORKERS.c.instance_id == instance_id))
 
     @reads
     def workers_seen(self, connection: Connection, within_seconds: float) -> list[WorkerView]:
-        """Return the processes that said they are there within the last seconds, by name."""
+        """Return the processes that reported within the last seconds, by name."""
         seen = (
             select(WORKERS)
             .where(WORKERS.c.last_seen_at > now() - milliseconds(within_seconds))
@@ -261,7 +261,7 @@ def _open_alarm(connection: Connection, begin: str, end: str) -> int | None:
 
 
 def _take_brake(connection: Connection) -> None:
-    """Make the one row this app's; of another app it said whether that was stopped, which is of no interest here."""
+    """Make this app the owner of the only row; the state of another app's brake does not matter here."""
     add_unless_known(connection, BRAKE, id=1, app_id=app_of(connection))
     connection.execute(
         update(BRAKE)

@@ -1,4 +1,4 @@
-"""Whose an imported pair is, as TikTok said: confirmed, or another creator's, and then it is held back."""
+"""The owner of an imported pair as TikTok named it: the pair is confirmed, or held if it is another creator's."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ HOLD_SECONDS: Final = 86_400.0
 
 
 class Owners(Transactions):
-    """Writing down what TikTok said about the owner of a pair; nothing changes if a newer pair has come."""
+    """Records what TikTok said about the owner of a pair; nothing changes if a newer pair has come."""
 
     @writes
     def confirm_owner(self, connection: Connection, pair: CurrentPair, *, scope: str) -> None:
-        """Let a pair be used like any other.
+        """Mark a pair as confirmed, so that it is used like any other.
 
         Args:
             connection: given by the decorator.
@@ -36,16 +36,16 @@ class Owners(Transactions):
     def hold_pair(
         self, connection: Connection, grant_id: int, consent: int, generation: int, *, belongs_to: str
     ) -> None:
-        """Keep a current pair from being refreshed, pulled with and handed out, because it is another creator's.
+        """Hold a pair of another creator, so that it is not refreshed, not used for pulls and not handed out.
 
-        The grant comes up again after `HOLD_SECONDS`, to be held again.
+        The grant is due again after `HOLD_SECONDS`, to be held again.
 
         Args:
             connection: given by the decorator.
             grant_id: the grant.
             consent: the pair's consent.
             generation: the pair's generation.
-            belongs_to: whose TikTok says that it is.
+            belongs_to: the owner that TikTok named.
         """
         connection.execute(
             update(GRANTS)

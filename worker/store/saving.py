@@ -1,11 +1,11 @@
 """Storing pairs that answers brought: a record of what TikTok has done already, so it is never refused.
 
 A pair becomes a version in any case: after the lease ran out, from a replayed journal, for an older consent. The
-grant's pointer only moves forward: to a higher generation of the same consent. A second time changes nothing.
+grant's pointer only moves forward: to a higher generation of the same consent. Storing a pair twice changes nothing.
 
-A group of pairs is one transaction. On PostgreSQL the rows of the grants are locked by a statement of its own, in the
-order of their ids: a statement that locked and stored at once would look at the other tables as they were before it got
-the lock, and groups that lock in orders of their own would wait for each other in a circle.
+A group of pairs is one transaction. On PostgreSQL a separate statement locks the rows of the grants, in the order of
+their ids: a statement that locked and stored at once would see the other tables as they were before it got the lock,
+and groups that lock in different orders would deadlock.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LOCK: Final = text(f"SELECT id FROM grants WHERE {AMONG['postgresql']} ORDER BY 
 ARRAYS: Final = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in BROUGHT.items())
 NOW_ON_POSTGRESQL: Final = NOW["postgresql"]
 REAUTH_KEY_OF_M: Final = REAUTH_KEY.format("' || m.grant_id || '", "' || m.consent || '", "' || m.pair_generation || '")
-# The pointer and the lease stand in one UPDATE: one statement changes a row once.
+# The pointer and the lease are in one UPDATE, because one statement changes a row only once.
 STORE: Final = text(f"""
     WITH v AS MATERIALIZED (SELECT * FROM unnest({ARRAYS}) AS v({", ".join(BROUGHT)})),
     g AS MATERIALIZED (
@@ -96,7 +96,7 @@ STORE: Final = text(f"""
     SELECT g.grant_id, coalesce(m.newer, false) AS moved, g.current_consent, g.pair_generation, g.status
       FROM g LEFT JOIN m USING (grant_id)""")  # noqa: S608 - our own words, no value
 
-# What SQLite does in the place of that one statement; its transaction holds the one write lock from its beginning.
+# What SQLite does in place of that one statement; its transaction holds the write lock from its beginning.
 GRANTS_OF: Final = text(
     f"SELECT id AS grant_id, consent AS current_consent, pair_generation, status FROM grants WHERE {AMONG['sqlite']}"  # noqa: S608 - our own words, no value
 )
@@ -139,16 +139,16 @@ class Saving(Transactions):
     def save_group(self, connection: Connection, brought: Sequence[BroughtPair]) -> list[Saved]:
         """Store pairs and make each current, unless a newer one or a newer consent is.
 
-        Where a pair becomes current the grant is active again, its failures are forgotten, an account-data pull is
-        wanted, and a notice that asks the creator to authorize is withdrawn if it was not delivered yet. Only the lease
-        of the very attempt that brought the pair is freed. Of two pairs with the same number the first is kept.
+        If a pair becomes current, the grant is active again, its failures are reset, an account-data pull is due, and a
+        notice that asks the creator to authorize is withdrawn if it was not delivered yet. Only the lease of the
+        attempt that brought the pair is released. Of two pairs with the same number the first is kept.
 
         Args:
             connection: given by the decorator.
             brought: the pairs; several of one grant are stored one after the other.
 
         Returns:
-            What became of each, in their order.
+            What was done with each, in their order.
 
         Raises:
             NotFoundError: there is no such grant; nothing of the group is stored.
@@ -172,22 +172,22 @@ def withdraw_reauth(connection: Connection, grant_id: int, consent: int, pair_ge
 
 
 def reauth_key(grant_id: int, consent: int, pair_generation: int) -> str:
-    """Return the key that makes the request for a new authorization one of a kind.
+    """Return the key that makes the request for a new authorization unique.
 
-    The pair that was current belongs to it: a grant that came back to life and is lost again needs its creator again.
+    It contains the pair that was current: if a grant is revived and lost again, its creator must be asked again.
     """
     return REAUTH_KEY.format(grant_id, consent, pair_generation)
 
 
 def insert_unless_known(connection: Connection, table: Table) -> Any:
-    """Return an INSERT that leaves a row of the same key as it is."""
+    """Return an INSERT that leaves an existing row with the same key unchanged."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     return insert(table).on_conflict_do_nothing()
 
 
 def add_unless_known(connection: Connection, table: Table, **values: Any) -> bool:
-    """Insert a row unless one of the same key is there; return True where it was inserted."""
-    # RETURNING tells it surely; the row count of an INSERT is not kept on every driver.
+    """Insert a row unless one with the same key exists; return True if it was inserted."""
+    # RETURNING is reliable; not every driver keeps the row count of an INSERT.
     statement = insert_unless_known(connection, table).values(**values).returning(*table.primary_key)
     return connection.execute(statement).first() is not None
 
@@ -205,7 +205,7 @@ def _rounds(brought: Sequence[BroughtPair]) -> Iterator[list[int]]:
 
 
 def _dated(connection: Connection, item: BroughtPair) -> BroughtPair:
-    """Return a pair with the end of its refresh token, which is that of the newest pair before it if it was kept."""
+    """Return a pair with the end of its refresh token; if the token was kept, that of the newest pair before it."""
     if not item.pair.refresh_kept or item.pair.refresh_expires_at is not None:
         return item
     ends_at = connection.execute(

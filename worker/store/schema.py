@@ -1,9 +1,9 @@
 """The schema's migrations, run from code: no alembic.ini and no command of Alembic's is needed.
 
-New revisions are written by hand into `migrations/versions`; a test holds models and migrations to be one schema.
+New revisions are written by hand into `migrations/versions`; a test checks that models and migrations give one schema.
 
-Each migration says in `compatible_from` which is the oldest migration whose code still runs on its tables. An upgrade
-writes that beside the revision, so that an older version, which does not know the revision, can tell whether it runs.
+`compatible_from` of a migration names the oldest migration whose code still runs on its tables. An upgrade stores it
+beside the revision, so that an older version, which does not know the revision, knows whether it runs.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ VERSIONS: Final = Table(
     Column("version_num", String(32), primary_key=True),
     Column("compatible_from", String(32)),
 )
-"""One row: the revision, kept by Alembic, and the oldest one whose code runs on these tables.
+"""One row: the revision, kept by Alembic, and the oldest revision whose code runs on these tables.
 
-Not Alembic's usual table, because an application that shares the database may keep its own revisions in that one.
+Not Alembic's usual table, because an application that shares the database may keep its own revisions there.
 """
 FIRST_VERSIONS: Final = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
-"""Where revisions up to `LAST_OF_FIRST` were kept. Code from that time looks there, and there only."""
+"""Where revisions up to `LAST_OF_FIRST` were kept. Code from that time looks only there."""
 LAST_OF_FIRST: Final = "0003"
 UPGRADE_LOCK: Final = 4_851_702_133
-"""Key of the advisory lock that lets one process migrate a PostgreSQL database at a time."""
+"""Number of the advisory lock that lets one process at a time migrate a PostgreSQL database."""
 
 
 class Schema(Transactions):
-    """The clock and the shape of the database."""
+    """The clock and the schema of the database."""
 
     @reads
     def ping(self, connection: Connection) -> datetime:
@@ -50,19 +50,18 @@ class Schema(Transactions):
         return connection.execute(select(now())).scalar_one()
 
     def schema_state(self) -> SchemaState:
-        """Return which migration the database is at, which one this code wants, and how they go together."""
+        """Return the migration that the database is at, the one that this code needs, and whether they fit."""
         if self.is_missing:
             return _state(chain(), None, None)
         return self._state()
 
     def upgrade(self) -> SchemaState:
-        """Bring the schema to what this code wants, in one transaction; a second process waits and finds it done.
+        """Bring the schema to what this code needs, in one transaction; a second process waits and finds it done.
 
-        It makes SQLite's file, where there is none. Tables of a newer version that this code runs with stay as they
-        are.
+        SQLite's file is created if it is missing. Tables of a newer version on which this code runs stay as they are.
 
         Raises:
-            NotReadyError: this code does not run on the newer tables, or tables of the same names are there already.
+            NotReadyError: this code does not run on the newer tables, or foreign tables have the same names.
         """
         self.make_file()
         return self._upgrade()
@@ -98,7 +97,7 @@ class Schema(Transactions):
         compatible_from = max(revisions.values(), key=list(revisions).index)
         connection.execute(update(VERSIONS).values(compatible_from=compatible_from))
         if _keeps_ours(connection, revisions):
-            _tell_first_versions(connection, revisions, compatible_from)
+            _mark_first_versions(connection, revisions, compatible_from)
         return _look(connection, revisions)
 
     def _refuse_missing_schema(self, connection: Connection) -> None:
@@ -124,13 +123,13 @@ def _state(revisions: dict[str, str], at: str | None, compatible_from: str | Non
     if at is None or at in revisions:
         fit = SchemaFit.CURRENT if at == wanted else SchemaFit.BEHIND
     else:
-        # What this code knows is older than what it does not know.
+        # Migrations that this code knows are older than those that it does not know.
         fit = SchemaFit.NEWER if compatible_from in revisions else SchemaFit.TOO_NEW
     return SchemaState(at=at, wanted=wanted, fit=fit)
 
 
 def _keeps_ours(connection: Connection, revisions: dict[str, str]) -> bool:
-    """Return True if the table of the first versions is there and is ours, not another application's."""
+    """Return True if the table of the first versions exists and is ours, not another application's."""
     looker = inspect(connection)
     if not all(looker.has_table(name) for name in (FIRST_VERSIONS.name, "grants", "pairs", "attempts", "sentinels")):
         return False
@@ -138,8 +137,8 @@ def _keeps_ours(connection: Connection, revisions: dict[str, str]) -> bool:
     return len(found) == 1 and found[0] in revisions
 
 
-def _tell_first_versions(connection: Connection, revisions: dict[str, str], compatible_from: str) -> None:
-    """Leave to code that looks there only what it runs with: its own newest revision, or one that it must refuse."""
+def _mark_first_versions(connection: Connection, revisions: dict[str, str], compatible_from: str) -> None:
+    """Store for old code its own newest revision if it runs on these tables, otherwise one that it must refuse."""
     order = list(revisions)
     runs = order.index(compatible_from) <= order.index(LAST_OF_FIRST)
     connection.execute(update(FIRST_VERSIONS).values(version_num=LAST_OF_FIRST if runs else order[-1]))
@@ -151,7 +150,7 @@ def _refuse_taken_names(connection: Connection) -> None:
     if taken:
         raise NotReadyError(
             f"the database has tables of another application by the names {', '.join(taken)}: give Evertoken a "
-            "database or, on PostgreSQL, a schema of its own (?schema=NAME at the end of EVERTOKEN_DATABASE_URL)"
+            "database or, on PostgreSQL, a separate schema (?schema=NAME at the end of EVERTOKEN_DATABASE_URL)"
         )
 
 

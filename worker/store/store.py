@@ -1,4 +1,4 @@
-"""The one face of the store: every room's methods on one object."""
+"""The store as one object with the methods of all its modules."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Store(
     """The database of one deployment; safe to share between threads, and after a fork.
 
     Every public method is one transaction, which is committed when the method returns. Each raises
-    StoreUnavailableError where the database did not answer, did not take a statement or did not commit.
+    StoreUnavailableError if the database did not answer, refused a statement or did not commit.
     """
 
 
@@ -48,9 +48,9 @@ def open_store(url: str, *, app_id: str = "", pool_size: int = 20, statement_sec
 
     Args:
         url: `sqlite:///PATH` or `postgresql://user:password@host/name`; see `read_database`.
-        app_id: TikTok's client id of the app whose grants are looked at; new grants belong to it.
+        app_id: TikTok's client id of the app whose grants are read; new grants belong to it.
         pool_size: most connections of one process; at least its number of threads.
-        statement_seconds: longest time of one statement, and of waiting for SQLite's one writer or for a connection.
+        statement_seconds: longest time of one statement, and longest wait for SQLite's writer or for a connection.
 
     Raises:
         ConfigurationError: the address cannot be used; the text shows no secret of it.

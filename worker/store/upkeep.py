@@ -16,11 +16,11 @@ from worker.vault.sealing import SealedPair
 
 
 class Upkeep(Transactions):
-    """What is done in the background so that little is kept and all of it can be opened."""
+    """Background work: close stale attempts, wipe and delete old rows, and seal pairs again."""
 
     @reads
     def stale_attempts(self, connection: Connection, limit: int) -> list[StaleAttempt]:
-        """Return attempts without an outcome that hold no lease any more, oldest first."""
+        """Return attempts without an outcome that no longer hold a lease, oldest first."""
         holds = and_(
             GRANTS.c.consent == ATTEMPTS.c.consent,
             GRANTS.c.generation == ATTEMPTS.c.generation,
@@ -75,7 +75,7 @@ class Upkeep(Transactions):
 
     @writes
     def reseal(self, connection: Connection, rows: Sequence[tuple[StoredPair, SealedPair]]) -> int:
-        """Replace sealed bytes by others of the same pair, where the old ones are still there.
+        """Replace sealed bytes by others of the same pair, if the old bytes are still stored.
 
         Returns:
             How many pairs were replaced.
@@ -116,7 +116,7 @@ class Upkeep(Transactions):
     def wipe_superseded(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
         """Empty the sealed columns of pairs that were replaced long ago; the current pair is never touched.
 
-        Pairs of a grant that is failing or suspect are kept: one of them may be the one that TikTok still takes.
+        Pairs of a failing or suspect grant are kept: TikTok may still accept one of them.
 
         Returns:
             How many pairs were wiped.
@@ -142,7 +142,7 @@ class Upkeep(Transactions):
     def prune_attempts(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
         """Delete attempts that ended long ago; return how many.
 
-        Each grant's newest stays, and those of which an unread answer is kept aside.
+        Each grant's newest attempt stays, and so do attempts with an unread answer that is kept aside.
         """
         newest = select(GRANTS.c.generation).where(GRANTS.c.id == ATTEMPTS.c.grant_id).scalar_subquery()
         key = (ATTEMPTS.c.grant_id, ATTEMPTS.c.consent, ATTEMPTS.c.generation)
@@ -161,7 +161,7 @@ class Upkeep(Transactions):
 
     @writes
     def prune_pairs(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
-        """Delete pairs that were wiped long ago, but for current ones; return how many."""
+        """Delete pairs that were wiped long ago, except current ones; return how many."""
         key = (PAIRS.c.grant_id, PAIRS.c.consent, PAIRS.c.generation)
         old = (
             select(*key)
@@ -172,8 +172,8 @@ class Upkeep(Transactions):
         return connection.execute(delete(PAIRS).where(tuple_(*key).in_(old))).rowcount
 
     @writes
-    def prune_told(self, connection: Connection, older_than_seconds: float) -> int:
-        """Delete what ended long ago of delivered notices, processes and links; return how many rows."""
+    def prune_delivered(self, connection: Connection, older_than_seconds: float) -> int:
+        """Delete old delivered notices, processes and links; return how many rows."""
         before = _before(older_than_seconds)
         notices = connection.execute(delete(NOTICES).where(NOTICES.c.delivered_at <= before))
         links = connection.execute(delete(LINKS).where(LINKS.c.ends_at <= before))

@@ -1,6 +1,6 @@
-"""What the store takes and gives: frozen values, no session and no plaintext secret.
+"""Arguments and results of the store: frozen values, without sessions and plaintext secrets.
 
-One idea: the vocabulary between the store and everybody else, first that of the whole, then that of one grant.
+One idea: the vocabulary between the store and its callers, first for the whole fleet, then for one grant.
 All instants are aware UTC datetimes on the database's clock.
 """
 
@@ -21,16 +21,16 @@ class FleetStatus:
 
     Attributes:
         fresh: serving, and the renewal window has not begun.
-        due: serving, the window has begun, the access token still lives (a held lease counts as due).
-        overdue: of the due ones, those in the last tenth of the token's life.
+        due: serving, the window has begun, the access token is still valid (with a held lease, too).
+        overdue: due grants in the last tenth of the token's life.
         expired: serving, and the access token has ended.
         retrying: serving grants whose last attempt failed, so that they wait for another.
         in_doubt: serving grants whose newest attempt was sent and has no complete answer, or are suspect.
         unproven: serving grants with an imported pair whose owner TikTok has not confirmed yet.
-        held: grants whose imported pair is another creator's, so that it is not used.
+        held: grants whose imported pair belongs to another creator, so that it is not used.
         aside: serving grants that wait for the operator: an unread answer that may hold their pair is kept aside.
         least_seconds_left: seconds until the next access token of a serving grant ends; None in an empty fleet.
-        oldest_due_seconds: for how long the oldest due grant has been due; 0 where none is.
+        oldest_due_seconds: for how long the oldest due grant has been due; 0 if none is due.
     """
 
     total: int
@@ -50,7 +50,7 @@ class FleetStatus:
 
 
 class SchemaFit(StrEnum):
-    """How the tables and this code go together."""
+    """Whether the tables and this code fit together."""
 
     CURRENT = "current"
     """The tables are this code's own."""
@@ -64,7 +64,7 @@ class SchemaFit(StrEnum):
 
 @dataclass(frozen=True)
 class SchemaState:
-    """The migration that the database is at, and the one that this code wants; `at` is None in an empty database."""
+    """The migration that the database is at, and the one that this code needs; `at` is None in an empty database."""
 
     at: str | None
     wanted: str
@@ -72,7 +72,7 @@ class SchemaState:
 
     @property
     def current(self) -> bool:
-        """True where nothing is left to migrate."""
+        """True if nothing is left to migrate."""
         return self.fit is SchemaFit.CURRENT
 
     @property
@@ -116,7 +116,7 @@ class StoredPair:
 
 @dataclass(frozen=True)
 class StaleAttempt:
-    """An attempt without an outcome whose lease has ended: its process died, or could not say how it went."""
+    """An attempt without an outcome whose lease has ended: its process died, or could not record the outcome."""
 
     grant_id: int
     consent: int
@@ -131,12 +131,12 @@ class NoticeView:
 
     Attributes:
         message_id: what receivers know it by, the same at each try; None until a version that gives ids has seen it.
-        dedupe_key: what makes it one of a kind, such as `reauth:12:3.7`.
+        dedupe_key: unique key that prevents duplicates, such as `reauth:12:3.7`.
         kind: its stored kind; see `worker.policy.notice_kinds`.
         creator_id: the creator it is about; None for one that concerns the whole app.
         reference: the operator's own name for that creator.
         detail: safe text.
-        data: what its kind tells beside that.
+        data: further fields of its kind.
         delivered_at: when the first address accepted it.
     """
 
@@ -161,7 +161,7 @@ class DeliveryView:
         address: the name of the address.
         next_try_at: when it is posted next, unless it was accepted.
         failures: how often it was not accepted.
-        problem: what the last of those was.
+        problem: the reason of the last failure.
     """
 
     notice_id: int
@@ -194,10 +194,10 @@ class BrakeState:
     """Whether refreshing is stopped for the whole app.
 
     Attributes:
-        reason: why; None where nothing is stopped.
-        next_probe_at: when the next single refresh is let through to see whether the trouble is over.
-        held_reason: why no creator is asked to authorize again for now; None if they are asked as ever.
-        held_at: since when.
+        reason: why; None if nothing is stopped.
+        next_probe_at: when the next probe, a single refresh, is sent to see whether the trouble is over.
+        held_reason: why no creator is asked to authorize again for now; None without a hold.
+        held_at: when the hold began.
     """
 
     reason: str | None = None
@@ -208,17 +208,17 @@ class BrakeState:
 
     @property
     def stopped(self) -> bool:
-        """True where only probes are let through."""
+        """True if only probes are sent."""
         return self.reason is not None
 
 
 @dataclass(frozen=True)
 class WorkerView:
-    """A process of the daemon, as it last said of itself.
+    """A process of the daemon, as it last reported itself.
 
     Attributes:
         key_ids: ids of the sealing keys that it holds.
-        sealing_key_id: the key that it seals with; None where it has not chosen yet.
+        sealing_key_id: the key that it seals with; None if it has not chosen yet.
         journal_key_ids: keys of the records that wait in its host's journal.
     """
 
@@ -233,7 +233,7 @@ class WorkerView:
 
 
 class GrantStatus(StrEnum):
-    """What a grant can be; only `active` and `suspect` are refreshed."""
+    """Status of a grant; only `active` and `suspect` grants are refreshed."""
 
     ACTIVE = "active"
     SUSPECT = "suspect"  # an attempt is in doubt and TikTok refuses what we hold; the access token is still served
@@ -242,16 +242,16 @@ class GrantStatus(StrEnum):
 
 
 class GrantCondition(StrEnum):
-    """What a grant can be at a moment, besides its status."""
+    """Condition of a grant at a moment, besides its status."""
 
     FRESH = "fresh"  # serving, and the renewal window has not begun
-    DUE = "due"  # serving, the window has begun, and the access token still lives
+    DUE = "due"  # serving, the window has begun, and the access token is still valid
     OVERDUE = "overdue"  # due, and in the last tenth of the token's life
     EXPIRED = "expired"  # serving, and the access token has ended
     RETRYING = "retrying"  # serving, and the last attempt failed, so that another follows
     IN_DOUBT = "in_doubt"  # the newest attempt was sent and has no complete answer, or the grant is suspect
     UNPROVEN = "unproven"  # serving, with an imported pair whose owner TikTok has not confirmed yet
-    HELD = "held"  # the imported pair is another creator's, so it is not used
+    HELD = "held"  # the imported pair belongs to another creator, so it is not used
     ASIDE = "aside"  # serving, and an unread answer that may hold a newer pair is kept aside
 
 
@@ -279,14 +279,14 @@ class Claim:
 
     Attributes:
         consent: the consent that the attempt belongs to.
-        generation: the number of this attempt; the pair it brings bears it.
-        sealed: the current pair; None where it is not there, or not there yet: it came in the very moment of the claim.
+        generation: the number of this attempt, and of the pair that it brings.
+        sealed: the current pair; None if it is missing, or came at the very moment of the claim.
         kept: generations of the stored pairs of this consent that were not wiped, newest first.
         unresolved: generations of older attempts of this consent, newer than the current pair, that have no outcome
             or ended in doubt: TikTok may have rotated the current pair for them.
         claimed_at: the database's time when the claim was committed.
         pair_generation: the generation of the pair that was current then; verdicts hold only while it still is.
-        unproven: True if the current pair came from a file and TikTok has not confirmed yet whose it is.
+        unproven: True if the current pair was imported and TikTok has not confirmed its owner yet.
     """
 
     grant_id: int
@@ -329,10 +329,10 @@ class NewPair:
 
     Attributes:
         issued_at: when its life began: the time of sending, on the database's clock.
-        refresh_expires_at: None where TikTok did not say.
+        refresh_expires_at: None if TikTok did not say.
         scope: granted scopes, sorted and comma separated; None keeps the stored ones.
         next_refresh_at: when its renewal window begins.
-        refresh_kept: True where its refresh token is the one before it; the end that is known of that one holds on.
+        refresh_kept: True if its refresh token is that of the pair before; its known end stays.
     """
 
     sealed: SealedPair
@@ -364,9 +364,9 @@ class Saved:
     """What storing a pair did.
 
     Attributes:
-        moved: True where the grant's pointer moved to this pair; False where a newer pair or consent is current.
-        revived: True where the grant had been suspect or needing re-authorization and is active again.
-        status: the grant's status now; a revoked grant keeps the pair only until it was revoked at TikTok too.
+        moved: True if the grant's pointer moved to this pair; False if a newer pair or consent is current.
+        revived: True if the grant was suspect or needed re-authorization, and is active again.
+        status: the grant's status now; a revoked grant keeps the pair only until it is revoked at TikTok too.
     """
 
     grant_id: int
@@ -377,7 +377,7 @@ class Saved:
 
 @dataclass(frozen=True)
 class GrantView:
-    """A grant as people look at it: no sealed bytes."""
+    """A grant as people see it, without sealed bytes."""
 
     grant_id: int
     creator_id: str
@@ -431,8 +431,8 @@ class CurrentPair:
     """The pair that is served now, sealed, with what a reader needs to open and judge it.
 
     Attributes:
-        unproven: True if the pair came from a file and TikTok has not confirmed yet whose it is.
-        belongs_to: whose TikTok says that it is, if it is another creator's; then it is neither used nor handed out.
+        unproven: True if the pair was imported and TikTok has not confirmed its owner yet.
+        belongs_to: the owner, if TikTok named another creator; then the pair is neither used nor handed out.
     """
 
     grant_id: int
@@ -481,7 +481,7 @@ class PullClaim:
     """The right to pull one creator's account data for a bounded time.
 
     Attributes:
-        wanted_at: the wish that this pull fulfils; a later wish outlives it.
+        wanted_at: the request that this pull fulfils; a later request stays open.
     """
 
     grant_id: int
@@ -506,10 +506,10 @@ class NewConsent:
     """A creator's consent to be stored: an exchanged code or an imported pair.
 
     Attributes:
-        creator_id: the creator whose id the answer or the import line bears.
-        reference: the operator's own name for the creator; None keeps the one that is stored.
-        dated: False where `issued_at` is a guess: such a pair never takes the place of one that is stored.
-        unproven: True if nobody but a file says whose the pair is.
+        creator_id: the creator's id in the answer or the import line.
+        reference: the operator's own name for the creator; None keeps the stored one.
+        dated: False if `issued_at` is a guess: such a pair never replaces a stored one.
+        unproven: True if only a file names the owner of the pair.
     """
 
     creator_id: str
@@ -526,10 +526,10 @@ class NewConsent:
 
 @dataclass(frozen=True)
 class ConsentLink:
-    """A consent link that is out.
+    """A consent link that was given out.
 
     Attributes:
-        reference: the operator's own name for whom it was made.
+        reference: the operator's own name for the creator.
         creator_id: the only creator who may use it; None for any.
         now: the database's time.
     """
@@ -546,14 +546,14 @@ class ConsentResult(StrEnum):
 
     CREATED = "created"
     REPLACED = "replaced"
-    SAME = "same"  # this very pair is stored
+    SAME = "same"  # exactly this pair is stored
     OLDER = "older"  # a pair as new or newer is stored
-    KNOWN = "known"  # the creator is known with another pair, and replacing was not asked for
-    UNDATED = "undated"  # the creator is known, and it cannot be told which pair is newer
+    KNOWN = "known"  # the creator is known with another pair, and replacing was not requested
+    UNDATED = "undated"  # the creator is known, and it is not certain which pair is newer
     BUSY = "busy"  # a refresh is under way, or one that may have brought a newer pair has no outcome yet
-    DEAD = "dead"  # TikTok refused this very pair, and the creator was asked to authorize again
+    DEAD = "dead"  # TikTok refused exactly this pair, and the creator was asked to authorize again
     REVOKED = "revoked"  # the grant was revoked here after the pair was issued
-    FOREIGN = "foreign"  # TikTok says that this very pair is another creator's
+    FOREIGN = "foreign"  # TikTok says that exactly this pair belongs to another creator
 
 
 class Likeness(StrEnum):

@@ -1,7 +1,7 @@
 """Ends of attempts that brought no pair: back to the schedule, suspect, or the creator is asked to authorize.
 
-A verdict holds for the state of affairs that it was reached in. Where another attempt, another consent or another
-pair has come since the claim, the attempt's outcome is written down and nothing else changes.
+A verdict holds only for the state in which it was reached. If another attempt, another consent or another pair has come
+since the claim, the attempt's outcome is recorded and nothing else changes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Verdicts(Transactions):
             request_id: TikTok's `request_id`.
 
         Returns:
-            False where the grant has moved on since the claim, so that its schedule was left alone.
+            False if the grant has changed since the claim, so that its schedule was left alone.
         """
         answer = _Answer(outcome, reason, code, http_status, request_id)
         values = {"next_refresh_at": next_refresh_at, "last_reason": reason}
@@ -84,7 +84,7 @@ class Verdicts(Transactions):
         http_status: int | None = None,
         request_id: str | None = None,
     ) -> bool:
-        """End an attempt and hold the grant for suspect: its access token is served, and it is looked at again.
+        """End an attempt and mark the grant as suspect: its access token is served, and the grant is tried again.
 
         Arguments and result are those of `release`; it always counts as a failure.
         """
@@ -107,10 +107,10 @@ class Verdicts(Transactions):
         http_status: int | None = None,
         request_id: str | None = None,
     ) -> bool:
-        """End an attempt with the verdict that the creator must authorize again, and write the one notice.
+        """End an attempt with the verdict that the creator must authorize again, and write one notice.
 
         Returns:
-            False where the grant has moved on since the claim: then nobody is asked.
+            False if the grant has changed since the claim: then nobody is asked.
         """
         answer = _Answer(AttemptOutcome.REFUSED, reason, code, http_status, request_id)
         values = {"last_reason": reason, "status": GrantStatus.NEEDS_REAUTH.value}
@@ -122,10 +122,10 @@ class Verdicts(Transactions):
 
     @writes
     def ask_suspect(self, connection: Connection, grant_id: int, reason: str) -> bool:
-        """Have the creator of a suspect grant asked to authorize again, because a person says so; write the one notice.
+        """Ask the creator of a suspect grant to authorize again, because a person decided so, and write one notice.
 
         Returns:
-            False if the grant is not suspect any more, or an unread answer is kept aside: then nobody is asked.
+            False if the grant is no longer suspect, or an unread answer is kept aside: then nobody is asked.
         """
         values = {"status": GrantStatus.NEEDS_REAUTH.value, "last_reason": reason, "updated_at": now()}
         suspect = (GRANTS.c.id == grant_id) & (GRANTS.c.status == GrantStatus.SUSPECT.value) & lease_is_free()
@@ -151,10 +151,10 @@ class Verdicts(Transactions):
         code: int | None = None,
         http_status: int | None = None,
     ) -> bool:
-        """Write down how an attempt ended whose process is gone; the grant itself is left alone.
+        """Record how an attempt of a dead process ended; the grant itself is left alone.
 
         Returns:
-            True where the attempt had no outcome, or was in doubt and now has a better one.
+            True if the attempt had no outcome, or was in doubt and now has a better one.
         """
         answer = _Answer(outcome, reason, code, http_status, None)
         return _finish(connection, grant_id, consent, generation, answer)

@@ -1,4 +1,4 @@
-"""The client of TikTok's API for Business: one call per method, answers as values, trouble as typed errors."""
+"""The client of TikTok's API for Business: one method for each call, answers as values, failures as typed errors."""
 
 from worker.tiktok.answers import (
     ACCESS_LIFE_NAMES,

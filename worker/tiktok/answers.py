@@ -43,11 +43,11 @@ REFRESH_LIFE_NAMES: Final = ("refresh_token_expires_in", "refresh_expires_in", "
 ABSURD_SECONDS: Final = 400 * 86400
 SCOPE_LIMIT: Final = 100
 DECISIVE_KEYS: Final = frozenset({"code", "data", "access_token", "refresh_token", *CREATOR_NAMES})
-"""Where one of these stands twice with different values, nobody can tell which one TikTok meant."""
+"""If one of these occurs twice with different values, it is unknown which one TikTok meant."""
 
 TOKENS: Final = frozenset({"access_token", "refresh_token"})
 REFRESH_IN_TEXT: Final = re.compile(r"""refresh_token[\\"']*\s*[:=>]\s*[\\"']*[^\s\\"'&,<>{}]{8,}[\s\\"'&,<>}]""")
-"""A refresh token with what ends it, in any notation that is not JSON."""
+"""A refresh token with the character that ends it, in any notation that is not JSON."""
 NO_TEXT: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 SECONDS: Final = re.compile(r"[0-9]{1,12}(\.0*)?", re.ASCII)
 MOST_CODE: Final = 2**31 - 1
@@ -56,10 +56,10 @@ FIRST_REFUSAL: Final = 400
 FIRST_TROUBLE: Final = 500
 
 REFUSED_UNREAD: Final = frozenset({400, 401, 403, 404, 405, 406, 410, 411, 413, 414, 415, 421, 431})
-"""Statuses that say without an envelope that our request never reached the application: a wrong path or method."""
+"""Statuses that mean, without an envelope, that our request did not reach the application: wrong path or method."""
 
 REQUEST_ID: Final = re.compile(r"[0-9]{8}[0-9A-Za-z_-]{0,56}")
-"""TikTok's request ids begin with a UTC stamp; nothing else is taken for one."""
+"""TikTok's request ids begin with a UTC stamp; anything else is not a request id."""
 
 SIMPLE_ERRORS: Final[dict[Kind, type[TikTokError]]] = {
     Kind.BACK_OFF: BackOffError,
@@ -75,12 +75,12 @@ class Envelope:
     """An answer whose code did not ask for an error.
 
     Attributes:
-        code: TikTok's code (0 or 20001), or None where the answer had none that can be read, as in v1.2.
+        code: TikTok's code (0 or 20001), or None if the answer had no readable one, as in v1.2.
         members: the whole JSON object.
-        repeated: keys that stood there twice with different values.
+        repeated: keys that occurred twice with different values.
         request_id: TikTok's request id, or None.
-        echoes: knows what was sent and what the answer brought; nothing that is stored or shown may repeat that.
-        frame: what was odd about the way the answer came; None where nothing was.
+        echoes: knows the secrets that were sent or received; nothing that is stored or shown may repeat them.
+        frame: what was odd about the frame of the answer; None if nothing was.
     """
 
     code: int | None
@@ -96,16 +96,16 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None = None) -> Envelope:
 
     Args:
         raw: the answer as received.
-        now: aware UTC, by default the present; serves only the waits that end at a date.
+        now: aware UTC, by default the present; only needed for waits that end at a date.
 
     Raises:
-        InDoubtError: nothing complete and readable came, or TikTok's front door failed (5xx).
+        InDoubtError: nothing complete and readable came, or TikTok's gateway failed (5xx).
         WaitError: a quota is spent (HTTP 429, or a code that says so).
-        StopEveryoneError: a redirect, or a path that is not there; and codes that mean our app or request.
+        StopEveryoneError: a redirect, a path that does not exist, or a code about our app or request.
         BackOffError: TikTok's own trouble, or a code we do not know.
         AskCreatorError: the grant is gone (token calls only).
         RefreshFirstError: the access token is dead (reads only).
-        GiveUpError: this one item cannot be had (reads only).
+        GiveUpError: this one item is not available (reads only).
     """
     status = raw.http_status
     document = read_document(raw.body) if raw.complete else "incomplete"
@@ -142,7 +142,7 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None = None) -> Envelope:
 
 
 def read_code(value: Any) -> int | None:
-    """Return TikTok's code, also where it came as digits in a text; None for what no code can be."""
+    """Return TikTok's code, even if it came as digits in a text; None if the value cannot be a code."""
     if (
         isinstance(value, str)
         and value.isascii()
@@ -156,7 +156,7 @@ def read_code(value: Any) -> int | None:
 
 
 def echoes_of(raw: RawAnswer, members: dict[str, Any]) -> Echoes:
-    """Return what finds the secrets that no text about this answer may show: what was sent, and what it brought."""
+    """Return the finder of secrets that no text about this answer may show: those that were sent or received."""
     brought = [found.get(name) for found in objects_in(members) for name in ("access_token", "refresh_token")]
     texts = [text for text in brought if isinstance(text, str) and is_text(text)]
     return Echoes([*(raw.sent or ()), *map(Token, texts)])
@@ -171,7 +171,7 @@ def request_id_of(members: dict[str, Any], echoes: Echoes) -> str | None:
 
 
 def is_text(value: Any) -> bool:
-    """Tell a non-empty text that every encoding can carry (JSON can smuggle in half characters)."""
+    """Return True for a non-empty text that can be encoded (JSON can contain half characters)."""
     if not isinstance(value, str) or not value.strip():
         return False
     try:
@@ -215,7 +215,7 @@ def _raise_busy(raw: RawAnswer, document: Document | str, now: datetime) -> NoRe
 def _raise_by_code(raw: RawAnswer, members: dict[str, Any], code: int, now: datetime) -> NoReturn:
     kind = kind_of(code, raw.call)
     echoes = echoes_of(raw, members)
-    # Of an answer that comes back from the journal we do not know which secrets the message could echo.
+    # For an answer from the journal we do not know which secrets the message could echo.
     said = "" if raw.sent is None else echoes.clean_message(members.get("message"))
     text = f"TikTok answered {raw.call} with {code}, {row(code).meaning}" + (f': "{said}"' if said else "")
     about: dict[str, Any] = {
@@ -237,18 +237,18 @@ def read_token_answer(raw: RawAnswer, *, now: datetime | None = None) -> TokenAn
     """Read the answer to an exchange or a refresh.
 
     Args:
-        raw: the answer as received, live or out of the journal.
-        now: aware UTC, by default the present; serves only the waits that end at a date.
+        raw: the answer as received, live or from the journal.
+        now: aware UTC, by default the present; only needed for waits that end at a date.
 
     Returns:
-        The pair. A life that is missing or absurd is None and a remark says so; the pair is kept all the same.
+        The pair. A life that is missing or absurd is None, and a remark says so; the pair is kept all the same.
 
     Raises:
         InDoubtError: nothing usable came; `salvage` may still find a pair in it.
         WaitError: a quota is spent.
         BackOffError: TikTok's own trouble, or a code we do not know.
         StopEveryoneError: our app, its secret, our request or our address is wrong.
-        AskCreatorError: TikTok says that this grant, or this code, is no good any more.
+        AskCreatorError: TikTok says that this grant, or this code, is no longer valid.
     """
     envelope = open_envelope(raw, now=now)
     document = Document(envelope.members, envelope.repeated)
@@ -266,7 +266,7 @@ def read_token_answer(raw: RawAnswer, *, now: datetime | None = None) -> TokenAn
 
 
 def read_or_salvage(raw: RawAnswer) -> TokenAnswer | TikTokError:
-    """Return the pair of an answer, also of one that broke off behind it, or the error that says why there is none."""
+    """Return the pair of an answer, even if the answer was cut off behind it, or the error that says why not."""
     try:
         return read_token_answer(raw)
     except InDoubtError as error:
@@ -281,11 +281,11 @@ def salvage(raw: RawAnswer, *, named: bool = True) -> TokenAnswer | None:
     Args:
         raw: the answer as received.
         named: False to find a pair whose creator's id did not come; its `creator_id` is then empty, and nothing may be
-            stored before TikTok has told whose it is.
+            stored before TikTok has named its owner.
 
     Returns:
-        The pair where both token strings and the creator's id are there in full and no code speaks against them;
-        else None. A life that the cut took away is None.
+        The pair if both token strings and the creator's id are complete and no error code contradicts them; otherwise
+        None. A life that was cut off is None.
     """
     document = read_prefix(raw.body)
     if document is None:
@@ -303,9 +303,9 @@ def salvage(raw: RawAnswer, *, named: bool = True) -> TokenAnswer | None:
 
 
 def bears_refresh_token(raw: RawAnswer) -> bool:
-    """Tell whether an answer holds, or may hold, a whole refresh token, whatever its frame: then it is not let go.
+    """Return True if an answer holds, or may hold, a complete refresh token, in any frame: then it must be kept.
 
-    Where nothing can be read, a text that names a refresh token counts, and so does a good answer that is no text.
+    If nothing can be read, a text that names a refresh token counts, and so does a good answer that is not text.
     """
     document = read_document(raw.body)
     if not isinstance(document, Document):
@@ -337,9 +337,9 @@ def _token_object(
     *,
     named: bool = True,
 ) -> TokenAnswer | str:
-    """Return the token answer in a document, or in a few words what is missing."""
+    """Return the token answer in a document, or a few words on what is missing."""
     if DECISIVE_KEYS & document.repeated:
-        return "a decisive key stands there twice"
+        return "a decisive key occurs twice"
     found = _tokens_in(document)
     access = found.get("access_token")
     if not is_text(access):
@@ -354,7 +354,7 @@ def _token_object(
     if refresh not in (None, "") and not usable:
         noted.append("refresh token is not a text: the old one is kept")
     if found is not document.members and found is not document.members.get("data"):
-        noted.append("the tokens stand in an odd place")
+        noted.append("the tokens are in an odd place")
     if found is not document.members and read_code(document.members.get("code")) != 0:
         noted.append("the envelope's code is not 0")
     return TokenAnswer(
@@ -370,7 +370,7 @@ def _token_object(
 
 
 def read_creator(found: dict[str, Any], echoes: Echoes) -> str | None:
-    """Return the one creator the answer names; a bare number counts, two different ids and a secret do not."""
+    """Return the creator that the answer names; a bare number counts, two different ids and a secret do not."""
     named = set()
     for name in CREATOR_NAMES:
         value = found.get(name)
@@ -383,7 +383,7 @@ def read_creator(found: dict[str, Any], echoes: Echoes) -> str | None:
 
 
 def _life(found: dict[str, Any], names: tuple[str, ...], noted: list[str]) -> int | None:
-    """Return seconds of life under the first of its names; integral floats and digits in a text count."""
+    """Return the seconds of a life under the first of its names; integral floats and digits in a text count."""
     name = next((known for known in names if found.get(known) is not None), None)
     if name is None:
         noted.append(f"{names[0]} is missing")
@@ -394,7 +394,7 @@ def _life(found: dict[str, Any], names: tuple[str, ...], noted: list[str]) -> in
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= ABSURD_SECONDS:
-        noted.append(f"{name} is no life of 1 second to 400 days")
+        noted.append(f"{name} is not a life of 1 second to 400 days")
         return None
     return value
 
@@ -409,7 +409,7 @@ def read_scope(value: Any, noted: list[str], echoes: Echoes) -> tuple[str, ...] 
     clean = isinstance(value, str) and not echoes.in_text(value)
     usable = {name.strip() for name in names if _is_scope(name) and (clean or not echoes.in_text(name))}
     if not usable or not all(name == "" or (_is_scope(name) and name.strip() in usable) for name in names):
-        noted.append("scope holds something that is no scope")
+        noted.append("scope holds something that is not a scope")
     return tuple(sorted(usable)) or None
 
 
@@ -423,7 +423,7 @@ def _is_scope(name: Any) -> bool:
 
 
 def read_token_info(envelope: Envelope) -> TokenInfo:
-    """Return what TikTok says of an access token; it still names the creator `creator_id` here.
+    """Return TikTok's information on an access token; here TikTok still calls the creator's id `creator_id`.
 
     Raises:
         InDoubtError: the answer lacks the app or the creator.

@@ -35,22 +35,22 @@ def _no_failpoint(_name: str) -> None:
 class TikTok:
     """The client; one instance serves all threads of a process and opens nothing before its first call.
 
-    Nothing is retried and nothing is followed: a request goes out at most once. Token calls come in two steps, so
-    that the journal can stand between receiving and reading.
+    It retries nothing and follows no redirect: a request is sent at most once. Token calls come in two steps, so that
+    the answer can be journaled between receiving and reading.
 
     Args:
         app_id: the app's id (`client_key`, `client_id` and `app_id` are all this one).
         app_secret: the app's secret.
         redirect_uri: the registered address, byte for byte.
-        base_url: where the API is, up to and without the version; https, or http on this machine's loopback.
+        base_url: address of the API, without the version; https, or http on this machine's loopback.
         authorize_url: where creators give consent.
-        connect_seconds: what connecting, and after it the TLS handshake, may take.
-        deadline_seconds: what a whole call may take.
+        connect_seconds: longest time to connect, and again for the TLS handshake.
+        deadline_seconds: longest time of a whole call.
         failpoint: called with "post_send" and "post_recv" in `send_exchange` and `send_refresh`.
-        egress: the way to TikTok; straight, with the usual authorities, by default.
+        egress: the route to TikTok; by default direct and with the usual authorities.
 
     Raises:
-        ConfigurationError: for an address that tokens must not be sent to, or for durations that cannot be.
+        ConfigurationError: tokens must not be sent to this address, or the durations are impossible.
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class TikTok:
     def authorization_url(self, *, state: str, scopes: Sequence[str]) -> str:
         """Return the link at which a creator gives consent.
 
-        The redirect address goes out byte for byte as given: TikTok compares it with the registered one.
+        The redirect address is sent byte for byte as given: TikTok compares it with the registered one.
 
         Args:
             state: an unguessable text that the redirect brings back.
-            scopes: what to ask for; one unknown scope makes TikTok refuse the whole link.
+            scopes: the scopes to ask for; one unknown scope makes TikTok refuse the whole link.
 
         Raises:
-            UsageError: without a state or without scopes.
+            UsageError: there is no state or no scope.
         """
         if not state:
             raise UsageError("an authorization link needs a state")
@@ -121,10 +121,10 @@ class TikTok:
         return self._send_token_call(EXCHANGE_CALL, content, self._app_secret, code)
 
     def send_refresh(self, refresh_token: Token, *, app_secret: Token | None = None) -> RawAnswer:
-        """Send a refresh and return the answer unread; whoever called must store it before anything else.
+        """Send a refresh and return the answer unread; the caller must store it before anything else.
 
         Args:
-            refresh_token: the grant's refresh token; it may be dead the moment this is sent.
+            refresh_token: the grant's refresh token; it may be dead once this is sent.
             app_secret: the secret to use instead of the configured one, while the secret is being changed.
 
         Raises:
@@ -137,7 +137,7 @@ class TikTok:
     def revoke(self, access_token: Token) -> None:
         """End a grant on TikTok's side.
 
-        TikTok does not document what a second revoke answers, so a code that speaks of a dead token counts as done.
+        TikTok does not document the answer to a second revoke, so a code for a dead token counts as done.
 
         Raises:
             NotSentError, InDoubtError, WaitError, BackOffError, StopEveryoneError: it is not known to be revoked.
@@ -155,7 +155,7 @@ class TikTok:
                 raise
 
     def token_info(self, access_token: Token) -> TokenInfo:
-        """Ask what an access token is good for (official doc 1765927978092545).
+        """Look up the app, the creator and the scopes of an access token (official doc 1765927978092545).
 
         Raises:
             NotSentError, InDoubtError, WaitError, BackOffError, StopEveryoneError, RefreshFirstError, GiveUpError: see
@@ -169,13 +169,14 @@ class TikTok:
         """Read one creator's account (official doc 1762228399168514).
 
         Args:
-            access_token: a living access token of this creator.
+            access_token: a valid access token of this creator.
             creator_id: the creator; TikTok calls it `business_id` here.
-            fields: what to ask for; one field without its scope fails the whole read with 40130.
+            fields: the fields to read; one field without its scope fails the whole read with 40130.
 
         Raises:
-            NotSentError, InDoubtError, WaitError, BackOffError, StopEveryoneError, RefreshFirstError: see the tree.
-            GiveUpError: TikTok will not give this; or there is no field to ask for, or the token cannot stand in a
+            NotSentError, InDoubtError, WaitError, BackOffError, StopEveryoneError, RefreshFirstError: see the error
+                tree.
+            GiveUpError: TikTok refuses this read; or there is no field to read, or the token does not fit into a
                 header, and then nothing was sent.
         """
         text = access_token.reveal()

@@ -108,7 +108,7 @@ CODES: Final[dict[int, Code]] = {
     40132: _always("rate limit by a field's value", Kind.WAIT),
     40133: _always("rate limit by account", Kind.WAIT),
     40202: _always("write conflict", Kind.BACK_OFF),
-    # Ours or the creator's to mend, the sources do not say which: neither stopped nor disconnected for it.
+    # The sources do not say whether the cause is ours or the creator's, so these neither stop nor disconnect.
     40300: _item("access denied"),
     40301: _item("access denied"),
     40302: _item("access denied"),
@@ -133,7 +133,7 @@ TROUBLE: Final = _always("TikTok trouble of its own", Kind.BACK_OFF)
 UNKNOWN: Final = _always("a code we do not know", Kind.BACK_OFF)
 
 DEAD_TOKEN_CODES: Final = frozenset({40102, 40103, 40105, 40106, 40107, 40110, 40120, 40131})
-"""Codes that speak of a token that lives no longer: what a revoke wants, however often it is asked for."""
+"""Codes for a token that is no longer valid: after a revoke they mean success, however often it is repeated."""
 
 
 def row(code: int) -> Code:
@@ -157,8 +157,8 @@ FIELDS_BY_SCOPE: Final[dict[str, tuple[str, ...]]] = {
     "user.info.profile": ("profile_deep_link", "bio_description", "is_verified"),
     "user.info.stats": ("following_count", "followers_count", "total_likes", "videos_count"),
     "user.account.type": ("is_business_account",),
-    # The daily `followers_count` is asked for by the same name as the total, so it comes with user.info.stats:
-    # named without that scope it would fail the whole call.
+    # The daily `followers_count` has the same name as the total, so it comes with user.info.stats: without that scope
+    # the field would fail the whole call.
     "user.insights": (
         "audience_ages",
         "audience_genders",

@@ -1,4 +1,4 @@
-"""Reads the JSON of an answer, whole or cut off and however hostile: an object comes out, or why there is none."""
+"""Reads the JSON of an answer, complete or cut off, even hostile: returns an object, or why there is none."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Any, Final
 
 GZIP_MARK: Final = b"\x1f\x8b"
 OPENED_LIMIT_BYTES: Final = 1 << 20
-"""What a compressed body may open to; more is a bomb."""
+"""Most bytes of a decompressed body; more is a bomb."""
 
 INTEGER_DIGITS: Final = 40
-"""Longer integers mean nothing here, and Python refuses to read very long ones."""
+"""Longer integers have no meaning here, and Python refuses to read very long ones."""
 
 CLOSERS: Final = {"{": "}", "[": "]"}
 MARKS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],"]', re.DOTALL)
-"""Whole strings, brackets and commas; a lone quote begins a string that never ends."""
+"""Complete strings, brackets and commas; a lone quote begins a string that does not end."""
 
 FRAMES: Final = 2
-"""So many odd frames around one another are opened, such as a string of JSON in UTF-16."""
+"""Most nested odd frames that are opened, such as a string of JSON in UTF-16."""
 SEARCH_DEPTH: Final = 8
 WIDE_LOOK: Final = 64
 REPAIR_TRIES: Final = 8
 REPAIR_DEPTH: Final = 32
-"""A token object stands two deep; below this nothing is looked for, so that hostile nesting costs nothing."""
+"""A token object is nested two deep; nothing deeper than this is searched, so that hostile nesting costs nothing."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Document:
     """A JSON object that was read.
 
     Attributes:
-        members: its members; numbers that cannot be held (NaN, infinite, too long) are None.
-        repeated: keys that stood twice in one object with different values; what they mean is anybody's guess.
-        frame: what was odd about the way it came, in a few words; None where nothing was.
+        members: its members; numbers that cannot be represented (NaN, infinite, too long) are None.
+        repeated: keys that occurred twice in one object with different values, so that their meaning is unknown.
+        frame: what was odd about its frame, in a few words; None if nothing was.
     """
 
     members: dict[str, Any]
@@ -48,7 +48,7 @@ class Document:
 
 
 def read_document(body: bytes) -> Document | str:
-    """Read a whole body, in whatever frame it came.
+    """Read a complete body, in any frame.
 
     Returns:
         The document, or a few words on why there is none; they hold nothing of the body.
@@ -69,13 +69,13 @@ def read_document(body: bytes) -> Document | str:
 
 
 def read_prefix(body: bytes) -> Document | None:
-    """Read as many complete members as a body holds that may have been cut off at any byte.
+    """Read all complete members of a body that may have been cut off at any byte.
 
-    A number at the cut is left out, because its last digits may be missing; a string counts once its closing quote
-    has come. Bytes before the first brace are passed over: a broken head may stand there.
+    A number at the cut is left out, because its last digits may be missing; a string counts if its closing quote has
+    come. Bytes before the first brace are skipped: they may be a broken head.
 
     Returns:
-        The document up to the cut, or None where not even one object can be read.
+        The document up to the cut, or None if not even one object can be read.
     """
     for text in texts_in(body):
         start = text.find("{")
@@ -90,7 +90,7 @@ def read_prefix(body: bytes) -> Document | None:
 
 
 def texts_in(body: bytes) -> Iterator[str]:
-    """Yield every text that a body may stand for, cut off or not, the likeliest first."""
+    """Yield every text that a body may mean, cut off or not, the likeliest first."""
     opened, _ = _opened(body)
     yield opened.decode("utf-8", errors="replace")
     for text, _ in _unframed(opened):
@@ -98,7 +98,7 @@ def texts_in(body: bytes) -> Iterator[str]:
 
 
 def objects_in(value: Any, depth: int = SEARCH_DEPTH) -> Iterator[dict[str, Any]]:
-    """Yield a value's objects, wherever they stand: in members, in lists, and as JSON in a string."""
+    """Yield all objects in a value: in members, in lists, and as JSON in a string."""
     if isinstance(value, str) and value.lstrip().startswith(("{", "[", '"')):
         value = _loaded(value)
     if isinstance(value, dict):
@@ -139,7 +139,7 @@ def _decompressed(data: bytes) -> Iterator[tuple[bytes, str]]:
 
 
 def _wide(data: bytes) -> Iterator[str]:
-    """Yield the texts that bytes mean in the encodings of two and four bytes a letter; JSON has no zero bytes else."""
+    """Yield the texts that bytes mean in encodings of two and four bytes a letter; other JSON has no zero bytes."""
     if b"\0" in data[:WIDE_LOOK] or data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         for encoding in ("utf-32", "utf-32-be", "utf-16", "utf-16-be"):
             with suppress(UnicodeError):
@@ -154,7 +154,7 @@ def _utf8(data: bytes) -> str | None:
 
 
 def _loaded(text: str) -> Any:
-    """Return the value of a JSON text, or None where it is none or hostile."""
+    """Return the value of a JSON text, or None if it is not JSON or is hostile."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -162,7 +162,7 @@ def _loaded(text: str) -> Any:
 
 
 def _opened(body: bytes) -> tuple[bytes, str | None]:
-    """Open a body that was compressed although we asked for none; a JSON text never begins with gzip's mark."""
+    """Decompress a body that was compressed although we did not ask for it; JSON never begins with gzip's mark."""
     if not body.startswith(GZIP_MARK):
         return body, None
     unpacker = zlib.decompressobj(wbits=31)
@@ -176,7 +176,7 @@ def _opened(body: bytes) -> tuple[bytes, str | None]:
 
 
 def _document(text: str) -> Document | str:
-    """Parse with every limit in place; whatever the parser raises ends here, because its errors hold the text."""
+    """Parse with all limits; errors of the parser are not passed on, because they hold the text."""
     repeated: set[str] = set()
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -212,13 +212,13 @@ def _number(text: str) -> float | None:
 
 
 def _checkpoints(text: str) -> list[tuple[int, str]]:
-    """List the places where the text could be cut without splitting a value, each with what would close it there."""
+    """List the places where the text can be cut without splitting a value, each with the brackets that close it."""
     places: list[tuple[int, str]] = []
     open_brackets: list[str] = []
     for found in MARKS.finditer(text):
         mark = found.group()
         if mark == '"' or (mark in CLOSERS and len(open_brackets) == REPAIR_DEPTH):
-            break  # a string that the cut went through, or hostile nesting
+            break  # a string that was cut, or hostile nesting
         if mark in CLOSERS:
             open_brackets.append(CLOSERS[mark])
             continue

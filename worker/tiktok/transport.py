@@ -1,4 +1,4 @@
-"""Sends one request to the one configured host and returns every byte that came back."""
+"""Sends a request to the configured host and returns every byte of the answer."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Request:
     Attributes:
         method: `GET` or `POST`.
         path: below the version, with its final slash: without it TikTok answers a plain 404.
-        content: what goes out as the JSON body, or None.
-        query: what goes out in the query string; never a secret.
-        access_token: what goes out in the Access-Token header, or None.
-        secrets: every secret among these, to be hidden from texts about the answer.
-        most_bytes: how long the answer's body may be.
+        content: the JSON body, or None.
+        query: the query string; never a secret.
+        access_token: the Access-Token header, or None.
+        secrets: every secret in these, to be hidden from texts about the answer.
+        most_bytes: most bytes of the answer's body.
         failpoint: called with "post_send" and "post_recv".
     """
 
@@ -61,10 +61,10 @@ class Transport:
 
     Args:
         base_url: a checked address without its last slash.
-        connect_seconds: what connecting and what the TLS handshake may take.
-        deadline_seconds: what a whole call may take. Resolving the host's name cannot be cut short; where it used up
+        connect_seconds: longest time to connect, and again for the TLS handshake.
+        deadline_seconds: longest time of a whole call. Resolving the host's name cannot be interrupted; if it used up
             the time, nothing is sent.
-        egress: the way to the host.
+        egress: the route to the host.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Transport:
                 fault = _receive(response, body, request.most_bytes)
         except NotConnectedError as error:
             not_sent = str(error)
-        except Exception as error:  # noqa: BLE001 - a pair may be among what came: nothing may be lost to a surprise
+        except Exception as error:  # noqa: BLE001 - a pair may have been received: no surprise may lose it
             fault = _fault(error, call, status)
             if request.content is not None and not call.body_began and not call.received:
                 not_sent = "the connection broke before the request's body was sent"
@@ -159,7 +159,7 @@ class Transport:
         return response
 
     def _prepared(self, request: Request, *, keep: bool) -> requests.PreparedRequest:
-        """Return a request as it goes out, with nothing in it that is not said here."""
+        """Return a request as it is sent, with nothing in it that is not set here."""
         prepared = requests.PreparedRequest()
         prepared.method, prepared.hooks = request.method, {}
         url = self._root + request.path
@@ -194,7 +194,7 @@ class Transport:
 
 
 def _receive(response: requests.Response, body: bytearray, most_bytes: int) -> str | None:
-    """Read the body into `body` as it comes, so that nothing is lost when it breaks off; return what is wrong."""
+    """Read the body into `body` as it comes, so that nothing is lost if it is cut off; return what is wrong."""
     while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
         body += chunk
         if len(body) > most_bytes:
@@ -204,12 +204,12 @@ def _receive(response: requests.Response, body: bytearray, most_bytes: int) -> s
 
 
 def _off_the_wire(call: Call, status: int | None, most_bytes: int) -> bytes:
-    """Return what came where no body was found: a broken head may have swallowed it."""
+    """Return the received bytes if no body was found: a broken head may have swallowed it."""
     return bytes(call.received)[-most_bytes:] if status is None or b"{" in call.received else b""
 
 
 def _fault(error: Exception, call: Call, status: int | None) -> str:
-    """Say in a few words of our own how an answer broke off; the error's text may hold anything."""
+    """Say in our own words how an answer was cut off; the error's text may hold anything."""
     if call.overdue:
         return f"no complete answer within {call.seconds:g} s"
     where = "before an answer came" if status is None else "inside the answer"
@@ -217,7 +217,7 @@ def _fault(error: Exception, call: Call, status: int | None) -> str:
 
 
 def _retry_after(text: str | None) -> str | None:
-    """Keep a Retry-After header only where it can be read: otherwise it could be any text, even an echo."""
+    """Keep a Retry-After header only if it can be read: otherwise it could be any text, even an echo."""
     if text is None or header_seconds(text[:HEADER_LIMIT], datetime.now(UTC)) is None:
         return None
     return text[:HEADER_LIMIT]

@@ -1,4 +1,4 @@
-"""What TikTok's answers become."""
+"""Values of TikTok's answers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class RawAnswer:
 
     Attributes:
         call: the path of the call, such as `tt_user/oauth2/refresh_token/`.
-        http_status: the HTTP status, or None where the answer broke off before one was read.
+        http_status: the HTTP status, or None if the answer was cut off before it.
         body: the bytes received, bounded; they may hold tokens and are never printed.
-        complete: True where the answer ended as its framing said.
-        fault: for an incomplete answer, what went wrong in a few words without any of its bytes.
+        complete: True if the answer ended as its framing said.
+        fault: for an incomplete answer, what went wrong, in a few words without any of its bytes.
         retry_after: the Retry-After header's text, or None.
-        sent: the secrets that the request held, so that an echo of them is hidden from every text; None for an
-            answer that comes back from the journal, and then nothing that TikTok worded is shown.
+        sent: the secrets in the request, so that every text hides an echo of them; None for an answer from the
+            journal, and then none of TikTok's own texts is shown.
     """
 
     call: str
@@ -34,15 +34,15 @@ class RawAnswer:
 
 @dataclass(frozen=True)
 class TokenAnswer:
-    """A token object: what exchange and refresh bring.
+    """A token object, the result of an exchange or a refresh.
 
     Attributes:
         creator_id: the account's id (`open_id`, or `creator_id` in older answers).
         access_token: the new access token.
-        refresh_token: the new refresh token, or None where the answer held none: keep the old one.
-        access_seconds: life of the access token in seconds as the answer said it; None where missing or absurd.
+        refresh_token: the new refresh token, or None if the answer held none: keep the old one.
+        access_seconds: life of the access token in seconds, as in the answer; None if missing or absurd.
         refresh_seconds: seconds left of the refresh token, or None if TikTok does not say.
-        scope: granted scopes, sorted and without duplicates; None where the answer named none.
+        scope: granted scopes, sorted and without duplicates; None if the answer named none.
         request_id: TikTok's `request_id`, or None.
         remarks: what was odd about the answer, in words fit for a log; holds no value of a token.
     """
@@ -59,7 +59,7 @@ class TokenAnswer:
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """What `tt_user/token_info/get/` says of an access token."""
+    """TikTok's information on an access token, from `tt_user/token_info/get/`."""
 
     app_id: str
     creator_id: str
@@ -68,7 +68,7 @@ class TokenInfo:
 
 @dataclass(frozen=True)
 class AccountData:
-    """What `business/get/` brought: the fields as TikTok named them."""
+    """Account data from `business/get/`: the fields as TikTok named them."""
 
     data: dict[str, Any]
     request_id: str | None

@@ -93,7 +93,7 @@ class Upkeep:
         return (
             _in_batches(lambda: self._ground.store.prune_attempts(KEEP_HISTORY_SECONDS, BATCH))
             + _in_batches(lambda: self._ground.store.prune_pairs(KEEP_HISTORY_SECONDS, BATCH))
-            + self._ground.store.prune_told(KEEP_HISTORY_SECONDS)
+            + self._ground.store.prune_delivered(KEEP_HISTORY_SECONDS)
         )
 
 
