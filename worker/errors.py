@@ -44,7 +44,7 @@ class EvertokenError(Exception):
 
 
 class UsageError(EvertokenError):
-    """The person asked for something that cannot be taken; commands exit 2."""
+    """The person asked for something impossible; commands exit 2."""
 
 
 class ValidityError(UsageError):
@@ -52,7 +52,7 @@ class ValidityError(UsageError):
 
 
 class NotFoundError(EvertokenError):
-    """What was asked for is not there; commands exit 1."""
+    """What was requested does not exist; commands exit 1."""
 
 
 class UnknownCreatorError(NotFoundError):

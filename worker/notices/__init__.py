@@ -1,1 +1,1 @@
-"""Notices: what is said to people and systems, and how it is delivered."""
+"""Notices: messages to people and systems, and their delivery."""

@@ -1,4 +1,4 @@
-"""An attempt: a claim under way, its clock, its calls so far, and what is to be sent next."""
+"""An attempt: a claim under way, its clock, its calls so far, and what to send next."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from worker.tiktok import RawAnswer, TokenAnswer
 from worker.vault import Token
 
 MOST_TOKENS: Final = 4
-"""Different refresh tokens that one attempt sends at most: the current one, and the newest of those it followed.
+"""Most different refresh tokens that one attempt sends: the current one, and the newest of its predecessors.
 
 Each costs a permit, and a server without a grace window may take a late replay for theft (RFC 9700, section 4.14.2).
 """
 elapsed_clock: Final[Callable[[], float]] = (
     partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 )
-"""Returns seconds of a clock that no one sets and that goes on while the machine is suspended."""
+"""Returns seconds of a clock that is never set and that goes on while the machine is suspended."""
 
 
 class LeaseTooShortError(EvertokenError):
-    """What is left of the lease does not outlast another call: nothing was sent."""
+    """The rest of the lease is too short for another call: nothing was sent."""
 
 
 @dataclass
 class Call:
-    """One request and what came of it.
+    """One request and its result.
 
     Attributes:
         sent_at: when it was sent, on the database's clock.
         sent: the refresh token that was sent.
         secret: the app's secret that was sent with it; None for the first one.
-        raw: the bytes received, which nobody reads before they are on disk.
+        raw: the bytes received, which are not read before they are on disk.
         seconds: how long the call took.
         ended_at: `elapsed_clock()` when the answer had come.
         written: the journal's record of the bytes on its way to the disk; None if nothing was received, or the journal
@@ -94,11 +94,11 @@ class Attempt:
 
     @property
     def now(self) -> datetime:
-        """The database's time, as the claim told it and the time since."""
+        """The database's time: that of the claim, plus the time since."""
         return self.claim.claimed_at + timedelta(seconds=self.elapsed)
 
     def lasts(self, seconds: float) -> bool:
-        """Return whether the lease, as it was claimed, outlasts so many seconds from now on."""
+        """Return True if the lease, as it was claimed, lasts for this many more seconds."""
         return self.claim.lease_until - self.claim.claimed_at >= timedelta(seconds=self.elapsed + seconds)
 
     @property

@@ -1,10 +1,10 @@
 """The brake: when TikTok refuses the app itself, refreshing stops for all, one alarm goes out and no creator is marked.
 
-It lives in the database, so every worker obeys it and it outlasts them. While it is on, one probe at a time is let
-through; the first that TikTok answers as it should lets the brake go.
+The brake is a row in the database, so every worker obeys it and it outlasts them. While it is on, one probe at a time
+is sent; the first that TikTok answers as it should releases the brake.
 
-The hold is its smaller sister: when TikTok calls an unlikely share of grants gone, all refreshing goes on, the refused
-grants stay suspect, and no creator is asked until few are left or a person has looked.
+The hold is weaker: when TikTok calls an unlikely share of grants gone, all refreshing goes on, the refused grants stay
+suspect, and no creator is asked until few are left or a person has decided.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Brake:
         self._seen_on = False
 
     def stops(self, state: BrakeState) -> bool:
-        """Return whether nothing goes through, as was just read: then a refresh needs to win the next probe."""
+        """Return True if the brake was on when it was read: then a refresh needs to win the next probe."""
         self._seen_on = state.reason is not None
         return self._seen_on
 
     def wins_probe(self) -> bool:
-        """Return True where this refresh is the next probe, or the brake has been let go meanwhile."""
+        """Return True if this refresh is the next probe, or the brake has been released meanwhile."""
         return self._ground.store.may_refresh(probe_seconds=PROBE_SECONDS)
 
     def considers(self, error: TikTokError, *, grant_id: int, failures: int) -> str | None:
-        """Weigh an error together with the app's last minutes, and pull the brake or begin a hold if they call for it.
+        """Weigh an error together with the app's last minutes, and pull the brake or begin a hold if necessary.
 
         Args:
             error: what an attempt met.
@@ -65,7 +65,7 @@ class Brake:
         return held or reason
 
     def settle(self) -> None:
-        """Say that a stop is over, and end a hold when few grants are suspect: one all-clear for each alarm."""
+        """Announce the end of a stop, and end a hold when few grants are suspect: one all-clear for each alarm."""
         self._ground.store.announce_resumed(after_seconds=BRAKE_WINDOW.total_seconds())
         if self._ground.store.end_hold(fewest=FEWEST_REFUSALS):
             self._ground.hook(Fact("refusals.over", {}))

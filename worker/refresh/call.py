@@ -1,4 +1,4 @@
-"""One refresh call: the lease is checked right before sending, and what comes is on disk before it is read.
+"""One refresh call: the lease is checked right before sending, and the answer is on disk before it is read.
 
 Sending and reading are two steps, so that a group of answers shares a sync of the journal. `follow_up` is for an
 attempt whose first call brought no clean pair: it calls again, one by one, while another call may bring one.
@@ -45,7 +45,7 @@ from worker.vault import PairPlace, Token
 
 LANE: Final = "refresh"
 LONGEST_WAIT_SECONDS: Final = 5.0
-"""How long a permit to revoke is waited for."""
+"""How long to wait for a permit to revoke."""
 
 
 class Caller:
@@ -63,9 +63,9 @@ class Caller:
         """Prepare for a process.
 
         Args:
-            ground: what is shared.
-            next_secret: the app's second secret while TikTok's is rotated.
-            call_seconds: the longest that a call and the writing of its result may take.
+            ground: what all use cases share.
+            next_secret: the app's second secret while the secret is replaced.
+            call_seconds: longest time of a call and the writing of its result.
             may_repeat: whether a call in doubt is sent once more at once.
             longest_pause_seconds: the longest pause before that.
         """
@@ -77,7 +77,7 @@ class Caller:
         self._longest_pause_seconds = longest_pause_seconds
 
     def send(self, attempt: Attempt, token: Token, permit: Permit) -> Call:
-        """Send one refresh, with the app's secret that TikTok took last, and write its answer to the journal, unread.
+        """Send one refresh, with the app's secret that TikTok accepted last, and journal its answer unread.
 
         Raises:
             NotSentError: nothing left this process.
@@ -121,7 +121,7 @@ class Caller:
         )
 
     def follow_up(self, attempt: Attempt) -> None:
-        """Call again while another call may bring a pair, each with a permit of its own and while the lease lasts."""
+        """Call again while another call may bring a pair and the lease lasts, each time with a new permit."""
         older = self._older(attempt)
         try:
             self._finish(attempt)
@@ -157,7 +157,7 @@ class Caller:
         self._ground.hook(Fact("grant.revoke_failed", {"grant_id": claim.grant_id, "code": code}, level="warning"))
 
     def _finish(self, attempt: Attempt) -> None:
-        """Complete the last call: with the app's other secret, or with the owner of a pair that came without a name."""
+        """Complete the last call: with the app's other secret, or with the owner of a pair that came without its id."""
         call = attempt.calls[-1]
         if isinstance(call.result, StopEveryoneError) and call.result.code in WRONG_APP_CODES:
             for secret in self._secrets:
@@ -208,7 +208,7 @@ class Caller:
     def _older(self, attempt: Attempt) -> Iterator[Token]:
         """Yield the kept refresh tokens that were not sent yet, newest first.
 
-        One that does not open is reported and passed over: it must not keep a healthy grant from its refresh.
+        A token that does not open is reported and skipped: it must not keep a healthy grant from its refresh.
         """
         claim = attempt.claim
         try:
@@ -229,7 +229,7 @@ class Caller:
                 yield token
 
     def _moved_on(self, claim: Claim) -> bool:
-        """Return True if a newer attempt, pair or consent has come, or that cannot be known: then try no more."""
+        """Return True if a newer attempt, pair or consent has come, or the database is away: then stop trying."""
         try:
             grant = self._ground.store.grant_by_id(claim.grant_id)
         except StoreUnavailableError:

@@ -1,7 +1,7 @@
-"""Patient commits: what TikTok has done is written down however long the database stays away.
+"""Patient commits: results of TikTok's answers are stored, however long the database is away.
 
-A result that the database does not take at once is tried again for a while, then set aside as left over and tried
-before anything new is claimed. It is in the journal all the time, so a killed process loses nothing either.
+A write that the database does not take at once is retried for a while, then set aside as left over and retried before
+anything new is claimed. The result is in the journal all the time, so a killed process loses nothing either.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from worker.telemetry import Fact, Hook
 FIRST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 2.0
 RETRY_STUCK_SECONDS: Final = 60.0
-"""How often results that a living database refused are tried again."""
+"""How often results that a reachable database refused are retried."""
 
 
 class PatientCommits:
@@ -32,7 +32,7 @@ class PatientCommits:
 
         Args:
             patience_seconds: how long one write is tried before it is set aside.
-            alive: tells whether the database answers at all.
+            alive: returns True if the database answers at all.
             stop: set when the process ends; waiting stops at once.
             hook: where facts go.
         """
@@ -49,9 +49,9 @@ class PatientCommits:
         """Run a write until it commits.
 
         Args:
-            write: one idempotent transaction; raises StoreUnavailableError where it did not commit.
-            until_done: True where no journal record backs the result: it is tried without end, and when the process
-                ends for as long as any other result would be.
+            write: one idempotent transaction; raises StoreUnavailableError if it did not commit.
+            until_done: True if no journal record backs the result: it is retried without end, and when the process
+                ends, for as long as any other result.
 
         Returns:
             True when committed; False when set aside for `settle`.
@@ -74,14 +74,14 @@ class PatientCommits:
                 return True
 
     def run_group(self, together: Callable[[], None], alone: Sequence[Callable[[], None]]) -> list[bool]:
-        """Run the writes of a group in one transaction until it commits; one by one if a row spoils it for the others.
+        """Run the writes of a group in one transaction until it commits; one by one if a row makes the group fail.
 
         Args:
-            together: all of them, as one idempotent transaction.
-            alone: the same writes, each a transaction of its own.
+            together: all writes, as one idempotent transaction.
+            alone: the same writes, each in a separate transaction.
 
         Returns:
-            For each of them what `run` would return.
+            For each write what `run` would return.
         """
         if len(alone) == 1:
             return [self.run(alone[0])]
@@ -109,10 +109,10 @@ class PatientCommits:
         return True
 
     def settle(self) -> bool:
-        """Write what was left over; return True when new work may be claimed.
+        """Retry the left-over writes; return True if new work may be claimed.
 
-        A result that a living database refuses is put with the stuck ones, so that it holds up nothing else; those are
-        tried again once in a while.
+        A result that a reachable database refuses becomes a stuck one, so that it delays nothing else; stuck results
+        are retried once in a while.
         """
         if self._stuck and time.monotonic() >= self._retry_stuck_at:
             self._retry_stuck_at = time.monotonic() + RETRY_STUCK_SECONDS
@@ -141,7 +141,7 @@ class PatientCommits:
         self._stuck.append(write)
 
     def retry_stuck(self) -> int:
-        """Try the stuck results once more; return how many stay stuck."""
+        """Retry the stuck results; return how many stay stuck."""
         waited = bool(self._stuck)
         for _ in range(len(self._stuck)):
             write = self._stuck.popleft()

@@ -1,7 +1,7 @@
 """How attempts end: pairs stored, failures judged, journal records released, in that order.
 
-The pairs of a group are stored together. A record is released only when its pair has committed. One row that spoils the
-group is left to itself: the others are stored.
+The pairs of a group are stored together. A record is released only when its pair has committed. If one row makes the
+group fail, each pair is stored alone, so the others are stored.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ UNREAD: Final = (
     "creator is not asked before `grants place` or `grants discard` has dealt with it"
 )
 STUCK_FAILURES: Final = 3
-"""After so many failures in a row, of which the last speaks of our app or request, an alarm tells of the one grant."""
+"""After this many failures in a row, the last one about our app or request, an alarm names the grant."""
 
 
 class _Told(TypedDict):
@@ -166,7 +166,7 @@ class Ending:
         return Failed(claim.grant_id, str(error), AttemptOutcome.MISFIT)
 
     def _hold(self, claim: Claim, belongs_to: str) -> None:
-        """Hold back an imported pair whose refresh has shown that it is another creator's."""
+        """Hold an imported pair whose refresh has shown that it belongs to another creator."""
         pair = (claim.grant_id, claim.consent, claim.pair_generation)
         self._commits.run(lambda: self._ground.store.hold_pair(*pair, belongs_to=belongs_to))
 
@@ -190,7 +190,7 @@ class Ending:
             return "the database is away, so nothing is known of the other grants"
 
     def _aside(self, attempt: Attempt) -> bool:
-        """Return True if an unread answer is kept aside, or that cannot be known: then nobody is asked."""
+        """Return True if an unread answer is kept aside, or the database is away: then nobody is asked."""
         try:
             return attempt.aside or bool(self._ground.store.attempts_aside(attempt.claim.grant_id))
         except StoreUnavailableError:

@@ -1,4 +1,4 @@
-"""A group of attempts that one thread has in hand, and how large a group may be."""
+"""A group of attempts that one thread works on, and how large a group may be."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from worker.refresh.attempt import Attempt, elapsed_clock
 from worker.refresh.results import Result
 
 MOST: Final = 50
-"""Most grants that one thread has in hand: a process that is killed leaves no more than these without an outcome."""
+"""Most grants in a group: a killed process leaves at most this many attempts a thread without an outcome."""
 FIRST_GUESS_SECONDS: Final = 0.2
 SLACK: Final = 1.25
-"""Calls are expected to take so much longer than lately: a permit used before its moment costs nothing, one after it
-costs a question."""
+"""Calls are expected to take longer than lately by this factor: a permit that is used before its moment costs nothing,
+one that is used after it costs a call to Redis."""
 MEMORY: Final = 0.8
 LONG_SECONDS: Final = LEAD_SECONDS / 4
-"""A call that takes so long has waited for TikTok."""
+"""A call that takes at least this long has waited for TikTok."""
 LONGEST_START_SECONDS: Final = LEAD_SECONDS / 4
 LEAST_WORK_SECONDS: Final = 0.0001
 FEWEST_THREADS: Final = 3
 """While one thread waits for the database, another one works."""
 CALLS: Final = 32
-"""So many calls back is looked for the one that waited least: it waited for TikTok and not for other threads."""
+"""Among this many last calls, the one that waited least waited for TikTok and not for other threads."""
 LONGEST_TURN_SECONDS: Final = 1.0
 
 
 class Pace:
     """How long calls take, and so how large groups may be and how many threads are of use; shared by all threads.
 
-    A call that takes long makes groups small at once; they grow again step by step. A call that took a little longer
-    may have waited for its turn among the threads, so it counts as one of many.
+    A slow call makes groups small at once; they grow again step by step. A call that took only a little longer may have
+    waited for other threads, so it only counts towards the average.
     """
 
     def __init__(self, seconds: float = FIRST_GUESS_SECONDS) -> None:
@@ -66,27 +66,27 @@ class Pace:
         return FEWEST_THREADS + int(min(self._waits) / max(self._work or 0.0, LEAST_WORK_SECONDS))
 
     def note(self, seconds: float, waited: float | None = None) -> None:
-        """Take notice of what a call has taken, and for how much of that its thread had nothing to do."""
+        """Note how long a call has taken, and for how much of that time its thread was idle."""
         average = MEMORY * self._seconds + (1 - MEMORY) * seconds
         self._seconds = max(seconds, average) if seconds >= LONG_SECONDS else average
         self._waits.append(seconds if waited is None else max(0.0, waited))
 
     def note_start(self, seconds: float) -> None:
-        """Take notice of the time from the permits of a group to its first call."""
+        """Note the time from the permits of a group to its first call."""
         self._start = MEMORY * self._start + (1 - MEMORY) * seconds
 
     def note_work(self, seconds: float, refreshes: int) -> None:
-        """Take notice of the processor time that these refreshes have taken."""
+        """Note the processor time that these refreshes have taken."""
         if refreshes:
             work = seconds / refreshes
             self._work = work if self._work is None else MEMORY * self._work + (1 - MEMORY) * work
 
 
 class Turns:
-    """Lets no more threads refresh groups at once than are of use; the others wait.
+    """Lets only as many threads refresh groups at once as are useful; the others wait.
 
-    More threads than that would take the processor from each other within every call: groups get smaller and each
-    refresh dearer. A group that takes long does not count: its thread waits for something.
+    More threads would take the processor from each other within every call: groups would get smaller and each refresh
+    more expensive. A group that takes long does not count: its thread waits for something.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Turns:
 
     @contextmanager
     def one(self, pace: Pace) -> Iterator[None]:
-        """Take part for as long as the block takes."""
+        """Wait for a turn, and keep it for the block."""
         turn = object()
         with self._free:
             while self._taken() >= pace.threads:
@@ -117,9 +117,9 @@ class Group:
     """Attempts under way together.
 
     Attributes:
-        waiting: attempts that were not sent yet; what is left here in the end is given back.
+        waiting: attempts that were not sent yet; those that remain in the end are given back.
         odd: attempts that are treated alone.
-        results: what became of the others.
+        results: the results of the others.
         began: True if something was sent.
         concluding: held while answers are read and stored, which another thread may do while a call takes long.
     """
@@ -147,9 +147,9 @@ class Group:
 
 
 class Watch:
-    """Concludes what a group has got while one of its calls takes long; one thread looks after all groups.
+    """Concludes the answered attempts of a group while one of its calls takes long; one thread watches all groups.
 
-    The thread starts with the first group and sleeps while none is in hand.
+    The thread starts with the first group and sleeps while there is none.
     """
 
     def __init__(self, conclude: Callable[[Group], None]) -> None:
@@ -186,7 +186,7 @@ class Watch:
                 if not self._begun:
                     self._news.clear()
             for group in late:
-                # In a thread of its own: a database that is away must not keep the other groups waiting.
+                # In a separate thread: a database that is away must not keep the other groups waiting.
                 threading.Thread(target=self._conclude, args=(group,), name="group-watch", daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""Keeping leases: one thread prolongs the leases of attempts that take long, such as while the database is slow."""
+"""Keeping leases: one thread extends the leases of attempts that take long, such as while the database is slow."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from worker.telemetry import Fact, Hook
 BEATS: Final = 6
 """Heartbeats in the time of one lease: every 20 s of 120 s."""
 LONGEST_LEASES: Final = 10
-"""After so many leases' time an attempt is left to run out: a thread that hangs must not hold a grant for ever."""
+"""After this many lease times the lease may run out: a thread that hangs must not hold a grant forever."""
 
 
 class LeaseKeeper:
-    """Prolongs the leases that are held in this process; its thread starts with the first one."""
+    """Extends the leases that are held in this process; its thread starts with the first one."""
 
     def __init__(self, *, store: Store, hook: Hook, lease_seconds: float, stop: threading.Event) -> None:
         """Make one for a process.
@@ -40,7 +40,7 @@ class LeaseKeeper:
 
     @contextmanager
     def hold(self, claims: Sequence[Claim]) -> Iterator[None]:
-        """Keep the leases of claims until the block ends, or until each is let go before that."""
+        """Keep the leases of claims until the block ends, or until `drop` is called for a claim."""
         since = elapsed_clock()
         with self._lock:
             self._held |= {(claim.grant_id, claim.generation): (claim, since) for claim in claims}
@@ -53,7 +53,7 @@ class LeaseKeeper:
             self.drop(claims)
 
     def drop(self, claims: Sequence[Claim]) -> None:
-        """Keep the leases of claims no longer: their attempts have ended, or were given back."""
+        """Stop keeping the leases of claims: their attempts have ended, or were given back."""
         with self._lock:
             for claim in claims:
                 self._held.pop((claim.grant_id, claim.generation), None)
@@ -82,7 +82,7 @@ class LeaseKeeper:
             return True
 
     def _lose(self, key: tuple[int, int], age: float) -> None:
-        """Keep a lease no longer, and report one that was lost; an attempt that ended meanwhile has lost nothing."""
+        """Stop keeping a lease, and report it as lost unless its attempt has ended meanwhile."""
         with self._lock:
             was_held = self._held.pop(key, None) is not None
         if was_held and age <= self._lease_seconds * LONGEST_LEASES:

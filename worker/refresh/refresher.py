@@ -3,10 +3,10 @@
 The unit of work is a group of grants, and it belongs to one thread: may we - claim - send - keep - conclude. A group is
 as large as what can be sent within a moment at the pace that was measured last, so that its permits and leases are
 taken just in time: one grant if TikTok takes a fifth of a second for an answer, dozens if it takes a millisecond.
-Nothing outruns anything: a thread has no more than one group in hand, and it ends what it began before it returns.
+A thread works on one group at a time and finishes it before it returns, so no step can run ahead of the next.
 
-A grant about which anything is unusual leaves its group and is treated alone, after the others: an older attempt in
-doubt, a pair nobody has proven, one that does not open, an answer that is not a clean pair.
+A grant with anything unusual leaves its group and is treated alone, after the others: an older attempt in doubt, an
+unproven pair, a pair that does not open, an answer that is not a clean pair.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ from worker.tiktok import REFRESH_CALL
 from worker.vault import PairPlace, Token
 
 SOON_SECONDS: Final = 10.0
-"""Up to so long a denied id waits in a delayed message; a longer wait is left to the scan."""
+"""A denied id waits in a delayed message for at most this time; a longer wait is left to the scan."""
 WAIT_HERE_SECONDS: Final = 0.5
-"""Up to so long a permit is waited for in place; a longer wait leaves the thread to other work."""
+"""A thread waits for a permit for at most this time; for a longer wait it does other work."""
 JUST_IN_TIME_SECONDS: Final = 2.0
 """A claim that was not sent within this time of its group is given back, so that another thread may have it."""
 NEIGHBOURS_SECONDS: Final = 1.0
-"""While one call takes longer than this, the answers that its neighbours have got are stored."""
+"""If one call takes longer than this, the answers of its neighbours are stored meanwhile."""
 NOT_DUE: Final = "not due, or under a lease"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What became of several refreshes.
+    """The results of several refreshes.
 
     Attributes:
-        refreshed: grants whose new pair is stored: their account data is wanted.
+        refreshed: grants whose new pair is stored: a pull of their account data is due.
         denied: grants for which the quota had no permit.
-        wait_seconds: when a permit is likely, in seconds.
+        wait_seconds: seconds until a permit is likely.
         resumed: True if the brake was released: what waited for it is due.
     """
 
@@ -73,12 +73,12 @@ class Batch:
 
     @property
     def soon(self) -> bool:
-        """True if a message with the denied ids is worth its while; otherwise the scan finds them again."""
+        """True if a message with the denied ids comes before the next scan, which finds them again anyway."""
         return 0 < self.wait_seconds <= SOON_SECONDS
 
 
 class Refresher:
-    """Refreshes grants; one instance a process, used by many threads."""
+    """Refreshes grants; each process has one instance, which many threads use."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Refresher:
         self.pace, self._turns = Pace(), Turns()
 
     def refresh_all(self, ids: Sequence[int]) -> Batch:
-        """Refresh grants until the quota denies one; what is denied does not wait here.
+        """Refresh grants until the quota denies one; denied grants do not wait here.
 
         Raises:
             StoreUnavailableError: the database went away; the rest of the ids is found by the next scan.
@@ -136,7 +136,7 @@ class Refresher:
         Args:
             grant_id: the grant.
             force: True to refresh before its window; a held lease and the brake are respected all the same.
-            prove: False if TikTok was just asked whose an imported pair is.
+            prove: False if the owner of an imported pair was just looked up.
 
         Raises:
             StoreUnavailableError: the database did not answer, before anything was sent.
@@ -144,7 +144,7 @@ class Refresher:
         return self._group([grant_id], force=force, prove=prove)[0][-1]
 
     def _group(self, ids: Sequence[int], *, force: bool = False, prove: bool = True) -> tuple[list[Result], list[int]]:
-        """Refresh a group, and return what became of its grants and the ids that are still to be done.
+        """Refresh a group, and return its results and the ids that are still to be done.
 
         Only the last result may be one that ends the whole message: no permit, the brake, or not ready.
         """
@@ -175,7 +175,7 @@ class Refresher:
         return results + group.results, _still_due(ids, results + group.results)
 
     def _may_we(self, ids: Sequence[int], *, force: bool) -> tuple[list[Result], dict[int, Permit]]:
-        """Return a permit for each of the first grants that are due, and what became of those that need none."""
+        """Return a permit for each of the first due grants, and the results of those that need none."""
         reason = self._unready()
         if reason is not None:
             return [NotReady(ids[0], reason)], {}
@@ -200,7 +200,7 @@ class Refresher:
         return results, dict(zip(due, asked.given, strict=False))
 
     def _unready(self) -> str | None:
-        """Say why an answer could not be kept now, if that is so."""
+        """Return why an answer could not be kept now, or None."""
         if not self._commits.settle():
             return "earlier results wait for the database"
         try:
@@ -214,7 +214,7 @@ class Refresher:
 
     @contextmanager
     def _in_hand(self, group: Group) -> Iterator[None]:
-        """Store what came while one call of the group takes long, and give back what was not sent in the end."""
+        """Store answers while one call of the group takes long, and give back claims that were not sent in the end."""
         watched = self._watch.over(group, seconds=NEIGHBOURS_SECONDS) if len(group.waiting) > 1 else nullcontext()
         try:
             with watched:
@@ -227,7 +227,7 @@ class Refresher:
                     self._ground.store.give_back(claims)
 
     def _send(self, group: Group, permits: Mapping[int, Permit]) -> None:
-        """Send the grants of a group one after the other; what would be late stays behind."""
+        """Send the grants of a group one after the other; those that would be late stay behind."""
         worked = time.thread_time()
         while group.waiting:
             attempt, began = group.waiting[0], elapsed_clock()
@@ -250,7 +250,7 @@ class Refresher:
                 self.pace.note(seconds, seconds - (worked - before))
 
     def _conclude(self, group: Group) -> None:
-        """Read the answers that came, and store the clean pairs together."""
+        """Read the received answers, and store the clean pairs together."""
         with group.concluding:
             attempts = group.take()
             with one_write():
@@ -264,7 +264,7 @@ class Refresher:
                 self._leases.drop([attempt.claim for attempt in clean])
 
     def _alone(self, attempt: Attempt, permit: Permit, *, force: bool, prove: bool) -> Result:
-        """Bring an attempt to its end about which something is unusual."""
+        """Finish an attempt with something unusual."""
         claim = attempt.claim
         try:
             if not attempt.calls and attempt.unsent is None:
@@ -287,7 +287,7 @@ class Refresher:
         return self._ending.fail(attempt, attempt.failure)
 
     def _ended_elsewhere(self, claim: Claim, *, force: bool, prove: bool) -> Result | None:
-        """Return what became of a claim under which nothing is sent; the claim is given back then."""
+        """Return the result if nothing is to be sent under a claim, after giving the claim back; otherwise None."""
         try:
             if claim.unproven and prove:
                 return self._prove(claim, force=force)
@@ -304,7 +304,7 @@ class Refresher:
         return Skipped(claim.grant_id, settled)
 
     def _prove(self, claim: Claim, *, force: bool) -> Result:
-        """Ask whose an imported pair is, and refresh it only then, under a claim and a permit of its own."""
+        """Look up the owner of an imported pair, and only then refresh it, under a new claim and a new permit."""
         try:
             with suppress(NotFoundError):  # revoked meanwhile: the next claim is not won
                 # One failure is enough: that TikTok's other endpoint has trouble must not cost the grant its life.
@@ -317,17 +317,17 @@ class Refresher:
         return self.refresh(claim.grant_id, force=force, prove=False)
 
     def _settled_elsewhere(self, claim: Claim) -> str | None:
-        """Say why nothing is sent for attempts without an outcome: their answer is stored now, or on its way.
+        """Return why nothing is sent for attempts without an outcome: their answer is stored now, or on its way.
 
-        Dead processes' journals are replayed here. A living one that holds an answer, because the database did not
-        take it while its lease lasted, stores it itself: its token is used up, so sending it again helps nobody.
+        This replays the journals of dead processes. A living process that holds an answer, because the database did not
+        take it while the lease lasted, stores it itself: the token is used up, so sending it again does not help.
         """
         self._replayer.replay()
-        # In this order: whoever holds an answer commits it before it lets its record go.
+        # In this order: a process that holds an answer commits it before it releases the record.
         if self._ground.journal.holds(claim.grant_id, claim.consent, claim.unresolved):
             return "the answer to an earlier attempt waits in a journal for the database"
         if self._ground.store.grant_by_id(claim.grant_id).pair_generation != claim.pair_generation:
-            return "the answer to an earlier attempt was stored meanwhile; the grant is looked at again"
+            return "the answer to an earlier attempt was stored meanwhile; the grant is checked again"
         return None
 
     def _token(self, claim: Claim) -> Token:
@@ -337,18 +337,18 @@ class Refresher:
             SealError: it does not open, or is not there.
         """
         sealed = claim.sealed
-        if sealed is None:  # it came in the very moment of the claim, or never
+        if sealed is None:  # it came at the very moment of the claim, or never
             versions = {each.generation: each.sealed for each in self._ground.store.kept_versions(claim)}
             sealed = versions.get(claim.pair_generation)
         if sealed is None:
-            raise SealError("the current pair is not there")
+            raise SealError("the current pair is missing")
         return self._ground.sealer.open_refresh(
             sealed, PairPlace(claim.creator_id, claim.consent, claim.pair_generation)
         )
 
 
 def _still_due(ids: Sequence[int], results: Sequence[Result]) -> list[int]:
-    """Return the ids that nothing has become of yet; a denied one is still to be done."""
+    """Return the ids without a result; a denied one is still to be done."""
     done = {result.grant_id for result in results if not isinstance(result, Denied)}
     return [grant_id for grant_id in ids if grant_id not in done]
 

@@ -1,6 +1,6 @@
-"""Replaying journaled answers to refreshes: what dead processes of this host, and failed threads of this one, left.
+"""Replaying journaled answers to refreshes, left by dead processes of this host or failed threads of this process.
 
-An answer that came is stored however late that is. A record is released when what it brought has committed.
+A received answer is stored, however late. A record is released when its result has committed.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class Replayer:
         """Prepare for a process.
 
         Args:
-            ground: what is shared.
+            ground: what all use cases share.
             settlement: stores pairs.
-            own_after_seconds: after this time in this process's own journal an answer's thread must have failed.
+            own_after_seconds: age after which the thread of an answer in this process's own journal must have failed.
         """
         self._ground = ground
         self._settlement = settlement
         self._own_after_seconds = own_after_seconds
 
     def replay(self) -> int:
-        """Store what dead processes of this host, and failed threads of this one, had received and not yet stored.
+        """Store answers that dead processes of this host, or failed threads of this one, received and did not store.
 
         Returns:
             How many records were settled.
@@ -56,7 +56,7 @@ class Replayer:
             try:
                 settled += self._replay_one(orphan)
             except StoreUnavailableError as error:
-                # One row that a living database refuses holds up nothing else; it stays in the journal.
+                # A row that a reachable database refuses delays nothing else; its answer stays in the journal.
                 self._ground.store.ping()
                 self._stuck(orphan, error)
             except JournalError as error:
@@ -72,7 +72,7 @@ class Replayer:
         except StoreUnavailableError:
             raise
         except SealError as error:
-            # It waits: with the key that is missing it can be stored. The other records go on.
+            # It waits: with the missing key it can be stored. The other records go on.
             self._stuck(orphan, error)
             return False
         except MisfitError as error:
@@ -84,7 +84,7 @@ class Replayer:
             orphan.set_aside()
             return False
         except TikTokError as error:
-            # An exchange that brought nothing: the person was told, and the same bytes will never bring more.
+            # An exchange that brought nothing: its command reported that, and the same bytes will never bring more.
             self._ground.hook(Fact("journal.no_pair", {"call": entry.call, "code": error.code}))
             if bears_refresh_token(answer_in(entry)):
                 orphan.set_aside()
@@ -98,7 +98,7 @@ class Replayer:
         )
 
     def _store(self, entry: JournalEntry) -> None:
-        """Store what one answer brought."""
+        """Store the result of one answer."""
         grant_id, creator_id, consent, generation = entry.attempt()
         raw = answer_in(entry)
         answer = read_or_salvage(raw)

@@ -1,4 +1,4 @@
-"""What became of a refresh: one of these, and nothing else."""
+"""The possible results of a refresh."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.policy.verdicts import AttemptOutcome
 
 @dataclass(frozen=True)
 class _Result:
-    """Attributes: `reason` says why, in words for people; `kind` is the word for logs and tables."""
+    """How a refresh ended: `reason` says why, for people; `kind` is the word for logs and tables."""
 
     grant_id: int
     reason: str = ""
@@ -63,7 +63,7 @@ class NotReady(_Result):
 
 @dataclass(frozen=True)
 class Failed(_Result):
-    """The attempt brought no pair; how it ended is written down, unless nothing was sent."""
+    """The attempt brought no pair; its outcome is recorded, unless nothing was sent."""
 
     kind = "failed"
     outcome: AttemptOutcome = AttemptOutcome.NOT_SENT

@@ -1,4 +1,4 @@
-"""Scanning: what is due now, cut and paced so that workers are handed about what the quota permits."""
+"""Scanning: find what is due now, and pace it so that workers get about as much as the quota permits."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from worker.policy.pacing import Message, batch_size, pace
 PROBES: Final = 3
 """Ids published while the brake is on; the first that wins the probe is sent."""
 SCANS_BEHIND: Final = 3
-"""Pulls that have waited for so many scans are behind: a scan's own are worked off within two."""
+"""Pulls that have waited for this many scans are behind: those of one scan are done within two."""
 
 
 class Scanner:
     """Finds due work; it only reads, so it may run twice, late, or on several hosts at once."""
 
     def __init__(self, ground: Ground, *, per_second: float, per_minute: float, scan_seconds: float) -> None:
-        """Take what is shared, the quota of a second and of a minute, and the time between two scans."""
+        """Take what all use cases share, the quota of a second and of a minute, and the time between two scans."""
         self._ground = ground
         self._rate = min(per_second, per_minute / 60)
         self._scan_seconds = scan_seconds
@@ -48,8 +48,8 @@ class Scanner:
     def pulls_of(self, ids: Sequence[int]) -> list[Message]:
         """Return the pulls to publish at once for grants that were refreshed just now.
 
-        Nothing where pulls have waited for several scans, or the database does not answer: the scan of pulls hands
-        these out too. It runs where pulls are worked off, so nothing heaps up in Redis while those workers are away.
+        Nothing if pulls have waited for several scans, or the database does not answer: the scan of pulls publishes
+        these too. It runs in the queue of pulls, so nothing piles up in Redis while the workers of that queue are away.
         """
         try:
             if not ids or self._ground.store.pulls_wait(SCANS_BEHIND * self._scan_seconds):

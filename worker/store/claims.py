@@ -35,7 +35,7 @@ GRANT_COLUMNS: Final[dict[str, type[TypeEngine[Any]]]] = {
     "updated_at": Instant,
     "unproven_since": Instant,
 }
-"""What a claim tells of its grant; `updated_at` is the database's time of the claim."""
+"""What a claim returns of its grant; `updated_at` is the database's time of the claim."""
 PAIR_COLUMNS: Final = {"sealed_access": LargeBinary, "sealed_refresh": LargeBinary, "key_id": BigInteger}
 CURRENT_PAIR: Final = (
     "p.grant_id = g.id AND p.consent = g.consent AND p.generation = g.pair_generation AND p.wiped_at IS NULL"
@@ -121,7 +121,7 @@ class Claims(Transactions):
     def claim_group(
         self, connection: Connection, ids: Sequence[int], *, owner: str, lease_seconds: float, force: bool = False
     ) -> list[Claim]:
-        """Claim due grants: raise their generations, take the leases and write the attempts down, in one commit.
+        """Claim due grants: raise their generations, take the leases and insert the attempts, in one commit.
 
         Args:
             connection: given by the decorator.
@@ -158,10 +158,10 @@ class Claims(Transactions):
 
     @writes
     def extend_lease(self, connection: Connection, claim: Claim, lease_seconds: float) -> bool:
-        """Prolong a lease that is still held.
+        """Extend a lease that is still held.
 
         Returns:
-            False where it is lost: send nothing more under this claim; what TikTok answers is stored all the same.
+            False if it is lost: send nothing more under this claim; an answer of TikTok is stored all the same.
         """
         extended = connection.execute(
             update(GRANTS)
@@ -172,9 +172,9 @@ class Claims(Transactions):
 
     @writes
     def give_back(self, connection: Connection, claims: Sequence[Claim]) -> int:
-        """Give claims back under which nothing was sent: the attempts are forgotten, the schedules stay.
+        """Give back claims under which nothing was sent: their attempts are deleted, the schedules stay.
 
-        The generations stay raised, so that no number is ever given twice.
+        The generations stay raised, so that no number is ever used twice.
 
         Returns:
             How many leases were still those of the claims.
