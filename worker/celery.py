@@ -29,7 +29,7 @@ from worker.hardening import (
     keep_memory_private,
     refuse_debug_switches,
 )
-from worker.mistakes import POOL_REFUSED, explain_uncaught, mistake_of_flower, split_command
+from worker.mistakes import POOL_REFUSED, explain_uncaught, mistake_of_flower, mistake_of_options, split_command
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
 from worker.sources import is_service_link
@@ -179,6 +179,8 @@ if "celery.bin.celery" in sys.modules and sys.excepthook is sys.__excepthook__:
         signals.before_task_publish.connect(refuse_unknown_task)
 if celeryconfig.settings_problem is not None and STOCK_COMMANDS.intersection(sys.argv[1:]):
     refuse(ConfigurationError(celeryconfig.settings_problem))
+if "celery.bin.celery" in sys.modules and (mistake := mistake_of_options(sys.argv[1:])):
+    refuse(mistake)
 if command == "flower" and (mistake := mistake_of_flower(words_after, os.environ)):
     refuse(mistake)
 

@@ -26,6 +26,11 @@ OTHER_POOLS: Final = {"gevent": "gevent", "eventlet": "eventlet", "greenlet": "e
 POOL_REFUSED: Final = "the worker pool {} is not offered; use `-P threads`"
 UNKNOWN_NAME: Final = re.compile(r"(?:User|Group) does not exist|No such transport")
 """What Celery and kombu say about an unknown name on the command line, in a KeyError."""
+NOT_OFFERED: Final = {
+    "--config": "settings come from EVERTOKEN_ variables (docs/settings.md)",
+    "--loader": "the daemon has one of its own",
+    "--result-backend": "results of tasks are not kept",
+}
 NO_PLACE_TO_LISTEN: Final = frozenset({errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM})
 HIGHEST_PORT: Final = 65535
 
@@ -82,6 +87,14 @@ def split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     while words and words[0].startswith("-"):
         del words[: 2 if words[0] in takes_value else 1]
     return (words[0], words[1:]) if words else ("", [])
+
+
+def mistake_of_options(arguments: Sequence[str]) -> str | None:
+    """Return what is wrong with options before the command: some of Celery's do nothing here, or end in a traceback."""
+    _, after = split_command(arguments)
+    before = arguments[: len(arguments) - len(after)]
+    typed = (word.partition("=")[0] for word in before)
+    return next((f"{word} is not offered: {NOT_OFFERED[word]}" for word in typed if word in NOT_OFFERED), None)
 
 
 def mistake_of_flower(words: Sequence[str], environ: Mapping[str, str]) -> str | None:

@@ -14,7 +14,7 @@ from flower.options import options
 
 from tests.support.daemon import READY_SECONDS, Daemon
 from tests.support.restartable import Restartable
-from worker.mistakes import mistake_of_flower, split_command
+from worker.mistakes import mistake_of_flower, mistake_of_options, split_command
 from worker.sandbox.broker import connect
 
 NewDaemon = Callable[..., Daemon]
@@ -240,3 +240,26 @@ def test_beat_reports_an_outage_of_redis_in_two_lines(
     log = beat.log.read_text()
     assert "Traceback" not in log
     assert "Message Error" not in log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-A", "worker", "--config", "nosuch", "beat"], "--config is not offered"),
+        (["--config=nosuch", "worker", "-c", "1"], "--config is not offered"),
+        (["-A", "worker", "--loader", "a:B", "beat"], "--loader is not offered"),
+        (["-A", "worker", "--result-backend", "nosuch://", "worker"], "results of tasks are not kept"),
+        (["-A", "worker", "beat", "--config", "nosuch"], None),
+        (["-A", "worker", "flower", "--conf=x"], None),
+        (["-A", "worker", "-b", "redis://h/0", "inspect", "ping"], None),
+        ([], None),
+    ],
+)
+def test_options_of_celery_that_do_nothing_here_are_refused(
+    arguments: list[str], told: str | None, database_kind: str
+) -> None:
+    """Before the command they are ours to refuse; behind it they are the command's own."""
+    mistake = mistake_of_options(arguments)
+
+    assert (mistake is None) is (told is None)
+    assert (told or "") in (mistake or "")
