@@ -14,6 +14,7 @@ def keep_house() -> None:
     services.upkeep.end_stale_attempts()
     services.brake.settle()
     services.idleness.watch()
+    services.notifier.warn()
     services.commits.retry_stuck()
     services.upkeep.wipe_superseded()
     services.upkeep.prune()

@@ -10,6 +10,7 @@ from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges
 from worker.consent.placing import Placing
 from worker.foundation import Foundation
+from worker.links import ConsentLinks
 from worker.notices.delivery import Notifier
 from worker.owners import OwnerCheck
 from worker.planning.headroom import Headroom
@@ -140,6 +141,9 @@ class Services(Foundation):
             addresses=self.settings.notice_addresses,
             signer=WebhookSigner(self.settings.notice_secrets),
             egress=self.egress,
+            links=ConsentLinks(self.store, self.tiktok, scopes=self.settings.tiktok_scopes)
+            if self.settings.tiktok_scopes
+            else None,
         )
 
     @cached_property

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from worker.consent.state import handle_of, new_state, problem_of
+from worker.consent.state import problem_of
+from worker.links import handle_of, new_state
 from worker.store import ConsentLink
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 from tests.conftest import FAST_POSTGRES, ServerProcess, start_postgres
 from worker.errors import StoreUnavailableError
 from worker.store import Store, engine, open_store
-from worker.store.notices import insert_notice
+from worker.store.outbox import insert_notice
 from worker.store.schema import UPGRADE_LOCK
 
 STATEMENT_SECONDS = 0.5

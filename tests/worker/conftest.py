@@ -9,9 +9,12 @@ import pytest
 
 from tests.support.turns import take_turns
 from tests.support.world import World
+from worker.links import ConsentLinks
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
-from worker.vault import Keyring
+from worker.store import Store
+from worker.tiktok import TikTok
+from worker.vault import Keyring, Token
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -70,3 +73,14 @@ def new_world(
     yield make
     for world in worlds:
         world.close()
+
+
+@pytest.fixture
+def links(store: Store) -> Iterator[ConsentLinks]:
+    """Links to a consent page."""
+    client = TikTok(
+        app_id="app", app_secret=Token("secret-CANARY"), redirect_uri="https://app.example/callback",
+        base_url="http://127.0.0.1:9", authorize_url="http://127.0.0.1:9/auth/", connect_seconds=1, deadline_seconds=1,
+    )  # fmt: skip
+    yield ConsentLinks(store, client, scopes=("user.info.basic",))
+    client.close()

@@ -11,17 +11,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import jsonschema
 import pytest
 
-from tests.store.conftest import Fleet
+from tests.store.conftest import Fleet, seal_name
 from tests.support.ground import silent
 from tests.support.receiver import SECRET, running_receiver
 from worker.addresses import read_notice_addresses
 from worker.egress import Egress
+from worker.links import ConsentLinks
 from worker.notices.delivery import Notifier
 from worker.policy.notice_kinds import KINDS
 from worker.store import Store
@@ -38,7 +40,7 @@ def schema() -> dict[str, Any]:
     return read
 
 
-def notifier_to(store: Store, url: str, *secrets: str) -> Notifier:
+def notifier_to(store: Store, url: str, *secrets: str, links: ConsentLinks | None = None) -> Notifier:
     """Return a notifier to one address."""
     return Notifier(
         store=store,
@@ -46,6 +48,7 @@ def notifier_to(store: Store, url: str, *secrets: str) -> Notifier:
         addresses=read_notice_addresses("EVERTOKEN_NOTICE_URL", url),
         signer=WebhookSigner([Token(secret) for secret in secrets or (SECRET,)]),
         egress=Egress(),
+        links=links,
     )
 
 
@@ -62,12 +65,17 @@ def test_the_schema_knows_each_kind_once() -> None:
     assert sorted(described) == sorted(KINDS.values())
 
 
-def test_what_is_posted_fits_the_schema(store: Store, grant_id: int) -> None:
+def test_what_is_posted_fits_the_schema(store: Store, grant_id: int, links: ConsentLinks) -> None:
     """Each kind as it is posted is taken by its branch, and by no other one."""
-    for kind in KINDS:
+    for kind in KINDS.keys() - {"connected", "reauth_soon"}:
         store.raise_alarm(kind, kind, "why", grant_id=grant_id if kind in OF_CREATORS else None)
+    fleet = Fleet(store)
+    ends_at = store.ping() + timedelta(days=6)
+    ending = fleet.consent("bob", issued_at=ends_at - timedelta(days=365), refresh_expires_at=ends_at)
+    store.save_consents([ending], seal_name, replace=True, announce=True)
+    assert store.warn_of_ends() == 1
     with running_receiver() as receiver:
-        notifier_to(store, receiver.url).deliver()
+        notifier_to(store, receiver.url, links=links).deliver()
 
     jsonschema.Draft202012Validator.check_schema(schema())
     validator = jsonschema.Draft202012Validator(schema())

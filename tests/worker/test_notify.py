@@ -23,7 +23,7 @@ from worker.addresses import NoticeAddress, read_notice_addresses
 from worker.egress import Egress
 from worker.notices.delivery import BATCH, BATCH_SECONDS, LONGEST_PAUSE_SECONDS, TIMEOUT_SECONDS, Notifier
 from worker.store import Store, open_store
-from worker.store.notices import HOLD_SECONDS
+from worker.store.deliveries import HOLD_SECONDS
 from worker.telemetry import Fact
 from worker.vault import Token
 from worker.vault.webhooks import WebhookSigner, new_webhook_secret
@@ -58,6 +58,7 @@ def notifier_of(store: Store, *words: str, facts: list[Fact] | None = None, **ch
         "addresses": addresses(*words),
         "signer": WebhookSigner([Token(SECRET)]),
         "egress": Egress(),
+        "links": None,
     }
     return Notifier(**values | changes)
 

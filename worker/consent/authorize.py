@@ -10,7 +10,7 @@ from typing import Final
 
 from worker.consent.exchanges import Exchanges, OtherAccountError
 from worker.consent.redirect import read_redirect
-from worker.consent.state import ASK_AGAIN, handle_of, new_state, problem_of
+from worker.consent.state import ASK_AGAIN, problem_of
 from worker.errors import (
     ConfigurationError,
     JournalError,
@@ -23,6 +23,7 @@ from worker.errors import (
 )
 from worker.ground import Ground
 from worker.journal import RecordId
+from worker.links import ConsentLinks, handle_of
 from worker.owners import OwnerCheck
 from worker.records import entry_of_exchange
 from worker.store import ConsentLink, CurrentPair, GrantView
@@ -60,7 +61,7 @@ class Authorizer:
         self._exchanges = exchanges
         self._owners = owners
         self._redirect_uri = redirect_uri
-        self._scopes = tuple(scopes)
+        self._links = ConsentLinks(ground.store, ground.tiktok, scopes=scopes)
         self._state_seconds = state_seconds
 
     def url(self, *, reference: str | None = None, creator_id: str | None = None) -> str:
@@ -75,11 +76,7 @@ class Authorizer:
             StoreUnavailableError: the database did not take the link.
         """
         self._refuse_readers_keyring()
-        state = new_state()
-        self._ground.store.add_link(
-            handle_of(state), life_seconds=self._state_seconds, reference=reference, creator_id=creator_id
-        )
-        return self._ground.tiktok.authorization_url(state=state, scopes=self._scopes)
+        return self._links.make(life_seconds=self._state_seconds, reference=reference, creator_id=creator_id)
 
     def exchange(self, redirect_url: str) -> GrantView:
         """Turn a pasted redirect into a grant.

@@ -125,7 +125,9 @@ class Exchanges:
                 answer.access_token, refresh, PairPlace(item.creator_id, number, generation)
             )
 
-        result = self._ground.store.save_consents([self._consent(answer, sent_at, link)], seal, replace=True)[0]
+        result = self._ground.store.save_consents(
+            [self._consent(answer, sent_at, link)], seal, replace=True, announce=True
+        )[0]
         grant = self._ground.store.grant(answer.creator_id)
         ids: dict[str, str | int] = {
             "grant_id": grant.grant_id,

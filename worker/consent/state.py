@@ -1,4 +1,4 @@
-"""The `state` of a consent link: a random handle, whose row says what the link was made for and whether it was used.
+"""What is wrong with the `state` that a redirect brings back from a consent link.
 
 TikTok returns the state beside the code. It shows that a redirect belongs to one of our links, is not stale and comes
 once. The database keeps only a hash of it, so whoever reads the database cannot forge a redirect.
@@ -6,24 +6,11 @@ once. The database keeps only a hash of it, so whoever reads the database cannot
 
 from __future__ import annotations
 
-import secrets
-from hashlib import sha256
 from typing import Final
 
 from worker.store import ConsentLink
 
 ASK_AGAIN: Final = "make a new link with `authorize url` and have the creator agree again"
-HANDLE_BYTES: Final = 24
-
-
-def new_state() -> str:
-    """Return a new state: 192 random bits as text that fits into an address."""
-    return secrets.token_urlsafe(HANDLE_BYTES)
-
-
-def handle_of(state: str) -> str:
-    """Return the name under which a state's link is stored: its SHA-256, in hexadecimal."""
-    return sha256(state.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def problem_of(state: str, link: ConsentLink | None) -> str | None:

@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from worker.addresses import NoticeAddress
 from worker.egress import Egress, Head, NotConnectedError
+from worker.links import ConsentLinks
 from worker.policy import backoff
-from worker.policy.notice_kinds import type_of
+from worker.policy.notice_kinds import WITH_LINK, type_of
 from worker.store import NoticeView, Store
 from worker.telemetry import Fact, Hook
 from worker.vault.webhooks import WebhookSigner
@@ -33,6 +34,8 @@ BATCH_SECONDS: Final = 25.0
 ACCEPTED: Final = range(200, 300)
 GONE: Final = 410
 ASKS_TO_WAIT: Final = frozenset({429, 503})
+LINK_SECONDS: Final = 7 * 86400
+"""Life of the link in a notice: a person has to read a mail and act."""
 LONGEST_PAUSE_SECONDS: Final = 3600.0
 """Longest `Retry-After` that is heeded: an alarm is not put off for a day by one header."""
 
@@ -48,6 +51,7 @@ class Notifier:
         addresses: Sequence[NoticeAddress],
         signer: WebhookSigner,
         egress: Egress,
+        links: ConsentLinks | None,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -59,6 +63,7 @@ class Notifier:
             addresses: where notices are posted; with none they stay in the database, for `doctor` to show.
             signer: signs them.
             egress: the way there.
+            links: makes the links by which creators authorize again; None for none.
             wall_clock: seconds since the epoch, for the signature's timestamp.
             monotonic: seconds of a clock that is never set, for the length of a round.
         """
@@ -69,6 +74,7 @@ class Notifier:
         self._wall_clock = wall_clock
         self._monotonic = monotonic
         self._egress = egress
+        self._links = links
         self._round = threading.Lock()
 
     def deliver(self) -> int:
@@ -85,6 +91,17 @@ class Notifier:
             return self._deliver()
         finally:
             self._round.release()
+
+    def warn(self) -> int:
+        """Write notices of consents that end soon; return how many.
+
+        Raises:
+            StoreUnavailableError: the database does not answer.
+        """
+        written = self._store.warn_of_ends()
+        if written:
+            self._hook(Fact("grants.end_soon", {"grants": written}))
+        return written
 
     def _deliver(self) -> int:
         accepted, end = 0, self._monotonic() + BATCH_SECONDS
@@ -161,7 +178,13 @@ class Notifier:
         return min(max(seconds, 0.0), LONGEST_PAUSE_SECONDS)
 
     def _post(self, notice: NoticeView, address: NoticeAddress) -> Head:
-        body = json.dumps(content(notice)).encode()
+        posted = content(notice)
+        if self._links is not None and notice.kind in WITH_LINK:
+            # Each try brings a new link: the database keeps none that could be posted again.
+            posted["data"]["reconnect_url"] = self._links.make(
+                life_seconds=LINK_SECONDS, reference=notice.reference, creator_id=notice.creator_id
+            )
+        body = json.dumps(posted).encode()
         headers = self._signer.headers(notice.message_id or "", int(self._wall_clock()), body)
         return self._egress.ask(
             "POST",
@@ -174,7 +197,7 @@ class Notifier:
 
 
 def content(notice: NoticeView) -> dict[str, Any]:
-    """Return what is posted of a notice; docs/notices.schema.json describes it."""
+    """Return what is posted of a notice but a link, which is made as it goes out; docs/notices.schema.json has it."""
     about: dict[str, Any] = {"detail": notice.detail}
     if notice.grant_id is not None:
         about |= {"creator_id": notice.creator_id, "reference": notice.reference}

@@ -15,8 +15,12 @@ KINDS: Final = {
     "address_enabled": "address.enabled",
     "app_resumed": "app.resumed",
     "app_stopped": "app.stopped",
+    "connected": "grant.connected",
     "misfit": "grant.misfit",
     "reauth_needed": "grant.reauth_needed",
+    "reauth_soon": "grant.reauth_soon",
+    "recovered": "grant.recovered",
+    "revoked": "grant.revoked",
     "stuck": "grant.stuck",
     "unreadable": "grant.unreadable",
     "wrong_owner": "grant.wrong_owner",
@@ -26,6 +30,8 @@ KINDS: Final = {
     "refusals_over": "refusals.over",
 }
 """The name for receivers of each name in the database."""
+WITH_LINK: Final = frozenset({"reauth_needed", "reauth_soon"})
+"""Stored kinds that bear a link by which the creator authorizes again."""
 
 
 def type_of(kind: str) -> str:

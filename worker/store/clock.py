@@ -78,6 +78,11 @@ def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
+def iso_of(at: datetime) -> str:
+    """Return an instant as ISO 8601 in UTC, to the millisecond."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def as_milliseconds(at: datetime) -> int:
     """Return an aware datetime as the database keeps it; finer parts are cut off."""
     return (at - EPOCH) // MILLISECOND

@@ -11,7 +11,6 @@ from sqlalchemy import (
     String,
     bindparam,
     case,
-    delete,
     func,
     insert,
     null,
@@ -20,11 +19,11 @@ from sqlalchemy import (
     update,
 )
 
-from worker.store.clock import now, whole_milliseconds
+from worker.store.clock import iso_of, now, whole_milliseconds
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, NOTICES, PAIRS, UNRESOLVED
+from worker.store.models import ATTEMPTS, GRANTS, PAIRS, UNRESOLVED
+from worker.store.outbox import announce_recovered, insert_notice, insert_unless_known, withdraw_requests
 from worker.store.rows import PAIR_BYTES, AnyRow, app_of, lease_is_free, sealed_pair
-from worker.store.saving import insert_unless_known, reauth_key
 from worker.store.values import ConsentResult, GrantStatus, Likeness, NewConsent, PairVersion
 from worker.vault.sealing import SealedPair
 
@@ -33,6 +32,7 @@ Seal = Callable[[NewConsent, int, int], SealedPair]
 Compare = Callable[[NewConsent, int, Sequence[PairVersion]], Likeness]
 """Compares an item with a creator's kept pairs, newest first; the pair of the given generation is the current one."""
 FIRST: Final = 1
+CONNECTED: Final = "connected"
 
 
 class Consents(Transactions):
@@ -47,6 +47,7 @@ class Consents(Transactions):
         *,
         replace: bool,
         compare: Compare | None = None,
+        announce: bool = False,
     ) -> list[ConsentResult]:
         """Store consents in one transaction; a few hundred at a time are fast and hold no lock for long.
 
@@ -62,6 +63,7 @@ class Consents(Transactions):
             compare: compares an item with the stored pairs of its creator; it does no I/O. With it, only what is surely
                 older than the item is replaced, so that an old file never replaces a valid pair: see
                 `judge_consents`. None replaces without a comparison.
+            announce: True to write a notice for each consent that is stored.
 
         Returns:
             One result for each item, in the same order.
@@ -85,6 +87,9 @@ class Consents(Transactions):
         _replace(connection, taken, seal)
         for (item, _), verdict in zip(found, verdicts, strict=True):
             results[chosen[item.creator_id]] = verdict
+        stored = {ConsentResult.CREATED, ConsentResult.REPLACED}
+        if announce and (connected := [each for each, place in chosen.items() if results[place] in stored]):
+            _announce_connected(connection, connected)
         return results
 
     @reads
@@ -252,8 +257,30 @@ def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], sea
         ],
     )
     _add_pairs(connection, ((row.id, item, row.consent + 1, row.generation + 1) for item, row in found), seal)
-    keys = [reauth_key(row.id, row.consent, row.pair_generation) for _, row in found]
-    connection.execute(delete(NOTICES).where(NOTICES.c.dedupe_key.in_(keys), NOTICES.c.delivered_at.is_(None)))
+    places = [(row.id, row.consent, row.pair_generation) for _, row in found]
+    withdraw_requests(connection, places)
+    lost = [place for place, (_, row) in zip(places, found, strict=True) if row.status == GrantStatus.NEEDS_REAUTH]
+    if lost:
+        announce_recovered(connection, lost)
+
+
+def _announce_connected(connection: Connection, creator_ids: list[str]) -> None:
+    """Write for each of these grants that its creator has just authorized the app."""
+    columns = (GRANTS.c.id, GRANTS.c.consent, GRANTS.c.scope, GRANTS.c.refresh_expires_at)
+    for row in connection.execute(select(*columns).where(GRANTS.c.creator_id.in_(creator_ids))).all():
+        again = "" if row.consent == FIRST else " again"
+        insert_notice(
+            connection,
+            f"{CONNECTED}:{row.id}:{row.consent}",
+            CONNECTED,
+            f"the creator authorized the app{again}",
+            grant_id=row.id,
+            data={
+                "consent": row.consent,
+                "scopes": [scope for scope in row.scope.split(",") if scope],
+                "ends_at": None if row.refresh_expires_at is None else iso_of(row.refresh_expires_at),
+            },
+        )
 
 
 _UNPROVEN_SINCE: Final = case((bindparam("unproven", type_=Boolean), now()), else_=null())

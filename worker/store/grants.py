@@ -11,6 +11,7 @@ from worker.store.clock import now
 from worker.store.conditions import conditions
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, HEALTHY, PAIRS, REFERENCED
+from worker.store.outbox import REVOKED, insert_notice, withdraw_requests
 from worker.store.rows import (
     CURRENT_PAIR,
     SERVED_PAIR,
@@ -23,7 +24,6 @@ from worker.store.rows import (
     is_of_app,
     served_pair,
 )
-from worker.store.saving import withdraw_reauth
 from worker.store.values import AttemptView, CurrentPair, GrantCondition, GrantStatus, GrantView, ServedPair
 from worker.vault.redaction import redact
 
@@ -221,7 +221,9 @@ class Grants(Transactions):
             .where(PAIRS.c.grant_id == grant.id, PAIRS.c.wiped_at.is_(None))
             .values(sealed_access=None, sealed_refresh=None, wiped_at=now())
         )
-        withdraw_reauth(connection, grant.id, grant.consent, grant.pair_generation)
+        withdraw_requests(connection, [(grant.id, grant.consent, grant.pair_generation)])
+        key, detail = f"{REVOKED}:{grant.id}:{grant.consent}", "the operator revoked the grant; its tokens are wiped"
+        insert_notice(connection, key, REVOKED, detail, grant_id=grant.id)
 
 
 def _found(connection: Connection, creator_id: str, *, lock: bool = False) -> AnyRow:

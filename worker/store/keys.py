@@ -10,9 +10,8 @@ from sqlalchemy import Connection, delete, exists, func, select, text, update
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import GRANTS, PAIRS, REFRESHABLE, SENTINELS, WORKERS
-from worker.store.notices import REAUTH_NEEDED, insert_notice
+from worker.store.outbox import REAUTH_NEEDED, add_unless_known, insert_notice, reauth_key
 from worker.store.rows import is_current_pair
-from worker.store.saving import add_unless_known, reauth_key
 from worker.store.values import GrantStatus
 
 KEYS_LOCK: Final = 4_851_702_134

@@ -27,7 +27,7 @@ class Links(Transactions):
 
         Args:
             connection: given by the decorator.
-            handle: names the link; see `worker.consent.state`.
+            handle: names the link; see `worker.links`.
             life_seconds: for how long it is valid.
             reference: the operator's own name for the creator.
             creator_id: the only creator who may use it; None for any.

@@ -12,9 +12,8 @@ from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.keys import keys_in_turn
 from worker.store.models import ATTEMPTS, BEAT, BRAKE, FINISHED, GRANTS, NOTICES, SENTINELS, WORKERS
-from worker.store.notices import insert_notice
+from worker.store.outbox import add_unless_known, insert_notice
 from worker.store.rows import app_of, brake_state, brakes_app, is_of_app
-from worker.store.saving import add_unless_known
 from worker.store.values import BrakeState, GrantStatus, WorkerView
 
 APP_STOPPED = "app_stopped"

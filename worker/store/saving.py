@@ -15,18 +15,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, delete, select, text
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, select, text
 
 from worker.errors import NotFoundError
 from worker.store.clock import NOW, as_milliseconds
 from worker.store.engine import Transactions, writes
-from worker.store.models import NOTICES, PAIRS
+from worker.store.models import PAIRS
+from worker.store.outbox import REAUTH_KEY, announce_recovered, reauth_key
 from worker.store.rows import AMONG, among
 from worker.store.values import BroughtPair, GrantStatus, Saved
 
 UNWELL: Final = frozenset({GrantStatus.SUSPECT, GrantStatus.NEEDS_REAUTH})
-REAUTH_KEY: Final = "reauth:{}:{}.{}"
 BROUGHT: Final = {
     "grant_id": "bigint",
     "consent": "integer",
@@ -140,8 +139,9 @@ class Saving(Transactions):
         """Store pairs and make each current, unless a newer one or a newer consent is.
 
         If a pair becomes current, the grant is active again, its failures are reset, an account-data pull is due, and a
-        notice that asks the creator to authorize is withdrawn if it was not delivered yet. Only the lease of the
-        attempt that brought the pair is released. Of two pairs with the same number the first is kept.
+        notice that asks the creator to authorize is withdrawn if it was not delivered yet; if it was, another notice
+        says that the grant recovered. Only the lease of the attempt that brought the pair is released. Of two pairs
+        with the same number the first is kept.
 
         Args:
             connection: given by the decorator.
@@ -162,34 +162,12 @@ class Saving(Transactions):
                 if item.grant_id not in rows:
                     raise NotFoundError(f"there is no grant {item.grant_id}")
                 saved[place] = _saved(item, rows[item.grant_id])
+            lost = [row for row in rows.values() if row.moved and row.status == GrantStatus.NEEDS_REAUTH]
+            if lost:
+                announce_recovered(
+                    connection, [(row.grant_id, row.current_consent, row.pair_generation) for row in lost]
+                )
         return [saved[place] for place in range(len(brought))]
-
-
-def withdraw_reauth(connection: Connection, grant_id: int, consent: int, pair_generation: int) -> None:
-    """Delete the notice that asks a creator to authorize, unless it was delivered already."""
-    key = reauth_key(grant_id, consent, pair_generation)
-    connection.execute(delete(NOTICES).where(NOTICES.c.dedupe_key == key, NOTICES.c.delivered_at.is_(None)))
-
-
-def reauth_key(grant_id: int, consent: int, pair_generation: int) -> str:
-    """Return the key that makes the request for a new authorization unique.
-
-    It contains the pair that was current: if a grant is revived and lost again, its creator must be asked again.
-    """
-    return REAUTH_KEY.format(grant_id, consent, pair_generation)
-
-
-def insert_unless_known(connection: Connection, table: Table) -> Any:
-    """Return an INSERT that leaves an existing row with the same key unchanged."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing()
-
-
-def add_unless_known(connection: Connection, table: Table, **values: Any) -> bool:
-    """Insert a row unless one with the same key exists; return True if it was inserted."""
-    # RETURNING is reliable; not every driver keeps the row count of an INSERT.
-    statement = insert_unless_known(connection, table).values(**values).returning(*table.primary_key)
-    return connection.execute(statement).first() is not None
 
 
 def _rounds(brought: Sequence[BroughtPair]) -> Iterator[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.store.claims import Claims
 from worker.store.consents import Consents
+from worker.store.deliveries import Deliveries
 from worker.store.due import DueScan
 from worker.store.fleet import Fleet
 from worker.store.grants import Grants
@@ -34,6 +35,7 @@ class Store(
     Upkeep,
     Keys,
     Notices,
+    Deliveries,
     Operations,
 ):
     """The database of one deployment; safe to share between threads, and after a fork.

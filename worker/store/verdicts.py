@@ -17,9 +17,8 @@ from worker.store.clock import now
 from worker.store.conditions import kept_aside
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS, REFRESHABLE
-from worker.store.notices import REAUTH_NEEDED, insert_notice
+from worker.store.outbox import REAUTH_NEEDED, insert_notice, reauth_key
 from worker.store.rows import attempt_view, is_attempt, lease_is_free
-from worker.store.saving import reauth_key
 from worker.store.values import AttemptView, Claim, GrantStatus
 
 

@@ -20,6 +20,7 @@ FACT_NAMES: Final = (
     "grant.revoke_failed",
     "grant.revoked",
     "grant.scope_narrowed",
+    "grants.end_soon",
     "heartbeat.unwritten",
     "journal.alarm",
     "journal.append_failed",
