@@ -16,6 +16,7 @@ from worker.consent.state import problem_of
 from worker.egress import Egress
 from worker.links import ConsentLinks, handle_of
 from worker.notices.delivery import LINK_SECONDS, Notifier
+from worker.policy.notice_kinds import NEWS
 from worker.policy.verdicts import AttemptOutcome
 from worker.store import Store
 from worker.telemetry import Fact
@@ -283,6 +284,21 @@ def test_only_requests_bear_a_link(fleet: Fleet, receiver: Receiver, links: Cons
 
     assert "reconnect_url" not in receiver.got[0].verified()["data"]
     assert fleet.sql("SELECT count(*) FROM links")[0][0] == 0
+
+
+def test_news_that_reach_nobody_are_no_trouble_and_do_not_pile_up(fleet: Fleet) -> None:
+    """Without an address only what asks somebody to act is late; news are let go with the rest of history."""
+    connect(fleet)
+    fleet.sql("UPDATE notices SET created_at = 0")
+
+    assert fleet.store.notice_waits([]) == 0
+    assert fleet.store.undelivered_count(without=NEWS) == 0
+    assert fleet.store.notice_waits(["ops"]) > 0
+    lose(fleet, fleet.store.grant("ada").grant_id)
+    fleet.sql("UPDATE notices SET created_at = 0")
+    assert fleet.store.notice_waits([]) > 0
+    assert fleet.store.prune_told(3600) == 1
+    assert kinds(fleet.store) == ["reauth_needed"]
 
 
 def test_the_round_of_warnings_tells_a_fact(fleet: Fleet, receiver: Receiver) -> None:

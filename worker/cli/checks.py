@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from worker.cli import output
 from worker.errors import ConfigurationError, EvertokenError
-from worker.policy.notice_kinds import KINDS, type_of
+from worker.policy.notice_kinds import KINDS, NEWS, type_of
 from worker.upkeep.idleness import IDLE_SECONDS
 
 if TYPE_CHECKING:
@@ -197,9 +197,10 @@ def notices(services: Services) -> Finding:
         for name, state in states.items()
         if state.waiting and state.disabled_at is None
     ]
-    oldest = services.store.undelivered_notices(1)
+    without = frozenset[str]() if addresses else NEWS
+    oldest = services.store.undelivered_notices(1, without=without)
     if oldest:
-        waiting, kind = services.store.undelivered_count(), type_of(oldest[0].kind)
+        waiting, kind = services.store.undelivered_count(without=without), type_of(oldest[0].kind)
         where = "" if addresses else "; EVERTOKEN_NOTICE_URL is not set, so they wait here"
         found.append(f"{waiting} reached nobody yet, the oldest is {kind}: {oldest[0].detail}{where}")
     remark = ""

@@ -30,6 +30,8 @@ KINDS: Final = {
     "refusals_over": "refusals.over",
 }
 """The name for receivers of each name in the database."""
+NEWS: Final = frozenset({"connected", "recovered", "revoked"})
+"""Stored kinds that ask nobody to act. Where no address is set, it is no trouble that they reach nobody."""
 WITH_LINK: Final = frozenset({"reauth_needed", "reauth_soon"})
 """Stored kinds that bear a link by which the creator authorizes again."""
 

@@ -5,7 +5,7 @@ A notice is written in the transaction of what it tells (`outbox`); how it reach
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -25,6 +25,7 @@ from sqlalchemy import (
     text,
 )
 
+from worker.policy.notice_kinds import NEWS
 from worker.store.clock import iso_of, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import DELIVERIES, GRANTS, NOTICES, PAIRS, REFRESHABLE, UNDELIVERED
@@ -127,24 +128,29 @@ class Notices(Transactions):
     def notice_waits(self, connection: Connection, addresses: Sequence[str]) -> float:
         """Return for how many seconds the oldest notice has waited, for one of these addresses or for any; 0 if none.
 
-        What waits because the app is stopped is left out.
+        What waits because the app is stopped is left out, and what asks nobody to act if there is no address.
         """
         open_one = exists().where(DELIVERIES.c.notice_id == NOTICES.c.id, _OPEN, DELIVERIES.c.address.in_(addresses))
         oldest = select(func.min(NOTICES.c.created_at), now()).where(or_(text(f"notices.{UNDELIVERED}"), open_one))
         if brake_state(connection).stopped:
             oldest = oldest.where(NOTICES.c.grant_id.is_(None))
+        if not addresses:
+            oldest = oldest.where(NOTICES.c.kind.not_in(NEWS))
         at, current = connection.execute(oldest).one()
         return 0.0 if at is None else max(0.0, (current - at).total_seconds())
 
     @reads
-    def undelivered_notices(self, connection: Connection, limit: int = 100) -> list[NoticeView]:
-        """Return notices that no address has accepted yet, oldest first, without holding them."""
-        return notice_views(connection, text(f"notices.{UNDELIVERED}"), limit=limit)
+    def undelivered_notices(
+        self, connection: Connection, limit: int = 100, *, without: Collection[str] = ()
+    ) -> list[NoticeView]:
+        """Return notices that no address has accepted yet, oldest first; those of some kinds are left out."""
+        return notice_views(connection, text(f"notices.{UNDELIVERED}"), NOTICES.c.kind.not_in(without), limit=limit)
 
     @reads
-    def undelivered_count(self, connection: Connection) -> int:
-        """Return how many notices no address has accepted yet."""
-        return connection.execute(select(func.count()).select_from(NOTICES).where(text(UNDELIVERED))).scalar_one()
+    def undelivered_count(self, connection: Connection, *, without: Collection[str] = ()) -> int:
+        """Return how many notices no address has accepted yet; those of some kinds are left out."""
+        waiting = select(func.count()).select_from(NOTICES).where(text(UNDELIVERED), NOTICES.c.kind.not_in(without))
+        return connection.execute(waiting).scalar_one()
 
 
 REAUTH_SOON: Final = "reauth_soon"

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, or_, select, text, tuple_, update
 
+from worker.policy.notice_kinds import NEWS
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, FINISHED, GRANTS, LINKS, NOTICES, OPEN, PAIRS, SUPERSEDED, WIPED, WORKERS
@@ -175,7 +176,8 @@ class Upkeep(Transactions):
     def prune_delivered(self, connection: Connection, older_than_seconds: float) -> int:
         """Delete old delivered notices, processes and links; return how many rows."""
         before = _before(older_than_seconds)
-        notices = connection.execute(delete(NOTICES).where(NOTICES.c.delivered_at <= before))
+        over = or_(NOTICES.c.delivered_at <= before, and_(NOTICES.c.kind.in_(NEWS), NOTICES.c.created_at <= before))
+        notices = connection.execute(delete(NOTICES).where(over))
         links = connection.execute(delete(LINKS).where(LINKS.c.ends_at <= before))
         workers = connection.execute(delete(WORKERS).where(WORKERS.c.last_seen_at <= before))
         return notices.rowcount + links.rowcount + workers.rowcount
