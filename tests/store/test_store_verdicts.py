@@ -131,11 +131,12 @@ def test_a_creator_is_asked_again_for_a_grant_that_had_come_back_to_life(fleet: 
     if delivered:
         fleet.store.delivery_accepted(fleet.store.undelivered_notices()[0].notice_id, "ops")
     assert fleet.save(late, "late")
-    assert [notice.kind for notice in fleet.store.undelivered_notices()] == (["recovered"] if delivered else [])
+    news = ["recovered"] if delivered else []
+    assert [notice.kind for notice in fleet.store.undelivered_notices()] == news
 
     assert _end(fleet, "ask_reauth", fleet.claim(grant.grant_id))
 
-    assert [notice.kind for notice in fleet.store.undelivered_notices()] == ["reauth_needed"]
+    assert [notice.kind for notice in fleet.store.undelivered_notices()] == [*news, "reauth_needed"]
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
