@@ -713,7 +713,7 @@ def test_the_doctor_tells_how_a_stop_ends(cli: Cli, creator: str, store: Store) 
 
     assert told["brake"]["state"] == "fail"
     assert "TikTok refuses the app" in told["brake"]["detail"]
-    assert "app_stopped" in told["brake"]["detail"]
+    assert "app.stopped" in told["brake"]["detail"]
     assert "first good answer ends the stop" in told["brake"]["detail"]
 
 
