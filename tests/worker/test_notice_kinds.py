@@ -297,7 +297,7 @@ def test_news_that_reach_nobody_are_no_trouble_and_do_not_pile_up(fleet: Fleet) 
     lose(fleet, fleet.store.grant("ada").grant_id)
     fleet.sql("UPDATE notices SET created_at = 0")
     assert fleet.store.notice_waits([]) > 0
-    assert fleet.store.prune_told(3600) == 1
+    assert fleet.store.prune_delivered(3600) == 1
     assert kinds(fleet.store) == ["reauth_needed"]
 
 
