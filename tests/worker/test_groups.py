@@ -386,7 +386,7 @@ def test_the_quick_calls_of_a_group_ask_the_limiter_once(
 
     monkeypatch.setattr(world.services.store, "claim_group", slow_claim)
     for _ in range(10):
-        world.services.refresher.pace.note_start(0.3)
+        world.services.refresher.pace.note_start(1.0)
     monkeypatch.setattr(shared, "depart", noted)
 
     assert len(world.services.refresher.refresh_all(ids_of(world.creators(3))).refreshed) == 3
