@@ -15,6 +15,7 @@ from worker.addresses import read_notice_addresses
 from worker.consent.state import problem_of
 from worker.egress import Egress
 from worker.links import ConsentLinks, handle_of
+from worker.notices import delivery
 from worker.notices.delivery import LINK_SECONDS, Notifier
 from worker.policy.notice_kinds import NEWS
 from worker.policy.verdicts import AttemptOutcome
@@ -301,12 +302,22 @@ def test_news_that_reach_nobody_are_no_trouble_and_do_not_pile_up(fleet: Fleet) 
     assert kinds(fleet.store) == ["reauth_needed"]
 
 
-def test_the_round_of_warnings_tells_a_fact(fleet: Fleet, receiver: Receiver) -> None:
-    """Upkeep counts what it wrote, and says nothing when there is nothing."""
-    fleet.add()
+def test_warnings_are_looked_for_once_an_hour_and_until_none_is_missing(
+    fleet: Fleet, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look reads every grant that ends within a month, so it is seldom; what one look did not write waits no hour."""
+    monkeypatch.setattr(delivery, "WARNINGS", 2)
+    for creator in ("ada", "bob", "eve"):
+        fleet.add(creator)
     ends_in(fleet, 5 * DAY)
-    facts: list[Fact] = []
-    notifier = notifier_to(fleet.store, receiver, hook=facts.append)
+    clock, facts = [0.0], list[Fact]()
+    notifier = notifier_to(fleet.store, receiver, hook=facts.append, monotonic=lambda: clock[0])
 
-    assert (notifier.warn(), notifier.warn()) == (1, 0)
-    assert [(fact.name, fact.fields) for fact in facts] == [("grants.end_soon", {"grants": 1})]
+    assert (notifier.warn(), notifier.warn()) == (2, 1)
+    assert [(fact.name, fact.fields["grants"]) for fact in facts] == [("grants.end_soon", 2), ("grants.end_soon", 1)]
+    fleet.add("zoe")
+    ends_in(fleet, 5 * DAY)
+    clock[0] = delivery.WARN_SECONDS - 1
+    assert notifier.warn() == 0
+    clock[0] = delivery.WARN_SECONDS
+    assert notifier.warn() == 1

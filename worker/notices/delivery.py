@@ -7,6 +7,7 @@ that gets one twice can tell; a status of 200 to 299 accepts it.
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -36,6 +37,10 @@ GONE: Final = 410
 ASKS_TO_WAIT: Final = frozenset({429, 503})
 LINK_SECONDS: Final = 7 * 86400
 """Life of the link in a notice: a person has to read a mail and act."""
+WARNINGS: Final = 500
+"""Warnings of ends that one transaction writes."""
+WARN_SECONDS: Final = 3600.0
+"""How often ends are looked for: they are days away, and looking reads every grant that ends within a month."""
 LONGEST_PAUSE_SECONDS: Final = 3600.0
 """Longest `Retry-After` that is heeded: an alarm is not put off for a day by one header."""
 
@@ -76,6 +81,7 @@ class Notifier:
         self._egress = egress
         self._links = links
         self._round = threading.Lock()
+        self._warns_at = -math.inf
 
     def deliver(self) -> int:
         """Post what is pending; return how many times a notice was accepted.
@@ -93,12 +99,15 @@ class Notifier:
             self._round.release()
 
     def warn(self) -> int:
-        """Write notices of consents that end soon; return how many.
+        """Write notices of consents that end soon, once an hour or until none is missing; return how many.
 
         Raises:
             StoreUnavailableError: the database does not answer.
         """
-        written = self._store.warn_of_ends()
+        if self._monotonic() < self._warns_at:
+            return 0
+        written = self._store.warn_of_ends(WARNINGS)
+        self._warns_at = self._monotonic() + (WARN_SECONDS if written < WARNINGS else 0.0)
         if written:
             self._hook(Fact("grants.end_soon", {"grants": written}))
         return written
