@@ -49,7 +49,7 @@ def touch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], li
     from worker import celery  # noqa: PLC0415 - only tests of the app pay for importing Celery
 
     logged: list[Fact] = []
-    monkeypatch.setattr(celery, "log_fact", logged.append)
+    monkeypatch.setattr(celery, "report", logged.append)
     monkeypatch.setattr(celery, "_unwritten", set())
     monkeypatch.setattr(celery, "celeryconfig", SimpleNamespace(settings=SimpleNamespace(run_dir=tmp_path / "run")))
 

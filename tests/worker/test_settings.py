@@ -72,7 +72,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one() -> None:
         ("KEYRING_FILES", ["KEYRING_FILE"]),
         ("REDIS", ["REDIS_URL"]),
         ("APP_ID", ["TIKTOK_APP_ID"]),
-        ("NOTICE", ["NOTICE_SECRET", "NOTICE_URL"]),
+        ("NOTICE", ["NOTICE_SECRET", "NOTICE_SECRET_NEXT", "NOTICE_URL"]),
         *(
             (name, [])
             for name in ("BOGUS", "DEBUG", "USER", "WORKERS", "TOKEN", "HOST", "SECONDS", "BOGUS_FILE", "QQQQ")
