@@ -125,7 +125,7 @@ class Pulls(Transactions):
         Args:
             connection: given by the decorator.
             claim: the claim of the pull.
-            next_pull_at: when to try again; None to want none until somebody asks anew.
+            next_pull_at: when to try again; None to want none until somebody asks again.
             failed: whether this counts as a failure.
         """
         connection.execute(
