@@ -117,13 +117,13 @@ def test_a_wrong_option_is_refused_before_anything_starts(arguments: list[str], 
 def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
     """A tiny run measures all contenders on SQLite and writes tables, figures and picture."""
     done = run_bench(
-        *("--rounds", "1", "--creators", "60", "--slow-creators", "10", "--databases", "sqlite"),
+        *("--rounds", "1", "--creators", "60", "--slow-creators", "10", "--alone", "2", "--databases", "sqlite"),
         *("--sizes", "2000,4000", "--rest-grants", "100", "--rest-seconds", "2", "--out", str(tmp_path)),
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-    assert {"machine", "options", "speed", "slow", "counts", "steps", "rest", "growth"} == set(found)
+    assert {"machine", "options", "alone", "speed", "slow", "counts", "steps", "rest", "growth"} == set(found)
     assert (tmp_path / "where-the-time-goes.png").stat().st_size > 1000
     assert (tmp_path / "bench.md").read_text(encoding="utf-8").count("###") == 6
 
