@@ -125,7 +125,7 @@ def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
     assert {"machine", "options", "alone", "speed", "slow", "counts", "steps", "rest", "growth"} == set(found)
     assert (tmp_path / "where-the-time-goes.png").stat().st_size > 1000
-    assert (tmp_path / "bench.md").read_text(encoding="utf-8").count("###") == 6
+    assert (tmp_path / "bench.md").read_text(encoding="utf-8").count("###") == 7
 
 
 def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
