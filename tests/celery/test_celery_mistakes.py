@@ -36,10 +36,15 @@ def sentence(result: subprocess.CompletedProcess[str], status: int) -> str:
     "command",
     [
         ("call", "tasks.refresh.scan_due"),
-        ("purge", "--force"),
-        ("list", "bindings"),
-        ("amqp", "queue.purge"),
-        ("migrate", "redis://127.0.0.1:{port}/0", "redis://127.0.0.1:{port}/1"),
+        *(
+            pytest.param(command, marks=pytest.mark.slow_suite)
+            for command in (
+                ("purge", "--force"),
+                ("list", "bindings"),
+                ("amqp", "queue.purge"),
+                ("migrate", "redis://127.0.0.1:{port}/0", "redis://127.0.0.1:{port}/1"),
+            )
+        ),
     ],
     ids=" ".join,
 )

@@ -41,6 +41,7 @@ def hold_delayed_messages(daemon: Daemon, worker: Child, redis_url: str, wait_un
         wait_until(lambda: client.hlen("evertoken:unacked") == 2, READY_SECONDS)
 
 
+@pytest.mark.slow_suite
 def test_a_worker_with_delayed_messages_outlives_the_loss_of_redis(
     new_daemon: Callable[..., Daemon],
     sandbox: RunningSandbox,

@@ -52,6 +52,7 @@ def test_the_page_names_what_the_doctor_asks_for() -> None:
     assert {word[1:] for word in line_of_page() if word.startswith("+")} == {*NEEDED, *EXTRA}
 
 
+@pytest.mark.slow_suite
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_daemon_needs_no_other_right(  # noqa: PLR0917 - fixtures
     restricted: tuple[redis.Redis, str],

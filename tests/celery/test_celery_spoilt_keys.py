@@ -70,6 +70,7 @@ def test_a_key_of_another_type_is_named_once_and_its_end_too(
     assert {told[check]["state"] for check in ("workers", "queues", "beat")} == {"skip"}
 
 
+@pytest.mark.slow_suite
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_worker_that_starts_beside_a_spoilt_key_waits_and_can_be_ended(
     new_daemon: NewDaemon, redis_url: str, wait_until: Callable[..., None]

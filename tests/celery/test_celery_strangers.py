@@ -100,6 +100,7 @@ def test_no_message_ends_a_worker(new_daemon: NewDaemon, redis_url: str, wait_un
     assert "onnection to broker lost" not in worker.log.read_text()
 
 
+@pytest.mark.slow_suite
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_no_remote_command_stops_or_slows_a_worker(
     new_daemon: NewDaemon, redis_url: str, wait_until: Callable[..., None]

@@ -790,7 +790,8 @@ def test_why_there_is_no_token_is_a_word_and_a_sentence(  # noqa: PLR0917 - fixt
     """Unknown, revoked, refused for good and expired ask for four different things of whoever wanted the token."""
     happen(cli, creator, store)
 
-    result, told = cli(grants, "token", creator), cli.json(grants, "token", creator, exit_code=1)
+    asked = ("token", creator, "--wait", "0")
+    result, told = cli(grants, *asked), cli.json(grants, *asked, exit_code=1)
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert says in result.stderr

@@ -75,6 +75,7 @@ def test_a_demo_keeps_every_token_alive_and_touches_no_real_settings(tmp_path: P
     assert not real.exists()
 
 
+@pytest.mark.slow_suite
 def test_ctrl_c_ends_a_demo_within_seconds_with_its_verdict_and_leaves_no_process(
     tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:

@@ -42,6 +42,7 @@ def test_a_redis_that_goes_away_under_a_worker_costs_only_time(
     assert scene.judge() == {}
 
 
+@pytest.mark.slow_suite
 @SQLITE
 def test_a_redis_that_forgets_again_and_again_repeats_nothing(
     new_scene: NewScene, wait_until: Callable[..., None]

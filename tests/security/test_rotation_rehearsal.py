@@ -128,10 +128,8 @@ def without_retired(keyring: KeyringText) -> KeyringText:
     return keyring
 
 
+@pytest.mark.slow_suite
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "database_kind", ["postgresql", pytest.param("sqlite", marks=pytest.mark.slow_suite)], indirect=True
-)
 def test_three_rotations_under_load_fail_no_open_and_delay_no_refresh(
     world: World, keyring: Keyring, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
