@@ -169,13 +169,15 @@ def test_a_key_of_another_kind_is_deleted(
 ) -> None:
     """Whatever lies where a key of the limiter should lie, permits go on, and from Redis."""
     take(limiter)
-    client.delete(key)
-    if kind == "string":
-        client.set(key, "x")
-    elif kind == "list":
-        client.rpush(key, "x")
-    else:
-        client.xadd(key, {"a": "b"})
+    with client.pipeline() as together:  # the limiter's own thread may write the key in between
+        together.delete(key)
+        if kind == "string":
+            together.set(key, "x")
+        elif kind == "list":
+            together.rpush(key, "x")
+        else:
+            together.xadd(key, {"a": "b"})
+        together.execute()
     wait_until(lambda: take(limiter) == 0 and not limiter.keeps_to_own_share(), 12)
     wait_until(lambda: client.type(WORKERS) == "zset" and client.zscore(WORKERS, limiter._worker), 5)
 
