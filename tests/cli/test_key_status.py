@@ -128,4 +128,4 @@ def test_a_rotation_shows_how_far_it_is(
 
     assert "sealing again" in shown
     assert "7/7" in shown
-    assert "sealing anew" not in CliRunner().invoke(keys, ["rotate"], obj=context).stderr
+    assert "sealing again" not in CliRunner().invoke(keys, ["rotate"], obj=context).stderr

@@ -45,7 +45,7 @@ class Tally:
         asked: creators who had to authorize again.
         written_ns: from the last byte of an answer to the end of the journal's write, one for each pair that reached a
             worker which never stood still.
-        synced_ns: likewise to the end of its sync.
+        synced_ns: from the last byte of an answer to the end of its sync.
         findings: what the oracle found, by schedule.
     """
 

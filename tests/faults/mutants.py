@@ -300,7 +300,7 @@ MUTANTS: Final = (
         ("tests/worker/test_poison_grant.py::test_one_poison_grant_does_not_stop_the_others[sqlite-40113]",),
     ),
     Mutant(
-        "a received refresh token that nothing came of is let go",
+        "a received refresh token that nothing came of is released",
         "worker/refresh/ending.py",
         (("            if call.record is not None and call.unread:\n", "            if False:\n"),),
         ("tests/worker/test_unread_answers.py::test_a_pair_with_an_id_that_is_none_is_kept_aside[sqlite]",),

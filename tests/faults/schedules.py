@@ -60,8 +60,8 @@ class Event:
         kind: `answer`, `point`, `kill`, `stop`, `end`, `redis_flush`, `redis_stop`, `redis_gone`, `database_held`,
             `database_read_only`, `row_refused`, `duplicates`, `consent` or `revoke`.
         at: seconds from the start.
-        worker: whom it strikes, where it strikes a worker.
-        creator: likewise.
+        worker: the worker that it strikes, if it strikes one.
+        creator: the creator that it strikes, if it strikes one.
         how: the kind's own settings.
     """
 

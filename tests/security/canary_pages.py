@@ -33,12 +33,12 @@ class Browser:
     runs_scripts = True
 
     def __init__(self, program: str, user: str, password: str) -> None:
-        """Make one.
+        """Start no browser yet.
 
         Args:
             program: the Chromium.
             user: name for pages that ask for one.
-            password: the password, likewise.
+            password: password for those pages.
         """
         self._program = program
         self._login = f"{quote(user, safe='')}:{quote(password, safe='')}"

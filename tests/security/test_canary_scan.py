@@ -94,7 +94,7 @@ def test_every_form_is_found(writing: str, canary: Canary) -> None:
         SECRET.upper().encode(),
         SECRET.lower().encode(),
     ],
-    # Names, for the secret is drawn anew in each process, and processes must agree on their tests.
+    # Names, for each process draws a secret of its own, and processes must agree on their tests.
     ids=["utf-16-le", "utf-16-be", "utf-16", "escaped", "escaped in capitals", "html", "upper case", "lower case"],
 )
 def test_every_form_of_a_text_is_found(written: bytes) -> None:

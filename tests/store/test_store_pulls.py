@@ -71,7 +71,7 @@ def test_a_pull_wanted_again_meanwhile_stays_wanted(fleet: Fleet) -> None:
 
 
 def test_a_deferred_pull_waits_and_counts_its_failures(fleet: Fleet) -> None:
-    """It is tried again at its time, or not at all until somebody asks anew."""
+    """It is tried again at its time, or not at all until somebody asks again."""
     grant = fleet.add()
     at = fleet.soon(90)
 

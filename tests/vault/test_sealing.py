@@ -249,7 +249,7 @@ def test_a_key_has_one_kind_for_its_whole_life(keys: Keyring, other: Keyring) ->
 
 
 def test_both_kinds_of_keys_live_in_one_keyring() -> None:
-    """Pairs of the older kind open while a root seals, until they were sealed anew."""
+    """Pairs of the older kind open while a root seals, until they are sealed again."""
     old = Sealer(BEFORE_ROOTS).seal_pair(ACCESS, REFRESH, PLACE)
     both = Sealer(replace(BEFORE_ROOTS, active=2, keys=BEFORE_ROOTS.keys | {2: b"r" * 32}), app_id="app-1")
     new = both.seal_pair(both.open_access(old, PLACE), both.open_refresh(old, PLACE), PLACE)

@@ -60,7 +60,7 @@ def test_pulls_between_refreshes_take_their_part_of_the_quota(store: Store) -> N
     assert headroom.plan().headroom == pytest.approx(0.97 / 60 / (2 * 10 / HALF + 10 / (HALF / 2)))
 
 
-def test_the_figure_is_counted_anew_after_some_minutes(store: Store) -> None:
+def test_the_figure_is_counted_again_after_some_minutes(store: Store) -> None:
     """Counting reads the whole fleet, so whoever asks often is told what was counted before."""
     clock = [0.0]
     headroom = headroom_of(store, clock)

@@ -114,7 +114,7 @@ def test_a_process_that_cannot_read_any_more_ends(
     assert world.services.store.workers_seen(60) == []
 
 
-def test_every_pair_is_sealed_anew_and_opens(new_world: NewWorld, keyring: Keyring) -> None:
+def test_every_pair_is_sealed_again_and_opens(new_world: NewWorld, keyring: Keyring) -> None:
     """A rotation touches the pairs of other keys alone, and a second one finds nothing to do."""
     world = new_world()
     grants = world.creators(5)
@@ -188,7 +188,7 @@ def test_pairs_that_do_not_open_are_left_and_named(new_world: NewWorld, keyring:
         services.rekeyer.retire(1)
 
 
-def test_nothing_is_sealed_anew_while_a_process_lacks_the_key(new_world: NewWorld, keyring: Keyring) -> None:
+def test_nothing_is_sealed_again_while_a_process_lacks_the_key(new_world: NewWorld, keyring: Keyring) -> None:
     """The process in the way is named, with what to do."""
     world = new_world()
     world.creator()

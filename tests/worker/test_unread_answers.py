@@ -78,7 +78,7 @@ def test_a_pair_that_tiktok_says_is_anothers_is_never_stored(new_world: NewWorld
 
 
 def test_a_pair_with_an_id_that_is_none_is_kept_aside(new_world: NewWorld) -> None:
-    """An id that cannot be one is no missing id: nobody is asked, and nothing is let go."""
+    """An id that cannot be one is no missing id: nobody is asked, and nothing is released."""
     world = new_world()
     grant = world.creator()
     world.sandbox.fault("extra", creator=grant.creator_id, call="refresh", times=1, fields={"open_id": "a b"})
