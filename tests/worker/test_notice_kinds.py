@@ -121,8 +121,8 @@ def test_a_consent_that_ends_is_told_at_30_7_and_1_days(fleet: Fleet, days_left:
     fleet.add()
     ends_in(fleet, days_left * DAY)
 
-    assert fleet.store.warn_of_ends() == (told is not None)
-    assert fleet.store.warn_of_ends() == 0
+    assert fleet.store.warn_of_ends(500) == (told is not None)
+    assert fleet.store.warn_of_ends(500) == 0
     assert [(notice.data or {})["days"] for notice in fleet.store.notices()] == ([] if told is None else [told])
 
 
@@ -131,13 +131,13 @@ def test_each_step_is_told_once_for_each_consent(fleet: Fleet) -> None:
     grant = fleet.add()
     for days in (29, 20, 6, 3, 0.5, 0.1):
         ends_in(fleet, days * DAY)
-        fleet.store.warn_of_ends()
+        fleet.store.warn_of_ends(500)
     assert [(notice.data or {})["days"] for notice in fleet.store.notices()] == [1, 7, 30]
 
     connect(fleet)
     assert kinds(fleet.store) == ["connected"], "nobody is asked for what was done meanwhile"
     ends_in(fleet, 5 * DAY)
-    fleet.store.warn_of_ends()
+    fleet.store.warn_of_ends(500)
     assert kinds(fleet.store) == ["connected", "reauth_soon"]
     assert fleet.store.grant("ada").grant_id == grant.grant_id
 
@@ -150,12 +150,12 @@ def test_an_end_that_refreshes_move_ahead_is_none(fleet: Fleet) -> None:
     passed = 354 * 86_400_000
     fleet.sql("UPDATE grants SET refresh_expires_at = refresh_expires_at - :passed", passed=passed)
 
-    assert fleet.store.warn_of_ends() == 0
+    assert fleet.store.warn_of_ends(500) == 0
     failed = fleet.claim(grant.grant_id)
     fleet.store.release(
         failed, outcome=AttemptOutcome.BACKED_OFF, next_refresh_at=fleet.soon(), reason="busy", failed=True
     )
-    assert fleet.store.warn_of_ends() == 1
+    assert fleet.store.warn_of_ends(500) == 1
 
 
 @pytest.mark.parametrize(("given", "steps"), [(1, []), (5, [1]), (20, [7, 1]), (60, [30, 7, 1])])
@@ -165,7 +165,7 @@ def test_a_short_consent_is_not_told_of_earlier_than_it_is_long(fleet: Fleet, gi
     left = given * DAY
     while left > timedelta(0):
         ends_in(fleet, left, given=given * DAY)
-        fleet.store.warn_of_ends()
+        fleet.store.warn_of_ends(500)
         left -= DAY / 2
 
     assert [(notice.data or {})["days"] for notice in reversed(fleet.store.notices())] == steps
@@ -178,7 +178,7 @@ def test_nobody_is_warned_whose_grant_is_over(fleet: Fleet) -> None:
     fleet.store.mark_revoked("bob")
     fleet.sql("UPDATE grants SET refresh_expires_at = :end", end=int(fleet.soon(86400 * 5).timestamp() * 1000))
 
-    assert fleet.store.warn_of_ends() == 0
+    assert fleet.store.warn_of_ends(500) == 0
     assert kinds(fleet.store) == ["reauth_needed", "revoked"]
 
 

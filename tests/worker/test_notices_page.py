@@ -73,7 +73,7 @@ def test_what_is_posted_fits_the_schema(store: Store, grant_id: int, links: Cons
     ends_at = store.ping() + timedelta(days=6)
     ending = fleet.consent("bob", issued_at=ends_at - timedelta(days=365), refresh_expires_at=ends_at)
     store.save_consents([ending], seal_name, replace=True, announce=True)
-    assert store.warn_of_ends() == 1
+    assert store.warn_of_ends(500) == 1
     with running_receiver() as receiver:
         notifier_to(store, receiver.url, links=links).deliver()
 

@@ -58,11 +58,15 @@ class Notices(Transactions):
         return insert_notice(connection, dedupe_key, kind, detail, grant_id=grant_id)
 
     @writes
-    def warn_of_ends(self, connection: Connection, limit: int = 500) -> int:
+    def warn_of_ends(self, connection: Connection, limit: int) -> int:
         """Write that creators have to authorize again within 30 days, 7 days or a day, each once for a consent.
 
-        The end is that of the refresh token. Where each refresh moves it ahead, it is no end while refreshes succeed;
-        and a consent that was given for no longer than such a time is not warned of that far ahead.
+        The end is that of the refresh token. If each refresh moves it ahead, it is no end while refreshes succeed; and a
+        consent that was given for no longer than such a time is not warned of that far ahead.
+
+        Args:
+            connection: given by the decorator.
+            limit: most notices to write.
 
         Returns:
             How many notices were written.
