@@ -61,8 +61,8 @@ class Notices(Transactions):
     def warn_of_ends(self, connection: Connection, limit: int) -> int:
         """Write that creators have to authorize again within 30 days, 7 days or a day, each once for a consent.
 
-        The end is that of the refresh token. If each refresh moves it ahead, it is no end while refreshes succeed; and a
-        consent that was given for no longer than such a time is not warned of that far ahead.
+        The end is that of the refresh token. If each refresh moves it ahead, it is no end while refreshes succeed; and
+        a consent that was given for no longer than such a time is not warned of that far ahead.
 
         Args:
             connection: given by the decorator.
