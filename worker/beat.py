@@ -1,4 +1,4 @@
-"""Beat: publishes what is due, shows that it lives, and ends when it is asked to."""
+"""Beat: publishes due tasks, shows that it lives, and ends when it is asked to."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no type
     stopping = False
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """Answer SIGTERM and SIGINT.
+        """Handle SIGTERM and SIGINT: end beat now, or at its next tick.
 
         Celery's own handler closes the connection first. If the signal arrives while a message is being sent, the send
-        then fails with an error that replaces SystemExit, and beat runs on. So this one closes nothing, and remembers.
+        then fails with an error that replaces SystemExit, and beat runs on. So this handler closes nothing and sets
+        `stopping`.
 
         Raises:
             SystemExit: always; the next tick raises it again if a library swallowed it.
@@ -35,7 +36,7 @@ class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no type
         raise SystemExit
 
     def tick(self, *args: Any, **options: Any) -> float:
-        """Do what is due, and show that beat lives.
+        """Publish what is due, and show that beat lives.
 
         Raises:
             SystemExit: beat was asked to end.
@@ -46,7 +47,7 @@ class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no type
         return float(super().tick(*args, **options))
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        """Publish one entry; Celery would log two stacks for each that Redis does not take."""
+        """Publish one entry; Celery would log two tracebacks for each entry that Redis does not take."""
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except SchedulingError as error:

@@ -42,7 +42,7 @@ POOLS: Final = {"thread": "threads", "solo": "solo", "prefork": "prefork"}
 """Modules of the pools that are offered; gevent and eventlet patch what the database drivers stand on."""
 TOUCH_SECONDS: Final = 1.0
 STOCK_COMMANDS: Final = frozenset({"flower", "inspect", "control", "call", "events", "purge", "shell", "multi"})
-"""Celery's own commands that would go to Celery's default broker where our settings cannot be read."""
+"""Celery's own commands that would go to Celery's default broker if our settings cannot be read."""
 LOGLEVEL: Final = re.compile(r"--loglevel\b|-l[A-Za-z]")
 
 
@@ -53,16 +53,16 @@ class TaskCrashError(EvertokenError):
 class EvertokenTask(Task):  # type: ignore[misc]  # celery ships no types
     """A task whose expected failures are one line in the log: the next scan finds its rows again.
 
-    Celery logs expected failures at INFO, among lines that are left out. So they are reported here; unexpected ones
-    too, redacted, since the text of a foreign exception may hold anything.
+    Celery logs expected failures at INFO, which is not shown, so they are reported here. Unexpected failures are
+    reported here too, redacted, since the text of a foreign exception may hold anything.
     """
 
     throws = (EvertokenError,)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the task."""
+        """Note beat's tick, run the task, and report its failure."""
         if (self.request.headers or {}).get(celeryconfig.FROM_BEAT):
-            with suppress(EvertokenError):  # where it matters, the task itself fails of the same
+            with suppress(EvertokenError):  # if it matters, the task fails with the same error
                 shared_services().store.note_tick()
         try:
             result = self.run(*args, **kwargs)
@@ -74,7 +74,7 @@ class EvertokenTask(Task):  # type: ignore[misc]  # celery ships no types
         except Exception as error:
             count_fact(Fact("task.crashed"))
             logging.getLogger("evertoken").exception("task.crashed")
-            crash = TaskCrashError(f"{self.name} ended in {type(error).__name__}; the worker's log tells more")
+            crash = TaskCrashError(f"{self.name} ended in {type(error).__name__}; the worker's log has its traceback")
         else:
             _failing.pop(self.name, None)
             return result
@@ -82,7 +82,7 @@ class EvertokenTask(Task):  # type: ignore[misc]  # celery ships no types
 
 
 def report_failure(task: str, error: EvertokenError) -> None:
-    """Log and count an expected failure of a task; the same one again is only counted until the task succeeds.
+    """Log and count an expected failure of a task; repetitions are only counted until the task succeeds.
 
     An outage of the database is left out: the store reports it, once for all tasks.
     """
@@ -98,7 +98,7 @@ def report_failure(task: str, error: EvertokenError) -> None:
 HEARTBEAT: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe without a reader is an error
 _unwritten: Final[set[str]] = set()  # heartbeat files that could not be written the last time
 _failing: Final[dict[str, str]] = {}  # tasks whose last run failed, with the reason that was logged
-_unpublished: Final[Counter[str]] = Counter()  # tasks of the messages that Redis did not take since it last took one
+_unpublished: Final[Counter[str]] = Counter()  # messages that Redis has not taken since it last took one, by task
 HOME: Final = str(Path(__file__).resolve().parents[1])
 """The folder that this package was imported from; `tasks` lies beside it."""
 
@@ -121,10 +121,10 @@ app.config_from_object(celeryconfig)
 
 
 def touch(name: str) -> None:
-    """Show that this process lives, by the modification time of a file in the run folder.
+    """Set the modification time of a file in the run folder, to show that this process lives.
 
     A link in its place is not followed, so that nobody who may write to the folder can make or touch other files.
-    Celery would take an error for a lost connection, or end beat, so it is logged once; the file's age tells the rest.
+    An error is logged once and not raised: Celery would take it for a lost connection, or end beat.
     """
     path = Path(celeryconfig.settings.run_dir, name)
     try:
@@ -143,7 +143,7 @@ def touch(name: str) -> None:
 
 
 def refuse(problem: EvertokenError | str) -> None:
-    """End this process with one line on standard error; 2 for wrong settings, 1 for a world that is not ready.
+    """End this process with one line on standard error; status 2 for wrong settings, 1 if what it needs is not ready.
 
     Raises:
         SystemExit: always.
@@ -154,7 +154,7 @@ def refuse(problem: EvertokenError | str) -> None:
 
 
 def pass_over_service_links() -> None:
-    """Keep Flower from reading what Kubernetes sets for a service named flower: FLOWER_PORT=tcp://... is no port."""
+    """Remove what Kubernetes sets for a service named flower: Flower would read FLOWER_PORT=tcp://... as its port."""
     for name, value in list(os.environ.items()):
         if name.startswith("FLOWER_") and is_service_link(name, value):
             del os.environ[name]
@@ -166,7 +166,7 @@ if command == "flower":
 
 
 def refuse_unknown_task(sender: str | None = None, **_: Any) -> None:
-    """Refuse to publish a task that no worker knows: it would be dropped without a word to who asked for it."""
+    """Refuse to publish a task that no worker knows: workers would drop it, and its sender would not notice."""
     app.loader.import_default_modules()
     if sender not in app.tasks:
         ours = sorted(name for name in app.tasks if name.startswith("tasks."))
@@ -190,8 +190,8 @@ def set_up_logging(loglevel: int | str | None = None, logfile: str | None = None
     """Send all log lines through our own formatter; Celery then leaves logging alone.
 
     Args:
-        loglevel: Celery's level; it counts only where it was given, since Celery's default is not ours.
-        logfile: where to, standard error by default.
+        loglevel: Celery's level; it counts only if it was given, since Celery's default is not ours.
+        logfile: the log's file; None for standard error.
 
     Raises:
         OSError: the file cannot be opened.
@@ -208,9 +208,9 @@ def set_up_logging(loglevel: int | str | None = None, logfile: str | None = None
 
 @signals.celeryd_init.connect
 def refuse_bad_settings(sender: str = "", options: Mapping[str, Any] | None = None, **_: Any) -> None:
-    """Refuse to start a worker without settings that make sense, or with debug switches beside real tokens.
+    """Refuse to start a worker with wrong settings or options, or with debug switches beside real tokens.
 
-    Celery sets logging up only after a worker was checked and has replayed journals, so it is done here.
+    It sets up logging too: Celery does so only after the worker was checked and has replayed journals.
     """
     options = options or {}
     logfile, pidfile = (options.get(name) for name in ("logfile", "pidfile"))
@@ -243,7 +243,7 @@ def refuse_bad_settings_of_beat(**_: Any) -> None:
 
 @signals.worker_init.connect
 def check_before_work(sender: Any, **_: Any) -> None:
-    """Look at database, keyring and journal before the worker takes its first message."""
+    """Check database, keyring and journal before the worker takes its first message."""
     if command == "graph":  # which draws a worker that is never started
         return
     module = str(getattr(sender.pool_cls, "__module__", sender.pool_cls)).rsplit(".", 1)[-1]
@@ -287,14 +287,14 @@ def begin_work(**_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def stop_waiting(**_: Any) -> None:
-    """Wake threads that wait for the database: what they hold is in the journal."""
+    """End the waits of threads for the database: the pairs that they hold are in the journal."""
     shared_services().stop.set()
 
 
 @signals.worker_process_shutdown.connect
 @signals.worker_shutdown.connect
 def end_work(**_: Any) -> None:
-    """Close what was opened; where the database is away, nobody is told of the end."""
+    """Take this process off the list, or log that the database is away, and close what was opened."""
     services = shared_services()
     try:
         services.presence.leave()
@@ -305,7 +305,7 @@ def end_work(**_: Any) -> None:
 
 
 class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
-    """Touches a file every second from the worker's own loop, so a loop that hangs is seen."""
+    """Touches a file every second from the worker's own loop, so that a loop that hangs is noticed."""
 
     requires = ("celery.worker.components:Timer",)
 
@@ -315,12 +315,12 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
         self.timer: Any = None
 
     def start(self, parent: Any) -> None:
-        """Begin to touch, and answer SIGUSR1 in Celery's place, which has set its own answer up by now."""
+        """Start the timer, and replace Celery's handler of SIGUSR1, which is installed by now."""
         dump_stacks_on_signal()
         self.timer = parent.timer.call_repeatedly(TOUCH_SECONDS, touch, (self.name,), priority=10)
 
     def stop(self, parent: Any) -> None:
-        """Cease to touch."""
+        """Stop the timer."""
         del parent
         if self.timer is not None:
             self.timer.cancel()
@@ -339,7 +339,7 @@ def publish(task: Any, *args: Any, **options: Any) -> bool:
         options: as for `apply_async`, such as `countdown` in seconds.
 
     Returns:
-        False where the message did not leave: the next scan finds its rows again.
+        False if the message was not sent: the next scan finds its rows again.
     """
     try:
         task.apply_async(args, argsrepr=repr(args), **options)
@@ -361,7 +361,7 @@ def note_unpublished(task: str, error: BaseException) -> None:
 
 
 def note_published(task: str) -> None:
-    """Log that Redis takes messages of a task again, if it did not; a queue may be out of order alone."""
+    """Log that Redis takes messages of a task again, if it did not before; one queue may fail while others work."""
     if task in _unpublished:
         fact = Fact("message.published", {"lost": _unpublished.total()})
         _unpublished.clear()

@@ -1,4 +1,4 @@
-"""The consumer of a worker: it outlives the loss of Redis, and takes nothing from it that is no message of ours."""
+"""The consumer of a worker: it survives the loss of Redis, and refuses what is not a message of ours."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONTROLS: Final = frozenset({
     "ping", "active_queues", "registered", "stats", "conf", "active", "reserved", "scheduled", "revoked",
     "enable_events",
 })  # fmt: skip
-"""Remote commands that `doctor` and Flower send. Any other would let who reaches Redis end a worker or slow it down."""
+"""Remote commands that `doctor` and Flower send. With others, whoever reaches Redis could end or slow down a worker."""
 
 for _name in set(Panel.data) - CONTROLS:
     del Panel.data[_name]
@@ -38,16 +38,16 @@ for _name in set(Panel.data) - CONTROLS:
 
 
 class RefusedMessageError(Exception):
-    """A message is refused; the text says why and repeats nothing of it."""
+    """A message is refused; the text says why and quotes nothing of the message."""
 
 
 def refuse_message(reason: str) -> None:
-    """Report a message that was refused and is gone."""
+    """Report a message that was refused and dropped."""
     report(Fact("message.refused", {"reason": reason}, level="warning"))
 
 
 class CheckedMessage(Message):
-    """A message that is looked at before it is decoded; one that is refused is empty and bears the error."""
+    """A message that is checked before it is decoded; a refused message is empty and holds the error."""
 
     def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
         problem, read = envelope_problem(payload), cast("Callable[..., None]", super().__init__)
@@ -68,7 +68,7 @@ class CheckedMessage(Message):
 
 
 class CheckedChannel(redis.Channel):
-    """Ends neither the connection nor the worker when Redis hands out what is no message at all."""
+    """Keeps the connection and the worker when Redis returns something that is not a message."""
 
     Message = CheckedMessage
 
@@ -88,10 +88,10 @@ class CheckedChannel(redis.Channel):
 
 
 class LooksAgain(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
-    """Lets a worker whose threads were all busy look for messages again within a moment.
+    """Wakes the loop of a worker whose threads were all busy, so that it soon asks for messages again.
 
-    With `worker_disable_prefetch` a worker that is full asks Redis for nothing, and its loop looks again only when
-    something wakes it, which takes up to a second: the threads would stand idle between two waves of messages.
+    With `worker_disable_prefetch` a worker without a free thread asks Redis for nothing, and its loop asks again only
+    when something wakes it. That takes up to a second, in which the threads would be idle.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -117,42 +117,42 @@ class LooksAgain(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
 
 
 class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
-    """Outlives the loss of Redis while delayed messages are in hand, which is most of the time here.
+    """Survives the loss of Redis while it holds delayed messages, which is most of the time.
 
-    When its channel closes, kombu 5.7 puts messages back that are not acknowledged. Over a lost connection that ends in
-    an AttributeError, and the worker with it. They are hints: what they were about is found by the next scan.
+    When its channel closes, kombu 5.7 puts unacknowledged messages back. Over a lost connection that raises an
+    AttributeError, which ends the worker. The messages are only hints: the next scan finds their grants again.
     """
 
     def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
-        # Workers share what they know through the database. What they would tell each other comes from Redis.
+        # Workers share state through the database. Mingle and gossip would take it from Redis.
         alone = {**(worker_options or {}), "without_mingle": True, "without_gossip": True}
         super().__init__(*args, worker_options=alone, **options)
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
-        """Connect with channels that check what they get, once Celery's keys are such as it can use."""
+        """Connect with channels that check messages, once Celery's keys in Redis have their right types."""
         self.wait_for_keys()
         connection = self.app.connection_for_read(heartbeat=heartbeat)
         connection.transport.Channel = CheckedChannel
         return self.ensure_connected(connection)
 
     def wait_for_keys(self) -> None:
-        """Wait until none of Celery's keys has a foreign type: it would connect and fail again several times a second.
+        """Wait until all of Celery's keys have their right types: it would connect and fail several times a second.
 
         Raises:
-            WorkerShutdown, WorkerTerminate: the worker is to end.
+            WorkerShutdown, WorkerTerminate: the worker must end.
         """
-        told: list[str] = []
+        reported: list[str] = []
         while found := self.spoilt_keys():
-            if found != told:
+            if found != reported:
                 report(Fact("broker.spoilt", {"keys": " ".join(found)}, level="error"))
-            told = found
+            reported = found
             maybe_shutdown()
             time.sleep(SPOILT_SECONDS)
-        if told:
-            report(Fact("broker.mended", {"keys": " ".join(told)}, level="warning"))
+        if reported:
+            report(Fact("broker.mended", {"keys": " ".join(reported)}, level="warning"))
 
     def spoilt_keys(self) -> list[str]:
-        """Return Celery's keys of a foreign type; none if Redis does not answer, which connecting reports."""
+        """Return Celery's keys of a wrong type; none if Redis does not answer, which connecting reports."""
         with self.app.connection_for_read() as connection:
             try:
                 connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
@@ -161,7 +161,7 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
                 return []
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
-        """Return what takes a message; one that asks for nothing that we do is reported and gone."""
+        """Return the handler of messages; one that does not call a task of ours is reported and dropped."""
         handle = super().create_task_handler(*args, **options)
         tasks = {name: inspect.signature(task.run) for name, task in self.app.tasks.items() if name.startswith(PREFIX)}
 
@@ -180,14 +180,14 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         return take
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """Report a message that cannot be decoded; its text is not repeated, since it may hold anything."""
+        """Report a message that cannot be decoded; the log does not quote it, since it may hold anything."""
         refuse_message(
             str(exc) if isinstance(exc, RefusedMessageError) else f"it cannot be decoded ({type(exc).__name__})"
         )
         message.ack()
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Close the lost connection and leave its messages where they are."""
+        """Close the lost connection without putting its messages back."""
         if self.task_consumer is not None:
             self.task_consumer.channel.do_restore = False
         super().on_connection_error_after_connected(exc)

@@ -82,7 +82,7 @@ def test_notices_are_listed_newest_first_with_filters(cli: Cli, store: Store, re
 
 
 def test_a_notice_is_shown_by_number_and_by_id(cli: Cli, store: Store, receiver: Receiver) -> None:
-    """What is posted, and how each address took it."""
+    """What is posted, and what each address answered."""
     store.raise_alarm("1", "app_stopped", "the secret is refused")
     receiver.answer = 500
     deliver()

@@ -79,13 +79,13 @@ def discard(record: str | None, *, creator: str | None, yes: bool, as_json: bool
             click.confirm(f"{what}? {waits}", abort=True, err=True)
         if record is not None:
             found = services.placing.discard(record)
-            told: dict[str, object] = {"record": record, "asked_for": found.asked_for}
+            shown: dict[str, object] = {"record": record, "asked_for": found.asked_for}
             text = f"{record} is removed"
         else:
             waited = services.placing.give_up(str(creator))
-            told = {"creator_id": creator, "records": waited}
+            shown = {"creator_id": creator, "records": waited}
             text = f"creator {creator} waited for {output.counted(waited, 'record')}, and waits no more"
     if as_json:
-        output.print_json(told)
+        output.print_json(shown)
     else:
         click.echo(text)

@@ -1,4 +1,4 @@
-"""`celery -A worker notices`: what was said to people and systems, to whom it was delivered, and again."""
+"""`celery -A worker notices`: list notices and their delivery, post them again, and enable addresses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def notices() -> None:
 @click.option("--reference", help="Only notices about creators with this reference of yours.")
 @click.option("--creator", metavar="CREATOR", help="Only notices about this creator.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="How many at most.")
-@click.option("--before", type=click.IntRange(1, LARGEST_ID), help="Go on before this number; the last page told it.")
+@click.option("--before", type=click.IntRange(1, LARGEST_ID), help="Continue before this number, from the last page.")
 @output.json_option
 def list_(
     *,
@@ -69,7 +69,7 @@ def list_(
 @click.argument("notice")
 @output.json_option
 def show(notice: str, *, as_json: bool) -> None:
-    """Show one notice by its number or its message id: what is posted, and how each address took it."""
+    """Show one notice by its number or its message id: what is posted, and what each address answered."""
     from worker.notices.delivery import content  # noqa: PLC0415 - Celery loads this module on every start
 
     with output.services() as services:
@@ -83,7 +83,7 @@ def show(notice: str, *, as_json: bool) -> None:
     rows += [("written (UTC)", found.created_at), ("delivery", _state(found, deliveries))]
     output.print_table(("field", "value"), [*rows, *posted["data"].items()])
     output.print_table(
-        ("address", "accepted (UTC)", "tries in vain", "next try (UTC)", "last problem"),
+        ("address", "accepted (UTC)", "failed tries", "next try (UTC)", "last problem"),
         [
             (row.address, row.delivered_at, row.failures, None if row.delivered_at else row.next_try_at, row.problem)
             for row in deliveries
@@ -96,9 +96,9 @@ def show(notice: str, *, as_json: bool) -> None:
 @click.option("--address", "names", multiple=True, metavar="NAME", help="Only to this address; repeatable.")
 @output.json_option
 def resend(notice: str, *, names: tuple[str, ...], as_json: bool) -> None:
-    """Post a notice again, under its message id, to the addresses that get its kind or to those that are named.
+    """Post a notice again, under its message id, to the addresses that get its kind or to the named ones.
 
-    The worker's next round posts it. To say it twice posts it once more, not twice.
+    The worker's next round posts it. If this command runs twice before that, the notice is posted once.
     """
     from worker.errors import UsageError  # noqa: PLC0415 - Celery loads this module on every start
 
@@ -113,8 +113,10 @@ def resend(notice: str, *, names: tuple[str, ...], as_json: bool) -> None:
             raise UsageError("no address gets this kind of notice; name one with --address")
         again = services.store.resend(found.notice_id, [address.name for address in chosen])
     if as_json:
-        told = [address.name for address in chosen]
-        output.print_json({"number": found.notice_id, "message_id": found.message_id, "addresses": told, "new": again})
+        posted_to = [address.name for address in chosen]
+        output.print_json(
+            {"number": found.notice_id, "message_id": found.message_id, "addresses": posted_to, "new": again}
+        )
         return
     output.say(f"notice {found.notice_id} is posted again to {', '.join(address.name for address in chosen)}")
 
@@ -148,7 +150,7 @@ def addresses(*, as_json: bool) -> None:
 @click.argument("address")
 @output.json_option
 def enable(address: str, *, as_json: bool) -> None:
-    """Post again to an address that was disabled because it answered 410 Gone; what waits for it goes out."""
+    """Post again to an address that was disabled because it answered 410 Gone, and send what waits for it."""
     from worker.telemetry import Fact  # noqa: PLC0415 - Celery loads this module on every start
 
     with output.services() as services:
@@ -213,7 +215,7 @@ def _by_notice(services: Services, found: Sequence[NoticeView]) -> dict[int, lis
 
 
 def _state(notice: NoticeView, deliveries: Sequence[DeliveryView]) -> str:
-    """Return in words who has a notice and who has not."""
+    """Describe the delivery of a notice in words."""
     waiting = [row for row in deliveries if row.delivered_at is None]
     if waiting:
         problem = next((row.problem for row in waiting if row.problem), None)

@@ -40,9 +40,9 @@ LINK_SECONDS: Final = 7 * 86400
 WARNINGS: Final = 500
 """Warnings of ends that one transaction writes."""
 WARN_SECONDS: Final = 3600.0
-"""How often ends are looked for: they are days away, and looking reads every grant that ends within a month."""
+"""Time between two searches for consents that end soon: a search reads every grant that ends within a month."""
 LONGEST_PAUSE_SECONDS: Final = 3600.0
-"""Longest `Retry-After` that is heeded: an alarm is not put off for a day by one header."""
+"""Longest `Retry-After` that is followed: one header must not delay an alarm by a day."""
 
 
 class Notifier:
@@ -60,7 +60,7 @@ class Notifier:
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Post nothing yet.
+        """Take what delivery needs; nothing is posted yet.
 
         Args:
             store: where notices wait.
@@ -116,7 +116,7 @@ class Notifier:
         accepted, end = 0, self._monotonic() + BATCH_SECONDS
         self._store.route_notices({address.name: address.kinds for address in self._addresses})
         closed = self._store.closed_receivers()
-        # In no fixed order: addresses that are away take a round's time, and the others get their turn all the same.
+        # In random order: an address that is away can use up a round, but not each time before the same addresses.
         for address in random.sample(self._addresses, len(self._addresses)):
             if address.name not in closed:
                 accepted += self._serve(address, end)
@@ -141,8 +141,8 @@ class Notifier:
         return accepted
 
     def _try(self, notice: NoticeView, failures: int, address: NoticeAddress) -> bool:
-        """Post one notice, note what came of it, and return whether it was accepted."""
-        told = {"kind": type_of(notice.kind), "message_id": notice.message_id, "address": address.name}
+        """Post one notice, record the result, and return whether it was accepted."""
+        fields = {"kind": type_of(notice.kind), "message_id": notice.message_id, "address": address.name}
         head = None
         try:
             head = self._post(notice, address)
@@ -151,19 +151,19 @@ class Notifier:
             problem = str(error)
         if head is not None and head.status in ACCEPTED:
             self._store.delivery_accepted(notice.notice_id, address.name)
-            self._hook(Fact("notice.delivered", told))
+            self._hook(Fact("notice.delivered", fields))
             return True
         now = self._store.ping()
         next_try_at = backoff.notice_retry_at(now=now, failures=failures + 1, draw=random.random()).at  # noqa: S311 - spreads load
         if head is not None and head.status == GONE:
-            next_try_at = now  # that is when it is enabled again
+            next_try_at = now  # due as soon as the address is enabled again
             self._disable(address)
         elif head is not None and head.status in ASKS_TO_WAIT and (pause := self._pause(head.retry_after)):
             next_try_at = now + timedelta(seconds=pause)
             self._store.pause_receiver(address.name, next_try_at)
             problem += f", and asks to wait for {pause:.0f} s"
         self._store.delivery_failed(notice.notice_id, address.name, problem=problem, next_try_at=next_try_at)
-        self._hook(Fact("notice.failed", told | {"reason": problem}, level="warning"))
+        self._hook(Fact("notice.failed", fields | {"reason": problem}, level="warning"))
         return False
 
     def _disable(self, address: NoticeAddress) -> None:
@@ -175,7 +175,7 @@ class Notifier:
             self._hook(Fact("notice.address_disabled", {"address": address.name}, level="error"))
 
     def _pause(self, retry_after: str | None) -> float:
-        """Return for how many seconds a receiver asks to be left alone, an hour at most; 0 if it does not say."""
+        """Return how many seconds a receiver asks to wait, at most an hour; 0 if it does not say."""
         seconds = 0.0
         text = (retry_after or "").strip()
         if text.isascii() and text.isdigit():
@@ -189,7 +189,7 @@ class Notifier:
     def _post(self, notice: NoticeView, address: NoticeAddress) -> Head:
         posted = content(notice)
         if self._links is not None and notice.kind in WITH_LINK:
-            # Each try brings a new link: the database keeps none that could be posted again.
+            # Each try has a new link: the database stores no link that could be posted again.
             posted["data"]["reconnect_url"] = self._links.make(
                 life_seconds=LINK_SECONDS, reference=notice.reference, creator_id=notice.creator_id
             )
@@ -206,7 +206,7 @@ class Notifier:
 
 
 def content(notice: NoticeView) -> dict[str, Any]:
-    """Return what is posted of a notice but a link, which is made as it goes out; docs/notices.schema.json has it."""
+    """Return what is posted of a notice, except its link, which each try makes; docs/notices.schema.json defines it."""
     about: dict[str, Any] = {"detail": notice.detail}
     if notice.grant_id is not None:
         about |= {"creator_id": notice.creator_id, "reference": notice.reference}

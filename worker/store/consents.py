@@ -265,7 +265,7 @@ def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], sea
 
 
 def _announce_connected(connection: Connection, creator_ids: list[str]) -> None:
-    """Write for each of these grants that its creator has just authorized the app."""
+    """Write a notice for each of these creators, who have just authorized the app."""
     columns = (GRANTS.c.id, GRANTS.c.consent, GRANTS.c.scope, GRANTS.c.refresh_expires_at)
     for row in connection.execute(select(*columns).where(GRANTS.c.creator_id.in_(creator_ids))).all():
         again = "" if row.consent == FIRST else " again"

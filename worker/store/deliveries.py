@@ -55,10 +55,10 @@ class Deliveries(Transactions):
 
     @writes
     def claim_deliveries(self, connection: Connection, address: str, limit: int) -> list[tuple[NoticeView, int]]:
-        """Return notices to post to an address now, oldest first, and hold them back from others for a while.
+        """Claim notices to post to an address now, oldest first; for `HOLD_SECONDS` no other process posts them.
 
-        Those that the address did not accept come after all that it has not seen, so that one which it never accepts
-        delays no other. Notices about creators wait while the app is stopped.
+        Notices that the address did not accept come last, so that one which it never accepts delays no other. Notices
+        about creators wait while the app is stopped.
 
         Returns:
             Each notice, and how often the address has not accepted it.
@@ -86,14 +86,14 @@ class Deliveries(Transactions):
 
     @writes
     def release_deliveries(self, connection: Connection, address: str, notice_ids: Collection[int]) -> None:
-        """Let others post claimed notices that were not posted."""
+        """Release claimed notices that were not posted."""
         claimed = and_(DELIVERIES.c.address == address, DELIVERIES.c.notice_id.in_(notice_ids), _OPEN)
         connection.execute(update(DELIVERIES).where(claimed).values(next_try_at=now()))
 
     @writes
     def delivery_accepted(self, connection: Connection, notice_id: int, address: str) -> None:
         """Note that an address accepted a notice."""
-        # The notice first, as where it is withdrawn: in another order the two could wait for each other.
+        # The notice first, in the order of `withdraw_requests`: in another order the two could deadlock.
         connection.execute(
             update(NOTICES).where(NOTICES.c.id == notice_id, text(UNDELIVERED)).values(delivered_at=now())
         )
@@ -114,7 +114,7 @@ class Deliveries(Transactions):
 
     @writes
     def resend(self, connection: Connection, notice_id: int, addresses: Collection[str]) -> int:
-        """Post a notice again, under its id; return for how many addresses it was not about to be posted already."""
+        """Make a notice due again, under its id; return for how many addresses it was not due already."""
         soon = now() + milliseconds(HOLD_SECONDS)
         again = 0
         for address in addresses:
@@ -123,7 +123,7 @@ class Deliveries(Transactions):
             ):
                 again += 1
                 continue
-            # What is due within the hold may be on its way at this moment.
+            # What is due within `HOLD_SECONDS` may be claimed at this moment.
             idle = or_(DELIVERIES.c.delivered_at.is_not(None), DELIVERIES.c.next_try_at > soon)
             again += connection.execute(
                 update(DELIVERIES)
@@ -140,19 +140,19 @@ class Deliveries(Transactions):
 
     @reads
     def closed_receivers(self, connection: Connection) -> frozenset[str]:
-        """Return the addresses that nothing is posted to now: those that are disabled, and those that asked to wait."""
+        """Return the addresses to which nothing is posted now, because they are disabled or asked to wait."""
         closed = or_(RECEIVERS.c.disabled_at.is_not(None), RECEIVERS.c.paused_until > now())
         return frozenset(connection.execute(select(RECEIVERS.c.address).where(closed)).scalars())
 
     @writes
     def pause_receiver(self, connection: Connection, address: str, until: datetime) -> None:
-        """Post nothing to an address until a time."""
+        """Pause an address: nothing is posted to it until this time."""
         if not add_unless_known(connection, RECEIVERS, address=address, paused_until=until):
             connection.execute(update(RECEIVERS).where(RECEIVERS.c.address == address).values(paused_until=until))
 
     @writes
     def disable_receiver(self, connection: Connection, address: str, detail: str) -> bool:
-        """Post nothing to an address until it is enabled, and write the one alarm; return False if it was disabled."""
+        """Disable an address until it is enabled, and write one alarm; return False if it was disabled already."""
         add_unless_known(connection, RECEIVERS, address=address)
         disabled_at = connection.execute(
             update(RECEIVERS)
@@ -167,7 +167,7 @@ class Deliveries(Transactions):
 
     @writes
     def enable_receiver(self, connection: Connection, address: str, detail: str) -> bool:
-        """Post to a disabled address again, and write the all-clear; return False if it was not disabled."""
+        """Enable a disabled address, and write the all-clear; return False if it was not disabled."""
         row = connection.execute(
             select(RECEIVERS.c.disabled_at).where(RECEIVERS.c.address == address).with_for_update()
         ).first()
@@ -182,7 +182,7 @@ class Deliveries(Transactions):
     @reads
     def receivers(self, connection: Connection, addresses: Sequence[str]) -> dict[str, ReceiverState]:
         """Return what each of these addresses has asked for, and what waits for it."""
-        told = {row.address: row for row in connection.execute(select(RECEIVERS))}
+        stored = {row.address: row for row in connection.execute(select(RECEIVERS))}
         waiting = {
             row.address: row
             for row in connection.execute(
@@ -194,8 +194,8 @@ class Deliveries(Transactions):
         }
         return {
             address: ReceiverState(
-                paused_until=told[address].paused_until if address in told else None,
-                disabled_at=told[address].disabled_at if address in told else None,
+                paused_until=stored[address].paused_until if address in stored else None,
+                disabled_at=stored[address].disabled_at if address in stored else None,
                 waiting=waiting[address].waiting if address in waiting else 0,
                 oldest_at=waiting[address].at if address in waiting else None,
             )
@@ -208,10 +208,10 @@ def _is_delivery(notice_id: int, address: str) -> ColumnElement[bool]:
 
 
 def _give_ids(connection: Connection, notice_ids: Collection[int]) -> None:
-    """Give ids to notices that the version before wrote."""
+    """Give message ids to notices that an older version wrote without one."""
     nameless = select(NOTICES.c.id).where(NOTICES.c.id.in_(notice_ids), NOTICES.c.message_id.is_(None))
     for notice_id in connection.execute(nameless).scalars().all():
-        # Another address may have given it one meanwhile.
+        # A claim for another address may have given it one since the SELECT.
         connection.execute(
             update(NOTICES)
             .where(NOTICES.c.id == notice_id, NOTICES.c.message_id.is_(None))

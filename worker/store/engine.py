@@ -256,8 +256,8 @@ class Transactions:
     def _turn(self, *, writes: bool) -> Iterator[None]:
         """Let the threads of a process write to SQLite one after the other.
 
-        SQLite has one writer, and those that find it busy sleep and try again: with many threads some never succeed. A
-        lock wakes the next one instead.
+        SQLite has one writer. A thread that finds it busy sleeps and tries again, and with many threads some never
+        succeed. A lock wakes the next thread instead.
         """
         if not writes or self.kind != "sqlite":
             yield

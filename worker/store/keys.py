@@ -79,7 +79,7 @@ class Keys(Transactions):
 
     @writes
     def abandon_key(self, connection: Connection, key_id: int, reason: str, *, living_seconds: float) -> AbandonedKey:
-        """Wipe the pairs that a lost key sealed, and have the creators asked whose current pair that was; once each.
+        """Wipe the pairs that a lost key sealed, and ask each creator whose current pair it sealed, once.
 
         Grants whose current pair another key sealed go on; they lose older pairs at most.
 

@@ -215,10 +215,10 @@ class Snapshot(Row, table=True):
 
 
 class Notice(Row, table=True):
-    """A message to people or systems, kept until it was delivered; the key makes it one of a kind.
+    """A message to people or systems, kept until it was delivered; its key prevents duplicates.
 
-    `delivered_at` is when the first address accepted it. `failures` and `next_try_at` are of use to the version before
-    alone, which knows one address.
+    `delivered_at` is when the first address accepted it. Only the previous version, which knows one address, uses
+    `failures` and `next_try_at`.
     """
 
     __tablename__ = "notices"
@@ -279,7 +279,7 @@ class Link(Row, table=True):
 
 
 class Brake(Row, table=True):
-    """The only row, which stops an app; a row of another app or without a reason stops nothing."""
+    """The single row that stops an app; a row of another app or without a reason stops nothing."""
 
     __tablename__ = "brake"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
@@ -295,7 +295,7 @@ class Brake(Row, table=True):
 
 
 class Beat(Row, table=True):
-    """The only row, which says when beat's last message reached a worker."""
+    """The single row that says when beat's last message reached a worker."""
 
     __tablename__ = "beat"
     __table_args__ = (CheckConstraint("id = 1", name="one_row"),)

@@ -1,6 +1,6 @@
 """Notices to people and systems: each is written once, and kept until it was delivered.
 
-A notice is written in the transaction of what it tells (`outbox`); how it reaches its addresses is in `deliveries`.
+A notice is written in the transaction of the change that it reports (`outbox`); `deliveries` says where it was posted.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ class Notices(Transactions):
 
         Args:
             connection: given by the decorator.
-            dedupe_key: what makes it one of a kind.
+            dedupe_key: unique key that prevents duplicates.
             kind: its stored kind; see `worker.policy.notice_kinds`.
             detail: safe text.
             grant_id: the grant it is about; None for the whole app.
 
         Returns:
-            True where it is new.
+            True if it is new.
         """
         return insert_notice(connection, dedupe_key, kind, detail, grant_id=grant_id)
 
     @writes
     def warn_of_ends(self, connection: Connection, limit: int) -> int:
-        """Write that creators have to authorize again within 30 days, 7 days or a day, each once for a consent.
+        """Write notices of consents that end within 30 days, 7 days or a day, each once for a consent.
 
-        The end is that of the refresh token. If each refresh moves it ahead, it is no end while refreshes succeed; and
-        a consent that was given for no longer than such a time is not warned of that far ahead.
+        A consent ends with its refresh token. If each refresh moves that end ahead, nothing is written while refreshes
+        succeed. A consent that was given for no longer than one of these times has no notice of that time.
 
         Args:
             connection: given by the decorator.
@@ -132,7 +132,7 @@ class Notices(Transactions):
     def notice_waits(self, connection: Connection, addresses: Sequence[str]) -> float:
         """Return for how many seconds the oldest notice has waited, for one of these addresses or for any; 0 if none.
 
-        What waits because the app is stopped is left out, and what asks nobody to act if there is no address.
+        Notices that wait because the app is stopped are left out; without an address, so are those that need no action.
         """
         open_one = exists().where(DELIVERIES.c.notice_id == NOTICES.c.id, _OPEN, DELIVERIES.c.address.in_(addresses))
         oldest = select(func.min(NOTICES.c.created_at), now()).where(or_(text(f"notices.{UNDELIVERED}"), open_one))
@@ -160,12 +160,12 @@ class Notices(Transactions):
 REAUTH_SOON: Final = "reauth_soon"
 DAY_SECONDS: Final = 86400
 MOVED_MILLISECONDS: Final = 60_000
-"""Ends of a refresh token that are no further apart are the same: answers tell the time left, in whole seconds."""
+"""Ends of a refresh token that are this close count as equal: answers give the time left, in whole seconds."""
 LONGEST_NUMBER: Final = 18
 
 
 def _ending(connection: Connection) -> Select[Any]:
-    """Select grants whose refresh token ends soon, and how many days before that their creators were not told yet."""
+    """Select grants whose refresh token ends soon, each with the days of the notice that is not written yet."""
     ends_at = GRANTS.c.refresh_expires_at
     days = case(
         *((ends_at <= now() + milliseconds(day * DAY_SECONDS), day) for day in sorted(WARNED_DAYS)),
@@ -203,7 +203,7 @@ def _ending(connection: Connection) -> Select[Any]:
 def notice_views(
     connection: Connection, *wanted: ColumnElement[bool] | Any, newest_first: bool = False, limit: int | None = None
 ) -> list[NoticeView]:
-    """Return the notices that meet all conditions, oldest first unless told otherwise."""
+    """Return the notices that meet all conditions, oldest first by default."""
     rows = (
         select(
             NOTICES.c.id,

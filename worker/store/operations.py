@@ -77,7 +77,7 @@ class Operations(Transactions):
         return True
 
     def release_brake(self) -> bool:
-        """Let refreshing go on; return True if it was stopped."""
+        """Release the brake; return True if refreshing was stopped."""
         return self.brake().stopped and self._release()
 
     @writes

@@ -1,4 +1,4 @@
-"""Writing notices, and withdrawing them, in the transaction of what they tell; and rows that are added once."""
+"""Writes and withdraws notices in the transaction of the change that they report; inserts rows unless they exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.vault.webhooks import new_message_id
 REAUTH_KEY: Final = "reauth:{}:{}.{}"
 SOON_KEY: Final = "soon:{}:{}:{}"
 WARNED_DAYS: Final = (30, 7, 1)
-"""How many days before the end of a consent its creator is invited again."""
+"""How many days before the end of a consent a notice says so."""
 REAUTH_NEEDED: Final = "reauth_needed"
 RECOVERED: Final = "recovered"
 REVOKED: Final = "revoked"
@@ -24,14 +24,14 @@ Place = tuple[int, int, int]
 
 
 def insert_unless_known(connection: Connection, table: Table) -> Any:
-    """Return an INSERT that leaves a row of the same key as it is."""
+    """Return an INSERT that does nothing if a row with its key exists."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     return insert(table).on_conflict_do_nothing()
 
 
 def add_unless_known(connection: Connection, table: Table, **values: Any) -> bool:
-    """Insert a row unless one of the same key is there; return True where it was inserted."""
-    # RETURNING tells it surely; the row count of an INSERT is not kept on every driver.
+    """Insert a row unless one with its key exists; return True if it was inserted."""
+    # RETURNING shows that on every driver; the row count of an INSERT does not.
     statement = insert_unless_known(connection, table).values(**values).returning(*table.primary_key)
     return connection.execute(statement).first() is not None
 
@@ -45,7 +45,7 @@ def insert_notice(
     grant_id: int | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> bool:
-    """Write a notice within a transaction unless one with this key exists; return True where it is new."""
+    """Write a notice within a transaction unless one with this key exists; return True if it is new."""
     return add_unless_known(
         connection,
         NOTICES,
@@ -61,9 +61,9 @@ def insert_notice(
 
 
 def reauth_key(grant_id: int, consent: int, pair_generation: int) -> str:
-    """Return the key that makes the request for a new authorization one of a kind.
+    """Return the dedupe key of a request for a new authorization.
 
-    The pair that was current belongs to it: a grant that came back to life and is lost again needs its creator again.
+    It holds the generation of the current pair: a grant that recovered and is lost again needs another request.
     """
     return REAUTH_KEY.format(grant_id, consent, pair_generation)
 
@@ -82,10 +82,10 @@ def withdraw_requests(connection: Connection, grants: Iterable[Place]) -> None:
 
 
 def announce_recovered(connection: Connection, grants: Iterable[Place]) -> None:
-    """Write that these grants work again, for each whose creator was said to be needed; others were not missed."""
+    """Write that a grant works again, for each of these grants with a notice that its creator has to authorize."""
     keys = {reauth_key(*place): place for place in grants}
-    said = connection.execute(select(NOTICES.c.dedupe_key).where(NOTICES.c.dedupe_key.in_(list(keys)))).scalars()
-    for key in said.all():
+    written = connection.execute(select(NOTICES.c.dedupe_key).where(NOTICES.c.dedupe_key.in_(list(keys)))).scalars()
+    for key in written.all():
         grant_id, *_ = keys[key]
         detail = "the creator need not authorize any more: the grant works again"
         insert_notice(connection, f"{RECOVERED}:{key}", RECOVERED, detail, grant_id=grant_id)

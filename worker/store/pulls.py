@@ -1,4 +1,4 @@
-"""Pulls of account data: who is next, the right to pull, and what was pulled."""
+"""Pulls of account data: which are due, the right to pull, and the snapshots that they stored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Pulls(Transactions):
 
     @reads
     def pulls_wait(self, connection: Connection, seconds: float) -> bool:
-        """Return True where a pull has been due for so many seconds and nobody has it under way."""
+        """Return True if a pull has been due for at least these seconds and is not under way."""
         waiting = (
             select(GRANTS.c.id)
             .with_hint(GRANTS, "INDEXED BY ix_grants_pull_wanted", "sqlite")
@@ -42,7 +42,7 @@ class Pulls(Transactions):
 
     @reads
     def is_pull_due(self, connection: Connection, grant_id: int) -> bool:
-        """Return True where a claim on this pull would be won now."""
+        """Return True if a claim on this pull would be won now."""
         wanted = select(GRANTS.c.id).where(GRANTS.c.id == grant_id, *_pull_is_due(connection))
         return connection.execute(wanted).first() is not None
 
@@ -53,7 +53,7 @@ class Pulls(Transactions):
         """Claim a pull that is due, with the pair to read by.
 
         Returns:
-            None where the grant is unknown, no pull is due, or another holds the lease.
+            None if the grant is unknown, no pull is due, or another holds the lease.
         """
         won = connection.execute(
             update(GRANTS)
@@ -85,16 +85,16 @@ class Pulls(Transactions):
         keep: int,
         again_seconds: float | None = None,
     ) -> None:
-        """Store what a pull brought, also where its lease has run out, and let older snapshots go.
+        """Store what a pull brought, even if its lease has ended, and delete older snapshots.
 
-        A pull that was wanted again meanwhile stays wanted.
+        If another pull was requested since the claim, that request stays.
 
         Args:
             connection: given by the decorator.
             claim: the claim of the pull.
             data: the account's fields as TikTok named them.
             keep: how many snapshots of the grant are kept, this one included.
-            again_seconds: after which the next pull is wanted; None for the one that follows the next refresh.
+            again_seconds: time until the next pull is due; None if the next refresh makes it due.
         """
         again = null() if again_seconds is None else now() + milliseconds(again_seconds)
         connection.execute(
@@ -125,7 +125,7 @@ class Pulls(Transactions):
         Args:
             connection: given by the decorator.
             claim: the claim of the pull.
-            next_pull_at: when to try again; None to want none until somebody asks again.
+            next_pull_at: when to try again; None for no pull until another is requested.
             failed: whether this counts as a failure.
         """
         connection.execute(
@@ -152,7 +152,7 @@ def _pull_is_due(connection: Connection) -> tuple[ColumnElement[bool] | TextClau
 
 
 def _unless_wanted_since(claim: PullClaim, at: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return the next time of a pull: the given one, unless somebody has wanted a pull after the claim."""
+    """Return the next time of a pull: the given one, unless another pull was requested after the claim."""
     return case((GRANTS.c.next_pull_at == claim.wanted_at, at), else_=GRANTS.c.next_pull_at)
 
 

@@ -16,9 +16,9 @@ from worker.store.values import AttemptView, BrakeState, CurrentPair, GrantStatu
 from worker.vault.sealing import SealedPair
 
 AMONG: Final = {"postgresql": "id = ANY(:ids)", "sqlite": "id IN (SELECT value FROM json_each(:ids))"}
-"""That a row's id is one of many, as text whose length does not depend on how many."""
+"""A condition that a row's id is one of many, as SQL text whose length does not depend on their number."""
 UNSAID: Final = ""
-"""The app of a grant that was stored before grants said whose they are."""
+"""The app of a grant that was stored by a version that did not know apps."""
 AnyRow = Row[*tuple[Any, ...]]
 """A row of any columns."""
 
@@ -52,7 +52,7 @@ SERVED_PAIR: Final = (
     GRANTS.c.issued_at,
     GRANTS.c.access_expires_at,
     PAIRS.c.sealed_access,
-    exists(_EARLIER.c.grant_id)  # not of `*`, which takes the right to read every column
+    exists(_EARLIER.c.grant_id)  # not `*`, which needs the right to read every column
     .where(
         _EARLIER.c.grant_id == GRANTS.c.id,
         _EARLIER.c.consent == GRANTS.c.consent,
@@ -62,7 +62,7 @@ SERVED_PAIR: Final = (
     func.coalesce(GRANTS.c.lease_until > now(), false()).label("leased"),
     now().label("now"),
 )
-"""All that a reader of access tokens needs to see; docs/operations.md gives a role the right to it and to no more."""
+"""The columns that a reader of access tokens needs; docs/operations.md grants its role these and no others."""
 
 BRAKE_STATE: Final = (
     BRAKE.c.reason,
@@ -80,17 +80,17 @@ def among(connection: Connection, ids: Sequence[int]) -> Any:
 
 
 def app_of(connection: Connection) -> str:
-    """Return the app whose grants this connection's store looks at."""
+    """Return the app whose grants this connection's store reads and writes."""
     return str(connection.get_execution_options()[APP])
 
 
 def is_of_app(connection: Connection) -> ColumnElement[bool]:
-    """The grant belongs to the store's app; one that says nothing is from before grants said so, and is of it too."""
+    """The grant belongs to the store's app; a grant of a version that did not know apps names none, and belongs too."""
     return GRANTS.c.app_id.in_((UNSAID, app_of(connection)))
 
 
 def brakes_app(connection: Connection) -> ColumnElement[bool]:
-    """The row of the brake is of the store's app, or from before it said so."""
+    """The brake's row belongs to the store's app, or names no app yet."""
     return BRAKE.c.app_id.in_((UNSAID, app_of(connection)))
 
 
@@ -101,12 +101,12 @@ def brake_state(connection: Connection) -> BrakeState:
 
 
 def lease_is_free() -> ColumnElement[bool]:
-    """The grant is not being refreshed by anybody."""
+    """Nobody holds the lease for a refresh of the grant."""
     return or_(GRANTS.c.lease_until.is_(None), GRANTS.c.lease_until <= now())
 
 
 def pull_lease_is_free() -> ColumnElement[bool]:
-    """The grant's account data is not being pulled by anybody."""
+    """Nobody holds the lease for a pull of the grant's account data."""
     return or_(GRANTS.c.pull_lease_until.is_(None), GRANTS.c.pull_lease_until <= now())
 
 

@@ -130,7 +130,7 @@ class NoticeView:
     """A notice.
 
     Attributes:
-        message_id: what receivers know it by, the same at each try; None until a version that gives ids has seen it.
+        message_id: its id for receivers, the same at each try; None if an older version wrote it and nobody posted it.
         dedupe_key: unique key that prevents duplicates, such as `reauth:12:3.7`.
         kind: its stored kind; see `worker.policy.notice_kinds`.
         creator_id: the creator it is about; None for one that concerns the whole app.

@@ -1,4 +1,4 @@
-"""What each process says of its keys: which one it seals with, and which ones its host's journal needs."""
+"""Each process reports its keys: the one that it seals with, and those that its host's journal needs."""
 
 import sqlalchemy as sa
 from alembic import op

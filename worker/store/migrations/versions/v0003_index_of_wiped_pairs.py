@@ -1,4 +1,4 @@
-"""An index by which wiped pairs that are old enough are found without reading all pairs."""
+"""An index that finds old wiped pairs without reading all pairs."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Whose an imported pair is: since when that is unproven, and who TikTok says it is, if it is another's."""
+"""Owners of imported pairs: since when the owner is unproven, and the owner if TikTok named another creator."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The brake's row also holds creators' re-authorizations back, and knows when the last stop ended."""
+"""The brake's row also holds back requests to authorize again, and knows when the last stop ended."""
 
 import sqlalchemy as sa
 from alembic import op

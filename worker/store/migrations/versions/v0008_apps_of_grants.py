@@ -9,7 +9,7 @@ compatible_from = "0001"
 
 
 def upgrade() -> None:
-    """Add columns that are empty unless told, so that the version before still runs; the key on creators stays."""
+    """Add columns that are empty by default, so that the version before still runs; the key on creators stays."""
     op.add_column("grants", sa.Column("app_id", sa.String(64), nullable=False, server_default=sa.text("''")))
     op.create_index("ix_grants_app_id_creator_id", "grants", ["app_id", "creator_id"], unique=True)
     op.add_column("brake", sa.Column("app_id", sa.String(64), nullable=False, server_default=sa.text("''")))

@@ -1,4 +1,4 @@
-"""Attempts say since when an answer of theirs, which could not be read, is kept aside for the operator."""
+"""Attempts record since when an unread answer is kept aside for the operator."""
 
 import sqlalchemy as sa
 from alembic import op

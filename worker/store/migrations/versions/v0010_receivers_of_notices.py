@@ -9,7 +9,7 @@ compatible_from = "0001"
 
 
 def upgrade() -> None:
-    """Add columns that may be empty and tables of their own; the version before delivers to its one address as ever."""
+    """Add columns that may be empty and tables of their own; the version before still delivers to its one address."""
     op.add_column("notices", sa.Column("message_id", sa.String(64)))
     op.add_column("notices", sa.Column("data", sa.JSON))
     op.create_index("ix_notices_message_id", "notices", ["message_id"], unique=True)
