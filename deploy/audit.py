@@ -1,4 +1,4 @@
-"""Look for known vulnerabilities of the pinned versions; never call it an audit where no source could be asked.
+"""Look for known vulnerabilities of the pinned versions; never report an audit if no source could be asked.
 
 Exit status 0: every pin was looked up and none is known to be vulnerable; 1: one is; 3: not audited, and why.
 """  # noqa: INP001 - a script beside the locks that it reads
@@ -51,7 +51,7 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """True where every pin was looked up."""
+        """True if every pin was looked up."""
         return self.known > 0 and not self.unknown and not self.problem
 
 
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--advisories", type=Path, metavar="DIR", help="read a checkout of the Python advisory database, ask nobody"
     )
-    parser.add_argument("--must", action="store_true", help="exit 1 where nothing could be audited")
+    parser.add_argument("--must", action="store_true", help="exit 1 if nothing could be audited")
     given = parser.parse_args(arguments)
     reports = []
     for report in _reports(given):
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> int:
 
 
 def asked(lock: Path, source: str, options: list[str]) -> Report:
-    """Ask a service by pip-audit; packages it does not know, and a service that does not answer, are told."""
+    """Ask a service by pip-audit; the report names packages that it does not know, and a service that is away."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--disable-pip", "--format", "json"]
     command += ["--progress-spinner", "off", "--timeout", str(ANSWER_SECONDS), *options]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -105,7 +105,7 @@ def read_answer(source: str, dependencies: list[dict[str, Any]]) -> Report:
 
 
 def looked_up(lock: Path, folder: Path, today: date) -> Report:
-    """Look every pin up in a checkout of the Python advisory database, `vulns/NAME/*.yaml`."""
+    """Look up every pin in a checkout of the Python advisory database, `vulns/NAME/*.yaml`."""
     report = Report(f"advisories in {folder}")
     folders = {canonicalize_name(each.name): each for each in folder.glob("vulns/*/")}
     dates = [found[1] for each in folder.glob("vulns/*/*.yaml") if (found := MODIFIED.search(each.read_text("utf-8")))]
@@ -155,7 +155,7 @@ def _affects(advisory: dict[str, Any], name: str, version: Version) -> tuple[boo
 
 
 def _within(events: list[dict[str, Any]], version: Version) -> bool:
-    """Walk the events of a range in order: it is entered where introduced and left where fixed."""
+    """Return whether a version is in a range, whose events run in order from `introduced` to `fixed`."""
     inside = False
     for event in events:
         ((kind, at),) = event.items()

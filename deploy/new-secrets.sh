@@ -31,7 +31,7 @@ new_keyring() { # print a keyring, unless there is one
     [ -s "$folder/keyring" ] || $evertoken keys new
 }
 
-app_secret() { # ask for the app's secret where a person sits, unless there is one
+app_secret() { # ask for the app's secret on a terminal, unless there is one
     if [ -s "$folder/tiktok_app_secret" ] || [ ! -t 0 ]; then
         return
     fi
