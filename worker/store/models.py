@@ -48,6 +48,7 @@ SEALED_OR_WIPED: Final = "wiped_at IS NOT NULL OR (sealed_access IS NOT NULL AND
 WIPED: Final = "wiped_at IS NOT NULL"
 REFERENCED: Final = "reference IS NOT NULL"
 UNDELIVERED: Final = "delivered_at IS NULL"
+WORKING: Final = "revoked_at IS NULL"
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -67,8 +68,8 @@ def _one_of(column: str, values: type[GrantStatus | AttemptOutcome]) -> CheckCon
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
 
-def _partial(name: str, *columns: str, where: str) -> Index:
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
 def _instant(*, null: bool = False) -> Any:
@@ -328,6 +329,44 @@ class Sentinel(Row, table=True):
     sealed: bytes = Field(sa_column=Column(LargeBinary, nullable=False), repr=False)
 
 
+class Consumer(Row, table=True):
+    """A neighbour that asks for tokens over HTTP; its key is kept as a hash, and a scope of NULL is everyone."""
+
+    __tablename__ = "consumers"
+    __table_args__ = (
+        Index("ix_consumers_handle", "handle", unique=True),
+        _partial("ix_consumers_working", "app_id", "name", where=WORKING, unique=True),
+    )
+
+    id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
+    app_id: str = Field(sa_column=Column(String(64), nullable=False))
+    name: str = Field(sa_column=Column(String(64), nullable=False))
+    handle: str = Field(sa_column=Column(String(16), nullable=False))
+    key_hash: str = Field(sa_column=Column(String(64), nullable=False), repr=False)
+    scope: dict[str, Any] | None = Field(sa_column=Column(JSON(none_as_null=True), nullable=True))
+    created_at: datetime = _instant()
+    last_used_at: datetime | None = _instant(null=True)
+    handed_out: int = Field(sa_column=Column(BigInteger, nullable=False, server_default="0"))
+    revoked_at: datetime | None = _instant(null=True)
+
+
+class HandOut(Row, table=True):
+    """An access token that was handed out over HTTP: to whom, whose and which, never the token.
+
+    The grant is a number without a foreign key, so that a forgotten creator's grant can be deleted and the row stays.
+    """
+
+    __tablename__ = "hand_outs"
+    __table_args__ = (Index("ix_hand_outs_at", "at"), Index("ix_hand_outs_grant_id_id", "grant_id", "id"))
+
+    id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
+    consumer_id: int = Field(sa_column=Column(BigInteger, ForeignKey("consumers.id"), nullable=False))
+    grant_id: int = Field(sa_column=Column(BigInteger, nullable=False))
+    consent: int = _number()
+    generation: int = _number()
+    at: datetime = _instant()
+
+
 GRANTS: Final[Table] = METADATA.tables["grants"]
 PAIRS: Final[Table] = METADATA.tables["pairs"]
 ATTEMPTS: Final[Table] = METADATA.tables["attempts"]
@@ -340,3 +379,5 @@ BRAKE: Final[Table] = METADATA.tables["brake"]
 BEAT: Final[Table] = METADATA.tables["beat"]
 WORKERS: Final[Table] = METADATA.tables["workers"]
 SENTINELS: Final[Table] = METADATA.tables["sentinels"]
+CONSUMERS: Final[Table] = METADATA.tables["consumers"]
+HAND_OUTS: Final[Table] = METADATA.tables["hand_outs"]

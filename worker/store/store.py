@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.store.claims import Claims
 from worker.store.consents import Consents
+from worker.store.consumers import Consumers
 from worker.store.deliveries import Deliveries
 from worker.store.due import DueScan
 from worker.store.fleet import Fleet
@@ -36,6 +37,7 @@ class Store(
     Keys,
     Notices,
     Deliveries,
+    Consumers,
     Operations,
 ):
     """The database of one deployment; safe to share between threads, and after a fork.

@@ -6,11 +6,12 @@ All instants are aware UTC datetimes on the database's clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from worker.policy.scope import ConsumerScope
 from worker.policy.verdicts import AttemptOutcome
 from worker.vault.sealing import SealedPair
 
@@ -563,3 +564,47 @@ class Likeness(StrEnum):
     EARLIER = "earlier"  # it was stored before the current one
     KIN = "kin"  # it has the refresh token of the current one, with another access token
     OTHER = "other"
+
+
+@dataclass(frozen=True)
+class ConsumerView:
+    """A neighbour that asks for tokens over HTTP.
+
+    Attributes:
+        handle: the public part of its key.
+        key_hash: SHA-256 of the whole key, in hexadecimal.
+        handed_out: how many tokens it got.
+        revoked_at: when its key was revoked; None if it works.
+    """
+
+    consumer_id: int
+    name: str
+    handle: str
+    key_hash: str = field(repr=False)
+    scope: ConsumerScope
+    created_at: datetime
+    last_used_at: datetime | None
+    handed_out: int
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class HandOut:
+    """An access token that was handed out: to whom, whose and which."""
+
+    consumer_id: int
+    grant_id: int
+    consent: int
+    generation: int
+
+
+@dataclass(frozen=True)
+class HandOutView:
+    """An access token that was handed out, as people look at it; the creator is None if the grant is gone."""
+
+    hand_out_id: int
+    at: datetime
+    consumer: str
+    creator_id: str | None
+    consent: int
+    generation: int

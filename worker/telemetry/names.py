@@ -15,6 +15,8 @@ FACT_NAMES: Final = (
     "broker.spoilt",
     "call.answered",
     "call.failed",
+    "consumer.added",
+    "consumer.revoked",
     "error.ignored",
     "grant.authorized",
     "grant.revoke_failed",
@@ -88,5 +90,6 @@ FACT_NAMES: Final = (
     "task.crashed",
     "task.failed",
     "thread.crashed",
+    "token.unaudited",
     "worker.left_untold",
 )

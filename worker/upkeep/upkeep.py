@@ -93,6 +93,7 @@ class Upkeep:
         return (
             _in_batches(lambda: self._ground.store.prune_attempts(KEEP_HISTORY_SECONDS, BATCH))
             + _in_batches(lambda: self._ground.store.prune_pairs(KEEP_HISTORY_SECONDS, BATCH))
+            + _in_batches(lambda: self._ground.store.prune_hand_outs(KEEP_HISTORY_SECONDS, BATCH))
             + self._ground.store.prune_delivered(KEEP_HISTORY_SECONDS)
         )
 
