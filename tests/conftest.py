@@ -46,7 +46,7 @@ rm -rf "$3"
 FAST_POSTGRES: Final = (
     "fsync=off", "full_page_writes=off", "autovacuum=off", "max_connections=200", "max_wal_size=64MB"
 )  # fmt: skip
-MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a file system, where there is one; the folder in it is our own
+MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a file system, if there is one; the folder in it is our own
 MEMORY_BYTES: Final = 2_000_000_000
 """What must be free there. A database is 300 files: in memory one is made in half the time that a disk needs."""
 

@@ -1,4 +1,4 @@
-"""What Celery is told: names, queues, serialization, schedule, and what a dead connection may cost."""
+"""Celery's configuration: names, queues, serialization, schedule, and what a dead connection may cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_each_task_goes_to_its_queue(task: str, queue: str) -> None:
 
 
 def test_no_task_makes_a_queue_of_its_own() -> None:
-    """Only the declared queues exist, so a mistyped route fails where it is sent instead of piling up unread."""
+    """Only the declared queues exist, so a mistyped route fails at the sender and no messages pile up unread."""
     assert {queue.name for queue in celeryconfig.task_queues} == set(TASKS.values())
     assert app.conf.task_create_missing_queues is False
 

@@ -1,4 +1,4 @@
-"""The heartbeat files of worker and beat, where they cannot be written."""
+"""The heartbeat files of worker and beat, when they cannot be written."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TOLD = b'"event": "heartbeat.unwritten"'
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-def test_a_heartbeat_that_cannot_be_written_is_told_once_and_stops_nothing(
+def test_a_heartbeat_that_cannot_be_written_is_logged_once_and_stops_nothing(
     new_daemon: Callable[..., Daemon],
     sandbox: RunningSandbox,
     tmp_path: Path,
     wait_until: Callable[..., None],
     database_kind: str,
 ) -> None:
-    """Its age is what tells; worker and beat go on with their work, and no connection is given up for it."""
+    """Its age shows it; worker and beat go on with their work, and no connection is given up for it."""
     (tmp_path / "file").touch()
     daemon = new_daemon(RUN_DIR=str(tmp_path / "file" / "run"))
     worker, beat = daemon.worker(), daemon.beat()

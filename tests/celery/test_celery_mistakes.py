@@ -51,7 +51,7 @@ def sentence(result: subprocess.CompletedProcess[str], status: int) -> str:
 def test_redis_away_is_a_sentence_that_names_address_and_setting(
     command: tuple[str, ...], new_daemon: NewDaemon, free_port: int, database_kind: str
 ) -> None:
-    """The address is told without its password."""
+    """The error shows the address without its password."""
     daemon = new_daemon(REDIS_URL=f"redis://:CANARY@127.0.0.1:{free_port}/0")
 
     said = sentence(daemon.run(*(part.format(port=free_port) for part in command)), 1)
@@ -178,7 +178,7 @@ def test_a_place_or_name_that_is_not_there_is_a_sentence_that_names_it(
     assert "Traceback" not in result.stdout + result.stderr
 
 
-def test_the_log_of_a_worker_goes_where_its_option_says(
+def test_the_log_of_a_worker_goes_to_the_file_of_its_option(
     new_daemon: NewDaemon, wait_until: Callable[..., None], database_kind: str
 ) -> None:
     """From the first line on, and through our formatter."""
@@ -201,7 +201,7 @@ def test_the_log_of_a_worker_goes_where_its_option_says(
         (["--version"], ("", [])),
     ],
 )
-def test_the_command_is_told_from_what_stands_before_it(
+def test_the_command_is_found_behind_the_options_before_it(
     arguments: list[str], found: tuple[str, list[str]], database_kind: str
 ) -> None:
     """The name of the app is no command, and a creator named flower is not Flower."""

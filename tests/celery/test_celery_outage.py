@@ -86,7 +86,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[Fact]:
 
 
 class Fickle(EvertokenTask):
-    """A task that raises what it is told to."""
+    """A task that raises the given error."""
 
     name = "tasks.test.fickle"
 

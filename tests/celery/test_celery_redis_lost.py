@@ -135,7 +135,7 @@ def test_a_worker_outlives_a_redis_that_refuses_its_commands(  # noqa: PLR0917 -
 def test_a_worker_with_delayed_messages_ends_while_redis_is_away(
     new_daemon: Callable[..., Daemon], restartable: Restartable, wait_until: Callable[..., None], database_kind: str
 ) -> None:
-    """It ends in good order when told to, though it can give no message back."""
+    """It ends in good order when asked to, though it can give no message back."""
     daemon = new_daemon(REDIS_URL=restartable.url)
     worker = daemon.worker()
     hold_delayed_messages(daemon, worker, restartable.url, wait_until)

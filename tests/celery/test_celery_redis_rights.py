@@ -94,7 +94,7 @@ def test_every_command_of_the_scripts_is_among_the_rights() -> None:
 
 
 def test_the_doctor_names_missing_rights(restricted: tuple[redis.Redis, str]) -> None:
-    """Commands, keys and channels that are refused are told by the command; without ACL it says that it cannot know."""
+    """The command names commands, keys and channels that are refused; without ACL it says that it cannot know."""
     admin, url = restricted
     client = redis.Redis.from_url(url)
     assert missing_rights(client) == ()

@@ -43,7 +43,7 @@ def test_a_worker_without_settings_names_what_is_missing(new_daemon: NewDaemon, 
 
 
 def test_beat_refuses_a_wrong_setting_of_its_own(new_daemon: NewDaemon, sandbox: RunningSandbox) -> None:
-    """Beat needs few settings, and refuses to start where one of them is wrong."""
+    """Beat needs few settings, and refuses to start if one of them is wrong."""
     status, said = refused(new_daemon(), sandbox, "beat", SCAN_SECONDS="often")
 
     assert (status, "EVERTOKEN_SCAN_SECONDS" in said) == (2, True)

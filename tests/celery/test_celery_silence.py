@@ -1,4 +1,4 @@
-"""What a real worker tells: by its level, at a signal, at a crash, and where debugging is asked for."""
+"""What a real worker logs: by its level, at a signal, at a crash, and if debugging is asked for."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_worker_for_real_tokens_refuses_debug_switches(new_daemon: NewDaemon, 
         assert "Traceback" not in ended.stderr
 
 
-def test_a_task_that_crashes_tells_its_kind_alone(caplog: pytest.LogCaptureFixture, database_kind: str) -> None:
+def test_a_task_that_crashes_shows_only_its_kind(caplog: pytest.LogCaptureFixture, database_kind: str) -> None:
     """What goes to events and Flower is a sentence of ours; the foreign text stays in the log, which is redacted."""
 
     @app.task(name="tests.crash")  # type: ignore[untyped-decorator]  # celery ships no types

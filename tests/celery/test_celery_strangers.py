@@ -169,7 +169,7 @@ def test_the_doctor_sees_a_queue_without_a_worker_and_when_beat_was_last_heard(
 
 
 def test_the_doctor_sees_a_limit_on_a_task_and_a_long_queue(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
-    """A worker of an older version can still be told to be slow."""
+    """A worker of an older version still accepts a rate limit."""
     monkeypatch.setattr(app.conf, "broker_url", redis_url)
     looks = {
         "registered": {"old@test": ["tasks.refresh.refresh_grants [rate_limit=1/h]", "tasks.pull.scan_due"]},

@@ -24,7 +24,7 @@ ASKED = [
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """Make an authority that nobody trusts who is not told to."""
+    """Make an authority that nobody trusts without its file."""
     return new_authority(tmp_path)
 
 

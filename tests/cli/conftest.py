@@ -26,7 +26,7 @@ REDIRECT_URI = "https://app.example/callback/"
 
 
 class Unlimited:
-    """Stands in for the limiter where the quota plays no part: each request may go at once."""
+    """Stands in for the limiter if the quota plays no part: each request may go at once."""
 
     def admit(self, **_: Any) -> float:
         """Let the request go."""

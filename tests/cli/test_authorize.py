@@ -165,7 +165,7 @@ def test_another_account_than_the_invited_one_is_refused(
 
 
 def test_a_readers_keyring_begins_no_consent(new_authorizer: New, visit: Visit, sandbox: RunningSandbox) -> None:
-    """Neither a link nor an exchange is of use where the pair could not be sealed: nothing is sent."""
+    """Neither a link nor an exchange is of use if the pair could not be sealed: nothing is sent."""
     redirect = visit(new_authorizer().url(), "reader-1")
     before, reader = exchanges_of(sandbox), new_authorizer(sealer=Sealer(Keyring.new().reader()))
 
@@ -185,7 +185,7 @@ def test_the_invited_account_is_taken(new_authorizer: New, visit: Visit) -> None
 
 
 def test_a_refusal_of_the_page_is_explained(store: Store, new_authorizer: New, visit: Visit) -> None:
-    """A creator who declines is told as such."""
+    """The message says that the creator declined."""
     authorizer = new_authorizer()
 
     with pytest.raises(UsageError, match="did not agree"):
@@ -234,7 +234,7 @@ def test_a_redirect_to_another_address_sends_nothing(
     assert new_authorizer().exchange(redirect.partition("?")[2]).creator_id == f"address-{part}"
 
 
-def test_a_code_is_not_spent_where_its_pair_cannot_be_kept(
+def test_a_code_is_not_spent_if_its_pair_cannot_be_kept(
     store: Store, new_authorizer: New, visit: Visit, tmp_path: Path, free_port: int
 ) -> None:
     """With the journal below its floor or the database away nothing is sent, so the same redirect works later."""
@@ -401,10 +401,10 @@ def test_an_answer_cut_after_both_tokens_is_used(
     assert grant.creator_id == "cut-1"
 
 
-def test_a_lost_answer_is_told(
+def test_a_lost_answer_is_reported(
     sandbox: RunningSandbox, store: Store, journal: Journal, new_authorizer: New, visit: Visit
 ) -> None:
-    """Where no answer comes the person is told to begin again, and nothing is left behind."""
+    """If no answer comes the message says to begin again, and nothing is left behind."""
     authorizer = new_authorizer()
     sandbox.fault("lost", creator="lost-1", how="rst")
 

@@ -95,7 +95,7 @@ def refresh(store: Store, creator_id: str, *, life: timedelta, due_in: timedelta
 
 
 @pytest.mark.usefixtures("bare")
-def test_a_fleet_that_fits_is_told_without_settings() -> None:
+def test_a_fleet_that_fits_is_reported_without_settings() -> None:
     """A plan needs no settings, no database and no Redis."""
     report = told("--creators", "1000", "--lifetime", "7200", "--pulls-per-day", "0")
 
@@ -109,7 +109,7 @@ def test_a_fleet_that_fits_is_told_without_settings() -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_a_fleet_that_does_not_fit_exits_1_with_numbers() -> None:
-    """The last line tells what is needed and what there is."""
+    """The last line names what is needed and what there is."""
     result = run("--creators", "1000000")
 
     assert result.exit_code == 1
@@ -190,8 +190,8 @@ def test_the_fleet_in_the_database_is_counted_with_its_own_lives(fleet: Store, b
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(("count", "state"), [(10, "ok"), (40, "warn"), (100, "fail")])
-def test_the_doctor_tells_the_headroom(fleet: Store, monkeypatch: pytest.MonkeyPatch, count: int, state: str) -> None:
-    """Below a headroom of two it warns, and it fails, with numbers, where the fleet does not fit."""
+def test_the_doctor_reports_the_headroom(fleet: Store, monkeypatch: pytest.MonkeyPatch, count: int, state: str) -> None:
+    """Below a headroom of two it warns, and it fails, with numbers, if the fleet does not fit."""
     monkeypatch.setenv("EVERTOKEN_QUOTA_PER_MINUTE", "1")
     monkeypatch.setenv("EVERTOKEN_RENEW_AT", "0.5")
     keep(fleet, count, life=timedelta(hours=4), within=timedelta(hours=1))
@@ -211,7 +211,7 @@ def test_an_empty_database_fits() -> None:
 
 
 def test_a_planned_fleet_is_drawn_as_what_the_fraction_trades(bare: Path) -> None:
-    """There are no due times to draw, so the picture tells requests against hours of outage."""
+    """There are no due times to draw, so the picture shows requests against hours of outage."""
     result = run("--creators", "100", "--plot", str(bare / "trade.svg"))
 
     assert result.exit_code == 0, result.output

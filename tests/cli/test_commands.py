@@ -133,7 +133,9 @@ def test_a_missing_setting_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_missing_setting_outside_the_settings_folder_is_told_where(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_setting_outside_the_settings_folder_names_the_folder(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where no `.env` lies in the current folder this is said beside what is missing, and only there."""
     monkeypatch.delenv("EVERTOKEN_TIKTOK_APP_ID")
     outside = cli(grants, "status")
@@ -173,7 +175,7 @@ def test_an_id_may_begin_with_a_dash(cli: Cli) -> None:
         ("token", "nobody"),
     ],
 )
-def test_an_unknown_creator_is_told(cli: Cli, arguments: tuple[str, ...]) -> None:
+def test_an_unknown_creator_is_an_error(cli: Cli, arguments: tuple[str, ...]) -> None:
     """Each command that takes a creator says in a sentence that it knows none of that id, and exits 1."""
     result = cli(grants, *arguments)
 
@@ -184,7 +186,7 @@ def test_an_unknown_creator_is_told(cli: Cli, arguments: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-def test_a_database_that_is_away_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+def test_a_database_that_is_away_is_reported(cli: Cli, monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
     """A database that does not answer is a finding in one line, without its password."""
     monkeypatch.setenv("EVERTOKEN_DATABASE_URL", f"postgresql://nobody:CANARY@127.0.0.1:{free_port}/x")
 
@@ -389,7 +391,7 @@ def lines(count: int, **change: object) -> str:
 
 
 def test_grants_are_listed_by_pages(cli: Cli, tmp_path: Path) -> None:
-    """Each page tells where the next begins, and the last that there is none."""
+    """Each page names the beginning of the next, and the last page names none."""
     (tmp_path / "some.jsonl").write_text(lines(5, expires_in=86400))
     cli(grants, "import", "some.jsonl")
 
@@ -402,8 +404,8 @@ def test_grants_are_listed_by_pages(cli: Cli, tmp_path: Path) -> None:
     assert "i4" in cli(grants, "list").stdout
 
 
-def test_an_import_tells_its_bad_lines(cli: Cli, tmp_path: Path, store: Store) -> None:
-    """Bad lines are told with number and reason, the rest is imported, and the exit status is 1."""
+def test_an_import_reports_its_bad_lines(cli: Cli, tmp_path: Path, store: Store) -> None:
+    """Bad lines are reported with number and reason, the rest is imported, and the exit status is 1."""
     (tmp_path / "some.jsonl").write_text(lines(3) + "CANARY\n" * 12)
 
     result = cli(grants, "import", "some.jsonl")
@@ -445,7 +447,7 @@ def test_a_dry_run_says_what_an_import_would_do(cli: Cli, tmp_path: Path, store:
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("mapping", ["creator", "creator=", "=x", "shoe=size"])
 def test_a_mapping_that_cannot_be_read_exits_2(cli: Cli, mapping: str) -> None:
-    """What is wrong with `--map` is told in a sentence."""
+    """The error for `--map` is one sentence."""
     result = cli(grants, "import", "-", "--map", mapping, stdin=lines(1))
 
     assert result.exit_code == 2
@@ -564,8 +566,8 @@ def test_an_import_reads_standard_input(cli: Cli, store: Store) -> None:
     assert store.fleet_status().total == 2
 
 
-def test_a_file_of_another_kind_is_told_in_one_sentence(cli: Cli) -> None:
-    """Where nothing can be read at all, nobody is told to run the same command again."""
+def test_a_file_of_another_kind_is_refused_in_one_sentence(cli: Cli) -> None:
+    """If nothing can be read at all, the error does not say to run the same command again."""
     result = cli(grants, "import", "-", stdin="name,age\nx,1\n")
 
     assert result.exit_code == 2
@@ -585,7 +587,7 @@ def test_wrong_use_exits_2(cli: Cli, arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("pasted", ["", "https://app.example/callback/?error=access_denied", "?code=CANARY&state=x"])
 def test_a_wrong_redirect_exits_2(cli: Cli, pasted: str) -> None:
-    """A redirect that cannot be taken is wrong use, told in a sentence without its code."""
+    """A redirect that cannot be taken is wrong use; the error is a sentence without its code."""
     result = cli(authorize, "exchange", "-", stdin=pasted)
 
     assert result.exit_code == 2
@@ -653,7 +655,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "database": "ok",
         "clock": "ok",
         "keyring": "ok",
-        "journal": states["journal"],  # a warning where tests run on a file system in memory
+        "journal": states["journal"],  # a warning if tests run on a file system in memory
         "brake": "ok",
         "grants": "ok",
         "capacity": "ok",
@@ -705,8 +707,8 @@ def test_the_doctor_asks_a_database_that_is_away_once(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-def test_the_doctor_tells_how_a_stop_ends(cli: Cli, creator: str, store: Store) -> None:
-    """While refreshing is stopped the doctor tells why, where to read what to do, and that it ends by itself."""
+def test_the_doctor_says_how_a_stop_ends(cli: Cli, creator: str, store: Store) -> None:
+    """While refreshing is stopped the doctor says why, where to read what to do, and that it ends by itself."""
     assert store.pull_brake("TikTok refuses the app", probe_seconds=30)
 
     told = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
@@ -731,7 +733,7 @@ def test_the_doctor_shows_a_pause(cli: Cli, creator: str, redis_url: str, pause:
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-def test_the_doctor_tells_missing_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_reports_missing_settings(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without settings there is one finding, it names the setting, and the exit status is that of wrong use."""
     monkeypatch.delenv("EVERTOKEN_KEYRING")
 
@@ -837,7 +839,7 @@ def test_no_link_is_made_with_a_keyring_of_others(cli: Cli, creator: str, monkey
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-def test_no_database_is_made_where_the_folder_is_a_slip(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_database_is_made_if_its_folder_is_mistyped(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistyped path ends in a sentence that names the folder and the setting, and not in an empty database."""
     monkeypatch.setenv("EVERTOKEN_DATABASE_URL", f"sqlite:///{Path.cwd()}/vra/evertoken.db")
 
@@ -932,12 +934,12 @@ STATES = {
     "held": (f"{DUE}, belongs_to = 'another'", "in ", None),
     "fresh": ("failures = 0", "in ", "in "),
 }
-"""What a grant is made into, and how its access token's end and its next refresh are told; None is a dash."""
+"""What a grant is made into, and how its access token's end and its next refresh are shown; None is a dash."""
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("state", STATES)
-def test_times_that_have_gone_by_are_told_in_words(cli: Cli, creator: str, store: Store, state: str) -> None:
+def test_times_that_have_gone_by_are_shown_in_words(cli: Cli, creator: str, store: Store, state: str) -> None:
     """No duration has a minus, a refresh that will not come has none, and the JSON has the instants all the same."""
     change, end, following = STATES[state]
     planned = cli.json(grants, "show", creator)["next_refresh_at"] if state == "fresh" else None

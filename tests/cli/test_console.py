@@ -103,7 +103,7 @@ def test_completion_knows_our_commands(tmp_path: Path) -> None:
     assert "plain,explain" in second.stdout.split()
 
 
-def test_wrong_use_is_told_under_our_name(tmp_path: Path) -> None:
+def test_wrong_use_is_reported_under_our_name(tmp_path: Path) -> None:
     """A command that does not exist ends in a sentence that names `evertoken`, with status 2."""
     told = run_warm(tmp_path, "grnats")
 

@@ -55,7 +55,7 @@ def verdict(entries: list[LedgerEntry], stored: dict[str, set[str]], *problems: 
 @pytest.mark.parametrize("creators", [1, 200, 1000])
 @pytest.mark.parametrize("seconds", [12, 60, 600])
 def test_every_creator_is_refreshed_in_a_run_with_time_to_spare(creators: int, seconds: int) -> None:
-    """A refresh is due well before the end, two where they are few, and a scan is short against a token's rest."""
+    """A refresh is due well before the end, two if they are few, and a scan is short against a token's rest."""
     plan = DemoPlan(creators, seconds)
     latest = plan.life_seconds * (RENEW_AT + STRETCH / 2)
 
@@ -72,7 +72,7 @@ def test_a_sparkline_is_scaled_to_its_highest_value() -> None:
     assert sparkline([], 5) == ""
 
 
-def test_facts_and_warnings_are_told_and_the_rest_is_not() -> None:
+def test_facts_and_warnings_are_shown_and_the_rest_is_not() -> None:
     """Outcomes become sentences, others' warnings are named, and their chatter is left out."""
     line = {"timestamp": "2026-01-02T03:04:05.678Z", "level": "info", "logger": "evertoken"}
     saved = json.dumps(line | {"event": "refresh.saved", "creator_id": "c1", "generation": 3}).encode()
@@ -202,7 +202,7 @@ def test_impossible_figures_are_refused(options: list[str]) -> None:
         (["--redis-url", "redis://:hidden@localhost:99999"], "--redis-url must look like redis://"),
     ],
 )
-def test_an_impossible_place_is_told_in_a_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:
+def test_an_impossible_place_is_refused_in_a_sentence(tmp_path: Path, options: list[str], sentence: str) -> None:
     """A folder or an address that cannot be is wrong use, and what was typed into an address is not repeated."""
     file = tmp_path / "file"
     file.touch()

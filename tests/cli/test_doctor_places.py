@@ -41,7 +41,7 @@ def look(check: str, **settings: str) -> Finding:
     return found
 
 
-def test_the_way_out_is_told_without_the_proxys_password(tmp_path: Path) -> None:
+def test_the_way_out_is_shown_without_the_proxys_password(tmp_path: Path) -> None:
     """A person sees which proxy and which authorities are in force."""
     authority = new_authority(tmp_path)
 
@@ -55,7 +55,9 @@ def test_the_way_out_is_told_without_the_proxys_password(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", IGNORED)
-def test_a_variable_that_changes_nothing_is_told(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_variable_that_changes_nothing_is_reported(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Whoever set HTTPS_PROXY for us learns that it is not read, and which setting is."""
     monkeypatch.setenv(name, "http://user:canary@proxy.example:3128")
     setting = "EGRESS_PROXY" if name in checks_places.IGNORED_PROXIES else "CA_FILE"
@@ -69,7 +71,7 @@ def test_a_variable_that_changes_nothing_is_told(name: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", ["TIKTOK_APP_SECRET", "NOTICE_SECRET", "EGRESS_PROXY", "REDIS_URL"])
-def test_a_secret_file_that_others_may_read_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_file_that_others_may_read_is_reported(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file counts as open if every folder above it lets others through as well."""
     monkeypatch.setattr(checks_places, "CONTAINER_MARKS", ())
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -86,7 +88,7 @@ def test_a_secret_file_that_others_may_read_is_told(name: str, monkeypatch: pyte
             assert (told.state, f"EVERTOKEN_{name}_FILE is a file" in told.detail) == (state, state == "warn")
 
 
-def test_a_dotenv_with_secrets_that_others_may_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dotenv_with_secrets_that_others_may_read_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets in `.env` are as open as `.env` is; without one in it nothing is said."""
     monkeypatch.setattr(checks_places, "CONTAINER_MARKS", ())
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -102,7 +104,7 @@ def test_a_dotenv_with_secrets_that_others_may_read_is_told(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("secret", "state"), [("c", "warn"), ("fifteen-canary!", "warn"), ("c" * 64, "warn"), ("0a1b2c3d4e5f6071", "ok")]
 )
-def test_a_notice_secret_that_can_be_guessed_is_told(secret: str, state: str) -> None:
+def test_a_notice_secret_that_can_be_guessed_is_reported(secret: str, state: str) -> None:
     """One letter, a short word or one letter many times sign nothing."""
     told = look("secrets", NOTICE_SECRET=secret)
 
@@ -132,7 +134,7 @@ def test_a_notice_secret_that_can_be_guessed_is_told(secret: str, state: str) ->
         ("DATABASE_URL", "sqlite:///x.db", None),
     ],
 )
-def test_an_unprotected_server_across_hosts_is_told(
+def test_an_unprotected_server_across_hosts_is_reported(
     name: str, url: str, told: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This machine, sockets and the names of a container network count as near; TLS with a check protects the rest."""

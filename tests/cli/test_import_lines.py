@@ -163,7 +163,7 @@ def test_a_token_that_has_ended_is_taken() -> None:
         ({"scope": "a plain-CANARY", "access_token": "plain-CANARY"}, "scope looks like a token"),
     ],
 )
-def test_a_bad_line_is_told_by_its_field(change: dict[str, Any], reason: str | None) -> None:
+def test_a_bad_line_is_reported_by_its_field(change: dict[str, Any], reason: str | None) -> None:
     """Each fault has a reason that names the field and holds nothing of its content."""
     if reason is None:
         read(NEW | change)
@@ -268,7 +268,7 @@ def test_answers_and_files_have_one_rule_for_an_id() -> None:
     ["NULL", "\\N", "null", "None", "nan", "N/A", "#N/A", "-", "undefined", "(null)", "<null>", "", "  "],
 )
 def test_a_word_for_nothing_is_no_token(text: str, name: str) -> None:
-    """What databases and programs write where there is no value is a missing token."""
+    """What databases and programs write for a missing value is a missing token."""
     assert fault_of(NEW | {name: text}) == f"{name} is missing"
 
 
@@ -322,7 +322,7 @@ def test_a_line_without_a_life_is_marked() -> None:
 
 
 def test_tokens_of_an_unknown_look_are_taken_and_marked() -> None:
-    """TikTok calls tokens opaque, so an odd one is no fault; a report can tell of it."""
+    """TikTok calls tokens opaque, so an odd one is no fault; a report can mention it."""
     assert read(NEW).usual
     assert not read(NEW | {"access_token": "gAAAAABm"}).usual
 
@@ -354,7 +354,7 @@ def test_a_mapping_that_does_not_fit_is_refused(mapping: dict[str, str], sentenc
 
 
 def test_read_and_unread_columns_are_known() -> None:
-    """The report can say what was taken from where, and which columns were not looked at."""
+    """The report can name the source of each field, and the columns that were not read."""
     source = Source(
         io.BytesIO(b"id,open_id,access_token,refresh_token,created_at,Note\n1,c1,act.1,rft.1,2026-11-23,x\n")
     )
@@ -428,7 +428,7 @@ def test_a_copy_without_a_header_is_read_by_the_columns_that_are_given() -> None
         ("c1,,r,1,", "is missing"),
     ],
 )
-def test_a_bad_csv_row_is_told(row: str, reason: str) -> None:
+def test_a_bad_csv_row_is_reported(row: str, reason: str) -> None:
     """A row that does not fit its header is a bad line."""
     good, bad = entries(CSV + row + "\n")
 
@@ -459,7 +459,7 @@ def table(last: str, separator: str = ",", quote: str = "") -> str:
 @pytest.mark.parametrize("lost", [1, 2, 4])
 @pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
 @pytest.mark.parametrize("last", list(NAMES))
-def test_a_file_that_was_cut_inside_its_last_field_is_told(last: str, separator: str, lost: int) -> None:
+def test_a_file_that_was_cut_inside_its_last_field_is_reported(last: str, separator: str, lost: int) -> None:
     """The last line of a file that was cut is bad, whatever its last column is, and the lines before it are good."""
     if len(LIVES[-1][last]) < lost:
         lost = 1

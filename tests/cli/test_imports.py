@@ -1,4 +1,4 @@
-"""Importing tokens into a real store: what is created, skipped, replaced and told, and in which memory."""
+"""Importing tokens into a real store: what is created, skipped, replaced and reported, and in which memory."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def ago(store: Store, **span: float) -> str:
     return (store.ping() - timedelta(**span)).isoformat()
 
 
-def test_good_lines_are_stored_and_bad_ones_told(store: Store, sealer: Sealer, run: Run) -> None:
-    """Bad lines are told by their number in the file, and every other line becomes a grant."""
+def test_good_lines_are_stored_and_bad_ones_reported(store: Store, sealer: Sealer, run: Run) -> None:
+    """Bad lines are reported by their number in the file, and every other line becomes a grant."""
     lines = [line(1), "", line(2, refresh_token=None), "nonsense", line(3), "x" * (LONGEST_LINE + 5), line(4), line(5)]
     text = "\ufeff" + "\r\n".join(lines)
 
@@ -122,7 +122,7 @@ def test_an_import_that_is_run_again_changes_nothing(store: Store, run: Run) -> 
     assert reasons(report) == {why(ConsentResult.SAME): [1, 2, 3, 4]}
 
 
-def test_another_pair_of_a_known_creator_is_told_and_left(store: Store, sealer: Sealer, run: Run) -> None:
+def test_another_pair_of_a_known_creator_is_reported_and_left(store: Store, sealer: Sealer, run: Run) -> None:
     """Without `replace` it is not taken; somebody has to look, because one of the two may be newer."""
     run(line(1, issued_at=ago(store, hours=2)), line(2))
 
@@ -278,7 +278,7 @@ def test_of_a_creators_lines_the_latest_counts(
 def test_of_lines_that_do_not_say_which_is_newer_none_counts(
     store: Store, run: Run, *, replace: bool, dated: tuple[bool, bool]
 ) -> None:
-    """Where a date is missing, or both have the same, both lines are told and neither is stored."""
+    """If a date is missing, or both dates are equal, both lines are reported and neither is stored."""
     at = ago(store, hours=1)
     first, second = (at if told else None for told in dated)
 
@@ -297,7 +297,7 @@ def test_one_pair_on_two_lines_is_one_pair(store: Store, run: Run) -> None:
 
 
 @pytest.mark.parametrize("token", ["access_token", "refresh_token"])
-def test_two_creators_with_one_token_are_both_told(store: Store, run: Run, token: str) -> None:
+def test_two_creators_with_one_token_are_both_reported(store: Store, run: Run, token: str) -> None:
     """A cell that was filled down belongs to one of them, and nobody here knows to which."""
     report = run(line(1), line(2, **{token: json.loads(line(1))[token]}), line(3))
 
@@ -341,7 +341,7 @@ def test_tokens_of_unknown_age_are_refreshed_soon(store: Store, run: Run) -> Non
 
 
 def test_tokens_of_known_age_are_refreshed_within_their_window(store: Store, run: Run) -> None:
-    """With an issue time the first refresh comes before the window's begin, and at once where that has passed."""
+    """With an issue time the first refresh comes before the window's begin, and at once if that has passed."""
     now = store.ping()
     ages = {1: timedelta(hours=1), 2: timedelta(hours=23), 3: timedelta(days=3)}
     run(*(line(n, issued_at=(now - age).isoformat()) for n, age in ages.items()))

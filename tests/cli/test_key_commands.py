@@ -110,7 +110,7 @@ def test_a_rotation_from_the_new_key_to_the_old_ones_end(cli: Keys, keyring_file
     assert (only["key_id"], only["pairs"], only["opens"]) == (2, 3, True)
 
 
-def test_people_are_told_what_comes_next(cli: Keys, keyring_file: Path) -> None:
+def test_each_command_says_what_comes_next(cli: Keys, keyring_file: Path) -> None:
     """Each step ends with the one after it."""
     imported(1, keyring_file)
 
@@ -124,7 +124,7 @@ def test_people_are_told_what_comes_next(cli: Keys, keyring_file: Path) -> None:
 
 
 def test_a_key_in_use_is_not_retired_and_the_file_stays(cli: Keys, keyring_file: Path) -> None:
-    """What needs the key is told, with exit status 1, and the keyring's file is as it was."""
+    """What needs the key is named, with exit status 1, and the keyring's file is as it was."""
     imported(2, keyring_file)
     cli("new", "--add-to", str(keyring_file))
     cli("activate", "2", "--in", str(keyring_file))
@@ -170,7 +170,7 @@ def test_a_rotation_that_leaves_something_says_so(cli: Keys, keyring_file: Path,
         (("retire", "5"), "there is no key 5 to retire"),
     ],
 )
-def test_wrong_use_is_told(cli: Keys, arguments: tuple[str, ...], says: str) -> None:
+def test_wrong_use_is_refused_in_a_sentence(cli: Keys, arguments: tuple[str, ...], says: str) -> None:
     """A mistake has one sentence and exit status 2."""
     result = cli(*arguments, status=2)
 

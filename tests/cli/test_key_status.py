@@ -75,7 +75,7 @@ def context() -> CLIContext:
     return CLIContext(app=Celery("evertoken"), no_color=True, workdir=None)
 
 
-def test_a_mixed_fleet_is_told_key_by_key(new_process: NewProcess, keyring: Keyring, context: CLIContext) -> None:
+def test_a_mixed_fleet_is_shown_key_by_key(new_process: NewProcess, keyring: Keyring, context: CLIContext) -> None:
     """How many processes hold a key and how many seal with it, and how many records wait for it."""
     old, new = new_process(keyring.to_json()), new_process(with_keys(keyring, 1, 2, active=2))
     old.preflight.enter()

@@ -56,7 +56,7 @@ def address_of(cli: Cli) -> str:
 
 
 def test_notices_are_listed_newest_first_with_filters(cli: Cli, store: Store, receiver: Receiver) -> None:
-    """By kind, by creator, by reference and by what waits; a page tells how to get the next."""
+    """By kind, by creator, by reference and by what waits; a page says how to get the next."""
     fleet = Fleet(store)
     ada = fleet.add("ada", reference="user-42").grant_id
     store.raise_alarm("1", "app_stopped", "the secret is refused")
@@ -114,7 +114,7 @@ def test_a_notice_that_is_not_there_is_said_in_a_sentence(cli: Cli, receiver: Re
 def test_a_notice_is_posted_again_once_however_often_it_is_asked_for(
     cli: Cli, store: Store, receiver: Receiver
 ) -> None:
-    """Under the same id, so that the receiver can tell; saying it twice posts it once more."""
+    """It has its old id, so that the receiver recognizes it; running the command twice posts it once."""
     store.raise_alarm("1", "app_stopped", "x")
     deliver()
     message_id = receiver.got[0].message_id

@@ -99,7 +99,7 @@ def test_cells_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_piped_table_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    """A long cell stays in one piece where no terminal sets the width."""
+    """A long cell stays in one piece if no terminal sets the width."""
     output.print_table(("creator",), [("x" * 150,)])
 
     assert "x" * 150 in capsys.readouterr().out
@@ -118,8 +118,8 @@ def test_a_piped_table_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
         (timedelta(minutes=2, seconds=3), "2 min 3 s"),
     ],
 )
-def test_spans_are_told_in_two_units(value: timedelta | float | None, text: str) -> None:
-    """Lengths of time are told roughly, with a minus where they have gone by."""
+def test_spans_are_shown_in_two_units(value: timedelta | float | None, text: str) -> None:
+    """Lengths of time are shown roughly, with a minus if they are over."""
     assert output.span(value) == text
 
 
@@ -134,8 +134,8 @@ def test_spans_are_told_in_two_units(value: timedelta | float | None, text: str)
         (timedelta(minutes=-55, seconds=-42), "55 min 42 s ago", "ended 55 min 42 s ago"),
     ],
 )
-def test_what_has_gone_by_is_told_in_words(left: timedelta | float | None, text: str, words: str) -> None:
-    """An instant before now is told as past, and never with a minus."""
+def test_what_has_gone_by_is_shown_in_words(left: timedelta | float | None, text: str, words: str) -> None:
+    """An instant before now is shown as past, and never with a minus."""
     assert output.until(left) == text
     assert output.until(left, future="ends in {}", past="ended {} ago") == words
 

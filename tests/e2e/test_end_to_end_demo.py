@@ -101,7 +101,7 @@ def test_ctrl_c_ends_a_demo_within_seconds_with_its_verdict_and_leaves_no_proces
 def test_a_killed_demo_takes_its_processes_and_its_socket_with_it(
     tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    """Even where nobody is left to end them, no worker goes on alone."""
+    """Even if nobody is left to end them, no worker goes on alone."""
     folder = tmp_path / "demo"
     temporary = Path(tempfile.mkdtemp(prefix="demo-", dir="/tmp"))  # a socket's path must be short
     arguments = ("--creators", "1", "--for", "300", "--dir", str(folder))
@@ -117,5 +117,5 @@ def test_a_killed_demo_takes_its_processes_and_its_socket_with_it(
 
 
 def read(path: Path) -> bytes:
-    """Return what is in a file; nothing where there is none yet."""
+    """Return what is in a file; nothing if there is no file yet."""
     return path.read_bytes() if path.exists() else b""

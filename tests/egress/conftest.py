@@ -15,7 +15,7 @@ from tests.support.tls_front import TlsFront
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Make an authority whose file a client can be told to trust."""
+    """Make an authority that a client can trust by its file."""
     return new_authority(tmp_path_factory.mktemp("authority"))
 
 

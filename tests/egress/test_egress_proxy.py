@@ -1,4 +1,4 @@
-"""Calls through a proxy: inside the same deadline, and unsent where the proxy opens no way."""
+"""Calls through a proxy: inside the same deadline, and not sent if the proxy refuses the connection."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def run(schedules: list[Schedule], *, lanes: int = LANES, progress: Progress | N
                         total.add(tally)
                     if progress is not None and task is not None:
                         progress.advance(task)
-        except BaseException as error:  # noqa: BLE001 - told by the thread that waits
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             failures.append(error)
 
     threads = [threading.Thread(target=follow) for _ in range(min(lanes, len(schedules)))]

@@ -1,4 +1,4 @@
-"""A lean worker process: the daemon's own services, without Celery, doing what a job says until it is told to end.
+"""A lean worker process: the daemon's own services, without Celery, doing what a job says until a signal ends it.
 
 A job is a list of steps, each a mapping with `do`: `enter` (as a worker starts), `refresh` (`ids`, `force`, `threads`,
 `times`), `group` (`ids`), `replay`, `settle`, `pull` (`ids`), `hold`, `limit`, `shift_clock`, `drain` (`since`), or
@@ -50,7 +50,7 @@ class Driver:
             getattr(self, f"_{step.pop('do')}")(**step)
 
     def _refresh(self, ids: list[int], *, force: bool = False, threads: int = 1, times: int = 1) -> None:
-        if not threads:  # in this thread, where another could not be started
+        if not threads:  # in this thread, if another could not be started
             for grant_id in ids * times:
                 self._one(grant_id, force=force)
             return

@@ -83,7 +83,7 @@ class Fate:
 
 
 def fate_of(scene: Scene, point: str, rotation: str) -> Fate:
-    """Kill a worker at a point, let everything heal, and tell what became of its grant.
+    """Kill a worker at a point, let everything recover, and return what became of its grant.
 
     Raises:
         AssertionError: the oracle found something.

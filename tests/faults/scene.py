@@ -145,7 +145,7 @@ class Scene:
         return [note.kind for note in self.notes() if note.what == "done" and note.pid == worker.pid and note.grant_id]
 
     def wait_for(self, kind: str, seconds: float = 10.0) -> None:
-        """Wait until a worker has told of a result of this kind."""
+        """Wait until a worker has reported a result of this kind."""
         ends_at = time.monotonic() + seconds
         while kind not in [note.kind for note in self.notes()]:
             assert time.monotonic() < ends_at, f"no worker came to {kind}"
@@ -221,7 +221,7 @@ class Scene:
         return {pair for pair in bodies if pair is not None}
 
     def leaks(self) -> list[str]:
-        """Return where tokens, codes or secrets stand in clear."""
+        """Return the places where tokens, codes or secrets stand in clear."""
         values = json.loads(self.sealer.keyring.to_json())["keys"].values()
         keys = [value.rpartition(":")[2] for value in values]
         return find_leaks(

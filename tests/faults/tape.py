@@ -85,7 +85,7 @@ class Tape:
 
 
 def received_pair(wire: bytes) -> str | None:
-    """Return the fingerprint of the refresh token, where an answer's bytes hold both tokens whole."""
+    """Return the fingerprint of the refresh token, if an answer's bytes hold both tokens whole."""
     refresh, access = (pattern.search(wire) for pattern in PAIR)
     return fingerprint(refresh.group(1).decode()) if refresh and access else None
 

@@ -180,7 +180,7 @@ def test_after_a_day_without_beat_the_grants_with_the_least_time_left_go_first(s
     assert scene.judge() == {}
 
 
-def test_a_scope_that_was_taken_away_is_stored_and_told_once(scene: Scene) -> None:
+def test_a_scope_that_was_taken_away_is_stored_and_logged_once(scene: Scene) -> None:
     """The pair is stored with the narrower scope, and the log says which one is gone."""
     grant = scene.creator()
     scene.sandbox.fault("scope", creator=grant.creator_id, call="refresh", times=2, value="user.info.basic")
@@ -194,7 +194,7 @@ def test_a_scope_that_was_taken_away_is_stored_and_told_once(scene: Scene) -> No
     assert scene.judge() == {}
 
 
-def test_a_row_that_does_not_open_is_told_and_the_batch_goes_on(scene: Scene) -> None:
+def test_a_row_that_does_not_open_is_reported_and_the_batch_goes_on(scene: Scene) -> None:
     """Its sealed bytes were damaged: nothing is sent for it, its creator is not marked, one alarm is raised."""
     poison, good = scene.creators(2)
     run_sql(

@@ -107,7 +107,7 @@ def test_a_worker_killed_while_tiktok_answers(new_scene: NewScene, rotation: str
 
 
 @pytest.mark.parametrize("point", [point for point, _ in ORDER])
-def test_a_worker_that_is_told_to_end_finishes_what_it_began(scene: Scene, point: str) -> None:
+def test_a_worker_that_is_asked_to_end_finishes_what_it_began(scene: Scene, point: str) -> None:
     """SIGTERM at any point of the way: the refresh under way is finished, nothing is open and nothing is lost."""
     first, second = scene.creators(2)
     worker = scene.worker({"do": "serve", "threads": 1}, at=f"{point}:stop@1")

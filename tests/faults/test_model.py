@@ -33,7 +33,7 @@ SOMEBODY = st.sampled_from(("ada", "ada", "ada", "bob"))
 """Workers meet more often over one grant than they would over two."""
 WORKERS = 3
 """In the place of a limiter and a client, which a replay does not ask."""
-IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a file system, where there is one; the folder below it is our own
+IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a file system, if there is one; the folder below it is our own
 
 
 class Daemon(RuleBasedStateMachine):

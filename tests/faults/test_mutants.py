@@ -22,7 +22,7 @@ def test_a_bug_fits_the_code_as_it_is(mutant: Mutant) -> None:
         assert re.search(rf"^def {name.partition('[')[0]}\(", found, re.MULTILINE) or not name
 
 
-def test_a_bug_that_does_not_fit_is_told() -> None:
+def test_a_bug_that_does_not_fit_is_reported() -> None:
     """Code that has changed under a bug is no proof of anything."""
     with pytest.raises(ValueError, match="stands 0 times"):
         planted(Mutant("odd", "worker/refresh/refresher.py", (("not there", ""),), ()), "text")

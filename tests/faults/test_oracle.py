@@ -147,7 +147,7 @@ def test_a_cut_answer_without_its_creator_is_no_lost_pair() -> None:
     assert judge(replace(SOUND, entries=[granted(), replace(cut, salvageable=True)], stored=STORED_FIRST))["V1 lost"]
 
 
-def test_sending_again_is_excused_where_the_answer_was_out_of_reach() -> None:
+def test_sending_again_is_excused_if_the_answer_was_out_of_reach() -> None:
     """The holder of the answer was killed or stopped, or the call is a later rung of one attempt's ladder."""
     again = replace(SOUND, entries=[*SOUND.entries, REUSED])
     retried = [*SOUND.notes, *calls("first", "", OTHER, 2.0)]
@@ -159,7 +159,7 @@ def test_sending_again_is_excused_where_the_answer_was_out_of_reach() -> None:
     assert judge(replace(SOUND, entries=grace, notes=late)) == {}, "nobody had it when it was sent again"
 
 
-def test_an_overlap_is_excused_where_the_first_sender_waited_no_more() -> None:
+def test_an_overlap_is_excused_if_the_first_sender_waited_no_more() -> None:
     """A call past its deadline may still be under way at TikTok when the retry comes."""
     late = replace(SOUND, entries=[*SOUND.entries, UNDER_WAY], stored={"ada": {"first", "second", "third"}})
 

@@ -44,7 +44,7 @@ class Worker:
 
     @property
     def was_killed(self) -> bool:
-        """True where it ended by SIGKILL."""
+        """True if it ended by SIGKILL."""
         return self.status == -signal.SIGKILL
 
     def kill(self) -> None:
@@ -71,7 +71,7 @@ class Worker:
         """Wait for its end, and return its exit code or the negative number of a signal."""
         with self._news:
             if not self._news.wait_for(lambda: self.status is not None, seconds):
-                self.signal(signal.SIGUSR2)  # where it stands, it tells; what that means is in its log
+                self.signal(signal.SIGUSR2)  # it writes its stacks, so that its log shows where it hangs
                 self._news.wait_for(lambda: self.status is not None, 1.0)
                 raise AssertionError(f"worker {self.pid} did not end within {seconds:g} s: {self.said()[-6000:]}")
             assert self.status is not None
@@ -88,7 +88,7 @@ class Worker:
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
     def signal(self, number: int) -> None:
-        """Send it a signal, where it is still there."""
+        """Send it a signal, if it still lives."""
         with self._news:
             if self.status is None:
                 with suppress(ProcessLookupError):  # it is gone, and the news of it are on their way

@@ -170,7 +170,7 @@ def test_no_sliding_second_is_overfull_whatever_happens_to_redis(
     assert max(later - earlier for earlier, later in pairwise(times)) < 6.5
 
 
-def test_a_pause_holds_while_redis_is_away_and_is_told_later(
+def test_a_pause_holds_while_redis_is_away_and_is_shared_later(
     restartable: Restartable, new_limiter: NewLimiter, wait_until: Callable[..., None]
 ) -> None:
     """TikTok's word is not lost with the messenger: the other workers hear of it once Redis is back."""
@@ -209,7 +209,7 @@ def test_redis_is_reached_through_a_unix_socket(
         assert client.exists(f"evertoken:limit:{APP_ID}:app")
 
 
-def test_alone_a_pull_stands_back_where_a_refresh_was_denied() -> None:
+def test_alone_a_pull_waits_behind_a_refresh_that_was_denied() -> None:
     """Refreshes go before pulls there, too."""
     alone = _alone()
 
@@ -250,7 +250,7 @@ def test_alone_the_workers_turns_interleave(workers: int) -> None:
 
 
 def test_a_closed_limiter_without_redis_is_quiet(free_port: int) -> None:
-    """Closing raises nothing where nothing answers."""
+    """Closing raises nothing if nothing answers."""
     limiter = Limiter(
         f"redis://127.0.0.1:{free_port}/0", app_id=APP_ID, per_second=10, per_minute=600, per_account_minute=40
     )

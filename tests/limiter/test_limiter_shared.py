@@ -38,7 +38,7 @@ def spend(limiter: Limiter, lane: Any = "refresh") -> int:
 def test_eight_processes_keep_the_sliding_second_and_use_what_is_permitted(redis_url: str) -> None:
     """No stretch of a second holds more permits than TikTok's limit, and hardly one is left unused."""
     used = 0.0
-    for _ in range(5):  # a machine that has no time for eight processes leaves permits unused, and tells nothing
+    for _ in range(5):  # a machine that has no time for eight processes leaves permits unused, and proves nothing
         times = gather(Crowd(redis_url, per_second=50, per_minute=3000), seconds=3.5)
         assert most_within(times, 1.0) <= 50
         used = max(used, sum(0.5 <= at < 3.5 for at in times) / 150)
@@ -50,7 +50,7 @@ def test_eight_processes_keep_the_sliding_second_and_use_what_is_permitted(redis
 
 @pytest.mark.slow_suite
 def test_eight_processes_keep_the_sliding_minute(redis_url: str) -> None:
-    """The longer window binds where it is the tighter one."""
+    """The longer window binds if it is the tighter one."""
     times = gather(Crowd(redis_url, per_second=1000, per_minute=200, minute=1.0), seconds=2.5)
     assert 120 < most_within(times, 1.0) <= 200
 
@@ -61,7 +61,7 @@ def test_a_short_burst_does_not_break_the_second(redis_url: str, new_limiter: Ne
     assert spend(limiter) == 5
 
 
-def test_the_denied_are_told_places_one_after_the_other(redis_url: str, new_limiter: NewLimiter) -> None:
+def test_the_denied_get_places_one_after_the_other(redis_url: str, new_limiter: NewLimiter) -> None:
     """Callers that were denied together do not come back together."""
     limiter = new_limiter(redis_url, per_second=1, per_minute=60)
     spend(limiter)
@@ -73,7 +73,7 @@ def test_the_denied_are_told_places_one_after_the_other(redis_url: str, new_limi
 def test_a_full_queue_sends_pulls_back_to_their_rows(
     redis_url: str, new_limiter: NewLimiter, lane: str, most: float
 ) -> None:
-    """Beyond some seconds ahead a pull is told a time so late that the scan finds it first; a refresh is not."""
+    """Beyond some seconds ahead a pull gets a time so late that the scan finds it first; a refresh does not."""
     limiter = new_limiter(redis_url, per_second=10, per_minute=600)
     spend(limiter)
     told = [take(limiter, lane, account=str(number)) for number in range(100)]
@@ -81,7 +81,7 @@ def test_a_full_queue_sends_pulls_back_to_their_rows(
     assert (max(told) > 10) == (lane == "pull")
 
 
-def test_whoever_comes_at_the_time_told_is_let_through(
+def test_whoever_comes_at_the_given_time_gets_a_permit(
     redis_url: str, new_limiter: NewLimiter, wait_until: Callable[..., None]
 ) -> None:
     """A wait is an honest answer: one caller that keeps to it needs no third try in most cases."""
@@ -141,10 +141,10 @@ def test_refreshes_that_were_sent_are_no_longer_expected(redis_url: str, new_lim
     assert take(limiter, "pull", account="later") == 0
 
 
-def test_a_pull_stands_back_where_a_refresh_was_denied(
+def test_a_pull_waits_behind_a_refresh_that_was_denied(
     redis_url: str, new_limiter: NewLimiter, wait_until: Callable[..., None]
 ) -> None:
-    """The next permit goes to the refresh that was told to come back for it."""
+    """The next permit goes to the refresh that was given a time for it."""
     limiter = new_limiter(redis_url, per_second=10, per_minute=600)
     spend(limiter)
     told = take(limiter, account="refresh")
@@ -156,7 +156,7 @@ def test_a_pull_stands_back_where_a_refresh_was_denied(
 
 
 def test_a_broken_minute_pauses_every_process(redis_url: str, new_limiter: NewLimiter) -> None:
-    """What one worker is told by TikTok holds for all of them."""
+    """A pause that TikTok asks of one worker holds for all of them."""
     first, second = new_limiter(redis_url), new_limiter(redis_url)
     assert take(second) == 0
     first.punish("minute", 300)
@@ -241,7 +241,7 @@ def test_a_flush_costs_two_seconds_and_no_burst(redis_url: str, new_limiter: New
 
 
 def test_a_flush_does_not_end_a_pause(redis_url: str, new_limiter: NewLimiter) -> None:
-    """The workers remember it, and tell Redis again of the ramp after it."""
+    """The workers remember it, and write the ramp after it to Redis again."""
     limiter = new_limiter(redis_url, ramp_seconds=30)
     take(limiter)
     limiter.punish("minute", 0.3)
@@ -254,7 +254,7 @@ def test_a_flush_does_not_end_a_pause(redis_url: str, new_limiter: NewLimiter) -
 
 
 def test_a_new_process_is_served_by_an_empty_redis_at_once(redis_url: str, new_limiter: NewLimiter) -> None:
-    """There is nothing to be careful about where nobody has sent anything."""
+    """There is nothing to be careful about if nobody has sent anything."""
     assert take(new_limiter(redis_url)) == 0
 
 
@@ -299,7 +299,7 @@ def test_a_request_so_late_that_others_took_its_place_waits(redis_url: str, new_
 
 
 def test_a_punctual_request_asks_nobody(redis_url: str, new_limiter: NewLimiter) -> None:
-    """Departing costs a round trip only where something was held up."""
+    """Departing costs a round trip only if something was held up."""
     clock = [0.0]
     limiter = new_limiter(redis_url, monotonic=lambda: clock[0])
     assert take(limiter) == 0
@@ -376,7 +376,7 @@ def test_the_share_of_a_silent_worker_is_left_to_it(
 def test_an_idle_worker_is_heard_all_the_same(
     redis_url: str, new_limiter: NewLimiter, wait_until: Callable[..., None]
 ) -> None:
-    """It spends nothing, and nothing is held back for it; that it is there is told every second."""
+    """It spends nothing, and nothing is held back for it; its presence is reported every second."""
     idle = new_limiter(redis_url)
     take(idle)
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:

@@ -97,10 +97,10 @@ def test_an_idle_process_reports_a_pause_and_its_end(
     wait_until(lambda: "quota.resumed" in dict(facts))
 
 
-def test_a_pause_that_tiktok_told_outlives_the_memory_of_redis(
+def test_a_pause_that_tiktok_asked_for_outlives_the_memory_of_redis(
     redis_url: str, limiter: Limiter, client: redis.Redis, new_limiter: NewLimiter, wait_until: Callable[..., None]
 ) -> None:
-    """The process that heard it from TikTok tells Redis again, so the others wait as well."""
+    """The process that TikTok asked to pause writes it to Redis again, so the others wait as well."""
     other = new_limiter(redis_url)
     take(limiter)
     take(other)
@@ -167,7 +167,7 @@ def test_a_state_that_was_spoilt_is_deleted_and_reported_and_works_again(
 def test_a_key_of_another_kind_is_deleted(
     limiter: Limiter, client: redis.Redis, wait_until: Callable[..., None], key: str, kind: str
 ) -> None:
-    """Whatever lies where a key of the limiter should lie, permits go on, and from Redis."""
+    """Whatever is in the place of a key of the limiter, permits go on, and from Redis."""
     take(limiter)
     with client.pipeline() as together:  # the limiter's own thread may write the key in between
         together.delete(key)
@@ -286,7 +286,7 @@ def test_a_process_that_gets_greetings_and_no_permits_uses_its_own_share(
 def test_no_process_sends_more_than_the_quota_whatever_redis_permits(
     limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It counts its own requests, where nobody else can write."""
+    """It counts its own requests in its memory, which nobody else can write."""
     monkeypatch.setattr(limiter._shared, "permits", lambda **_: Answer(0.0, "1", 0.0, (Given("permit", 0.0, 0.0),)))
     monkeypatch.setattr(limiter._shared, "depart", lambda _: 0.0)
     times = sent(limiter, 2.1)
@@ -344,7 +344,7 @@ actions = st.one_of(
 def test_whatever_is_written_to_its_keys_no_second_is_overfull_and_no_wait_is_longer_than_an_hour(
     example: list[tuple[str, str, str]], redis_server: ServerProcess, redis_url: str
 ) -> None:
-    """One process never sends more than the quota, and is never told to wait for much longer than the longest pause."""
+    """One process never sends more than the quota, and never waits much longer than the longest pause."""
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         client.flushdb()
         tamper = Tamperer(client)

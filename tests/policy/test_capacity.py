@@ -33,7 +33,7 @@ def test_the_needed_rate_is_the_fleet_over_its_period() -> None:
 
 
 def test_crowds_of_different_lives_add_up() -> None:
-    """A fleet may be between two of TikTok's lifetimes: rates add, and the shortest life tells what is survived."""
+    """A fleet may be between two of TikTok's lifetimes: rates add, and the shortest life decides what is survived."""
     both = Load((Crowd(600, DAY), Crowd(400, 2 * HOUR)), 2 / 3, 3.0)
     told = plan(both, usable=BASIC)
 
@@ -42,8 +42,8 @@ def test_crowds_of_different_lives_add_up() -> None:
     assert told.survived == pytest.approx(2 * HOUR * (1 / 3 - 0.03))
 
 
-def test_a_fleet_that_cannot_fit_is_told_with_numbers() -> None:
-    """The sentence tells what is needed, what there is, and when the first token is missed."""
+def test_a_fleet_that_cannot_fit_is_reported_with_numbers() -> None:
+    """The sentence names what is needed, what there is, and when the first token is missed."""
     told = plan(level(1_000_000), usable=BASIC)
 
     assert not told.fits
@@ -63,7 +63,7 @@ def test_pulls_alone_that_do_not_fit_cost_no_token() -> None:
     assert "pulls do not" in told.sentence
 
 
-def test_a_thin_headroom_is_told() -> None:
+def test_a_thin_headroom_is_reported() -> None:
     """Between one and two the fleet fits and people are warned."""
     creators = most_creators(usable=BASIC, life=DAY, renew_at=2 / 3, pulls_per_day=0)
 
@@ -148,7 +148,7 @@ def test_earlier_renewal_buys_hours_for_requests() -> None:
     assert [trade.creators for trade in found] == sorted(trade.creators for trade in found)
 
 
-def test_the_table_tells_each_level_with_both_lives_and_both_ways_of_pulling() -> None:
+def test_the_table_has_each_level_with_both_lives_and_both_ways_of_pulling() -> None:
     """Half fit with pulls, a twelfth with a twelfth of the life; the Accounts API has a limit of its own."""
     table = {(fit.tier, fit.life, fit.pulls): fit for fit in fits(renew_at=2 / 3)}
 

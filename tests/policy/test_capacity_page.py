@@ -1,4 +1,4 @@
-"""`docs/capacity.md` tells what the planner computes."""
+"""`docs/capacity.md` has the figures that the planner computes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def table_under(heading: str) -> list[list[str]]:
     return rows
 
 
-def test_the_page_tells_how_many_creators_fit() -> None:
+def test_the_page_says_how_many_creators_fit() -> None:
     """Each level of TikTok's, at both lives, with and without pulls."""
     assert table_under("## How many creators fit") == [
         [
@@ -39,7 +39,7 @@ def test_the_page_tells_how_many_creators_fit() -> None:
     ]
 
 
-def test_the_page_tells_what_the_renewal_fraction_trades() -> None:
+def test_the_page_says_what_the_renewal_fraction_trades() -> None:
     """Requests spent against hours of outage, for tokens of a day at the first level."""
     usable = usable_rate(per_second=10, per_minute=600)
 

@@ -35,7 +35,7 @@ def test_what_lies_beyond_is_left_out() -> None:
 
 
 def test_a_life_much_shorter_than_a_slice_is_due_many_times_in_each() -> None:
-    """Nothing is lost where a grant is due several times in one slice."""
+    """Nothing is lost if a grant is due several times in one slice."""
     ahead = forecast([Due(600.0, 0, 1)], renew_at=0.5, slice_seconds=HOUR, slices=10, usable=1.0)
 
     assert ahead[5].due == pytest.approx(12, rel=0.1)

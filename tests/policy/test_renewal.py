@@ -71,6 +71,6 @@ def test_jitter_is_a_fraction_and_the_same_each_time(number: int) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "life"), [(None, renewal.UNKNOWN_LIFE), (7200, timedelta(hours=2))])
-def test_a_life_that_was_not_told_is_taken_as_short(seconds: int | None, life: timedelta) -> None:
+def test_an_unknown_life_is_taken_as_short(seconds: int | None, life: timedelta) -> None:
     """A missing lifetime leads to an early refresh and never to a guess of a day."""
     assert renewal.life_ends(issued_at=START, seconds=seconds) == START + life

@@ -56,7 +56,7 @@ def test_a_backlog_of_twelve_hours_drains_in_the_computed_time() -> None:
 
 
 def test_an_outage_is_met_with_the_brake_not_with_a_storm() -> None:
-    """Once most attempts fail only probes are sent, and the brake lets go with the first that succeeds."""
+    """Once most attempts fail only probes are sent, and the first that succeeds releases the brake."""
     course = simulate(scaled("outage-12h", 40_000, seconds=3 * DAY))
 
     begin, end = 48 * 60, 60 * 60
@@ -76,7 +76,7 @@ def test_an_outage_shorter_than_the_slack_costs_no_token() -> None:
 
 
 def test_lives_cut_to_a_twelfth_are_followed_at_once() -> None:
-    """The answers tell the new life, so twelve times the requests follow and no token ends."""
+    """The answers have the new life, so twelve times the requests follow and no token ends."""
     scenario = scaled("lifetimes-cut", 10_000)
 
     course = simulate(scenario)

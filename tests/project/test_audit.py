@@ -1,4 +1,4 @@
-"""The audit finds what is known, and never says that all is well where it could ask nobody."""
+"""The audit finds what is known, and never reports that all is well if it could ask nobody."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def audit(root: Path, lock: Path) -> Callable[..., tuple[int, list[str]]]:
     return run
 
 
-def test_a_service_is_believed_where_it_answers(audit: Callable[..., tuple[int, list[str]]], mirror: Mirror) -> None:
+def test_a_service_is_believed_if_it_answers(audit: Callable[..., tuple[int, list[str]]], mirror: Mirror) -> None:
     """Nothing known is 0, something known is 1 with its names and the version that is free of it."""
     url = f"http://127.0.0.1:{mirror.server_port}/v1/query"
 

@@ -42,7 +42,7 @@ def test_the_stand_in_rotates_strictly() -> None:
 
 
 def test_latency_is_set_from_outside() -> None:
-    """The part `slow` tells the stand-in how long to take."""
+    """The part `slow` sets how long the stand-in takes."""
     state = State()
 
     state.control("/control?latency=0.2")

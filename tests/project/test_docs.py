@@ -72,7 +72,7 @@ def test_every_setting_that_is_named_exists(texts: dict[str, str]) -> None:
     assert {setting for _, setting in named} >= {f"{PREFIX}REDIS_URL_FILE", f"{PREFIX}RUN_DIR"}
 
 
-def test_every_command_that_is_told_exists(texts: dict[str, str], project: dict[str, Any]) -> None:
+def test_every_documented_command_exists(texts: dict[str, str], project: dict[str, Any]) -> None:
     """A command of a page can be typed: it is one of Celery's or of ours, and so is its subcommand."""
     wrong = []
     for page, text in pages(texts).items():
@@ -84,14 +84,14 @@ def test_every_command_that_is_told_exists(texts: dict[str, str], project: dict[
     assert wrong == []
 
 
-def test_the_readme_tells_the_main_commands(texts: dict[str, str]) -> None:
+def test_the_readme_has_the_main_commands(texts: dict[str, str]) -> None:
     """The check above reads something: the README's own commands are among what it finds."""
     told = {name for name, _ in told_commands(texts["README.md"])}
 
     assert {"authorize", "doctor", "grants", "keys"} <= told
 
 
-def test_every_make_target_that_is_told_exists(texts: dict[str, str]) -> None:
+def test_every_documented_make_target_exists(texts: dict[str, str]) -> None:
     """`make x` in a page is a target of the Makefile."""
     targets = set(re.findall(r"^\.PHONY: (.*)$", texts["Makefile"], re.MULTILINE)[0].split())
     told = {
@@ -125,7 +125,7 @@ def test_every_dependency_has_a_line(texts: dict[str, str], dependencies: dict[s
     assert all(len(told[name]) == 4 and all(told[name]) for name in dependencies[extra])
 
 
-def test_no_dependency_is_told_that_is_gone(texts: dict[str, str], dependencies: dict[str, list[str]]) -> None:
+def test_no_documented_dependency_is_gone(texts: dict[str, str], dependencies: dict[str, list[str]]) -> None:
     """A line whose library was removed is removed too."""
     told = re.findall(r"^\| `([\w-]+)(?:\[\w+\])?` \|", texts["docs/dependencies.md"], re.MULTILINE)
 
@@ -209,7 +209,7 @@ def loud_facts(code: str) -> Iterator[str]:
 
 
 def test_every_warning_and_error_of_the_log_is_explained(texts: dict[str, str]) -> None:
-    """docs/operations.md has a row for each fact above `info`, and none for a fact that no code tells."""
+    """docs/operations.md has a row for each fact above `info`, and none for a fact that no code logs."""
     code = {name: text for name, text in texts.items() if re.match(r"worker/(?!sandbox).*\.py$", name)}
     made_up = set(re.findall(r"_alarm\(\w+, \"(\w+)\"", "\n".join(code.values()))) | set(AttemptOutcome)
     loud = {fact for text in code.values() for fact in loud_facts(text)}

@@ -73,7 +73,7 @@ def test_harmless_marks_in_the_password_file_are_no_part_of_it(
 def test_a_damaged_password_file_stops_it(
     root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str
 ) -> None:
-    """A password that nobody could type is told, and not shown."""
+    """A password that nobody could type is refused, and not shown."""
     (tmp_path / "auth").write_text(content, encoding="utf-8")
     monkeypatch.setenv("FLOWER_BASIC_AUTH_FILE", str(tmp_path / "auth"))
     with pytest.raises(SystemExit, match=r"FLOWER_BASIC_AUTH|Flower needs a password") as refused:
@@ -108,7 +108,7 @@ def test_refuses_an_open_api(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         options(root)
 
 
-def test_is_read_only_and_on_loopback_unless_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_read_only_and_on_loopback_by_default(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be called or stopped through it, and its memory is bounded."""
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "operator:one")
     found = options(root)

@@ -22,7 +22,7 @@ def make_executable(path: Path, *lines: str) -> None:
 
 
 def run_by_hand(root: Path, host: Path, *words: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    """Run the command on a host of ours, where `runuser` tells the user and goes on."""
+    """Run the command on a host of ours, where `runuser` prints the user and goes on."""
     make_executable(host / "path/runuser", 'echo "as $2" >&2', "shift 3", 'exec "$@"')
     make_executable(host / "bin/evertoken", 'printf "%s\\n" "$@"', "env", "cat")
     environ = {"PATH": f"{host / 'path'}:{os.environ['PATH']}", "UNITS_ETC": str(host), "UNITS_BIN": str(host / "bin")}

@@ -61,7 +61,7 @@ def test_one_field_without_scope_fails_the_call(shared: RunningSandbox, send: Se
     assert _read(shared, send, token, business_id="reader", fields='["display_name"]')["code"] == 0
 
 
-def test_unknown_field_is_told_the_valid_names(shared: RunningSandbox, send: Send) -> None:
+def test_unknown_field_is_answered_with_the_valid_names(shared: RunningSandbox, send: Send) -> None:
     """An unknown field answers 40002 with a message that lists the fields there are."""
     answer = _read(shared, send, _token(shared), business_id="reader", fields='["shoe_size"]')
 

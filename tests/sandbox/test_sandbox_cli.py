@@ -18,7 +18,7 @@ CELERY = str(Path(sys.executable).with_name("celery"))
 
 
 def test_serve_says_where_it_listens_and_ends_with_ctrl_c(tmp_path: Path) -> None:
-    """One JSON line tells the address; the sandbox answers there; Ctrl-C ends it with exit status 0."""
+    """One JSON line has the address; the sandbox answers there; Ctrl-C ends it with exit status 0."""
     command = [CELERY, "sandbox", "serve", "--json", "--ledger", str(tmp_path / "ledger.jsonl"), "--rotation", "same"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
         assert process.stdout is not None

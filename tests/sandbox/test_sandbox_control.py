@@ -34,7 +34,7 @@ def test_grants_in_bulk_bring_pairs_that_work(start: Start, ask: Ask) -> None:
 
 
 def test_statistics_count_calls_by_their_end(start: Start, ask: Ask) -> None:
-    """The counters tell codes, pairs, errors, overlaps, faults and the sandbox's own cost."""
+    """The counters count codes, pairs, errors, overlaps, faults and the sandbox's own cost."""
     sandbox = start()
     token = sandbox.grants()[0]["refresh_token"]
     for _ in range(3):
@@ -133,7 +133,7 @@ def test_control_is_for_this_machine_only(start: Start) -> None:
     assert b" 403 " in answer
 
 
-def test_port_that_is_taken_is_told(start: Start) -> None:
+def test_port_that_is_taken_is_reported(start: Start) -> None:
     """A sandbox that cannot listen does not start."""
     with pytest.raises(SandboxError, match="did not start"):
         start(port=start().port)

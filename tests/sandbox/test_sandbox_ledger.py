@@ -44,7 +44,7 @@ def test_line_stands_in_the_file_before_the_answer_leaves(
 
 
 def test_refused_refreshes_are_in_the_ledger(shared: RunningSandbox, ask: Callable[..., SimpleNamespace]) -> None:
-    """A refresh that brings no pair has a line with its code, of nobody where the token is unknown."""
+    """A refresh that brings no pair has a line with its code, of nobody if the token is unknown."""
     ask(shared, "refresh", refresh_token="rft.unknown")
 
     entry = shared.entries()[-1]
@@ -58,7 +58,7 @@ def test_refused_refreshes_are_in_the_ledger(shared: RunningSandbox, ask: Callab
 def test_used_token_is_noted_with_the_fate_of_the_answer_that_used_it(
     shared: RunningSandbox, ask: Callable[..., SimpleNamespace], how: dict[str, Any], after: str
 ) -> None:
-    """A retry after a lost or cut answer can be told from a double refresh after a whole one."""
+    """A retry after a lost or cut answer is distinguished from a double refresh after a whole one."""
     creator = f"used-{after}"
     token = shared.grants(creators=[creator])[0]["refresh_token"]
     if how:
@@ -72,7 +72,7 @@ def test_used_token_is_noted_with_the_fate_of_the_answer_that_used_it(
     assert [entry.overlap for entry in seen] == [False, True, True]
 
 
-def test_other_calls_are_in_it_where_asked(
+def test_other_calls_are_in_it_if_asked_for(
     start: Callable[..., RunningSandbox], ask: Callable[..., SimpleNamespace]
 ) -> None:
     """With `ledger_all` every call has a line, without it only those of pairs and refreshes."""
@@ -153,7 +153,7 @@ def test_newest_consent_holds_the_live_pair() -> None:
     assert judge(entries, {"ada": {"c"}}).lost == ("ada",)
 
 
-def test_double_refreshes_are_told_from_doubtful_retries() -> None:
+def test_double_refreshes_are_distinguished_from_doubtful_retries() -> None:
     """A used token is a double refresh after a sent answer and a doubtful retry after one that was not."""
     refused: dict[str, Any] = {"fp_new_refresh": None, "creator": "ada", "call": REFRESH, "code": 40107}
     entries = [

@@ -1,4 +1,4 @@
-"""docs/sandbox.md tells what the sandbox can be told."""
+"""docs/sandbox.md lists what the sandbox accepts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def told(cell: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_every_field_of_a_fault_is_told_with_its_default(kind: str) -> None:
+def test_every_field_of_a_fault_is_listed_with_its_default(kind: str) -> None:
     """A fault that can be switched on has a row, and the row has each field that it takes, and no other."""
     parameters = inspect.signature(MAKERS[kind]).parameters.values()
     taken = {each.name: ABSENT if each.default in (each.empty, _ABSENT) else _json(each.default) for each in parameters}
@@ -49,7 +49,7 @@ def test_every_field_of_a_fault_is_told_with_its_default(kind: str) -> None:
     assert told(table_of("kind")[kind]) == taken
 
 
-def test_no_other_fault_has_a_row_and_the_common_fields_are_told() -> None:
+def test_no_other_fault_has_a_row_and_the_common_fields_are_listed() -> None:
     """The page has the kinds that there are, and the fields of all of them."""
     assert set(table_of("kind")) == set(MAKERS)
     assert all(call in PAGE for call in CALLS)

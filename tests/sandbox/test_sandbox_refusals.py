@@ -18,7 +18,7 @@ def _code(sandbox: RunningSandbox, creator: str = "ada", scope: str | None = Non
     return str(sandbox.control("codes", {"creator": creator, "scope": scope})["code"])
 
 
-def test_access_token_expires_and_is_then_told_from_a_wrong_one(start: Start, ask: Ask) -> None:
+def test_an_expired_access_token_is_distinguished_from_a_wrong_one(start: Start, ask: Ask) -> None:
     """An expired access token answers 40102, an unknown one 40105."""
     sandbox = start(expires_in=60)
     token = sandbox.grants()[0]["access_token"]

@@ -31,7 +31,7 @@ Ask = Callable[..., SimpleNamespace]
 def test_another_answer_in_place_of_the_pair(  # one table
     struck: Struck, kind: str, how: dict[str, Any], status: int, body: bytes
 ) -> None:
-    """HTML, nothing or a server error comes where the pair should, after the rotation or without one."""
+    """HTML, nothing or a server error comes in place of the pair, after the rotation or without one."""
     answer, entry = struck(kind, **how)
 
     rotated = how.get("rotates", kind != "status")
@@ -48,7 +48,7 @@ def test_429_with_retry_after(struck: Struck) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_redirect_goes_where_it_is_told(struck: Struck, status: int) -> None:
+def test_redirect_goes_to_the_given_address(struck: Struck, status: int) -> None:
     """A redirect names the address given and does not rotate."""
     answer, entry = struck("redirect", status=status, location="http://127.0.0.1:9/elsewhere")
 
@@ -88,7 +88,7 @@ def test_expires_of_odd_kinds(struck: Struck, value: object) -> None:
 def test_edited_answers(  # noqa: PLR0917  # one table
     struck: Struck, kind: str, how: dict[str, Any], field: str, value: object, way: str
 ) -> None:
-    """One field is missing or odd; where the pair itself is touched the ledger calls the answer altered."""
+    """One field is missing or odd; if the pair itself is changed the ledger calls the answer altered."""
     answer, entry = struck(kind, **how)
 
     assert answer.json["data"].get(field, "absent") == value

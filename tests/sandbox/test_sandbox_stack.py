@@ -78,7 +78,7 @@ def test_a_given_server_goes_before_all_others(tmp_path: Path) -> None:
 
 
 def test_a_server_on_path_goes_before_the_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that the machine has is started from where it is."""
+    """A server that is installed on the machine is started from its place."""
     program = tmp_path / "redis-server"
     program.touch(mode=0o700)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -154,7 +154,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path, wait_until: Ca
     wait_until(lambda: not runs(held), SOON)
 
 
-def test_a_child_that_ends_by_itself_is_told_of(
+def test_a_child_that_ends_by_itself_is_reported(
     children: Children, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     """An end that nobody asked for is known, with the end of the log; one that was asked for is no fault."""
@@ -168,7 +168,7 @@ def test_a_child_that_ends_by_itself_is_told_of(
     assert children.died() == []
 
 
-def test_a_child_that_does_not_end_is_killed_and_told_of(
+def test_a_child_that_does_not_end_is_killed_and_reported(
     children: Children, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     """Nobody waits for ever: the stubborn one is killed, and its name comes back."""

@@ -81,7 +81,7 @@ def forms(secret: bytes) -> dict[str, bytes]:
 
 
 def _escapes(secret: bytes) -> dict[str, bytes]:
-    """Return what is left of bytes where they are quoted byte by byte, wholly or only where they must be."""
+    """Return what is left of bytes where they are quoted byte by byte, wholly or only as far as they must be."""
     quoted = quote(secret, safe="").encode()
     wholly = "".join(f"%{byte:02X}" for byte in secret).encode()
     escaped = "".join(f"\\x{byte:02x}" for byte in secret).encode()

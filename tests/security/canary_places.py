@@ -1,4 +1,4 @@
-"""Places that are scanned for canaries: files, databases, Redis and what it was told, task events, processes."""
+"""Places that are scanned for canaries: files, databases, Redis and its commands, task events, processes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def postgres_dump(url: str) -> bytes:
 
 
 def redis_files(url: str, folder: Path) -> Iterator[Place]:
-    """Have Redis write everything down, and yield its files: the dump and, where it is on, the log of commands.
+    """Have Redis write everything down, and yield its files: the dump and, if it is on, the log of commands.
 
     Args:
         url: its address.
@@ -111,7 +111,7 @@ class _Recorder:
 
 
 class Monitor(_Recorder):
-    """Records every command that Redis is given, by everyone, as its MONITOR tells it."""
+    """Records every command that anyone sends to Redis, from its MONITOR."""
 
     def __init__(self, url: str, path: Path) -> None:
         super().__init__(path)
@@ -147,7 +147,7 @@ class Events(_Recorder):
 
     Attributes:
         kinds: how many events of each kind came.
-        failed: ids of tasks whose failure was told.
+        failed: ids of tasks whose failure was published.
     """
 
     def __init__(self, url: str, path: Path) -> None:

@@ -139,12 +139,12 @@ class Rehearsal(CanaryStack):
             store.close()
 
     def look_around(self) -> None:
-        """Have every command that tells something tell it, those of Celery included."""
+        """Run every command that prints something, those of Celery included."""
         for command in (
             ("grants", "list", "--json"), ("grants", "show", "healthy-1"), ("doctor",), ("inspect", "conf"),
             ("grants", "explain", "struck-0-refresh-lost"), ("grants", "explain", "foreign-0", "--json"), ("report",),
         ):  # fmt: skip
             assert self.command(*command), f"{command} told nothing"
-        # The one command that is to print a token; where the app was stopped a moment ago, there may be none yet.
+        # The one command that prints a token; if the app was stopped a moment ago, there may be none yet.
         told = ("grants", "token", "healthy-1")
         self.wait_until(lambda: self.secrets.issued in self.daemon.run(*told).stdout, STRIKE_SECONDS)

@@ -24,12 +24,12 @@ READ_AT_ONCE: Final = 5
 
 
 def presence_of(services: Services, facts: list[Fact], *, on_unfit: Callable[[], None]) -> Presence:
-    """Return what keeps services on the list; one that may not work any more is told, and ends no process here."""
+    """Return what keeps services on the list; a refusal is recorded, and ends no process here."""
     return Presence(preflight=services.preflight, hook=facts.append, on_unfit=on_unfit, seconds=HELLO_SECONDS)
 
 
 class Worker:
-    """One worker: refreshes what is due and reads tokens, until it is told to end."""
+    """One worker: refreshes what is due and reads tokens, until it is asked to end."""
 
     def __init__(self, services: Services, facts: list[Fact]) -> None:
         self.services = services

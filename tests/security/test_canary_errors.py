@@ -12,7 +12,7 @@ TOKEN = "act.CANARYCANARYCANARY!4821.va"
 
 @pytest.mark.parametrize("ask", ["grant", "current_pair", "request_refresh", "request_pull"])
 def test_a_token_in_place_of_a_creator_is_not_repeated(store: Store, ask: str) -> None:
-    """Who pastes the wrong column is told that there is no such creator, without the token."""
+    """If the wrong column is pasted, the error says that there is no such creator, without the token."""
     with pytest.raises(NotFoundError) as caught:
         getattr(store, ask)(TOKEN)
 

@@ -40,7 +40,7 @@ def rehearsal(
     wait_until: Callable[..., None],
     tmp_path: Path,
 ) -> Iterator[Rehearsal]:
-    """A rehearsal over this test's database and a Redis of its own that writes down all it is told."""
+    """A rehearsal over this test's database and a Redis of its own that writes down all commands."""
     server = new_redis("--appendonly", "yes", "--rdbcompression", "no")
     with Rehearsal(
         tmp_path, store_url=store_url, redis_server=server, free_ports=free_ports, wait_until=wait_until
@@ -72,7 +72,7 @@ def scan_all(rehearsal: Rehearsal, client: Client) -> Scan:
 
 
 def assert_rich(rehearsal: Rehearsal, scan: Scan) -> None:
-    """Assert that the rehearsal had secrets in every place where they belong, so that a leak would have been found."""
+    """Assert that every place that should have secrets had them, so that a leak would have been found."""
     known = rehearsal.secrets
     entries = rehearsal.sandbox.entries()
     assert {kind for entry in entries for kind in entry.faults} == set(MAKERS)

@@ -102,7 +102,7 @@ def test_every_form_of_a_text_is_found(written: bytes) -> None:
     assert found_in(("here", b"head" + written + b"tail")) == ["here"]
 
 
-def test_a_text_with_signs_is_found_where_they_are_escaped() -> None:
+def test_a_text_with_signs_is_found_if_they_are_escaped() -> None:
     """Quotes, slashes and angles are written differently in JSON, in JSON inside JSON, and in HTML."""
     text = 'pass/wo"rd<&>\\' + secrets.token_hex(4)
     canary = Canary("odd", text.encode())
@@ -114,7 +114,7 @@ def test_a_text_with_signs_is_found_where_they_are_escaped() -> None:
         assert found_in(("here", written.encode()), canary=canary) == ["here"], written
 
 
-def test_a_finding_tells_place_and_offset_and_not_the_secret() -> None:
+def test_a_finding_names_place_and_offset_and_not_the_secret() -> None:
     """What is reported can be shown to anybody."""
     scan = Scan([CANARY, KEY])
     told = [str(finding) for finding in scan.look("a file", b"0123456789" + SECRET.encode())]

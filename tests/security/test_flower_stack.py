@@ -1,4 +1,4 @@
-"""Flower as it is shipped, over a real worker: a password for everything that tells, no secret, and nothing to set."""
+"""Flower as shipped, over a real worker: a password for everything that it shows, no secret, and nothing to set."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def paths_of_handlers() -> Iterator[tuple[str, type]]:
         yield re.sub(r"\(\.[+*]\)", gap, pattern).removesuffix("/?"), handler
 
 
-def test_everything_that_tells_asks_for_the_password(shown: Shown) -> None:
+def test_everything_that_shows_data_asks_for_the_password(shown: Shown) -> None:
     """Without it, and with a wrong one, each page and answer is refused and says nothing of what it knows."""
     asked = [path for path, _ in paths_of_handlers() if path != "/login" and "static" not in path]
     assert len(asked) >= 25
@@ -119,7 +119,7 @@ def test_everything_that_tells_asks_for_the_password(shown: Shown) -> None:
                 assert WORKER not in answer.text, path
 
 
-def test_what_is_open_tells_no_more_than_names(shown: Shown) -> None:
+def test_what_is_open_shows_no_more_than_names(shown: Shown) -> None:
     """Flower's counters and its health are for machines; their labels are names of workers and tasks."""
     scan = Scan(shown.secrets.canaries())
     for path in OPEN:
@@ -188,7 +188,7 @@ def test_nothing_can_be_set_called_or_stopped(shown: Shown) -> None:
 
 
 def test_the_log_of_flower_holds_no_secret(shown: Shown) -> None:
-    """At DEBUG it tells every request, and neither passwords nor the key of its cookies."""
+    """At DEBUG it logs every request, and neither passwords nor the key of its cookies."""
     PlainClient(*shown.login).get(f"{shown.url}/broker")
     scan = Scan(shown.secrets.canaries())
     scan.look("Flower's log", shown.flower.log.read_bytes())

@@ -61,7 +61,7 @@ def test_no_app_sees_or_takes_the_grants_of_another(store: Store, other: Store) 
 
 
 def test_a_grant_that_names_no_app_belongs_to_the_one_that_is_configured(store: Store) -> None:
-    """Grants from before are refreshed, pulled, counted and read as ever, and say their app when asked to."""
+    """Grants from before are refreshed, pulled, counted and read as before, and get their app by `say_app`."""
     consent(store, "one", "two", "three")
     unsaid(store)
 
@@ -101,7 +101,7 @@ def test_the_brake_stops_one_app(store: Store, other: Store) -> None:
 
 
 def test_a_brake_from_before_stops_the_app_that_is_configured(store: Store) -> None:
-    """A stop outlives the upgrade, and is released as ever."""
+    """A stop survives the upgrade, and is released as before."""
     store.pull_brake("wrong secret", probe_seconds=60)
     store.transact(lambda connection: connection.exec_driver_sql("UPDATE brake SET app_id = ''"), writes=True)
 

@@ -73,7 +73,7 @@ def test_a_lease_that_ran_out_is_won_by_the_next(fleet: Fleet) -> None:
 
 
 def test_a_lease_is_extended_only_while_it_is_held(fleet: Fleet) -> None:
-    """A heartbeat tells a lost lease from a held one."""
+    """A heartbeat distinguishes a lost lease from a held one."""
     claim = fleet.claim(fleet.add().grant_id, seconds=30)
 
     assert fleet.store.extend_lease(claim, 90)

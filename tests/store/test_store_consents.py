@@ -1,4 +1,4 @@
-"""Consents: stored in batches, once for each creator, with the next numbers where they replace another."""
+"""Consents: stored in batches, once for each creator, with the next numbers if they replace another."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_known_creator_is_skipped_unless_replacing_was_asked_for(fleet: Fleet)
     assert fleet.store.grant("ada") == before
 
 
-def test_an_older_pair_never_takes_the_place_of_a_newer_one_where_only_newer_ones_may(fleet: Fleet) -> None:
+def test_an_older_pair_never_takes_the_place_of_a_newer_one_if_only_newer_ones_may(fleet: Fleet) -> None:
     """Importing an old file with replacing asked for leaves the living pair alone, and takes a newer one."""
     before = fleet.add()
     older = replace(fleet.consent("ada"), issued_at=before.issued_at - timedelta(seconds=1))

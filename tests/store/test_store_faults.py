@@ -306,7 +306,7 @@ def test_a_killed_server_is_not_available_and_its_heir_is_found_again(
 
 
 def test_all_connections_in_use_is_an_error_that_says_so(store_url: str) -> None:
-    """A pool that is too small is told apart from a database that is away."""
+    """A pool that is too small is distinguished from a database that is away."""
     store = open_store(store_url, pool_size=1, statement_seconds=0.2)
 
     with pytest.raises(StoreUnavailableError, match="in use"):

@@ -108,7 +108,7 @@ def test_a_row_that_another_transaction_holds_is_left_out(fleet: Fleet, store_ur
     assert fleet.store.grant_by_id(held).generation == 1
 
 
-def test_an_older_attempt_in_doubt_is_told_for_its_own_grant_alone(fleet: Fleet) -> None:
+def test_an_older_attempt_in_doubt_is_returned_for_its_own_grant_alone(fleet: Fleet) -> None:
     """The others of the group have nothing unresolved."""
     doubtful, fine = ids_of(fleet, 2)
     fleet.store.release(
@@ -125,7 +125,7 @@ def test_an_older_attempt_in_doubt_is_told_for_its_own_grant_alone(fleet: Fleet)
 
 
 def test_a_group_of_pairs_is_stored_as_each_would_be_alone(fleet: Fleet) -> None:
-    """Current, late, of an older consent, and of a revoked grant: what became of each is told in their order."""
+    """Current, late, of an older consent, and of a revoked grant: what became of each is returned in their order."""
     ids = ids_of(fleet, 5)
     claims = claim_all(fleet, ids)
     usual, late, consented, ended, asked = claims

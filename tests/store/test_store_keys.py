@@ -40,7 +40,7 @@ def test_a_key_that_a_living_process_lacks_is_not_taken_into_use(fleet: Fleet) -
 
 
 def test_a_process_that_lacks_a_key_in_use_is_not_on_the_list(fleet: Fleet) -> None:
-    """It is told which; one that was on the list before is taken off."""
+    """It gets their ids; a process that was on the list before is taken off."""
     fleet.store.hello("late", host="h", pid=1, key_ids=[1])
     fleet.store.adopt_key(3, b"three", living_seconds=0)
 
@@ -85,7 +85,7 @@ def test_a_key_is_retired_when_no_pair_needs_it(fleet: Fleet) -> None:
     assert fleet.store.sentinels() == {}
 
 
-def test_a_process_tells_what_it_seals_with_and_what_its_journal_needs(fleet: Fleet) -> None:
+def test_a_process_reports_what_it_seals_with_and_what_its_journal_needs(fleet: Fleet) -> None:
     """A key is retired by what processes said last."""
     fleet.store.hello("one", host="h", pid=1, key_ids=[1, 2], sealing_key_id=2, journal_key_ids={1})
     fleet.store.hello("two", host="h", pid=2, key_ids=[2])

@@ -14,7 +14,7 @@ HOUR = timedelta(hours=1)
 
 
 def test_load_counts_grants_by_life_and_by_when_they_are_due(fleet: Fleet) -> None:
-    """What is due already stands in the first slice; lives are told apart; who is not refreshed is left out."""
+    """What is due is in the first slice; lives are counted apart; grants that are not refreshed are left out."""
     now = fleet.store.ping()
     fleet.add("late", next_refresh_at=now - HOUR)
     fleet.add("soon", next_refresh_at=now + 0.5 * HOUR)
@@ -33,7 +33,7 @@ def test_load_counts_grants_by_life_and_by_when_they_are_due(fleet: Fleet) -> No
     ]
 
 
-def test_load_tells_refreshed_pairs_from_the_first_of_a_consent(fleet: Fleet) -> None:
+def test_load_counts_refreshed_pairs_apart_from_the_first_of_a_consent(fleet: Fleet) -> None:
     """A refresh makes a pair a refreshed one; a failed attempt or a new consent does not."""
     for creator_id in ("refreshed", "replaced"):
         fleet.save(fleet.claim(fleet.add(creator_id).grant_id), "next")
@@ -49,5 +49,5 @@ def test_load_tells_refreshed_pairs_from_the_first_of_a_consent(fleet: Fleet) ->
 
 
 def test_an_empty_fleet_has_no_load(fleet: Fleet) -> None:
-    """Nothing is due where nobody is."""
+    """Nothing is due in an empty fleet."""
     assert fleet.store.load(slice_seconds=3600) == []

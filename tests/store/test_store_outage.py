@@ -109,7 +109,7 @@ def test_a_database_that_takes_no_writes_is_away_until_one_is_taken(
 
 
 def test_a_refused_statement_is_no_outage(store: Store) -> None:
-    """A missing table, an unfit number and an odd text are told to the caller in a sentence, and the database lives."""
+    """The caller gets one sentence on a missing table, an unfit number and an odd text, and no outage is reported."""
     told = Told(store.outages)
     for statement, value in (
         ("SELECT * FROM nowhere WHERE 0 = :value", 0),
@@ -165,7 +165,7 @@ def test_a_name_that_the_server_does_not_know_points_to_the_setting(postgres_ser
 
 
 def test_a_file_that_is_no_database_points_to_the_setting(tmp_path: Path) -> None:
-    """SQLite's own word for it tells nobody where to look."""
+    """SQLite's own message does not say where to look."""
     (tmp_path / "notes.txt").write_text("not a database at all, but a text of some length\n" * 30)
     store = open_store(f"sqlite:///{tmp_path / 'notes.txt'}")
     with closing(store), pytest.raises(StoreUnavailableError, match="a file of another kind"):

@@ -54,7 +54,7 @@ def pooled_url(store_url: str, postgres_server: ServerProcess) -> Iterator[str]:
 
 @pytest.fixture
 def neighbour(pooled_url: str) -> Iterator[list[str]]:
-    """Another client of the pooler, which works without a pause; yields what it was told of each round."""
+    """Another client of the pooler, which works without a pause; yields what it read in each round."""
     rounds: list[str] = []
     leaving = threading.Event()
 
@@ -77,7 +77,7 @@ def neighbour(pooled_url: str) -> Iterator[list[str]]:
 
 @pytest.mark.timeout(SUITE_SECONDS)
 def test_the_stores_suite_passes_behind_a_pooler(tmp_path: Path, database_kind: str) -> None:
-    """Every promise of the store holds where transactions are spread over the server's connections in turn."""
+    """Every promise of the store holds if transactions are spread over the server's connections in turn."""
     left_out = "".join(f" and not {name}" for name in SPEAKS_OF_ITS_OWN_CONNECTION)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "tests/store", "--pooler", "-n", "0", "-p", "no:cacheprovider",

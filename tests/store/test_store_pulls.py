@@ -97,7 +97,7 @@ def test_a_late_puller_does_not_free_the_lease_of_its_heir(fleet: Fleet) -> None
 
 
 def test_a_revoked_creator_is_not_pulled(fleet: Fleet) -> None:
-    """Nothing is read of a creator who was let go."""
+    """Nothing is read of a creator whose grant was revoked."""
     grant = fleet.add()
     fleet.store.mark_revoked("ada")
 

@@ -59,7 +59,7 @@ def test_models_and_migrations_are_one_schema(store_url: str) -> None:
 
 
 def test_nobody_makes_an_empty_database_by_looking_for_one(tmp_path: Path) -> None:
-    """A wrong address, or a wrong folder, is told; only an upgrade makes the file."""
+    """A wrong address, or a wrong folder, is an error; only an upgrade makes the file."""
     path = tmp_path / "elsewhere" / "evertoken.db"
     store = open_store(f"sqlite:///{path}")
 
@@ -144,7 +144,7 @@ def test_tables_that_this_version_does_not_run_with_are_refused_and_left_alone(
     assert _read(store, "SELECT version_num FROM evertoken_schema") == ["9999"]
 
 
-def test_an_upgrade_tells_older_code_what_the_strictest_migration_asks_for(
+def test_an_upgrade_records_what_the_strictest_migration_asks_of_older_code(
     empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One strict migration among lenient ones counts until it is an old one for everybody."""

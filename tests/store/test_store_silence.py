@@ -1,4 +1,4 @@
-"""What a failing statement tells: neither the error of the store nor the driver's own holds a value of it."""
+"""What a failing statement shows: neither the error of the store nor the driver's own holds a value of it."""
 
 from __future__ import annotations
 

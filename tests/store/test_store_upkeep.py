@@ -1,4 +1,4 @@
-"""Upkeep: stale attempts are found, superseded pairs wiped, pairs re-sealed, and old history let go."""
+"""Upkeep: stale attempts are found, superseded pairs wiped, pairs re-sealed, and old history deleted."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ CHUNK: Final = 65_536
 
 
 class BlackHole:
-    """Forwards TCP connections to a loopback port, until told to swallow those that are there.
+    """Forwards TCP connections to a loopback port, until it is set to swallow the open ones.
 
     Attributes:
         port: where it listens.

@@ -32,7 +32,7 @@ class Authority(NamedTuple):
 
 
 def new_authority(folder: Path) -> Authority:
-    """Make an authority whose file a client can be told to trust."""
+    """Make an authority that a client can trust by its file."""
     authority = Authority(trustme.CA(), folder / "ca.pem")
     authority.issuer.cert_pem.write_to_path(authority.file)
     return authority

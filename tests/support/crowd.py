@@ -17,7 +17,7 @@ from worker.limiter.limiter import Lane
 
 @dataclass(frozen=True)
 class Crowd:
-    """What each process of a crowd is told."""
+    """The job of each process of a crowd."""
 
     url: str
     per_second: float
@@ -95,7 +95,7 @@ def _take_all(crowd: Crowd) -> None:
         account += 1
         wait = limiter.take(lane=crowd.lane, call="call", account=str(account))
         if wait == 0:
-            # Redis's own time of the permit, where it gave it; the reply may have been held up on its way.
+            # Redis's own time of the permit, if Redis gave it; the reply may have been held up on its way.
             permit = limiter._last.__dict__.pop("permit", None)
             stamp = permit.name.partition(":")[0] if permit else ""
             print(int(stamp) / 1e6 if stamp else time.time(), flush=True)  # noqa: T201 - this is its output

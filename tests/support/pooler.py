@@ -75,7 +75,7 @@ def _program(folder: Path) -> tuple[str, str]:
 
 
 def _fetch() -> None:
-    """Unpack Debian's package and its libraries; where that cannot be done the test is skipped, with the reason."""
+    """Unpack Debian's package and its libraries; if that cannot be done the test is skipped, with the reason."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         pytest.skip(
             "PgBouncer is not installed, and without apt-get it cannot be fetched: install the package pgbouncer"

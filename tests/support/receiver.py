@@ -1,4 +1,4 @@
-"""An operator's web hook: keeps what it gets, verifies as the reference library does, and answers as it is told."""
+"""An operator's web hook: keeps what it gets, verifies as the reference library does, and gives prepared answers."""
 
 from __future__ import annotations
 

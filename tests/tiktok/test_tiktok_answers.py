@@ -168,7 +168,7 @@ def test_owner_may_be_a_number_or_have_its_old_name(changes: dict[str, object], 
 
 @pytest.mark.parametrize("key", ["access_token", "refresh_token", "open_id"])
 def test_decisive_key_that_stands_twice_is_in_doubt(key: str, raw: Raw) -> None:
-    """Nobody can tell which one was meant; the same value twice is no question."""
+    """Nobody knows which one was meant; two equal values are accepted."""
     once = json.dumps(_with())
     other = raw(once.replace(f'"{key}": ', f'"{key}": "another", "{key}": ').encode())
     same = raw(once.replace(f'"{key}": ', f'"{key}": "{DATA[key]}", "{key}": ').encode())

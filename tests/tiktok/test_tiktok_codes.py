@@ -149,14 +149,14 @@ def test_http_429_waits_within_bounds(header: str | None, seconds: float, raw: R
     assert caught.value.seconds == seconds
 
 
-def test_http_429_waits_even_where_its_body_is_cut_off(raw: Raw) -> None:
+def test_http_429_waits_even_if_its_body_is_cut_off(raw: Raw) -> None:
     """The status alone says that nothing was done."""
     with pytest.raises(WaitError):
         read_token_answer(raw(b"", http_status=429, complete=False, fault="cut"))
 
 
 def test_http_429_names_the_limit_of_its_envelope(raw: Raw) -> None:
-    """With an envelope inside, its message tells which limit it was."""
+    """With an envelope inside, its message says which limit it was."""
     with pytest.raises(WaitError) as caught:
         read_token_answer(raw({"code": 40100, "message": "QPS limit"}, http_status=429))
 
@@ -175,7 +175,7 @@ def test_http_5xx_is_in_doubt_whatever_it_says(status: int, raw: Raw, token_body
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 415])
 def test_http_4xx_without_an_envelope_is_our_request(status: int, raw: Raw) -> None:
-    """A plain text 404 is what TikTok answers where the final slash is missing."""
+    """TikTok answers with a plain text 404 if the final slash is missing."""
     with pytest.raises(StopEveryoneError):
         read_token_answer(raw(b"404 page not found", http_status=status))
 

@@ -1,4 +1,4 @@
-"""A pair that comes in an odd frame: what can only mean one thing is read, and what cannot be read is not let go."""
+"""A pair that comes in an odd frame: an unambiguous answer is read, and an unreadable one is kept."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ KEPT = {
 
 @pytest.mark.parametrize("name", READ)
 def test_a_pair_in_a_frame_that_means_one_thing_is_read(raw: Raw, name: str) -> None:
-    """The pair, its creator and its lives are there; what was odd is remarked on, where it was."""
+    """The pair, its creator and its lives are there; the remarks name what was odd, and its place."""
     answer = read_token_answer(raw(READ[name]))
 
     assert (answer.creator_id, answer.access_seconds) == ("c1", 86_400)
@@ -101,7 +101,7 @@ def test_a_pair_with_something_around_it_is_salvaged(raw: Raw, name: str) -> Non
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_a_pair_that_cannot_be_read_is_not_let_go(raw: Raw, name: str) -> None:
+def test_a_pair_that_cannot_be_read_is_kept(raw: Raw, name: str) -> None:
     """It is stored under no guess, and the journal keeps it aside."""
     received = raw(KEPT[name])
     with pytest.raises(InDoubtError):
@@ -123,8 +123,8 @@ def test_a_pair_that_cannot_be_read_is_not_let_go(raw: Raw, name: str) -> None:
     ],
     ids=["empty", "text", "page", "quoted-in-a-message", "without-tokens", "cut-inside-the-token"],
 )
-def test_an_answer_without_a_whole_refresh_token_is_let_go(raw: Raw, body: bytes) -> None:
-    """Nothing is kept aside for a person where no pair can be in it."""
+def test_an_answer_without_a_whole_refresh_token_is_not_kept(raw: Raw, body: bytes) -> None:
+    """Nothing is kept aside for a person if no pair can be in it."""
     assert not bears_refresh_token(raw(body))
 
 

@@ -31,7 +31,7 @@ ANSWER = b'{"code":0,"data":{}}'
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """Make an authority whose file a client can be told to trust."""
+    """Make an authority that a client can trust by its file."""
     return new_authority(tmp_path_factory.mktemp("authority"))
 
 
@@ -221,7 +221,7 @@ def test_only_a_whole_and_clean_answer_keeps_its_connection(answer: bytes, hosti
 
 @pytest.mark.usefixtures("proven")
 def test_a_chunked_answer_keeps_its_connection(hostile: Hostile, client: Client) -> None:
-    """Chunks say where the answer ends as well as a length does."""
+    """Chunks mark the end of the answer as well as a length does."""
     stay_after(hostile, hostile.chunked(ANSWER, 7))
     tiktok = client(hostile.url)
 
@@ -419,7 +419,7 @@ def test_a_forked_child_uses_no_connection_of_its_parent(world: World) -> None:
 
 
 def test_the_end_of_an_answer_is_found_at_its_last_byte_alone(hostile: Hostile) -> None:
-    """Cut anywhere it has not ended yet, whether its head tells a length or chunks."""
+    """If it is cut anywhere it has not ended, whether its head has a length or says chunks."""
     for whole in (hostile.framed(ANSWER), hostile.chunked(ANSWER, 6)):
         assert end_of_answer(whole) == len(whole)
         assert end_of_answer(whole + b"x") != len(whole) + 1

@@ -71,7 +71,7 @@ def test_an_entry_that_could_not_be_replayed_is_refused(new_entry: NewEntry, fie
 
 
 def test_an_exchange_belongs_to_no_attempt(new_entry: NewEntry) -> None:
-    """An exchange has no grant yet, and says so where a grant is asked for."""
+    """An exchange has no grant yet, and says so if a grant is asked for."""
     entry = new_entry(kind="exchange", grant_id=None, creator_id=None, consent=None, generation=None)
 
     with pytest.raises(JournalError, match="belongs to no attempt"):
@@ -370,7 +370,7 @@ def test_an_answer_that_no_disk_takes_is_an_error(
 
 @pytest.mark.parametrize("mode", [0o750, 0o707, 0o777, 0o2770, 0o2775, 0o710])
 def test_a_folder_of_ours_open_to_others_is_closed_to_them(new_journal: NewJournal, folder: Path, mode: int) -> None:
-    """What fsGroup of Kubernetes opens at each mount is closed again, and a person is told once of it."""
+    """What fsGroup of Kubernetes opens at each mount is closed again, with one warning."""
     folder.mkdir()
     folder.chmod(mode)
 
@@ -419,7 +419,7 @@ def test_another_users_folder_is_refused(
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, new_journal: NewJournal) -> None:
-    """A file where the folder's parent should be is told, not traced."""
+    """A file in the place of the folder's parent is an error of one sentence, without a traceback."""
     (tmp_path / "file").write_text("")
 
     with pytest.raises(JournalError, match="Not a directory"):
@@ -467,7 +467,7 @@ def test_a_removed_file_is_noticed_and_followed(
 
 
 def test_memory_is_warned_about(new_journal: NewJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journal in memory works and says that it does not outlive the machine; what was set aside is told too."""
+    """A journal in memory works and says that it does not outlive the machine; what was set aside is reported too."""
     import worker.journal.folder as module  # noqa: PLC0415 - the system's list of mounts is replaced
 
     mounts = tmp_path / "mounts"

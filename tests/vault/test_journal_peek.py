@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.vault.conftest import NewEntry, NewJournal
 
 
-def test_an_answer_that_another_process_holds_is_seen_until_it_is_let_go(
+def test_an_answer_that_another_process_holds_is_seen_until_it_is_released(
     new_journal: NewJournal, new_entry: NewEntry
 ) -> None:
     """Grant, consent and generation must all fit; what was released, or never written, is not there."""
@@ -36,7 +36,7 @@ def test_an_answer_that_another_process_holds_is_seen_until_it_is_let_go(
 def test_what_cannot_be_read_says_nothing(
     new_journal: NewJournal, new_entry: NewEntry, folder: Path, alarms: list[str]
 ) -> None:
-    """A record of another key and a damaged header are no answer, and raise no alarm: the replay tells of them."""
+    """A record of another key and a damaged header are no answer, and raise no alarm: the replay reports them."""
     foreign = new_journal(sealer=Sealer(Keyring.new()))
     foreign.append(new_entry(1))
     (folder / "odd.segment").write_bytes(b"no header")

@@ -99,7 +99,7 @@ def test_a_disk_that_became_read_only_is_replayed_from(
 def test_a_living_process_keeps_its_records_until_it_is_killed(
     folder: Path, keyring: Keyring, new_journal: NewJournal
 ) -> None:
-    """The lock tells the living from the dead: nothing is replayed before the owner is gone."""
+    """The lock shows whether the owner lives: nothing is replayed before the owner is gone."""
     journal = new_journal()
     with child(folder, keyring, "waiting") as process:
         assert process.stdout is not None
@@ -124,7 +124,7 @@ def test_a_disk_that_takes_no_more_is_an_error_and_what_is_kept_stays(
     assert sorted(filter(None, grants(new_journal()))) == [2, 4]
 
 
-def test_a_record_is_replayed_until_it_is_let_go(dead_segment: Leave, new_journal: NewJournal) -> None:
+def test_a_record_is_replayed_until_it_is_released(dead_segment: Leave, new_journal: NewJournal) -> None:
     """What was not released comes again, also in the same process; the file goes with its last record."""
     path = dead_segment(3)
     journal = new_journal()
@@ -173,7 +173,7 @@ def test_a_file_that_was_replayed_meanwhile_is_not_replayed_again(
 
 
 def test_a_torn_tail_costs_the_torn_record_alone(dead_segment: Leave) -> None:
-    """Cut at every byte of the last record, by length or to zeros, the earlier ones are found and the rest is told."""
+    """Cut at every byte of the last record, by length or to zeros, the earlier ones are found, the rest reported."""
     path = dead_segment(3)
     whole = path.read_bytes()
     *earlier, last = frames(path)
@@ -189,7 +189,7 @@ def test_a_torn_tail_costs_the_torn_record_alone(dead_segment: Leave) -> None:
 def test_a_torn_tail_is_set_aside(
     dead_segment: Leave, new_journal: NewJournal, folder: Path, alarms: list[str], *, behind: int
 ) -> None:
-    """What a dying process left of its last record is kept and told; the earlier records are replayed."""
+    """What a dying process left of its last record is kept and reported; the earlier records are replayed."""
     path = dead_segment(3)
     last = frames(path)[-1]
     cut = last.offset + behind if behind >= 0 else last.end - 1
@@ -218,7 +218,7 @@ REGIONS = {"magic": 0, "number": 15, "length": 19, "crc": 21, "key id": FRAME_BY
 def test_a_damaged_record_is_set_aside_and_the_following_ones_are_found(
     dead_segment: Leave, new_journal: NewJournal, folder: Path, alarms: list[str], region: str
 ) -> None:
-    """A flipped byte anywhere in a record costs this record; its bytes are kept, with the header, and told once."""
+    """A flipped byte anywhere in a record costs this record; its bytes are kept, with the header, and reported once."""
     path = dead_segment(3)
     whole, second = path.read_bytes(), frames(path)[1]
     damaged(path, second.offset + REGIONS[region])
@@ -293,7 +293,7 @@ def test_a_renamed_file_is_replayed_by_its_header(dead_segment: Leave, new_journ
 def test_a_file_without_header_and_name_is_set_aside_whole(
     dead_segment: Leave, new_journal: NewJournal, folder: Path, alarms: list[str]
 ) -> None:
-    """What tells by nothing which segment it is cannot be opened, and is kept."""
+    """A file that does not say which segment it is cannot be opened, and is kept."""
     path = dead_segment(2)
     damaged(path, 0)
     whole = path.read_bytes()
@@ -308,7 +308,7 @@ def test_a_file_without_header_and_name_is_set_aside_whole(
 def test_records_do_not_move_between_numbers_and_segments(
     dead_segment: Leave, new_journal: NewJournal, folder: Path, alarms: list[str]
 ) -> None:
-    """Sealed bytes under another number do not open: they are set aside, and told."""
+    """Sealed bytes under another number do not open: they are set aside, and reported."""
     path = dead_segment(2)
     first, second = frames(path)
     data = bytearray(path.read_bytes())
@@ -372,7 +372,7 @@ def test_a_second_replay_in_a_process_waits_for_the_first(dead_segment: Leave, n
 def test_records_of_a_missing_key_stay_until_it_is_back(
     dead_segment: Leave, new_journal: NewJournal, folder: Path, keyring: Keyring, alarms: list[str]
 ) -> None:
-    """Without the key nothing is moved or deleted, one alarm tells its id, and other processes may try."""
+    """Without the key nothing is moved or deleted, one alarm names its id, and other processes may try."""
     path = dead_segment(2)
     whole = path.read_bytes()
     other = Sealer(Keyring(active=2, keys={2: os.urandom(32)}, fingerprint_key=keyring.fingerprint_key))
@@ -446,7 +446,7 @@ def test_a_copy_that_cannot_be_made_leaves_the_record(
 def test_damage_that_cannot_be_set_aside_keeps_its_file(
     dead_segment: Leave, new_journal: NewJournal, folder: Path, alarms: list[str]
 ) -> None:
-    """Bytes that could not be copied stay where they are, after all good records are let go."""
+    """Bytes that could not be copied stay in their place, after all good records are released."""
     path = dead_segment(3)
     damaged(path, frames(path)[1].offset)
     (folder / "set-aside").write_text("in the way")
@@ -461,7 +461,7 @@ def test_damage_that_cannot_be_set_aside_keeps_its_file(
 def test_odd_files_in_the_folder_stop_nothing(
     dead_segment: Leave, new_journal: NewJournal, folder: Path, tmp_path: Path, alarms: list[str]
 ) -> None:
-    """Links, folders and pipes are told and left; files that never became journals are swept."""
+    """Links, folders and pipes are reported and left; files that never became journals are swept."""
     dead_segment(1)
     (tmp_path / "elsewhere").write_bytes(b"")
     (folder / "link.segment").symlink_to(tmp_path / "elsewhere")

@@ -70,7 +70,7 @@ def test_new_keyrings_share_nothing() -> None:
 
 
 def test_a_keyring_prints_without_its_keys() -> None:
-    """Its repr tells the active key's id alone."""
+    """Its repr shows only the active key's id."""
     assert repr(Keyring.from_json(json.dumps(GOOD))) == "Keyring(active=2)"
 
 

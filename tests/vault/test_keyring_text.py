@@ -28,7 +28,7 @@ def fake_service(key_id: int, blob: str) -> bytes:
 
 
 def leaky_service(key_id: int, blob: str) -> bytes:
-    """Stand in for a key service whose errors tell too much."""
+    """Stand in for a key service whose errors reveal too much."""
     raise RuntimeError(f"could not unwrap {blob} with CANARY")
 
 
@@ -87,7 +87,7 @@ def test_a_key_service_unwraps_each_key_once() -> None:
 
 
 def test_a_key_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
-    """What stands behind `file:` is read as base64; a file that is not there is told without its content."""
+    """What stands behind `file:` is read as base64; the error for a missing file quotes nothing."""
     (tmp_path / "key").write_text(f"{ENCODED[1]}\n")
     text = json.dumps({"active": 1, "keys": {"1": f"file:{tmp_path / 'key'}"}, "fingerprint": ENCODED[3]})
     assert Keyring.from_json(text).keys == {1: KEYS[1]}
@@ -104,7 +104,7 @@ def test_wrapped_keys_without_a_service_are_refused() -> None:
 
 
 def test_a_service_that_fails_is_not_quoted() -> None:
-    """Its error may hold a key, so only its kind is told, and nothing is chained."""
+    """Its error may hold a key, so only its kind is shown, and nothing is chained."""
     with pytest.raises(NotReadyError, match=r"did not unwrap the keyring's key 1 \(RuntimeError\)") as caught:
         Keyring.from_json(WRAPPED, leaky_service)
 
@@ -119,13 +119,13 @@ def test_a_service_must_give_thirty_two_bytes(given: object) -> None:
 
 
 def test_two_blobs_of_one_key_are_found_out() -> None:
-    """A key has one id and one use, also where its blobs differ."""
+    """A key has one id and one use, even if its blobs differ."""
     with pytest.raises(ConfigurationError, match="holds a key twice"):
         Keyring.from_json(WRAPPED, lambda *_: KEYS[1])
 
 
 def test_a_bare_key_is_not_added_beside_wrapped_ones() -> None:
-    """Adding one would undo the wrapping; the id to take is told."""
+    """Adding one would undo the wrapping; the error names the id to take."""
     with pytest.raises(UsageError, match="by hand under the id 3"):
         KeyringText.read(WRAPPED).with_new_key()
 
@@ -138,7 +138,7 @@ def test_changes_keep_wrapped_values_as_they_are() -> None:
 
 
 def test_a_service_is_named_by_module_and_function() -> None:
-    """The function of a setting is found, and what cannot be found is told."""
+    """The function of a setting is found, and the error names what cannot be found."""
     found = load_unwrap("base64:b64decode")
     assert found is base64.b64decode  # type: ignore[comparison-overlap]  # any function will do here
 
@@ -148,7 +148,7 @@ def test_a_service_is_named_by_module_and_function() -> None:
 
 
 def test_nothing_of_a_keyring_is_printed() -> None:
-    """Its repr tells ids alone."""
+    """Its repr shows only ids."""
     shown = repr(KeyringText.read(PLAIN))
 
     assert "active=2" in shown

@@ -143,7 +143,7 @@ def test_further_lines_are_indented() -> None:
 
 
 def test_the_middle_of_a_long_text_is_left_out() -> None:
-    """How it starts and how it ends tells most."""
+    """Its beginning and its end show most."""
     shown = redact("start " + "x " * 5_000 + "end")
 
     assert len(shown) <= TEXT_LIMIT

@@ -77,7 +77,7 @@ def test_any_bytes_can_be_sealed(plaintext: bytes, place: bytes) -> None:
     ids=["table", "creator", "consent", "generation", "digits moved", "digit to creator", "digit from creator"],
 )
 def test_bytes_moved_to_another_place_do_not_open(sealer: Sealer, pair: SealedPair, moved: PairPlace) -> None:
-    """A row's bytes copied into another row, table or generation are refused, also where the texts run together."""
+    """A row's bytes copied into another row, table or generation are refused, even if the joined texts are equal."""
     for open_one in (sealer.open_access, sealer.open_refresh):
         with pytest.raises(SealError, match="do not open with key 1 at this place"):
             open_one(pair, moved)
@@ -170,7 +170,7 @@ def test_another_key_under_the_same_id_does_not_open(pair: SealedPair) -> None:
 
 
 def test_an_unknown_key_is_named(keyring: Keyring, pair: SealedPair) -> None:
-    """Which key is missing is told by its id."""
+    """The error names the missing key by its id."""
     other = Keyring(active=7, keys={7: os.urandom(32)}, fingerprint_key=keyring.fingerprint_key)
     with pytest.raises(SealError, match="the keyring lacks key 1"):
         Sealer(other).open_access(pair, PLACE)

@@ -87,7 +87,7 @@ def traced_by_pytest(token: Token) -> str:
 
 
 def refused_by_pydantic(token: Token) -> str:
-    """Return what pydantic tells of a wrong input that holds a token."""
+    """Return pydantic's error for a wrong input that holds a token."""
     with pytest.raises(pydantic.ValidationError) as refused:
         Model.model_validate({"token": token, "number": {"wrong": token}})
     return f"{refused.value} {refused.value!r} {refused.value.errors()}"
@@ -179,7 +179,7 @@ def test_an_empty_token_is_refused() -> None:
 
 
 def test_a_token_is_true() -> None:
-    """`token or other` takes the token, although it tells no length."""
+    """`token or other` takes the token, although the token has no length."""
     token = Token(CANARY)
 
     assert (token or Token("other")) is token

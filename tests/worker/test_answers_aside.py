@@ -23,7 +23,7 @@ class DiedError(BaseException):
 
 
 def lose_the_name(world: World, grant: GrantView, *, calls: int = 1) -> None:
-    """Let the next calls rotate the pair and answer without the creator's id, which TikTok then does not tell."""
+    """Let the next calls rotate the pair and answer without the creator's id, which TikTok then does not give."""
     world.sandbox.fault("extra", creator=grant.creator_id, call="refresh", times=calls, fields={"open_id": None})
     world.sandbox.fault("code", creator=grant.creator_id, call="token_info", code=51010, message="busy")
 
@@ -203,7 +203,7 @@ def test_an_unread_answer_in_a_dead_workers_journal_makes_its_grant_wait(
 
 
 def test_an_answer_of_another_creators_pair_makes_nobody_wait(new_world: NewWorld) -> None:
-    """That answer was read: it is no pair of this grant, and its creator is asked as ever."""
+    """That answer was read: it is no pair of this grant, and its creator is asked as usual."""
     world = new_world()
     grant, other = world.creators(2)
     world.sandbox.fault(
@@ -215,7 +215,7 @@ def test_an_answer_of_another_creators_pair_makes_nobody_wait(new_world: NewWorl
     assert (waiting(world), len(records(world))) == (0, 1)
 
 
-def test_the_operator_is_told_what_to_do(new_world: NewWorld) -> None:
+def test_the_notice_says_what_the_operator_can_do(new_world: NewWorld) -> None:
     """The alarm and `grants explain` name the host and the commands."""
     world = new_world()
     grant = world.creator()

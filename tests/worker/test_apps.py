@@ -1,4 +1,4 @@
-"""One app is configured; its id is on each grant, and a wrong one is told instead of spoiling anything."""
+"""One app is configured; its id is on each grant, and a wrong one is reported and changes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from worker.vault import Keyring
 NewWorld = Callable[..., World]
 
 
-def test_a_wrong_app_id_touches_no_grant_and_is_told(new_world: NewWorld) -> None:
+def test_a_wrong_app_id_touches_no_grant_and_is_reported(new_world: NewWorld) -> None:
     """With another id in the settings nothing is refreshed or read, the doctor says so, and the right id mends it."""
     world = new_world()
     grant = world.creator()
@@ -36,7 +36,7 @@ def test_a_wrong_app_id_touches_no_grant_and_is_told(new_world: NewWorld) -> Non
 
 
 def test_grants_from_before_say_their_app_after_a_rotation(new_world: NewWorld, keyring: Keyring) -> None:
-    """They are refreshed as ever; after `keys rotate` their pairs are bound to the app, and their rows name it."""
+    """They are refreshed as before; after `keys rotate` their pairs are bound to the app, and their rows name it."""
     world = new_world()
     grants = [world.creator() for _ in range(3)]
     store = world.services.store

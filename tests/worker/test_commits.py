@@ -108,7 +108,7 @@ def test_a_result_without_a_journal_record_is_tried_until_it_is_written() -> Non
 
 
 def test_the_end_of_the_process_ends_the_waiting() -> None:
-    """A process that is told to stop does not hang on a database that is away."""
+    """A process that is asked to stop does not hang on a database that is away."""
     stop, database = threading.Event(), Database()
     database.away = True
     stop.set()

@@ -1,4 +1,4 @@
-"""One event for each outcome of a refresh, told once and without a secret."""
+"""One event for each outcome of a refresh, logged once and without a secret."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def listening(world: World) -> list[Fact]:
 
 @pytest.mark.parametrize(("kind", "how", "name"), OUTCOMES.values(), ids=OUTCOMES)
 def test_an_outcome_is_one_event(new_world: NewWorld, kind: str, how: dict[str, Any], name: str) -> None:
-    """Whatever TikTok does, one fact tells how the attempt ended, and it names the grant."""
+    """Whatever TikTok does, one fact says how the attempt ended, and names the grant."""
     world = new_world(IN_DOUBT_RETRY="never")
     facts = listening(world)
     grant = world.creator()
@@ -57,8 +57,8 @@ def test_a_pair_that_does_not_open_is_one_event(new_world: NewWorld) -> None:
     assert [(fact.name, fact.fields["grant_id"]) for fact in facts] == [("refresh.unreadable", grant.grant_id)]
 
 
-def test_an_older_pair_that_does_not_open_is_told_and_passed_over(new_world: NewWorld) -> None:
-    """The current token is refused and the one before it is damaged: that is told, and the next one is tried."""
+def test_an_older_pair_that_does_not_open_is_reported_and_skipped(new_world: NewWorld) -> None:
+    """The current token is refused and the one before it is damaged: that is logged, and the next one is tried."""
     world = new_world("same")
     facts = listening(world)
     grant = world.creator()

@@ -43,7 +43,7 @@ def ids_of(grants: list[GrantView]) -> list[int]:
 
 
 def test_a_message_is_refreshed_in_groups_and_each_grant_once(quick_world: NewWorld) -> None:
-    """Every pair is current, every record released, every lease free, and the ids are told in their order."""
+    """Every pair is current, every record released, every lease free, and the ids are returned in their order."""
     world = quick_world()
     grants = world.creators(30)
 
@@ -259,7 +259,7 @@ def test_a_database_that_refuses_the_group_gets_the_pairs_one_by_one(
     assert world.services.journal.waiting() == 0
 
 
-def test_the_brake_lets_one_of_a_group_through_and_its_release_is_told(quick_world: NewWorld) -> None:
+def test_the_brake_lets_one_of_a_group_through_and_its_release_is_reported(quick_world: NewWorld) -> None:
     """The probe is one request; when it succeeds, the caller learns that what waited is due."""
     world = quick_world()
     grants = world.creators(4)

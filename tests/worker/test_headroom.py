@@ -61,7 +61,7 @@ def test_pulls_between_refreshes_take_their_part_of_the_quota(store: Store) -> N
 
 
 def test_the_figure_is_counted_again_after_some_minutes(store: Store) -> None:
-    """Counting reads the whole fleet, so whoever asks often is told what was counted before."""
+    """Counting reads the whole fleet, so whoever asks often gets the last count."""
     clock = [0.0]
     headroom = headroom_of(store, clock)
     keep(store, 10)

@@ -44,7 +44,7 @@ class EventfulJournal(Journal):
 
 
 def test_a_look_alone_finds_a_missing_key(new_world: NewWorld, keyring: Keyring) -> None:
-    """A check that joins nobody refuses a keyring without a key in use, even where no pair is stored yet."""
+    """A check that joins nobody refuses a keyring without a key in use, even if no pair is stored yet."""
     world = new_world()
     world.services.preflight.enter()
     other = world.another(KEYRING=with_keys(keyring, 2, active=2).to_json())

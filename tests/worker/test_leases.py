@@ -1,4 +1,4 @@
-"""Leases are kept while an attempt takes long, and run out where nobody keeps them."""
+"""Leases are kept while an attempt takes long, and run out if nobody keeps them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def claimed(world: World, seconds: float) -> Claim:
 def test_a_lease_is_kept_while_the_attempt_takes_long(
     new_world: NewWorld, wait_until: Callable[[Callable[[], object]], None]
 ) -> None:
-    """Long after the first lease would have ended, nobody else can claim; once let go, it runs out."""
+    """Long after the first lease would have ended, nobody else can claim; once nobody keeps it, it runs out."""
     world, stop = new_world(), threading.Event()
     claim = claimed(world, 1.2)
     store = world.services.store
@@ -39,7 +39,7 @@ def test_a_lease_is_kept_while_the_attempt_takes_long(
     keeper.close()
 
 
-def test_a_lost_lease_is_told_and_not_taken_back(
+def test_a_lost_lease_is_reported_and_not_taken_back(
     new_world: NewWorld, wait_until: Callable[[Callable[[], object]], None]
 ) -> None:
     """A holder whose lease ran out and was claimed by somebody else stops prolonging it."""

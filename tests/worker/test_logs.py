@@ -77,7 +77,7 @@ def test_no_text_forges_a_line(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_line_is_bounded(form: str) -> None:
-    """A text of a megabyte is cut, and so is an event of very many fields, which is told without them."""
+    """A text of a megabyte is cut, and an event of very many fields is logged without them."""
     text = logged(
         "log.warning('y' * 1_000_000); log_fact(Fact('many.fields', {f'f{n}': 'z' * 100 for n in range(5000)}))",
         form=form,
@@ -92,7 +92,7 @@ def test_a_line_is_bounded(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_an_exception_is_told_without_values(form: str) -> None:
+def test_an_exception_is_logged_without_values(form: str) -> None:
     """A traceback has places and kinds, and neither the variables of frames nor the secrets of texts."""
     text = logged(
         "def deep(value):\n"
@@ -124,7 +124,7 @@ def test_no_statement_is_echoed_at_debug_level() -> None:
 
 
 def test_loading_the_migrations_writes_no_line() -> None:
-    """Alembic would tell which of its plugins it has set up, in the log of each worker that starts."""
+    """Alembic would log which of its plugins it has set up, in the log of each worker that starts."""
     assert logged("from alembic import command\nassert command\n", level="INFO") == ""
 
 

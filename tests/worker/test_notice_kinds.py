@@ -84,8 +84,8 @@ def connect(fleet: Fleet, *, reference: str | None = None) -> None:
     fleet.store.save_consents([item], seal_name, replace=True, announce=True)
 
 
-def test_each_consent_is_told_once(fleet: Fleet) -> None:
-    """A creator who authorizes again is told again; an import is no consent and tells nothing."""
+def test_each_consent_is_announced_once(fleet: Fleet) -> None:
+    """Each authorization of a creator writes a notice; an import is no consent and writes none."""
     fleet.add("imported")
     assert kinds(fleet.store) == []
 
@@ -116,8 +116,8 @@ def test_a_consent_and_its_notice_come_in_one_transaction(fleet: Fleet, monkeypa
 @pytest.mark.parametrize(
     ("days_left", "told"), [(31, None), (29.9, 30), (8, 30), (6.9, 7), (1.1, 7), (0.9, 1), (0.01, 1), (-0.01, None)]
 )
-def test_a_consent_that_ends_is_told_at_30_7_and_1_days(fleet: Fleet, days_left: float, told: int | None) -> None:
-    """The nearest step is told, once; what has ended is told by TikTok's refusal."""
+def test_a_consent_that_ends_is_announced_at_30_7_and_1_days(fleet: Fleet, days_left: float, told: int | None) -> None:
+    """The nearest step is written, once; TikTok's refusal reports what has ended."""
     fleet.add()
     ends_in(fleet, days_left * DAY)
 
@@ -126,7 +126,7 @@ def test_a_consent_that_ends_is_told_at_30_7_and_1_days(fleet: Fleet, days_left:
     assert [(notice.data or {})["days"] for notice in fleet.store.notices()] == ([] if told is None else [told])
 
 
-def test_each_step_is_told_once_for_each_consent(fleet: Fleet) -> None:
+def test_each_step_is_announced_once_for_each_consent(fleet: Fleet) -> None:
     """Three notices over the last month, delivered or not; the next consent has three of its own."""
     grant = fleet.add()
     for days in (29, 20, 6, 3, 0.5, 0.1):
@@ -159,8 +159,8 @@ def test_an_end_that_refreshes_move_ahead_is_none(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize(("given", "steps"), [(1, []), (5, [1]), (20, [7, 1]), (60, [30, 7, 1])])
-def test_a_short_consent_is_not_told_of_earlier_than_it_is_long(fleet: Fleet, given: int, steps: list[int]) -> None:
-    """A consent for five days is not told to end within seven on the day it was given."""
+def test_a_short_consent_is_not_announced_for_longer_than_it_lasts(fleet: Fleet, given: int, steps: list[int]) -> None:
+    """A consent for five days has no notice of seven days on the day it was given."""
     fleet.add()
     left = given * DAY
     while left > timedelta(0):
@@ -184,7 +184,7 @@ def test_nobody_is_warned_whose_grant_is_over(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("way", ["a late pair", "a new consent", "an import"])
 @pytest.mark.parametrize("delivered", [True, False])
-def test_a_recovery_is_told_to_those_who_heard_of_the_loss(fleet: Fleet, way: str, delivered: bool) -> None:
+def test_a_recovery_is_announced_only_after_the_loss_was(fleet: Fleet, way: str, delivered: bool) -> None:
     """Once, whichever way the grant came back; if nobody had heard, nobody hears of either."""
     grant = fleet.add()
     late = fleet.claim(grant.grant_id)
@@ -204,8 +204,8 @@ def test_a_recovery_is_told_to_those_who_heard_of_the_loss(fleet: Fleet, way: st
     assert kinds(fleet.store) == (["reauth_needed", "recovered"] if delivered else [])
 
 
-def test_a_revocation_is_told_once(fleet: Fleet) -> None:
-    """Whoever revokes twice tells it once; what asked for the creator is withdrawn."""
+def test_a_revocation_is_announced_once(fleet: Fleet) -> None:
+    """Revoking twice writes one notice, and the request to authorize is withdrawn."""
     lose(fleet, fleet.add().grant_id)
     for _ in range(2):
         fleet.store.mark_revoked("ada")
@@ -288,7 +288,7 @@ def test_only_requests_bear_a_link(fleet: Fleet, receiver: Receiver, links: Cons
 
 
 def test_news_that_reach_nobody_are_no_trouble_and_do_not_pile_up(fleet: Fleet) -> None:
-    """Without an address only what asks somebody to act is late; news are let go with the rest of history."""
+    """Without an address only notices that need action are late; news are deleted with old history."""
     connect(fleet)
     fleet.sql("UPDATE notices SET created_at = 0")
 

@@ -258,7 +258,7 @@ def test_a_retry_after_that_says_nothing_is_passed_over(store: Store, receiver: 
 
 
 def test_an_address_that_is_gone_gets_nothing_until_it_is_enabled(store: Store, receiver: Receiver) -> None:
-    """One alarm is written and one fact told, nothing is lost, and what waited comes once it is there again."""
+    """One alarm is written and one fact logged, nothing is lost, and what waited comes once the address is enabled."""
     alarm(store)
     receiver.answer = 410
     facts: list[Fact] = []
@@ -391,7 +391,7 @@ def test_a_receiver_that_is_away_costs_nothing_but_time(store: Store) -> None:
 
 
 def test_without_an_address_notices_wait_in_the_database(store: Store, receiver: Receiver) -> None:
-    """Nothing is lost where no address is set: `doctor` shows what waits, and an address that is set gets it."""
+    """Nothing is lost if no address is set: `doctor` shows what waits, and an address that is set gets it."""
     alarm(store)
 
     assert notifier_of(store).deliver() == 0

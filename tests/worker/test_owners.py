@@ -46,7 +46,7 @@ def given(world: World, count: int = 1) -> list[dict[str, Any]]:
 
 
 def count_asks(world: World, monkeypatch: pytest.MonkeyPatch) -> list[TokenInfo]:
-    """Return a list that grows by what TikTok told each time that it was asked for an owner."""
+    """Return a list that grows by TikTok's answer each time that it is asked for an owner."""
     told: list[TokenInfo] = []
     ask = world.services.tiktok.token_info
 
@@ -61,7 +61,7 @@ def count_asks(world: World, monkeypatch: pytest.MonkeyPatch) -> list[TokenInfo]
 def test_an_imported_pair_is_asked_about_once_and_then_refreshed(
     new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the first refresh TikTok tells the owner and the scopes; before the second nothing is asked."""
+    """Before the first refresh TikTok is asked for the owner and the scopes; before the second it is not."""
     world = new_world()
     asks, grant = count_asks(world, monkeypatch), bring_in(world, given(world)[0])
     assert grant.unproven_since is not None
@@ -87,7 +87,7 @@ def test_a_grant_that_was_authorized_is_never_asked_about(new_world: NewWorld, m
     assert asks == []
 
 
-def test_the_pair_of_another_creator_is_told_and_nothing_is_spent(
+def test_the_pair_of_another_creator_is_reported_and_nothing_is_spent(
     new_world: NewWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One alarm, no refresh, no pull and no hand-out; the owner's pair still works afterwards."""
@@ -146,7 +146,7 @@ def test_an_imported_pair_of_its_own_creator_is_revoked_at_tiktok(new_world: New
 
 
 @pytest.mark.parametrize("code", [40102, 40105, 40001, 40002, 40008])
-def test_an_owner_that_tiktok_will_not_tell_costs_the_grant_nothing(new_world: NewWorld, code: int) -> None:
+def test_an_owner_that_tiktok_does_not_name_costs_the_grant_nothing(new_world: NewWorld, code: int) -> None:
     """An access token that has ended, or an endpoint that is refused, cannot be asked: the refresh goes ahead."""
     world = new_world()
     grant = bring_in(world, given(world)[0])
@@ -295,7 +295,7 @@ def test_trouble_at_token_info_puts_a_first_refresh_off_once(new_world: NewWorld
 
 
 def test_the_first_pull_of_an_import_brings_all_that_the_creator_granted(new_world: NewWorld) -> None:
-    """A file without scopes is no reason to pull two fields: TikTok tells the scopes with the owner."""
+    """A file without scopes is no reason to pull two fields: TikTok names the scopes with the owner."""
     world = new_world()
     grant = bring_in(world, given(world)[0])
     world.services.store.request_pull(grant.creator_id)

@@ -1,4 +1,4 @@
-"""One grant of which TikTok speaks as if the whole app were wrong: it fares badly, and the others as ever."""
+"""One grant of which TikTok speaks as if the whole app were wrong: it alone fails, and the others go on."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_poison_grant_has_an_alarm_of_its_own(new_world: NewWorld, code: int) 
 
 
 def test_a_wrong_secret_in_a_busy_fleet_stops_the_app_at_the_second_grant(new_world: NewWorld) -> None:
-    """One grant might have come from another app; a second tells that it is ours."""
+    """One grant might have come from another app; a second shows that the fault is in ours."""
     world = new_world()
     grants = world.creators(5)
     assert world.services.refresher.refresh(grants[0].grant_id).kind == "refreshed"

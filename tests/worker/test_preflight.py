@@ -45,7 +45,7 @@ def test_a_keyring_without_a_key_in_use_is_refused(new_world: NewWorld) -> None:
 
 
 def test_another_key_of_the_same_number_is_refused(new_world: NewWorld) -> None:
-    """The sentinel tells a wrong key from the right one, even where no pair is stored yet."""
+    """The sentinel shows a wrong key, even if no pair is stored yet."""
     world = new_world()
     world.services.preflight.enter()
 

@@ -29,6 +29,6 @@ def test_a_host_name_of_any_length_gives_a_name_that_is_taken(
 
 
 def test_the_middle_of_a_long_name_is_cut_out() -> None:
-    """Beginning and end stay, so that pods of one deployment and hosts of one domain can be told apart."""
+    """Beginning and end stay, so that the names of one deployment's pods and of one domain's hosts differ."""
     assert shortened("short") == "short"
     assert shortened("a" * 40 + "b" * 40) == "a" * 23 + "~" + "b" * 24

@@ -106,7 +106,7 @@ def test_reads_that_refuse_every_token_are_backed_off(new_world: NewWorld) -> No
 def test_a_read_does_not_bring_a_second_look_forward(
     new_world: NewWorld, kind: str, how: dict[str, Any], status: GrantStatus
 ) -> None:
-    """A grant whose refresh failed keeps the time of its next look, whatever a read is told of its old token."""
+    """A grant whose refresh failed keeps the time of its next attempt, whatever a read learns about its old token."""
     world = new_world(IN_DOUBT_RETRY="never")
     grant = world.creator()
     world.services.store.request_pull(grant.creator_id)

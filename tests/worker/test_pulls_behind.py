@@ -27,6 +27,6 @@ def test_refreshed_grants_are_pulled_at_once_unless_pulls_are_behind(new_world: 
     assert [message.ids for message in scanner.pulls_of([second.grant_id])] == [(second.grant_id,)]
 
 
-def test_no_pull_is_published_where_nothing_was_refreshed(new_world: NewWorld) -> None:
+def test_no_pull_is_published_if_nothing_was_refreshed(new_world: NewWorld) -> None:
     """A batch that found nothing due leaves no message."""
     assert new_world().services.scanner.pulls_of([]) == []

@@ -114,7 +114,7 @@ def at_work(world: World) -> Iterator[None]:
 def test_a_reader_needs_an_address_and_a_keyring(
     new_world: NewWorld, keyring: Keyring, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It names no app, has no secret, and leaves the application's own `.env` alone unless it is told."""
+    """It names no app, has no secret, and reads the application's own `.env` only if asked to."""
     world = new_world()
     grant = world.creator()
     monkeypatch.chdir(tmp_path)

@@ -92,7 +92,7 @@ def test_a_lost_answer_under_strict_rotation_keeps_the_old_access_token_in_servi
     assert len(world.refreshes(grant)) == 2
 
 
-def test_no_retry_is_sent_where_settings_forbid_it(new_world: NewWorld) -> None:
+def test_no_retry_is_sent_if_settings_forbid_it(new_world: NewWorld) -> None:
     """With `never`, an answer in doubt costs one call."""
     world = new_world(IN_DOUBT_RETRY="never")
     grant = world.creator()

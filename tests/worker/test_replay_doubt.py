@@ -170,7 +170,7 @@ def test_an_answer_committed_while_the_journals_are_looked_through_is_not_asked_
     assert len(world.refreshes(grant)) == 1
 
 
-def test_a_claim_is_given_back_where_the_journals_cannot_be_looked_through(new_world: NewWorld) -> None:
+def test_a_claim_is_given_back_if_the_journals_cannot_be_looked_through(new_world: NewWorld) -> None:
     """The lease does not stay behind until it runs out; nothing was sent."""
     world = new_world()
     grant = world.creator()

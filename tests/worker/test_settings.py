@@ -1,4 +1,4 @@
-"""Settings: where they come from, and what is refused."""
+"""Settings: their sources, and what is refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_no_secret_is_shown() -> None:
     assert "canary" not in repr(load_settings(environ, dotenv=None))
 
 
-def test_all_missing_names_are_told_at_once() -> None:
+def test_all_missing_names_are_reported_at_once() -> None:
     """A first start names everything that is needed, and how to give it by a file."""
     with pytest.raises(ConfigurationError) as caught:
         load_settings({}, dotenv=None)
@@ -101,7 +101,7 @@ def test_only_what_is_close_is_suggested(typed: str, meant: list[str]) -> None:
         ("IN_DOUBT_RETRY", ["maybe"], "once or never"),
     ],
 )
-def test_a_value_that_fits_no_setting_is_told_by_what_fits(name: str, values: list[str], told: str) -> None:
+def test_the_error_for_a_wrong_value_names_what_fits(name: str, values: list[str], told: str) -> None:
     """The sentence says what may stand there, whichever way the value fails."""
     for value in values:
         assert f"EVERTOKEN_{name} must be {told}" in refusal(**{name: value})
@@ -167,7 +167,7 @@ def test_a_value_that_fits_no_setting_is_told_by_what_fits(name: str, values: li
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_contradictions_and_bad_values_are_refused(changes: dict[str, str], told: str) -> None:
-    """Each problem is told by name, with what was expected and without the value."""
+    """Each problem is reported by name, with what was expected and without the value."""
     assert told in refusal(**changes)
 
 
@@ -230,7 +230,7 @@ def test_a_redis_address_with_what_a_library_would_stumble_over_is_refused(url: 
     ],
 )
 def test_an_address_whose_signs_are_quoted_is_taken(name: str, url: str) -> None:
-    """Sockets, IPv6, options of the address and paths with odd names are as good as ever."""
+    """Sockets, IPv6, options of the address and paths with odd names are accepted."""
     settings = load_settings(GOOD | {f"EVERTOKEN_{name}": url}, dotenv=None)
 
     assert getattr(settings, name.lower()) == url
@@ -339,7 +339,7 @@ def test_failpoints_are_refused_beside_a_real_address_whatever_else_is_set(switc
     assert "EVERTOKEN_TEST_FAILPOINTS is set beside a real TikTok" in told
 
 
-def test_the_metrics_are_on_loopback_unless_told_otherwise() -> None:
+def test_the_metrics_are_on_loopback_by_default() -> None:
     """They have no password, so other hosts see them only if somebody says so."""
     assert load_settings(GOOD, dotenv=None).metrics_address == "127.0.0.1"
     assert load_settings(GOOD | {"EVERTOKEN_METRICS_ADDRESS": "::"}, dotenv=None).metrics_address == "::"

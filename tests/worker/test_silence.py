@@ -1,4 +1,4 @@
-"""What a process tells when it breaks: no core dump, no values of variables, and nothing while a debug switch is on."""
+"""What a process shows when it breaks: no core dump, no values of variables, and nothing while a debug switch is on."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_no_core_dump_is_written() -> None:
 
 
 @pytest.mark.parametrize("where", ["logged", "bare"])
-def test_uncaught_exceptions_are_told_without_values(where: str) -> None:
-    """In the main thread, another one and a destructor: kind and place are told, tokens and variables are not."""
+def test_uncaught_exceptions_are_logged_without_values(where: str) -> None:
+    """In the main thread, another one and a destructor: kind and place are logged, tokens and variables are not."""
     ended = python(CRASH, where)
 
     assert ended.returncode == 1
@@ -110,7 +110,7 @@ def test_last_words_are_bounded() -> None:
 
 
 def test_a_signal_shows_stacks_and_no_values() -> None:
-    """SIGUSR1 tells where a process hangs; Celery's own answer would print every local variable."""
+    """SIGUSR1 shows where a process hangs; Celery's own answer would print every local variable."""
     with subprocess.Popen(
         [sys.executable, "-c", STACKS], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -136,7 +136,7 @@ def test_debug_switches_are_refused(name: str) -> None:
 
 
 def test_debug_switches_of_the_process_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What code has switched on counts as much as the environment, and all of it is told at once."""
+    """What code has switched on counts as much as the environment, and all of it is named at once."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
     logger = logging.getLogger("sqlalchemy.engine")
     before = logger.level

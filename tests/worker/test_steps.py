@@ -141,7 +141,7 @@ def test_an_answer_that_the_journal_does_not_take_is_read_all_the_same(
 
 
 def test_several_attempts_end_together_and_their_records_go(new_world: NewWorld) -> None:
-    """One that another's newer pair has overtaken is told from those that are current now."""
+    """A pair that is older than another worker's newer one is distinguished from the current ones."""
     world = new_world()
     grants = world.creators(3)
     attempts = [attempt_of(world, grant) for grant in grants]
@@ -228,7 +228,7 @@ def test_one_refused_grant_stops_nothing_and_holds_nobody(new_world: NewWorld) -
     assert world.services.store.brake() == BrakeState()
 
 
-def test_a_grant_refused_while_a_hold_lasts_is_told_of_it(new_world: NewWorld) -> None:
+def test_a_grant_refused_while_a_hold_lasts_names_the_hold(new_world: NewWorld) -> None:
     """No creator is asked then, and no second alarm is raised."""
     world = new_world()
     facts: list[Fact] = []

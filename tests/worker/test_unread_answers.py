@@ -1,4 +1,4 @@
-"""Answers that hold a pair and not its owner: TikTok is asked whose it is, and what cannot be told is kept aside."""
+"""Answers with a pair and without its owner: TikTok is asked for the owner, and if that fails they are kept aside."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def aside(world: World) -> list[Path]:
 
 
 @pytest.mark.parametrize(("fault", "how"), NAMELESS)
-def test_a_pair_without_its_creator_is_stored_once_tiktok_has_told_whose_it_is(
+def test_a_pair_without_its_creator_is_stored_once_tiktok_has_named_its_owner(
     new_world: NewWorld, fault: str, how: dict[str, Any]
 ) -> None:
     """Both tokens are in hand, and the new access token names its owner; nothing is lost under strict rotation."""
@@ -44,10 +44,8 @@ def test_a_pair_without_its_creator_is_stored_once_tiktok_has_told_whose_it_is(
 
 
 @pytest.mark.parametrize(("fault", "how"), NAMELESS)
-def test_a_pair_whose_creator_cannot_be_told_is_kept_aside(
-    new_world: NewWorld, fault: str, how: dict[str, Any]
-) -> None:
-    """Nothing is stored under a guess, the bytes stay sealed in the journal's folder, and one alarm tells of them."""
+def test_a_pair_whose_owner_stays_unknown_is_kept_aside(new_world: NewWorld, fault: str, how: dict[str, Any]) -> None:
+    """Nothing is stored under a guess, the bytes stay sealed in the journal's folder, and one alarm reports them."""
     world = new_world()
     grant = world.creator()
     world.sandbox.fault(fault, creator=grant.creator_id, call="refresh", times=1, **how)
@@ -90,7 +88,7 @@ def test_a_pair_with_an_id_that_is_none_is_kept_aside(new_world: NewWorld) -> No
 
 
 def test_an_exchange_without_its_creator_is_kept_aside(new_world: NewWorld) -> None:
-    """There is no creator yet whose it could be; the person is told, and the bytes are not let go."""
+    """There is no creator yet to whom it could belong; the person gets an error, and the bytes are kept."""
     world = new_world()
     world.sandbox.fault("extra", call="token", times=1, fields={"open_id": None})
     link = urlsplit(world.services.authorizer.url())
@@ -102,7 +100,7 @@ def test_an_exchange_without_its_creator_is_kept_aside(new_world: NewWorld) -> N
     assert len(aside(world)) == 1
 
 
-def test_the_first_refusal_of_two_secrets_is_let_go(new_world: NewWorld) -> None:
+def test_the_first_refusal_of_two_secrets_is_released(new_world: NewWorld) -> None:
     """Both answers were journaled, and neither waits there once the outcome is stored."""
     world = new_world(TIKTOK_APP_SECRET_NEXT="rotated")
     grant = world.creator()
