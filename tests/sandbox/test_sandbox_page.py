@@ -11,12 +11,12 @@ from typing import Final
 
 import pytest
 
-from worker.sandbox.fault_kinds import _ABSENT, MAKERS
+from worker.sandbox.fault_kinds import ABSENT, MAKERS
 from worker.sandbox.faults import CALLS, FaultBook
 from worker.sandbox.process import RunningSandbox, SandboxError
 
 PAGE: Final = (Path(__file__).parents[2] / "docs/sandbox.md").read_text(encoding="utf-8")
-ABSENT: Final = "absent"
+NONE: Final = "absent"
 
 
 def test_every_control_call_has_a_row(start: Callable[..., RunningSandbox]) -> None:
@@ -35,16 +35,16 @@ def table_of(heading: str) -> dict[str, str]:
 
 
 def told(cell: str) -> dict[str, object]:
-    """Return the fields in a cell with their defaults; `ABSENT` if a field is needed or left out."""
+    """Return the fields in a cell with their defaults; `NONE` if a field is needed or left out."""
     fields = re.findall(r"`(\w+)` \((?:default `([^`]*)`|needed|default: the field is left out)", cell)
-    return {name: default or ABSENT for name, default in fields}
+    return {name: default or NONE for name, default in fields}
 
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_every_field_of_a_fault_is_listed_with_its_default(kind: str) -> None:
     """A fault that can be switched on has a row, and the row has each field that it takes, and no other."""
     parameters = inspect.signature(MAKERS[kind]).parameters.values()
-    taken = {each.name: ABSENT if each.default in (each.empty, _ABSENT) else _json(each.default) for each in parameters}
+    taken = {each.name: NONE if each.default in (each.empty, ABSENT) else _json(each.default) for each in parameters}
 
     assert told(table_of("kind")[kind]) == taken
 

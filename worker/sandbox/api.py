@@ -1,4 +1,4 @@
-"""The five calls of TikTok's open API as the sandbox answers them: quota, faults, work, envelope, ledger."""
+"""The calls of TikTok's open API as the sandbox answers them: quota, faults, work, envelope, ledger."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from worker.sandbox import token_calls
-from worker.sandbox.account import account
-from worker.sandbox.fault_kinds import Plan
+from worker.sandbox import account_calls, token_calls
+from worker.sandbox.fault_kinds import ABSENT, Plan
 from worker.sandbox.faults import CALLS
 from worker.sandbox.ledger import fingerprint
 from worker.sandbox.protocol import whole_in_cut
@@ -69,7 +68,7 @@ class OpenApi:
     def _work(self, asked: Asked, plan: Plan | None, creator: Creator | None) -> Reply:
         if asked.used is not None and asked.used.used_at is not None:
             asked.reused_after = asked.used.used_answer
-        outcome = Outcome(NOT_WORKED, "") if plan is not None and not plan.works else self._carry_out(asked)
+        outcome = Outcome(NOT_WORKED, "") if plan is not None and not plan.works else self._carry_out(asked, plan)
         reply = self._finish(asked, outcome, plan)
         if creator is not None:
             if reply.delivery is None:
@@ -78,11 +77,11 @@ class OpenApi:
                 reply.done = partial(_one_less, creator)
         return reply
 
-    def _carry_out(self, asked: Asked) -> Outcome:
+    def _carry_out(self, asked: Asked, plan: Plan | None) -> Outcome:
         try:
             if asked.call in POST_CALLS:
                 return POST_CALLS[asked.call](self._world, asked.body)
-            return account(self._world, asked.access_token, asked.query)
+            return account_calls.read(self._world, asked.call, asked.access_token, asked.query, plan)
         except RefusedError as refused:
             return refused.outcome
 
@@ -106,22 +105,19 @@ class OpenApi:
             (code, message), data = plan.code, {}
         elif code == NOT_WORKED:
             code, data = 0, {}
-        if plan is not None and data:
-            for edit in plan.edits:
-                edit(data)
+        if plan is not None:
+            data = _edited(data, plan)
         request_id = self._world.mint.request_id()
         envelope = {"code": code, "message": message, "request_id": request_id, "data": data}
-        if asked.call in ISSUING and data:
+        if data is ABSENT:
+            del envelope["data"]
+        elif asked.call in ISSUING and data and isinstance(data, dict):
             envelope = _styled(envelope, data, self._world.options.answer_style)
         if plan is not None and plan.padding:
             envelope["padding"] = "x" * plan.padding
         reply = json_reply(envelope, headers=(("X-Tt-Logid", request_id),))
-        if plan is None:
-            return reply
-        reply.delivery = plan.delivery
-        if plan.packed or plan.bomb:
-            reply.body = gzip.compress(reply.body + b" " * plan.bomb)
-            reply.headers += (("Content-Encoding", "gzip"),)
+        if plan is not None:
+            _spoil(reply, plan)
         return reply
 
     def _count(self, asked: Asked, code: int, reply: Reply, plan: Plan | None) -> None:
@@ -160,6 +156,25 @@ class OpenApi:
         self._world.ledger.undelivered(seq)
         if used is not None:
             used.used_answer = "undelivered"
+
+
+def _edited(data: Any, plan: Plan) -> Any:
+    """Change the data of an answer; an error's is left alone."""
+    if not data:
+        return data
+    for edit in plan.edits:
+        edit(data)
+    return data if plan.data is None else plan.data[0]
+
+
+def _spoil(reply: Reply, plan: Plan) -> None:
+    """Change the bytes of an answer and how they travel."""
+    reply.delivery = plan.delivery
+    for find, put in plan.rewritten:
+        reply.body = reply.body.replace(find, put)
+    if plan.packed or plan.bomb:
+        reply.body = gzip.compress(reply.body + b" " * plan.bomb)
+        reply.headers += (("Content-Encoding", "gzip"),)
 
 
 def _answer(reply: Reply, plan: Plan | None) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
+from worker.sandbox.accounts.traits import TraitsError
 from worker.sandbox.consent import ConsentPage
 from worker.sandbox.faults import FaultError
 from worker.sandbox.options import OptionsError, SandboxOptions
@@ -52,6 +53,8 @@ class Control:
             ("POST", "codes"): self._codes,
             ("POST", "revoke"): self._revoke,
             ("POST", "creator"): self._creator,
+            ("POST", "account"): self._account,
+            ("POST", "scopes"): self._scopes,
             ("POST", "app"): self._app,
             ("POST", "options"): self._options,
             ("POST", "clock"): self._clock,
@@ -68,7 +71,7 @@ class Control:
             return json_reply({"error": f"there are {known}"}, BAD_REQUEST)
         try:
             return json_reply(handler(json.loads(request.body) if request.body else {}))
-        except (ControlError, FaultError, OptionsError) as error:
+        except (ControlError, FaultError, OptionsError, TraitsError) as error:
             return json_reply({"error": str(error)}, BAD_REQUEST)
         except ValueError:
             return json_reply({"error": "the body is not JSON"}, BAD_REQUEST)
@@ -138,6 +141,22 @@ class Control:
             "refreshes": creator.refreshes,
             "under_way": creator.under_way,
         }
+
+    def _account(self, body: Body) -> dict[str, Any]:
+        traits = dict(body)
+        creator_id = traits.pop("creator", None)
+        if creator_id is not None and not isinstance(creator_id, str):
+            raise ControlError("creator: a text is wanted, or none for all accounts")
+        self._world.accounts.set_traits(creator_id, traits)
+        return {"traits": self._world.account(creator_id).traits.to_json() if creator_id is not None else traits}
+
+    def _scopes(self, body: Body) -> dict[str, Any]:
+        creator = self._world.registry.creators.get(body.get("creator", ""))
+        if creator is None:
+            raise ControlError("creator: no such creator")
+        consent = creator.consents[-1]
+        consent.scope = tuple(name for name in body["scope"].split(",") if name)
+        return {"scope": ",".join(consent.scope)}
 
     def _app(self, body: Body) -> dict[str, Any]:
         if unknown := body.keys() - {"blocked", "secret", "next_secret"}:

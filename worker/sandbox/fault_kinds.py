@@ -24,6 +24,12 @@ class Plan:
         padding: how many bytes of a useless field are added to the envelope.
         packed: whether the body is gzipped, even if the client did not ask for it.
         bomb: how many spaces are added after the envelope before it is gzipped.
+        retired: for fields that are no longer offered, the code that answers a read that asks for them.
+        partial: names that are left out of a read, which is then answered with code 20001; none for a whole answer.
+        data: in place of the answer's own data, as the only member of a tuple; `ABSENT` for no such field.
+        other: the account whose data a read answers, in place of the one asked for.
+        stuck: whether a page repeats the cursor that was sent and says that there is more.
+        rewritten: bytes of the body, each with what is put in its place.
         delivery: how the answer travels.
     """
 
@@ -37,12 +43,21 @@ class Plan:
     padding: int = 0
     packed: bool = False
     bomb: int = 0
+    retired: dict[str, int] = field(default_factory=dict)
+    partial: frozenset[str] = frozenset()
+    data: tuple[Any] | None = None
+    other: str | None = None
+    stuck: bool = False
+    rewritten: list[tuple[bytes, bytes]] = field(default_factory=list)
     delivery: Delivery = field(default_factory=Delivery)
 
 
 PAGE: Final = b"<!DOCTYPE html><html><head><title>Just a moment</title></head><body><h1>Please wait</h1></body></html>"
 NO_CONTENT: Final = 204
-_ABSENT: Final = object()
+FIELDS_OFFLINE: Final = 41_002
+"""TikTok's code for a field that it no longer offers."""
+ABSENT: Final = object()
+"""In place of a value: the field is left out."""
 
 Maker = Callable[[Plan], None]
 
@@ -163,7 +178,7 @@ def _code(*, code: int, message: str = "Forced by a fault.", rotates: bool = Fal
 
 def _edit(field_name: str, value: object, *, altered: bool = False) -> Maker:
     def edit(data: dict[str, Any]) -> None:
-        if value is _ABSENT:
+        if value is ABSENT:
             data.pop(field_name, None)
         else:
             data[field_name] = value
@@ -179,15 +194,15 @@ def _wrong_creator(*, creator_id: str = "someone-else") -> Maker:
     return _edit("open_id", creator_id, altered=True)
 
 
-def _expires(*, value: object = _ABSENT, field: str = "expires_in") -> Maker:
+def _expires(*, value: object = ABSENT, field: str = "expires_in") -> Maker:
     return _edit(_one_of(field, "expires_in", "refresh_token_expires_in"), value)
 
 
-def _refresh_token(*, value: object = _ABSENT) -> Maker:
+def _refresh_token(*, value: object = ABSENT) -> Maker:
     return _edit("refresh_token", value, altered=True)
 
 
-def _scope(*, value: object = _ABSENT) -> Maker:
+def _scope(*, value: object = ABSENT) -> Maker:
     return _edit("scope", value)
 
 
@@ -217,6 +232,44 @@ def _gzip_bomb(*, bytes: int = 10 * 1024 * 1024) -> Maker:  # noqa: A002  # the 
     return lambda plan: setattr(plan, "bomb", bytes)
 
 
+def _retired(*, field: str, code: int = FIELDS_OFFLINE) -> Maker:
+    if type(code) is not int:
+        raise ValueError("code: a whole number is wanted")
+    return lambda plan: plan.retired.update({field: code})
+
+
+def _partial(*, without: list[str]) -> Maker:
+    if not isinstance(without, list) or not without or not all(isinstance(name, str) for name in without):
+        raise TypeError("without: a list of names is wanted")
+    return lambda plan: setattr(plan, "partial", plan.partial.union(without))
+
+
+def _data(*, value: object = ABSENT) -> Maker:
+    def make(plan: Plan) -> None:
+        plan.data, plan.altered = (value,), True
+
+    return make
+
+
+def _other_account(*, creator_id: str = "someone-else") -> Maker:
+    return lambda plan: setattr(plan, "other", creator_id)
+
+
+def _stuck_cursor() -> Maker:
+    return lambda plan: setattr(plan, "stuck", True)
+
+
+def _rewrite(*, find: str, put: str) -> Maker:
+    if not find:
+        raise ValueError("find: a text that is not empty is wanted")
+
+    def make(plan: Plan) -> None:
+        plan.rewritten.append((find.encode(), put.encode()))
+        plan.altered = True
+
+    return make
+
+
 MAKERS: Final[dict[str, Callable[..., Maker]]] = {
     "lost": _lost,
     "slow": _slow,
@@ -237,5 +290,11 @@ MAKERS: Final[dict[str, Callable[..., Maker]]] = {
     "huge": _huge,
     "gzip": _gzip,
     "gzip_bomb": _gzip_bomb,
+    "retired": _retired,
+    "partial": _partial,
+    "data": _data,
+    "other_account": _other_account,
+    "stuck_cursor": _stuck_cursor,
+    "rewrite": _rewrite,
 }
 """Kinds of faults and what reads their settings: each gives a function that writes the fault into a plan."""

@@ -15,6 +15,20 @@ CALLS: Final = {
     "revoke": "tt_user/oauth2/revoke/",
     "token_info": "tt_user/token_info/get/",
     "account": "business/get/",
+    "videos": "business/video/list/",
+    "comments": "business/comment/list/",
+    "replies": "business/comment/reply/list/",
+    "benchmark": "business/benchmark/",
+    "mentions": "business/mention/video/list/",
+    "mention": "business/mention/video/get/",
+    "mention_comments": "business/mention/comment/list/",
+    "mention_words": "business/mention/top_word/list/",
+    "mention_hashtags": "business/mention/top_hashtag/list/",
+    "video_settings": "business/video/settings/",
+    "publish_status": "business/publish/status/",
+    "hashtags": "business/hashtag/suggestion/",
+    "locations": "business/publish/location/",
+    "properties": "business/property/list/",
 }
 """Short names of the calls and their paths."""
 

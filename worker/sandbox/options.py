@@ -13,6 +13,7 @@ READABLE_SCOPES: Final = (
     "user.account.type",
     "user.insights",
     "video.list",
+    "video.insights",
     "comment.list",
 )
 
@@ -67,7 +68,24 @@ class SandboxOptions:
     quota_account_code: int = _option(40_100, "Error code when one creator's quota is broken.", least=1)
     punishment_scale: float = _option(1.0, "Factor on how long a broken quota shuts the app out.", least=0)
     canary: str = _option("", "Text inside every token and code, so that leaks can be found.", fixed=True)
-    seed: int = _option(0, "Seed of the draws for faults with a probability.", fixed=True)
+    seed: int = _option(0, "Seed of all figures, and of the draws for faults with a probability.", fixed=True)
+    accounts: str = _option(
+        "plain",
+        "What accounts are like: registered Business Accounts alone, or a mix with personal, small and private ones.",
+        choices=("plain", "mixed"),
+    )
+    settle_days: int = _option(3, "Days from the beginning of a day until its figures stand.", least=2)
+    contested: str = _option(
+        "text",
+        "What the daily followers_count is, by the text of TikTok's page the total, by its samples the day's net.",
+        choices=("text", "samples"),
+    )
+    longest_span_days: int = _option(60, "Most days that one read of an account may span.", least=1)
+    reply_ids: str = _option(
+        "text",
+        "How ids come in the replies beside a comment; as numbers, with times as dates.",
+        choices=("text", "numbers"),
+    )
 
     def __post_init__(self) -> None:
         """Check every value against its description."""

@@ -111,7 +111,7 @@ class RunningSandbox:
         Args:
             kind: such as `lost`, `cut` or `status`.
             creator: whom it strikes; None for all.
-            call: `token`, `refresh`, `revoke`, `token_info` or `account`; None for all.
+            call: a short name of `faults.CALLS`, such as `refresh` or `account`; None for all.
             times: how many calls it strikes; None for all.
             probability: how likely it strikes each call.
             **how: the kind's own settings.
@@ -136,6 +136,15 @@ class RunningSandbox:
     def creator(self, creator: str) -> dict[str, Any]:
         """Return what the sandbox knows of a creator, with fingerprints instead of tokens."""
         return self.control("creator", {"creator": creator})
+
+    def set_account(self, creator: str | None = None, **traits: Any) -> Mapping[str, Any]:
+        """Set traits of one account, or of all that have none of their own, and return them."""
+        found: dict[str, Any] = self.control("account", {"creator": creator, **traits})["traits"]
+        return found
+
+    def advance(self, *, days: float = 0.0, seconds: float = 0.0) -> float:
+        """Move the sandbox's clock forward and return its time, in seconds since 1970."""
+        return float(self.control("clock", {"advance": days * 86_400 + seconds})["now"])
 
     def revoke(self, creator: str) -> None:
         """Make a creator remove our app."""

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from worker.sandbox.accounts.days import Calendar, day_of
+from worker.sandbox.accounts.traits import Account, AccountBook
 from worker.sandbox.faults import FaultBook
 from worker.sandbox.ledger import LedgerWriter
 from worker.sandbox.options import SandboxOptions
@@ -70,6 +72,15 @@ class World:
         self.ledger = LedgerWriter(options.ledger)
         self.app = App(options.app_id, {text for text in (options.app_secret, options.next_secret) if text})
         self.counters = Counters()
+        self.accounts = AccountBook(options.seed, day_of(self.clock.now()))
+
+    def account(self, creator_id: str) -> Account:
+        """Return the account with this id."""
+        return self.accounts.find(creator_id, mixed=self.options.accounts == "mixed")
+
+    def calendar(self) -> Calendar:
+        """Return how figures come and what they mean now."""
+        return Calendar(self.options.settle_days, self.options.contested)
 
     def token_object(self, pair: IssuedPair, now: float) -> dict[str, Any]:
         """Build the token object of a pair: lifetimes are the seconds left, and scopes have no stable order."""
