@@ -327,7 +327,7 @@ def test_benchmark_is_the_same_for_every_creator(sandbox: RunningSandbox, get: G
 def test_mentions_are_listed_sorted_and_counted(sandbox: RunningSandbox, get: Get) -> None:
     """Mentions come in pages by offset, alone by id, and as words and hashtags."""
     sandbox.set_account("ada", mentions=400)
-    query = {"number_of_days": 60, "max_count": 20, "sort_field": "LIKES"}
+    query: dict[str, Any] = {"number_of_days": 60, "max_count": 20, "sort_field": "LIKES"}
 
     found = [one for page in pages(get, "mention/video/list/", **query) for one in page["videos"]]
     comments = [one for page in pages(get, "mention/comment/list/", number_of_days=60) for one in page["comments"]]
