@@ -1,4 +1,4 @@
-"""The calls that read account data: parameters, scopes, pages and their errors; the figures come from `accounts`.
+"""The calls that read account data: scopes, pages and their errors; the figures come from `accounts`.
 
 Parameters, fields, scopes and defaults follow TikTok's pages on these calls (official docs 1762228399168514,
 1762228421622786, 1822388944791617 and those on comments and mentions).
@@ -6,18 +6,16 @@ Parameters, fields, scopes and defaults follow TikTok's pages on these calls (of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 from urllib.parse import parse_qs
 
 from worker.sandbox import token_calls
 from worker.sandbox.accounts import comments, days, surroundings, videos
-from worker.sandbox.accounts.traits import CATEGORIES, Account, draw
+from worker.sandbox.accounts.traits import CATEGORIES, draw
 from worker.sandbox.fault_kinds import Plan
-from worker.sandbox.registry import Consent
+from worker.sandbox.parameters import Read, read_json
 from worker.sandbox.token_calls import BAD_PARAMETER, Outcome, RefusedError, check_not_blocked, live_pair
 from worker.sandbox.world import World
 
@@ -51,105 +49,6 @@ MENTIONS_LISTED: Final = 1_000
 MENTION_DAYS: Final = 30
 PUBLISHED: Final = "v_pub~"
 MILLISECONDS: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """One read as it was understood.
-
-    Attributes:
-        world: the sandbox.
-        consent: the consent of the token.
-        account: whose data is answered.
-        now: seconds since 1970.
-        sent: the parameters of the query.
-        plan: the faults that strike.
-    """
-
-    world: World
-    consent: Consent
-    account: Account
-    now: float
-    sent: dict[str, str]
-    plan: Plan
-
-    def number(self, name: str, default: int, least: int, most: int) -> int:
-        """Return a whole number of the query.
-
-        Raises:
-            RefusedError: it is none, or out of range.
-        """
-        text = self.sent.get(name, str(default))
-        try:
-            value = int(text) if len(text) <= videos.MOST_ID_DIGITS else None
-        except ValueError:
-            value = None
-        if value is None or not least <= value <= most:
-            raise RefusedError(BAD_PARAMETER, f"{name}: Must be a whole number from {least} to {most}.")
-        return value
-
-    def choice(self, name: str, default: str, *choices: str) -> str:
-        """Return a parameter that has a few values.
-
-        Raises:
-            RefusedError: it has another one.
-        """
-        value = self.sent.get(name, default)
-        if value not in choices:
-            raise RefusedError(BAD_PARAMETER, f"{name}: Must be one of {', '.join(choices)}.")
-        return value
-
-    def needed(self, name: str) -> str:
-        """Return a parameter that must be there.
-
-        Raises:
-            RefusedError: it is missing or empty.
-        """
-        if not self.sent.get(name):
-            raise RefusedError(BAD_PARAMETER, f"{name}: Missing data for required field.")
-        return self.sent[name]
-
-    def texts(self, name: str, most: int) -> list[str] | None:
-        """Return a JSON list of texts; None if the parameter was not sent.
-
-        Raises:
-            RefusedError: it is none, or too long.
-        """
-        if name not in self.sent:
-            return None
-        found = _json(self.sent[name], name)
-        if not isinstance(found, list) or not all(isinstance(text, str) for text in found) or len(found) > most:
-            raise RefusedError(BAD_PARAMETER, f"{name}: Not a JSON list of at most {most} texts.")
-        return found
-
-    def need_scope(self, scope: str, what: str) -> None:
-        """Check that the creator granted a scope.
-
-        Raises:
-            RefusedError: it is not granted.
-        """
-        if scope not in self.consent.scope:
-            raise RefusedError(token_calls.SCOPE_MISSING, f"The scope {scope} of {what} is not granted.")
-
-    def fields(self, default: tuple[str, ...], scopes: dict[str, str]) -> frozenset[str]:
-        """Return the fields asked for.
-
-        Raises:
-            RefusedError: one is unknown, retired or not granted; then nothing is answered.
-        """
-        retired = self.plan.retired
-        known = [name for name in scopes if retired.get(name) != BAD_PARAMETER]
-        names = default if "fields" not in self.sent else _json(self.sent["fields"], "fields")
-        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
-            raise RefusedError(BAD_PARAMETER, "fields: Not a JSON list of names.")
-        for name in names:
-            if name not in known:
-                raise RefusedError(BAD_PARAMETER, f"fields: {name!r} must be one of {', '.join(known)}.")
-            if name in retired:
-                raise RefusedError(retired[name], f"The field {name} is offline.")
-        for name in names:
-            self.need_scope(scopes[name], name)
-        return frozenset(names)
 
 
 def read(world: World, call: str, access_token: str, query: str, plan: Plan | None) -> Outcome:
@@ -261,7 +160,7 @@ def _videos(asked: Read) -> dict[str, Any]:
 
 
 def _chosen(asked: Read) -> list[videos.Video]:
-    filters = _json(asked.sent["filters"], "filters")
+    filters = read_json(asked.sent["filters"], "filters")
     if not isinstance(filters, dict) or filters.keys() - {"video_ids", "ad_post_only"}:
         raise RefusedError(BAD_PARAMETER, "filters: Not an object with video_ids and ad_post_only.")
     ids = filters.get("video_ids")
@@ -434,13 +333,6 @@ def _properties(asked: Read) -> dict[str, Any]:
         raise RefusedError(token_calls.WRONG_APP, "app_id and secret do not match.")
     own = {"property_type": 1, "url": "media.example", "property_status": 1, "signature": "", "file_name": ""}
     return {"url_property_info_list": [own]}
-
-
-def _json(text: str, name: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise RefusedError(BAD_PARAMETER, f"{name}: Not JSON.") from None
 
 
 PROPERTIES: Final = "business/property/list/"

@@ -146,19 +146,12 @@ def figures_of(account: Account, day: int, *, to_come: int, calendar: Calendar) 
         calendar: what the contested figures mean.
     """
     u = draw(account.key, "day", day)
-    before, total = followers_at_end(account, day - 1), followers_at_end(account, day)
+    total = followers_at_end(account, day)
     part = 1 - 0.03 * to_come if to_come else 1.0
     weekday = 1.2 if (day + 3) % 7 >= 5 else 1.0  # noqa: PLR2004  # Saturday and Sunday; day 0 was a Thursday
     views = int(total * (0.1 + 0.5 * u[0]) * weekday * part)
     likes, comments, shares = int(views * 0.06 * u[1]), int(views * 0.006 * u[2]), int(views * 0.004 * u[3])
-    net = total - before
-    usual = round(before * 0.001 * (0.5 + u[4]))
-    lost = int((usual + max(0, -net)) * part)
-    new = int((usual + max(0, net)) * part)
-    net = new - lost
-    by_text = calendar.reading == "text"
     found: dict[str, Any] = {
-        "followers_count": total if by_text else net,
         "video_views": views,
         "profile_views": int(views * 0.02 * u[5]),
         "likes": likes,
@@ -170,16 +163,10 @@ def figures_of(account: Account, day: int, *, to_come: int, calendar: Calendar) 
         "average_likes": round(likes / 3, 2),
         "average_comments": round(comments / 3, 2),
         "average_shares": round(shares / 3, 2),
-        "followers_growth_rate": round(net / before, 6) if before else 0.0,
+        **_followers_of(account, day, total, share=u[4], part=part, by_text=calendar.reading == "text"),
     }
     if account.traits.business:
-        found |= {
-            "unique_video_views": int(views * 0.7),
-            "daily_total_followers": net if by_text else total,
-            "daily_new_followers": new,
-            "daily_lost_followers": lost,
-            "engaged_audience": int(likes * 0.8),
-        }
+        found |= {"unique_video_views": int(views * 0.7), "engaged_audience": int(likes * 0.8)}
         if total >= AUDIENCE_LEAST_FOLLOWERS:
             online = total * 0.3 * part
             found[ACTIVITY] = [
@@ -187,6 +174,28 @@ def figures_of(account: Account, day: int, *, to_come: int, calendar: Calendar) 
             ]
     if account.traits.registered and account.traits.business:
         found |= {name: int(views * 0.001 * u[place]) for place, name in enumerate(REGISTERED)}
+    return found
+
+
+def _followers_of(
+    account: Account, day: int, total: int, *, share: float, part: float, by_text: bool
+) -> dict[str, Any]:
+    """Return a day's figures about followers: new minus lost is the net, and a settled net leads to the total."""
+    before = followers_at_end(account, day - 1)
+    usual = round(before * 0.001 * (0.5 + share))
+    lost = int((usual + max(0, before - total)) * part)
+    new = int((usual + max(0, total - before)) * part)
+    net = new - lost
+    found: dict[str, Any] = {
+        "followers_count": total if by_text else net,
+        "followers_growth_rate": round(net / before, 6) if before else 0.0,
+    }
+    if account.traits.business:
+        found |= {
+            "daily_total_followers": net if by_text else total,
+            "daily_new_followers": new,
+            "daily_lost_followers": lost,
+        }
     return found
 
 
