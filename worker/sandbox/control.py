@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
+from worker.sandbox.accounts import truth
 from worker.sandbox.accounts.traits import TraitsError
+from worker.sandbox.accounts.truth import TruthError
 from worker.sandbox.consent import ConsentPage
 from worker.sandbox.faults import FaultError
 from worker.sandbox.options import OptionsError, SandboxOptions
@@ -55,6 +57,7 @@ class Control:
             ("POST", "creator"): self._creator,
             ("POST", "account"): self._account,
             ("POST", "scopes"): self._scopes,
+            ("POST", "truth"): self._truth,
             ("POST", "app"): self._app,
             ("POST", "options"): self._options,
             ("POST", "clock"): self._clock,
@@ -71,7 +74,7 @@ class Control:
             return json_reply({"error": f"there are {known}"}, BAD_REQUEST)
         try:
             return json_reply(handler(json.loads(request.body) if request.body else {}))
-        except (ControlError, FaultError, OptionsError, TraitsError) as error:
+        except (ControlError, FaultError, OptionsError, TraitsError, TruthError) as error:
             return json_reply({"error": str(error)}, BAD_REQUEST)
         except ValueError:
             return json_reply({"error": "the body is not JSON"}, BAD_REQUEST)
@@ -149,6 +152,11 @@ class Control:
             raise ControlError("creator: a text is wanted, or none for all accounts")
         self._world.accounts.set_traits(creator_id, traits)
         return {"traits": self._world.account(creator_id).traits.to_json() if creator_id is not None else traits}
+
+    def _truth(self, body: Body) -> dict[str, Any]:
+        asked = dict(body)
+        account = self._world.account(str(asked.pop("creator")))
+        return {"rows": truth.answer(account, self._world.calendar(), asked, self._world.clock.now())}
 
     def _scopes(self, body: Body) -> dict[str, Any]:
         creator = self._world.registry.creators.get(body.get("creator", ""))

@@ -142,6 +142,17 @@ class RunningSandbox:
         found: dict[str, Any] = self.control("account", {"creator": creator, **traits})["traits"]
         return found
 
+    def truth(self, table: str, creator: str, **asked: Any) -> list[dict[str, Any]]:
+        """Return rows that a complete database must hold of an account.
+
+        Args:
+            table: a name of `accounts.truth.TABLES`.
+            creator: the account's id.
+            **asked: `since`, `now` and `seen`, with ISO texts.
+        """
+        found: list[dict[str, Any]] = self.control("truth", {"creator": creator, "table": table, **asked})["rows"]
+        return found
+
     def advance(self, *, days: float = 0.0, seconds: float = 0.0) -> float:
         """Move the sandbox's clock forward and return its time, in seconds since 1970."""
         return float(self.control("clock", {"advance": days * 86_400 + seconds})["now"])
