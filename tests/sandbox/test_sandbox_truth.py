@@ -37,7 +37,7 @@ class Reader:
         self._token = sandbox.grants(creators=[creator])[0]["access_token"]
         self.days: dict[str, dict[str, Any]] = {}
         self.videos: dict[str, dict[str, Any]] = {}
-        self.audience: dict[str, dict[str, Any]] = {}
+        self.audience: dict[str, list[dict[str, Any]]] = {}
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
         """Read one page."""
