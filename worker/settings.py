@@ -53,7 +53,7 @@ WRONG_WORDS: Final = frozenset({
     "float_parsing", "int_parsing", "finite_number", "greater_than", "greater_than_equal", "less_than",
     "less_than_equal", "literal_error",
 })  # fmt: skip
-"""Errors of pydantic that are told in our words: of nan it says that it should be less than something."""
+"""Errors of pydantic that get our own words: for nan its own say that it should be less than something."""
 MOST_NEAR: Final = 3
 RETRY_PAUSE_SHARE: Final = 1 / 9
 """Longest pause before the one quick retry of an attempt in doubt, as a part of the deadline: 5 s of 45 s."""
@@ -317,8 +317,8 @@ def _unknown(given: Mapping[str, str]) -> Iterator[str]:
     known |= {f"{name}_FILE" for name in known} | TEST_SWITCHES
     for name in sorted(set(given) - known):
         near = _near(name.removeprefix(PREFIX), sorted(each.removeprefix(PREFIX) for each in known - TEST_SWITCHES))
-        told = " or ".join(PREFIX + each for each in near)
-        yield f"{name} is not a setting" + (f"; did you mean {told}?" if near else "")
+        similar = " or ".join(PREFIX + each for each in near)
+        yield f"{name} is not a setting" + (f"; did you mean {similar}?" if near else "")
 
 
 def _near(typed: str, known: list[str]) -> list[str]:
@@ -349,8 +349,8 @@ def _expected(field: FieldInfo) -> str:
         return " or ".join(map(str, wanted))
     bounds = {"gt": "more than", "ge": "at least", "le": "at most"}
     limits = ((word, getattr(limit, name, None)) for name, word in bounds.items() for limit in field.metadata)
-    told = [f"{word} {limit}" for word, limit in limits if limit is not None]
-    return f"a {'whole ' if wanted[0] is int else ''}number, {' and '.join(told)}"
+    parts = [f"{word} {limit}" for word, limit in limits if limit is not None]
+    return f"a {'whole ' if wanted[0] is int else ''}number, {' and '.join(parts)}"
 
 
 def lease_needed(settings: Settings) -> float:

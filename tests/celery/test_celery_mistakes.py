@@ -111,7 +111,7 @@ def flower_options() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("words", "environ", "told"),
+    ("words", "environ", "expected"),
     [
         ([], {"FLOWER_PORT": "abc"}, "FLOWER_PORT: abc"),
         ([], {"FLOWER_PORT": "99999999"}, "FLOWER_PORT must be a port"),
@@ -125,16 +125,16 @@ def flower_options() -> Iterator[None]:
     ],
 )
 def test_a_wrong_option_of_flower_is_named(
-    words: list[str], environ: dict[str, str], told: str | None, flower_options: None, database_kind: str
+    words: list[str], environ: dict[str, str], expected: str | None, flower_options: None, database_kind: str
 ) -> None:
     """A value of another kind, a port that is none, and an option that Flower would pass over."""
     said = mistake_of_flower(words, environ)
 
-    assert said is None if told is None else told in str(said)
+    assert said is None if expected is None else expected in str(said)
 
 
 @pytest.mark.parametrize(
-    ("words", "environ", "told"),
+    ("words", "environ", "expected"),
     [
         ([], {"FLOWER_PORT": "abc"}, "FLOWER_PORT: abc"),
         (["--address=300.1.1.1"], {}, "--address"),
@@ -143,19 +143,19 @@ def test_a_wrong_option_of_flower_is_named(
     ],
 )
 def test_what_flower_cannot_start_with_is_a_sentence(
-    new_daemon: NewDaemon, words: list[str], environ: dict[str, str], told: str, database_kind: str
+    new_daemon: NewDaemon, words: list[str], environ: dict[str, str], expected: str, database_kind: str
 ) -> None:
     """An option, an address that is not of this machine, a setting of ours."""
     daemon = new_daemon()
     daemon.environ |= environ
     result = daemon.run_module("worker.cli.console", "flower", *words)
 
-    assert told in sentence(result, result.returncode)
+    assert expected in sentence(result, result.returncode)
     assert result.returncode in {1, 2}
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "expected"),
     [
         (("worker", "--pidfile", "/nosuch/worker.pid"), "/nosuch"),
         (("worker", "--uid", "nosuch"), "nosuch"),
@@ -166,14 +166,14 @@ def test_what_flower_cannot_start_with_is_a_sentence(
     ids=" ".join,
 )
 def test_a_place_or_name_that_is_not_there_is_a_sentence_that_names_it(
-    new_daemon: NewDaemon, words: tuple[str, ...], told: str, database_kind: str
+    new_daemon: NewDaemon, words: tuple[str, ...], expected: str, database_kind: str
 ) -> None:
     """Folders, users and modules that a worker or beat is started with."""
     result = new_daemon().run(*words)
     last = result.stderr.strip().splitlines()[-1]
 
     assert result.returncode in {1, 2}
-    assert told in last, result.stderr
+    assert expected in last, result.stderr
     assert last.startswith(("error: ", "evertoken: "))
     assert "Traceback" not in result.stdout + result.stderr
 
@@ -225,7 +225,7 @@ def test_beat_reports_an_outage_of_redis_in_two_lines(
     beat = daemon.beat()
     daemon.wait_ready(wait_until, beat)
 
-    def told() -> list[str]:
+    def logged() -> list[str]:
         lines = [json.loads(line) for line in beat.log.read_text().splitlines() if line.startswith("{")]
         return [line["event"] for line in lines if line["event"].startswith("message.")]
 
@@ -235,11 +235,11 @@ def test_beat_reports_an_outage_of_redis_in_two_lines(
     with connect(restartable.url) as client:
         wait_until(lambda: client.llen("evertoken:refresh") > 0, READY_SECONDS)
     restartable.kill()
-    wait_until(lambda: told() == ["message.unpublished"], READY_SECONDS)
+    wait_until(lambda: logged() == ["message.unpublished"], READY_SECONDS)
     seen = ticked()
     wait_until(lambda: ticked() > seen, READY_SECONDS)
     restartable.start()
-    wait_until(lambda: told() == ["message.unpublished", "message.published"], READY_SECONDS)
+    wait_until(lambda: logged() == ["message.unpublished", "message.published"], READY_SECONDS)
     daemon.stop(beat)
 
     log = beat.log.read_text()
@@ -248,7 +248,7 @@ def test_beat_reports_an_outage_of_redis_in_two_lines(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["-A", "worker", "--config", "nosuch", "beat"], "--config is not offered"),
         (["--config=nosuch", "worker", "-c", "1"], "--config is not offered"),
@@ -261,10 +261,10 @@ def test_beat_reports_an_outage_of_redis_in_two_lines(
     ],
 )
 def test_options_of_celery_that_do_nothing_here_are_refused(
-    arguments: list[str], told: str | None, database_kind: str
+    arguments: list[str], expected: str | None, database_kind: str
 ) -> None:
     """Before the command they are ours to refuse; behind it they are the command's own."""
     mistake = mistake_of_options(arguments)
 
-    assert (mistake is None) is (told is None)
-    assert (told or "") in (mistake or "")
+    assert (mistake is None) is (expected is None)
+    assert (expected or "") in (mistake or "")

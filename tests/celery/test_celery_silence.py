@@ -32,12 +32,12 @@ def test_a_worker_is_as_quiet_as_it_is_asked_to_be(new_daemon: NewDaemon, wait_u
         (core,) = [line for line in limits.read_text().splitlines() if line.startswith(LIMITS)]
         assert core.removeprefix(LIMITS).split()[:2] == ["0", "0"]
     daemon.stop(worker)
-    told = worker.log.read_text()
-    levels = {json.loads(line)["level"] for line in told.splitlines() if line.startswith("{")}
+    logged = worker.log.read_text()
+    levels = {json.loads(line)["level"] for line in logged.splitlines() if line.startswith("{")}
 
     assert levels <= {"warning", "error", "critical"}
-    assert "LOCAL VARIABLES" not in told
-    assert "EVERTOKEN_" not in told
+    assert "LOCAL VARIABLES" not in logged
+    assert "EVERTOKEN_" not in logged
 
 
 def test_what_a_worker_reports_while_it_starts_goes_through_the_formatter(
@@ -51,9 +51,9 @@ def test_what_a_worker_reports_while_it_starts_goes_through_the_formatter(
     worker = daemon.worker("starting")
     daemon.wait_ready(wait_until, worker)
     daemon.stop(worker)
-    told = [line for line in worker.log.read_text().splitlines() if "odd.segment" in line]
+    logged = [line for line in worker.log.read_text().splitlines() if "odd.segment" in line]
 
-    assert [json.loads(line)["event"] for line in told] == ["journal.alarm"]
+    assert [json.loads(line)["event"] for line in logged] == ["journal.alarm"]
 
 
 @pytest.mark.parametrize("switch", ["SSLKEYLOGFILE", "CELERY_RDBSIG"])
@@ -81,10 +81,10 @@ def test_a_task_that_crashes_shows_only_its_kind(caplog: pytest.LogCaptureFixtur
     try:
         with pytest.raises(
             TaskCrashError, match=r"^tests\.crash ended in KeyError; the worker's log has its traceback$"
-        ) as told:
+        ) as logged:
             crash()
     finally:
         app.tasks.unregister("tests.crash")
 
-    assert told.value.__context__ is None
+    assert logged.value.__context__ is None
     assert [record.getMessage() for record in caplog.records] == ["task.crashed"]

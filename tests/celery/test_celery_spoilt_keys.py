@@ -51,7 +51,7 @@ def test_a_key_of_another_type_is_named_once_and_its_end_too(
             client.set(key, "x")
             wait_until(lambda number=number: len(facts(worker.log, "broker.spoilt")) == number, READY_SECONDS)
             if name == "unacked":
-                told = doctor(daemon)
+                reported = doctor(daemon)
             client.delete(key)
             wait_until(lambda number=number: len(facts(worker.log, "broker.mended")) == number, READY_SECONDS)
         client.delete("evertoken:refresh")
@@ -65,9 +65,9 @@ def test_a_key_of_another_type_is_named_once_and_its_end_too(
     for child in (worker, beat):
         assert "Traceback" not in child.log.read_text()
     assert len(worker.log.read_text().splitlines()) < 120
-    assert told["redis"]["state"] == "fail"
-    assert "redis-cli DEL evertoken:unacked`" in told["redis"]["detail"]
-    assert {told[check]["state"] for check in ("workers", "queues", "beat")} == {"skip"}
+    assert reported["redis"]["state"] == "fail"
+    assert "redis-cli DEL evertoken:unacked`" in reported["redis"]["detail"]
+    assert {reported[check]["state"] for check in ("workers", "queues", "beat")} == {"skip"}
 
 
 @pytest.mark.slow_suite
@@ -103,9 +103,9 @@ def test_beat_names_once_what_one_queue_does_not_take(
         client.delete("evertoken:refresh")
         wait_until(lambda: facts(beat.log, "message.published"), READY_SECONDS)
 
-    told = facts(beat.log, "message.unpublished", "message.published")
-    assert [line["event"] for line in told] == ["message.unpublished", "message.published"]
-    assert told[0]["task"] == "tasks.refresh.scan_due"
+    reported = facts(beat.log, "message.unpublished", "message.published")
+    assert [line["event"] for line in reported] == ["message.unpublished", "message.published"]
+    assert reported[0]["task"] == "tasks.refresh.scan_due"
 
 
 def test_every_key_of_a_running_worker_is_looked_at(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

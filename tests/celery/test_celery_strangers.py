@@ -69,7 +69,7 @@ def resident(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
-def told(log: Path) -> list[dict[str, Any]]:
+def logged(log: Path) -> list[dict[str, Any]]:
     """Return the lines of a worker's log."""
     return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
@@ -91,7 +91,7 @@ def test_no_message_ends_a_worker(new_daemon: NewDaemon, redis_url: str, wait_un
         wait_until(lambda: not client.llen(QUEUE), READY_SECONDS)
         client.lpush(QUEUE, TAKEN)
         wait_until(lambda: not client.llen(QUEUE) and not client.hlen("evertoken:unacked"), READY_SECONDS)
-    refused = [line["reason"] for line in told(worker.log) if line["event"] == "message.refused"]
+    refused = [line["reason"] for line in logged(worker.log) if line["event"] == "message.refused"]
 
     assert worker.status is None
     assert len(refused) >= len(STRANGE)

@@ -104,13 +104,13 @@ def test_two_who_paste_at_once_send_one_exchange(sandbox: RunningSandbox, new_au
     """Of many processes with the same redirect one sends its code; the others say that the link was used."""
     authorizer = new_authorizer()
     redirect = visit(authorizer.url(), "once-2")
-    before, told = exchanges_of(sandbox), []
+    before, refusals = exchanges_of(sandbox), []
 
     def paste() -> None:
         try:
             authorizer.exchange(redirect)
         except UsageError as error:
-            told.append(str(error))
+            refusals.append(str(error))
 
     threads = [threading.Thread(target=paste) for _ in range(4)]
     for thread in threads:
@@ -119,8 +119,8 @@ def test_two_who_paste_at_once_send_one_exchange(sandbox: RunningSandbox, new_au
         thread.join()
 
     assert exchanges_of(sandbox) == before + 1
-    assert len(told) == 3
-    assert all("used" in text for text in told)
+    assert len(refusals) == 3
+    assert all("used" in text for text in refusals)
 
 
 def test_a_code_that_tiktok_refused_can_be_pasted_again(store: Store, new_authorizer: New, visit: Visit) -> None:

@@ -38,7 +38,7 @@ def run(*arguments: str, main: str = "evertoken") -> Result:
     return result
 
 
-def told(*arguments: str, exit_code: int = 0) -> Any:
+def report_of(*arguments: str, exit_code: int = 0) -> Any:
     """Run the command with `--json` and return what it printed."""
     result = run(*arguments, "--json")
     assert result.exit_code == exit_code, result.output
@@ -97,7 +97,7 @@ def refresh(store: Store, creator_id: str, *, life: timedelta, due_in: timedelta
 @pytest.mark.usefixtures("bare")
 def test_a_fleet_that_fits_is_reported_without_settings() -> None:
     """A plan needs no settings, no database and no Redis."""
-    report = told("--creators", "1000", "--lifetime", "7200", "--pulls-per-day", "0")
+    report = report_of("--creators", "1000", "--lifetime", "7200", "--pulls-per-day", "0")
 
     assert report["fits"]
     assert report["per_minute"] == 600
@@ -116,7 +116,7 @@ def test_a_fleet_that_does_not_fit_exits_1_with_numbers() -> None:
     last = result.stdout.splitlines()[-1]
     assert "needs 2,083.3 requests a minute" in last
     assert "do not fit" in last
-    assert told("--creators", "1000000", exit_code=1)["plan"]["headroom"] < 1
+    assert report_of("--creators", "1000000", exit_code=1)["plan"]["headroom"] < 1
 
 
 @pytest.mark.usefixtures("bare")
@@ -174,7 +174,7 @@ def test_the_fleet_in_the_database_is_counted_with_its_own_lives(fleet: Store, b
     for number in range(10):
         refresh(fleet, f"{short}-{number}", life=short, due_in=timedelta(hours=1) * (number / 10))
 
-    report = told("--plot", str(bare / "load.png"), "--pulls-per-day", "0")
+    report = report_of("--plot", str(bare / "load.png"), "--pulls-per-day", "0")
 
     assert report["creators"] == 100
     assert {(crowd["creators"], crowd["life"]) for crowd in report["crowds"]} == {(90, 86400.0), (10, 7200.0)}
@@ -207,7 +207,7 @@ def test_the_doctor_reports_the_headroom(fleet: Store, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_an_empty_database_fits() -> None:
     """Nobody is there yet: any quota will do."""
-    assert told()["plan"]["headroom"] is None
+    assert report_of()["plan"]["headroom"] is None
 
 
 def test_a_planned_fleet_is_drawn_as_what_the_fraction_trades(bare: Path) -> None:
@@ -225,13 +225,13 @@ def test_a_scenario_is_simulated_and_drawn(bare: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "every token that could be saved was" in result.stdout
     assert (bare / "course.png").read_bytes().startswith(PNG)
-    assert told("simulate", "outage-12h", "--creators", "1000")["lost"] == 0
+    assert report_of("simulate", "outage-12h", "--creators", "1000")["lost"] == 0
 
 
 @pytest.mark.usefixtures("bare")
 def test_a_simulated_fleet_that_loses_tokens_exits_1() -> None:
     """Ten requests a minute cannot carry twenty thousand creators."""
-    summary = told("simulate", "mass-import", "--creators", "20000", "--qpm", "10", exit_code=1)
+    summary = report_of("simulate", "mass-import", "--creators", "20000", "--qpm", "10", exit_code=1)
 
     assert not summary["sound"]
     assert summary["lost"] > 0
@@ -254,10 +254,10 @@ def test_what_is_left_of_imported_lives_is_no_life_of_the_fleet(fleet: Store) ->
     """An outage is survived for a part of the usual life, not of the shortest rest of a life."""
     for minutes in range(1, 60):
         keep(fleet, 1, life=timedelta(minutes=14 * minutes), within=timedelta(0))
-    unrefreshed = told("--renew-at", "0.5")
+    unrefreshed = report_of("--renew-at", "0.5")
     keep(fleet, 1, life=DAY, within=timedelta(0))
     refresh(fleet, f"{DAY}-0", life=DAY, due_in=timedelta(hours=12))
-    report = told("--renew-at", "0.5")
+    report = report_of("--renew-at", "0.5")
 
     assert [(crowd["creators"], crowd["life"]) for crowd in unrefreshed["crowds"]] == [(59, 14 * 59 * 60)]
     assert [(crowd["creators"], crowd["life"]) for crowd in report["crowds"]] == [(60, 86_400)]

@@ -269,9 +269,9 @@ def test_a_whole_life_by_commands(cli: Cli, creator: str, store: Store) -> None:
     shown = cli.json(grants, "show", creator)
     assert (shown["creator_id"], shown["status"], shown["pair_generation"]) == (creator, "active", 2)
     assert "display_name" in shown["snapshot"]["data"]
-    told = cli.json(grants, "explain", creator)
-    assert [event["kind"] for event in told["events"]] == ["consent", "pull", "attempt", "pull"]
-    assert "renewal window" in told["next"]["refresh_why"]
+    found = cli.json(grants, "explain", creator)
+    assert [event["kind"] for event in found["events"]] == ["consent", "pull", "attempt", "pull"]
+    assert "renewal window" in found["next"]["refresh_why"]
     for command in ("show", "explain"):
         assert creator in cli(grants, command, creator).stdout
 
@@ -373,12 +373,12 @@ def test_a_wrong_keyring_seals_nothing(cli: Cli, creator: str, monkeypatch: pyte
 
 def test_status_has_its_agreed_names(cli: Cli, creator: str) -> None:
     """Programs rely on these names."""
-    told = cli.json(grants, "status")
+    found = cli.json(grants, "status")
 
-    assert set(told) == STATUS_NAMES
-    assert (told["total"], told["fresh"]) == (1, 1)
-    assert told["by_status"] == {"active": 1, "suspect": 0, "needs_reauth": 0, "revoked": 0}
-    assert 86_000 < told["least_seconds_left"] <= 86_400
+    assert set(found) == STATUS_NAMES
+    assert (found["total"], found["fresh"]) == (1, 1)
+    assert found["by_status"] == {"active": 1, "suspect": 0, "needs_reauth": 0, "revoked": 0}
+    assert 86_000 < found["least_seconds_left"] <= 86_400
     assert "fresh" in cli(grants, "status").stdout
 
 
@@ -432,13 +432,13 @@ def test_a_dry_run_says_what_an_import_would_do(cli: Cli, tmp_path: Path, store:
     arguments = ("import", "dump.csv", "--map", "creator=account,access=at,refresh=rt")
 
     tried = cli(grants, *arguments, "--dry-run")
-    told = cli.json(grants, *arguments, "--dry-run", exit_code=1)
+    found = cli.json(grants, *arguments, "--dry-run", exit_code=1)
 
     assert tried.exit_code == 1
     assert "nothing stored; this would be done: 3 lines: 1 new, 0 replaced, 1 skipped, 1 not imported" in tried.stdout
     for words in ("rt is missing", "has a newer pair", "creator from account", "not read: age", "an hour is assumed"):
         assert words in tried.stdout
-    assert (told["created"], told["skipped"], told["bad"], told["columns_not_read"]) == (1, 1, 1, ["age"])
+    assert (found["created"], found["skipped"], found["bad"], found["columns_not_read"]) == (1, 1, 1, ["age"])
     assert store.fleet_status().total == 0
     assert cli.json(grants, *arguments, exit_code=1)["created"] == 1
     assert cli.json(grants, *arguments, "--dry-run", exit_code=1)["skipped"] == 2
@@ -608,13 +608,13 @@ def test_work_is_marked_and_published(
 ) -> None:
     """Without `--now` the row is marked due and one message with the id alone goes to the right queue."""
     task, queue, arguments = published
-    told = cli.json(grants, command, creator)
+    found = cli.json(grants, command, creator)
 
     with cli.app.connection_for_read() as connection:
         message = connection.SimpleQueue(queue).get(timeout=5)
         message.ack()
     grant = store.grant(creator)
-    assert (told["task"], told["grant_id"]) == (task, grant.grant_id)
+    assert (found["task"], found["grant_id"]) == (task, grant.grant_id)
     assert message.headers["task"] == task
     assert message.payload[0] == arguments(grant.grant_id)
     assert grant.grant_id in ([due.grant_id for due in store.due(10)] if command == "refresh" else store.due_pulls(10))
@@ -646,9 +646,9 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
     """Each check is one line; without workers the doctor finds just that."""
     for name in (*IGNORED_PROXIES, *IGNORED_AUTHORITIES):
         monkeypatch.delenv(name, raising=False)
-    told = cli.json(doctor, exit_code=1)
+    found = cli.json(doctor, exit_code=1)
 
-    states = {check["check"]: check["state"] for check in told["checks"]}
+    states = {check["check"]: check["state"] for check in found["checks"]}
     assert states == {
         "version": "ok",
         "settings": "ok",
@@ -671,7 +671,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "tiktok": "ok",
     }
     assert states["journal"] in {"ok", "warn"}
-    assert told["healthy"] is False
+    assert found["healthy"] is False
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -686,9 +686,9 @@ def test_the_doctor_names_what_is_wrong(
     monkeypatch.setenv("EVERTOKEN_TIKTOK_BASE_URL", f"http://127.0.0.1:{free_port}/open_api")
     monkeypatch.setenv("EVERTOKEN_JOURNAL_DIR", str(folder))
 
-    told = Cli(f"redis://127.0.0.1:{free_port}/0").json(doctor, exit_code=1)
+    found = Cli(f"redis://127.0.0.1:{free_port}/0").json(doctor, exit_code=1)
 
-    failed = {check["check"] for check in told["checks"] if check["state"] == "fail"}
+    failed = {check["check"] for check in found["checks"] if check["state"] == "fail"}
     assert failed == {"keyring", "journal", "brake", "redis", "workers", "queues", "tiktok"}
 
 
@@ -711,12 +711,12 @@ def test_the_doctor_says_how_a_stop_ends(cli: Cli, creator: str, store: Store) -
     """While refreshing is stopped the doctor says why, where to read what to do, and that it ends by itself."""
     assert store.pull_brake("TikTok refuses the app", probe_seconds=30)
 
-    told = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
+    found = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
 
-    assert told["brake"]["state"] == "fail"
-    assert "TikTok refuses the app" in told["brake"]["detail"]
-    assert "app.stopped" in told["brake"]["detail"]
-    assert "first good answer ends the stop" in told["brake"]["detail"]
+    assert found["brake"]["state"] == "fail"
+    assert "TikTok refuses the app" in found["brake"]["detail"]
+    assert "app.stopped" in found["brake"]["detail"]
+    assert "first good answer ends the stop" in found["brake"]["detail"]
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -726,10 +726,10 @@ def test_the_doctor_shows_a_pause(cli: Cli, creator: str, redis_url: str, pause:
     with redis.Redis.from_url(redis_url) as client:
         client.hset(f"evertoken:limit:{APP_ID}:app", "pause", pause)
 
-    told = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
+    found = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
 
-    assert told["quota"]["state"] == state
-    assert ("nothing is sent for another 3600 s" in told["quota"]["detail"]) == (state == "warn")
+    assert found["quota"]["state"] == state
+    assert ("nothing is sent for another 3600 s" in found["quota"]["detail"]) == (state == "warn")
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -737,10 +737,10 @@ def test_the_doctor_reports_missing_settings(cli: Cli, monkeypatch: pytest.Monke
     """Without settings there is one finding, it names the setting, and the exit status is that of wrong use."""
     monkeypatch.delenv("EVERTOKEN_KEYRING")
 
-    told = cli.json(doctor, exit_code=2)
+    found = cli.json(doctor, exit_code=2)
 
-    assert [(check["check"], check["state"]) for check in told["checks"]] == [("version", "ok"), ("settings", "fail")]
-    assert "EVERTOKEN_KEYRING is missing" in told["checks"][1]["detail"]
+    assert [(check["check"], check["state"]) for check in found["checks"]] == [("version", "ok"), ("settings", "fail")]
+    assert "EVERTOKEN_KEYRING is missing" in found["checks"][1]["detail"]
 
 
 def age(store: Store, changes: str) -> None:
@@ -793,12 +793,12 @@ def test_why_there_is_no_token_is_a_word_and_a_sentence(  # noqa: PLR0917 - fixt
     happen(cli, creator, store)
 
     asked = ("token", creator, "--wait", "0")
-    result, told = cli(grants, *asked), cli.json(grants, *asked, exit_code=1)
+    result, found = cli(grants, *asked), cli.json(grants, *asked, exit_code=1)
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert says in result.stderr
-    assert (told["creator_id"], told["error"], told["detail"]) == (creator, kind, told["detail"])
-    assert says in told["detail"]
+    assert (found["creator_id"], found["error"], found["detail"]) == (creator, kind, found["detail"])
+    assert says in found["detail"]
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -946,9 +946,9 @@ def test_times_that_have_gone_by_are_shown_in_words(cli: Cli, creator: str, stor
     age(store, change)
 
     listed, shown = cli(grants, "list").stdout, cli(grants, "show", creator).stdout
-    told = [listed, shown, cli(grants, "status").stdout, cli(grants, "explain", creator).stdout]
+    texts = [listed, shown, cli(grants, "status").stdout, cli(grants, "explain", creator).stdout]
 
-    assert not [text for text in told if re.search(r"(?<![\w-])-\d+ (s|min|h|d)\b", text)]
+    assert not [text for text in texts if re.search(r"(?<![\w-])-\d+ (s|min|h|d)\b", text)]
     cells = [cell.strip() for cell in next(row for row in listed.splitlines() if creator in row).split("│")[1:-1]]
     rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in shown.splitlines() if row.startswith("│")]
     fields = {row[0]: row[1] for row in rows if len(row) == 2}
@@ -1004,7 +1004,7 @@ def test_the_doctor_sees_that_due_grants_wait_for_long(cli: Cli, creator: str, s
         writes=True,
     )
 
-    told = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
+    found = {check["check"]: check for check in cli.json(doctor, "--offline", exit_code=1)["checks"]}
 
-    assert told["grants"]["state"] == "warn"
-    assert "has been due for 20 minutes" in told["grants"]["detail"]
+    assert found["grants"]["state"] == "warn"
+    assert "has been due for 20 minutes" in found["grants"]["detail"]

@@ -67,20 +67,20 @@ def test_the_folder_one_starts_in_shadows_nothing(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(THEIRS)
 
-    told = run(tmp_path, *command, "report")
+    ran = run(tmp_path, *command, "report")
 
-    assert told.returncode == 0, told.stderr
-    assert "THEIR" not in told.stdout + told.stderr
-    assert "tasks.refresh" in told.stdout
-    assert "global_keyprefix" in told.stdout
+    assert ran.returncode == 0, ran.stderr
+    assert "THEIR" not in ran.stdout + ran.stderr
+    assert "tasks.refresh" in ran.stdout
+    assert "global_keyprefix" in ran.stdout
 
 
 def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
     """`evertoken --version` names our version, not Celery's alone."""
-    told = run(tmp_path, *EVERTOKEN, "--version")
+    ran = run(tmp_path, *EVERTOKEN, "--version")
 
-    assert told.returncode == 0
-    assert told.stdout.startswith(f"evertoken {version('evertoken')} (celery {version('celery')}, Python ")
+    assert ran.returncode == 0
+    assert ran.stdout.startswith(f"evertoken {version('evertoken')} (celery {version('celery')}, Python ")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -88,10 +88,10 @@ def test_a_shell_gets_its_completion(shell: str, tmp_path: Path) -> None:
     """The script that the documentation names is printed for each shell."""
     if shell == "bash" and not any(Path(folder, "bash").exists() for folder in os.environ["PATH"].split(":")):
         pytest.skip("click asks bash for its version, and there is none here")
-    told = run_warm(tmp_path, _EVERTOKEN_COMPLETE=f"{shell}_source")
+    ran = run_warm(tmp_path, _EVERTOKEN_COMPLETE=f"{shell}_source")
 
-    assert told.returncode == 0
-    assert "_EVERTOKEN_COMPLETE" in told.stdout
+    assert ran.returncode == 0
+    assert "_EVERTOKEN_COMPLETE" in ran.stdout
 
 
 def test_completion_knows_our_commands(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_completion_knows_our_commands(tmp_path: Path) -> None:
 
 def test_wrong_use_is_reported_under_our_name(tmp_path: Path) -> None:
     """A command that does not exist ends in a sentence that names `evertoken`, with status 2."""
-    told = run_warm(tmp_path, "grnats")
+    ran = run_warm(tmp_path, "grnats")
 
-    assert told.returncode == 2
-    assert "Usage: evertoken" in told.stderr
-    assert "Traceback" not in told.stderr
+    assert ran.returncode == 2
+    assert "Usage: evertoken" in ran.stderr
+    assert "Traceback" not in ran.stderr

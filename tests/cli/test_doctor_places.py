@@ -46,10 +46,10 @@ def test_the_way_out_is_shown_without_the_proxys_password(tmp_path: Path) -> Non
     authority = new_authority(tmp_path)
 
     assert look("egress").detail == "calls go out directly and trust the usual authorities"
-    told = look("egress", EGRESS_PROXY="http://user:canary@proxy.example:3128", CA_FILE=str(authority.file))
-    assert told.state == "ok"
+    looked = look("egress", EGRESS_PROXY="http://user:canary@proxy.example:3128", CA_FILE=str(authority.file))
+    assert looked.state == "ok"
     assert (
-        told.detail
+        looked.detail
         == f"calls go out through the proxy proxy.example:3128 and trust the authorities in {authority.file}"
     )
 
@@ -62,10 +62,10 @@ def test_a_variable_that_changes_nothing_is_reported(
     monkeypatch.setenv(name, "http://user:canary@proxy.example:3128")
     setting = "EGRESS_PROXY" if name in checks_places.IGNORED_PROXIES else "CA_FILE"
 
-    told = look("egress")
+    looked = look("egress")
 
-    assert told.state == "warn"
-    assert f"{name} is set, but Evertoken does not read it: set EVERTOKEN_{setting}" in told.detail
+    assert looked.state == "warn"
+    assert f"{name} is set, but Evertoken does not read it: set EVERTOKEN_{setting}" in looked.detail
     given = "http://proxy.example:3128" if setting == "EGRESS_PROXY" else str(new_authority(tmp_path).file)
     assert look("egress", **{setting: given}).state == "ok"
 
@@ -84,8 +84,8 @@ def test_a_secret_file_that_others_may_read_is_reported(name: str, monkeypatch: 
         for mode, above, state in ((0o644, 0o755, "warn"), (0o600, 0o755, "ok"), (0o644, 0o700, "ok")):
             file.chmod(mode)
             Path(folder).chmod(above)
-            told = look("secrets")
-            assert (told.state, f"EVERTOKEN_{name}_FILE is a file" in told.detail) == (state, state == "warn")
+            looked = look("secrets")
+            assert (looked.state, f"EVERTOKEN_{name}_FILE is a file" in looked.detail) == (state, state == "warn")
 
 
 def test_a_dotenv_with_secrets_that_others_may_read_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,14 +106,14 @@ def test_a_dotenv_with_secrets_that_others_may_read_is_reported(monkeypatch: pyt
 )
 def test_a_notice_secret_that_can_be_guessed_is_reported(secret: str, state: str) -> None:
     """One letter, a short word or one letter many times sign nothing."""
-    told = look("secrets", NOTICE_SECRET=secret)
+    looked = look("secrets", NOTICE_SECRET=secret)
 
-    assert told.state == state
-    assert ("EVERTOKEN_NOTICE_SECRET can be guessed" in told.detail) == (state == "warn")
+    assert looked.state == state
+    assert ("EVERTOKEN_NOTICE_SECRET can be guessed" in looked.detail) == (state == "warn")
 
 
 @pytest.mark.parametrize(
-    ("name", "url", "told"),
+    ("name", "url", "expected"),
     [
         ("REDIS_URL", "redis://cache.example:6379/0", "holds no password"),
         ("REDIS_URL", "redis://redis:6379/0", "holds no password"),
@@ -135,11 +135,11 @@ def test_a_notice_secret_that_can_be_guessed_is_reported(secret: str, state: str
     ],
 )
 def test_an_unprotected_server_across_hosts_is_reported(
-    name: str, url: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+    name: str, url: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This machine, sockets and the names of a container network count as near; TLS with a check protects the rest."""
     monkeypatch.delenv("PGSSLMODE", raising=False)
     found = look("traffic", **{name: url})
 
-    assert found.state == ("ok" if told is None else "warn")
-    assert told is None or told in found.detail
+    assert found.state == ("ok" if expected is None else "warn")
+    assert expected is None or expected in found.detail

@@ -280,7 +280,7 @@ def test_of_lines_that_do_not_say_which_is_newer_none_counts(
 ) -> None:
     """If a date is missing, or both dates are equal, both lines are reported and neither is stored."""
     at = ago(store, hours=1)
-    first, second = (at if told else None for told in dated)
+    first, second = (at if is_dated else None for is_dated in dated)
 
     report = run(line(1, issued_at=first), line(2), other(1, issued_at=second), replace=replace)
 

@@ -83,9 +83,9 @@ def test_a_mixed_fleet_is_shown_key_by_key(new_process: NewProcess, keyring: Key
     old.journal.append(entry())
 
     def status() -> tuple[list[tuple[Any, ...]], int]:
-        told = json.loads(CliRunner().invoke(keys, ["status", "--json"], obj=context).stdout)
+        report = json.loads(CliRunner().invoke(keys, ["status", "--json"], obj=context).stdout)
         wanted = ("key_id", "journal", "held_by", "seals_in", "remark")
-        return [tuple(row[name] for name in wanted) for row in told["keys"]], told["processes"]
+        return [tuple(row[name] for name in wanted) for row in report["keys"]], report["processes"]
 
     waiting = "no process seals with it yet: all processes must hold it first"
     assert status() == ([(1, 1, 2, 2, ""), (2, 0, 1, 0, waiting)], 2)

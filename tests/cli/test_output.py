@@ -76,8 +76,8 @@ def test_json_has_instants_in_utc(capsys: pytest.CaptureFixture[str]) -> None:
     at = datetime(2026, 11, 23, 13, tzinfo=UTC)
     output.print_json({"rows": [Row(at, GrantStatus.ACTIVE)], "none": None})
 
-    told = json.loads(capsys.readouterr().out)
-    assert told == {"rows": [{"at": "2026-11-23T13:00:00.000Z", "status": "active"}], "none": None}
+    parsed = json.loads(capsys.readouterr().out)
+    assert parsed == {"rows": [{"at": "2026-11-23T13:00:00.000Z", "status": "active"}], "none": None}
 
 
 @pytest.mark.parametrize("value", [Token("act.CANARY"), {"a": Token("act.CANARY")}, b"CANARY", object()])

@@ -67,7 +67,7 @@ def test_a_consent_becomes_data_that_is_pulled_again_and_again(
         judged = world.verdict(grant)
         daemon.stop(worker)
         snapshots = world.services.store.snapshots(grant.grant_id)
-        told = b"".join(heard(listener))
+        heard_events = b"".join(heard(listener))
     finally:
         listener.close()
         world.close()
@@ -78,8 +78,8 @@ def test_a_consent_becomes_data_that_is_pulled_again_and_again(
     assert len(snapshots) >= 3
     assert all("followers_count" in snapshot.data for snapshot in snapshots)
     assert {entry.code for entry in world.refreshes(grant)} == {0}
-    assert b"task-succeeded" in told
-    assert CANARY.encode() not in told + logs
+    assert b"task-succeeded" in heard_events
+    assert CANARY.encode() not in heard_events + logs
 
 
 def authorized(daemon: Daemon) -> str:

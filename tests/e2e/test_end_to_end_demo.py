@@ -44,8 +44,8 @@ def verdict_of(demo: subprocess.Popen[str]) -> dict[str, Any]:
 
 def processes() -> dict[int, int]:
     """Return the living processes of this machine, each with its parent."""
-    told = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in told.splitlines()]
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
     return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
 
 

@@ -80,7 +80,7 @@ def test_loopback_is_reached_without_the_proxy(
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "expected"),
     [
         pytest.param(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nCANARY", "refused it (HTTP 403)", id="403"),
         pytest.param(b"HTTP/1.0 502 CANARY\r\n\r\n", "refused it (HTTP 502)", id="502"),
@@ -94,7 +94,7 @@ def test_loopback_is_reached_without_the_proxy(
     ],
 )
 def test_a_tunnel_that_is_not_opened_leaves_the_request_unsent(
-    proxy: ConnectProxy, authority: Authority, answer: bytes, told: str
+    proxy: ConnectProxy, authority: Authority, answer: bytes, expected: str
 ) -> None:
     """The text names the proxy and the status, and repeats nothing that the proxy said."""
     proxy.answer(answer)
@@ -102,7 +102,7 @@ def test_a_tunnel_that_is_not_opened_leaves_the_request_unsent(
     with pytest.raises(NotConnectedError) as caught:
         post(Egress(Proxy.from_url(proxy.url), authority.file), f"https://{HOST}/hook")
 
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "the egress proxy" in str(caught.value)
     assert "CANARY" not in str(caught.value)
     assert caught.value.__context__ is None
@@ -126,8 +126,8 @@ def test_a_proxy_that_drips_or_says_nothing_costs_the_time_for_connecting(
 
 def test_a_proxy_that_is_away_is_named(authority: Authority, free_port: int) -> None:
     """An operator reads that the proxy cannot be reached, and does not look for the fault at TikTok."""
-    for host, told in (("127.0.0.1", "the connection was refused"), ("proxy.invalid", "its name was not resolved")):
-        with pytest.raises(NotConnectedError, match=f"the egress proxy failed: {told}"):
+    for host, expected in (("127.0.0.1", "the connection was refused"), ("proxy.invalid", "its name was not resolved")):
+        with pytest.raises(NotConnectedError, match=f"the egress proxy failed: {expected}"):
             post(Egress(Proxy.from_url(f"http://{host}:{free_port}"), authority.file), f"https://{HOST}/hook")
 
 

@@ -72,8 +72,8 @@ class Event:
     how: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        told = " ".join(f"{name}={value}" for name, value in self.how.items())
-        return f"{self.kind} at {self.at:.2f} s (worker {self.worker}, creator {self.creator}) {told}".rstrip()
+        details = " ".join(f"{name}={value}" for name, value in self.how.items())
+        return f"{self.kind} at {self.at:.2f} s (worker {self.worker}, creator {self.creator}) {details}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Going back a version, and forward: real workers of two versions take turns on one database.
 
 The version before is the code of the last release's tag. As long as there is none, it is the last commit before
-versions could be told apart.
+versions could be distinguished.
 """
 
 from __future__ import annotations

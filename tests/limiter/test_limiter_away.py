@@ -220,9 +220,9 @@ def test_alone_a_pull_waits_behind_a_refresh_that_was_denied() -> None:
 
     first = at(0.0, "refresh")
     assert at(first + 0.01, "refresh") == 0
-    told = first + 0.02 + at(first + 0.02, "refresh")
-    assert at(told + 0.01, "pull") > 0
-    assert at(told + 0.02, "refresh") == 0
+    promised = first + 0.02 + at(first + 0.02, "refresh")
+    assert at(promised + 0.01, "pull") > 0
+    assert at(promised + 0.02, "refresh") == 0
 
 
 def test_alone_an_account_has_a_share_of_its_own_limit() -> None:

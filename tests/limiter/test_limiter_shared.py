@@ -65,8 +65,8 @@ def test_the_denied_get_places_one_after_the_other(redis_url: str, new_limiter: 
     """Callers that were denied together do not come back together."""
     limiter = new_limiter(redis_url, per_second=1, per_minute=60)
     spend(limiter)
-    told = [time.monotonic() + take(limiter, account=str(number)) for number in range(5)]
-    assert all(0.5 < later - earlier < 1.5 for earlier, later in pairwise(told))
+    promised = [time.monotonic() + take(limiter, account=str(number)) for number in range(5)]
+    assert all(0.5 < later - earlier < 1.5 for earlier, later in pairwise(promised))
 
 
 @pytest.mark.parametrize(("lane", "most"), [("refresh", 6), ("pull", 25)])
@@ -76,9 +76,9 @@ def test_a_full_queue_sends_pulls_back_to_their_rows(
     """Beyond some seconds ahead a pull gets a time so late that the scan finds it first; a refresh does not."""
     limiter = new_limiter(redis_url, per_second=10, per_minute=600)
     spend(limiter)
-    told = [take(limiter, lane, account=str(number)) for number in range(100)]
-    assert max(told) <= most
-    assert (max(told) > 10) == (lane == "pull")
+    promised = [take(limiter, lane, account=str(number)) for number in range(100)]
+    assert max(promised) <= most
+    assert (max(promised) > 10) == (lane == "pull")
 
 
 def test_whoever_comes_at_the_given_time_gets_a_permit(
@@ -147,9 +147,9 @@ def test_a_pull_waits_behind_a_refresh_that_was_denied(
     """The next permit goes to the refresh that was given a time for it."""
     limiter = new_limiter(redis_url, per_second=10, per_minute=600)
     spend(limiter)
-    told = take(limiter, account="refresh")
-    assert take(limiter, "pull", account="pull") > told
-    due = time.monotonic() + told
+    promised = take(limiter, account="refresh")
+    assert take(limiter, "pull", account="pull") > promised
+    due = time.monotonic() + promised
     wait_until(lambda: time.monotonic() >= due)
     assert take(limiter, "pull", account="pull") > 0
     assert take(limiter, account="refresh") == 0
@@ -235,8 +235,8 @@ def test_a_flush_costs_two_seconds_and_no_burst(redis_url: str, new_limiter: New
     assert take(limiter) == 0
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-    told = take(limiter)
-    assert 2 - LEAD_SECONDS - 0.1 < told <= 2.1
+    promised = take(limiter)
+    assert 2 - LEAD_SECONDS - 0.1 < promised <= 2.1
     assert take(newcomer) > 2 - LEAD_SECONDS - 0.2
 
 
@@ -368,9 +368,9 @@ def test_the_share_of_a_silent_worker_is_left_to_it(
         assert float(str(client.hget(STATE, "share"))) == pytest.approx(1 - 0.7 / 2)
         assert client.zcard(WORKERS) == 2
         spend(limiter)
-        told = [time.monotonic() + take(limiter, account=str(number)) for number in range(4)]
+        promised = [time.monotonic() + take(limiter, account=str(number)) for number in range(4)]
         # Three quarters of the pace from place to place, and the pace is slower by that share.
-        assert told[3] - told[1] > 2 * 0.75 / 0.65 - 0.05
+        assert promised[3] - promised[1] > 2 * 0.75 / 0.65 - 0.05
 
 
 def test_an_idle_worker_is_heard_all_the_same(

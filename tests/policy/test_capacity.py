@@ -23,44 +23,44 @@ def level(creators: int, *, life: float = DAY, renew_at: float = 2 / 3, pulls: f
 
 def test_the_needed_rate_is_the_fleet_over_its_period() -> None:
     """A thousand creators of a day, renewed at two thirds, are a thousand refreshes in sixteen hours."""
-    told = plan(level(1000, pulls=None), usable=BASIC)
+    planned = plan(level(1000, pulls=None), usable=BASIC)
 
-    assert told.refreshes == pytest.approx(1000 / (16 * HOUR))
-    assert told.pulls == told.refreshes
-    assert told.headroom == pytest.approx(BASIC / (2 * told.refreshes))
-    assert told.fits
-    assert told.first_missed is None
+    assert planned.refreshes == pytest.approx(1000 / (16 * HOUR))
+    assert planned.pulls == planned.refreshes
+    assert planned.headroom == pytest.approx(BASIC / (2 * planned.refreshes))
+    assert planned.fits
+    assert planned.first_missed is None
 
 
 def test_crowds_of_different_lives_add_up() -> None:
     """A fleet may be between two of TikTok's lifetimes: rates add, and the shortest life decides what is survived."""
     both = Load((Crowd(600, DAY), Crowd(400, 2 * HOUR)), 2 / 3, 3.0)
-    told = plan(both, usable=BASIC)
+    planned = plan(both, usable=BASIC)
 
-    assert told.refreshes == pytest.approx(600 / (16 * HOUR) + 400 / (HOUR * 4 / 3))
-    assert told.pulls == pytest.approx(1000 * 3 / DAY)
-    assert told.survived == pytest.approx(2 * HOUR * (1 / 3 - 0.03))
+    assert planned.refreshes == pytest.approx(600 / (16 * HOUR) + 400 / (HOUR * 4 / 3))
+    assert planned.pulls == pytest.approx(1000 * 3 / DAY)
+    assert planned.survived == pytest.approx(2 * HOUR * (1 / 3 - 0.03))
 
 
 def test_a_fleet_that_cannot_fit_is_reported_with_numbers() -> None:
     """The sentence names what is needed, what there is, and when the first token is missed."""
-    told = plan(level(1_000_000), usable=BASIC)
+    planned = plan(level(1_000_000), usable=BASIC)
 
-    assert not told.fits
-    assert told.survived == 0
-    assert told.first_missed == pytest.approx((DAY * (1 / 3 - 0.03)) / (1 - BASIC / told.refreshes))
-    assert "1,041.7" in told.sentence
-    assert f"{60 * BASIC:,.1f}" in told.sentence
-    assert "first token expires after 16." in told.sentence
+    assert not planned.fits
+    assert planned.survived == 0
+    assert planned.first_missed == pytest.approx((DAY * (1 / 3 - 0.03)) / (1 - BASIC / planned.refreshes))
+    assert "1,041.7" in planned.sentence
+    assert f"{60 * BASIC:,.1f}" in planned.sentence
+    assert "first token expires after 16." in planned.sentence
 
 
 def test_pulls_alone_that_do_not_fit_cost_no_token() -> None:
     """Refreshes go before pulls, so too many pulls are late and no token is missed."""
-    told = plan(level(1000, pulls=10_000), usable=BASIC)
+    planned = plan(level(1000, pulls=10_000), usable=BASIC)
 
-    assert not told.fits
-    assert told.first_missed is None
-    assert "pulls do not" in told.sentence
+    assert not planned.fits
+    assert planned.first_missed is None
+    assert "pulls do not" in planned.sentence
 
 
 def test_a_thin_headroom_is_reported() -> None:
@@ -74,11 +74,11 @@ def test_a_thin_headroom_is_reported() -> None:
 def test_an_empty_fleet_fits() -> None:
     """Nobody needs nothing, and no figure divides by it."""
     for nobody in (Load((), 2 / 3), level(0)):
-        told = plan(nobody, usable=BASIC)
+        planned = plan(nobody, usable=BASIC)
 
-        assert told.fits
-        assert told.survived is None
-        assert told.sentence.endswith("it fits")
+        assert planned.fits
+        assert planned.survived is None
+        assert planned.sentence.endswith("it fits")
         assert after_outage(nobody, usable=BASIC, seconds=HOUR).drain == 0
         assert trades(nobody, usable=BASIC)
 
@@ -95,11 +95,11 @@ def test_the_most_that_fits_is_where_the_plan_says_no(
     """One creator more than the most does not fit, and the headroom is the same proportion."""
     most = most_creators(usable=BASIC, life=life, renew_at=renew_at, pulls_per_day=pulls)
 
-    told = plan(level(creators, life=life, renew_at=renew_at, pulls=pulls), usable=BASIC)
+    planned = plan(level(creators, life=life, renew_at=renew_at, pulls=pulls), usable=BASIC)
 
-    assert told.fits == (creators <= most)
+    assert planned.fits == (creators <= most)
     if pulls is not None:
-        assert told.threads == math.ceil(BASIC / 2)
+        assert planned.threads == math.ceil(BASIC / 2)
 
 
 def test_an_outage_within_the_slack_costs_no_token() -> None:

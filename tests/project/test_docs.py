@@ -29,7 +29,7 @@ def pages(texts: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if name.endswith(".md")}
 
 
-def told_commands(text: str) -> Iterator[tuple[str, str]]:
+def documented_commands(text: str) -> Iterator[tuple[str, str]]:
     """Yield each of our or Celery's commands that a page writes as code, with the word after it."""
     for code in re.findall(r"`([^`]+)`|^    (.+)$", text, re.MULTILINE):
         for match in re.finditer(
@@ -76,7 +76,7 @@ def test_every_documented_command_exists(texts: dict[str, str], project: dict[st
     """A command of a page can be typed: it is one of Celery's or of ours, and so is its subcommand."""
     wrong = []
     for page, text in pages(texts).items():
-        for name, following in told_commands(text):
+        for name, following in documented_commands(text):
             found = command(name, project)
             if found is None or (isinstance(found, click.Group) and following and following not in found.commands):
                 wrong.append(f"{page}: {name} {following}")
@@ -86,22 +86,22 @@ def test_every_documented_command_exists(texts: dict[str, str], project: dict[st
 
 def test_the_readme_has_the_main_commands(texts: dict[str, str]) -> None:
     """The check above reads something: the README's own commands are among what it finds."""
-    told = {name for name, _ in told_commands(texts["README.md"])}
+    documented = {name for name, _ in documented_commands(texts["README.md"])}
 
-    assert {"authorize", "doctor", "grants", "keys"} <= told
+    assert {"authorize", "doctor", "grants", "keys"} <= documented
 
 
 def test_every_documented_make_target_exists(texts: dict[str, str]) -> None:
     """`make x` in a page is a target of the Makefile."""
     targets = set(re.findall(r"^\.PHONY: (.*)$", texts["Makefile"], re.MULTILINE)[0].split())
-    told = {
+    documented = {
         (page, target)
         for page, text in pages(texts).items()
         for target in re.findall(r"(?:`|^    )make ([a-z]+)\b", text, re.MULTILINE)
     }
 
-    assert {("README.md", "demo"), ("README.md", "test")} <= told
-    assert [pair for pair in told if pair[1] not in targets] == []
+    assert {("README.md", "demo"), ("README.md", "test")} <= documented
+    assert [pair for pair in documented if pair[1] not in targets] == []
 
 
 def test_every_link_and_path_leads_somewhere(texts: dict[str, str], root: Path) -> None:
@@ -119,17 +119,17 @@ def test_every_link_and_path_leads_somewhere(texts: dict[str, str], root: Path) 
 def test_every_dependency_has_a_line(texts: dict[str, str], dependencies: dict[str, list[str]], extra: str) -> None:
     """docs/dependencies.md says of each library what it is for and what was looked at beside it."""
     rows = re.findall(r"^\| `([\w-]+)(?:\[\w+\])?` \|(.*)\|$", texts["docs/dependencies.md"], re.MULTILINE)
-    told = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
+    documented = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
 
-    assert [name for name in dependencies[extra] if name not in told] == []
-    assert all(len(told[name]) == 4 and all(told[name]) for name in dependencies[extra])
+    assert [name for name in dependencies[extra] if name not in documented] == []
+    assert all(len(documented[name]) == 4 and all(documented[name]) for name in dependencies[extra])
 
 
 def test_no_documented_dependency_is_gone(texts: dict[str, str], dependencies: dict[str, list[str]]) -> None:
     """A line whose library was removed is removed too."""
-    told = re.findall(r"^\| `([\w-]+)(?:\[\w+\])?` \|", texts["docs/dependencies.md"], re.MULTILINE)
+    documented = re.findall(r"^\| `([\w-]+)(?:\[\w+\])?` \|", texts["docs/dependencies.md"], re.MULTILINE)
 
-    assert set(told) == {name for names in dependencies.values() for name in names}
+    assert set(documented) == {name for names in dependencies.values() for name in names}
 
 
 def test_the_changelog_keeps_its_form(texts: dict[str, str], project: dict[str, Any]) -> None:
@@ -177,11 +177,11 @@ def test_every_kind_of_notice_has_a_section(texts: dict[str, str]) -> None:
         re.findall(rf"^{name}\b.* = \"(\w+)\"", code, re.MULTILINE)[0]
         for name in ("APP_STOPPED", "REAUTH_NEEDED", "WRONG_OWNER")
     }
-    told = re.findall(r"^### ([a-z._]+)$", texts["docs/operations.md"], re.MULTILINE)
+    documented = re.findall(r"^### ([a-z._]+)$", texts["docs/operations.md"], re.MULTILINE)
 
     assert len(kinds) >= 4
     assert kinds <= KINDS.keys()
-    assert sorted(set(KINDS.values()) - set(told)) == []
+    assert sorted(set(KINDS.values()) - set(documented)) == []
     listed = re.findall(r"^\| `([a-z._]+)` \|", texts["docs/notices.md"], re.MULTILINE)
     assert sorted(listed) == sorted(KINDS.values())
 
@@ -216,10 +216,10 @@ def test_every_warning_and_error_of_the_log_is_explained(texts: dict[str, str]) 
     assert {"refresh.", "process.crashed", "thread.crashed", "error.ignored", "task.crashed"} <= loud
     loud |= {f"refresh.{end}" for end in made_up - {AttemptOutcome.REFRESHED}}
     table = texts["docs/operations.md"].partition("## What the log says")[2]
-    told = set(re.findall(r"`([a-z]+\.[a-z_]+)`", table))
+    documented = set(re.findall(r"`([a-z]+\.[a-z_]+)`", table))
 
-    assert sorted(loud - {"refresh."} - told) == []
-    assert sorted(told - loud) == []
+    assert sorted(loud - {"refresh."} - documented) == []
+    assert sorted(documented - loud) == []
 
 
 def test_every_fact_is_counted_from_the_start(texts: dict[str, str]) -> None:

@@ -33,8 +33,10 @@ def modules(texts: dict[str, str]) -> dict[str, str]:
 def function_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """Return the length of a function from `def` to its end, without its docstring."""
     first = node.body[0]
-    told = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
-    docstring = (first.end_lineno or 0) - first.lineno + 1 if told else 0
+    documented = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
+    docstring = (first.end_lineno or 0) - first.lineno + 1 if documented else 0
     return (node.end_lineno or 0) - node.lineno + 1 - docstring
 
 

@@ -32,10 +32,10 @@ def commands(text: str) -> list[str]:
 
 def test_no_command_of_a_page_overwrites_what_is_there(texts: dict[str, str]) -> None:
     """A shell empties the target of `>` before the command can look; a copy asks nobody."""
-    told = {(page, line) for page, text in texts.items() if page.endswith(".md") for line in commands(text)}
+    documented = {(page, line) for page, text in texts.items() if page.endswith(".md") for line in commands(text)}
     wrong = {
         (page, line)
-        for page, line in told
+        for page, line in documented
         if OVERWRITES.search(line)
         and not re.match(r"test -e (\S+) \|\| cp \S+ \1$", line)
         and "->" not in line
@@ -43,7 +43,7 @@ def test_no_command_of_a_page_overwrites_what_is_there(texts: dict[str, str]) ->
     }
 
     assert sorted(wrong - HARMLESS) == []
-    assert told >= HARMLESS
+    assert documented >= HARMLESS
 
 
 @pytest.mark.parametrize(

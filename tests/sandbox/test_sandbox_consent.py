@@ -67,10 +67,10 @@ def test_each_visit_is_a_new_creator_unless_named(shared: RunningSandbox, send: 
 )
 def test_refusals_go_back_to_the_app(shared: RunningSandbox, send: Send, changes: dict[str, str], error: str) -> None:
     """A refusal reaches the redirect address with error, type, description, log id and state, and no code."""
-    told = _sent_back(_visit(shared, send, **changes))
+    fields = _sent_back(_visit(shared, send, **changes))
 
-    assert told["error"] == error
-    assert told.keys() == {"error", "error_type", "error_description", "log_id", "state"}
+    assert fields["error"] == error
+    assert fields.keys() == {"error", "error_type", "error_description", "log_id", "state"}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,6 @@ def test_disable_auto_auth_shows_the_screen_whose_links_decide(shared: RunningSa
     decided = [_sent_back(send(shared, "GET", f"/v2/auth/authorize/{link}")) for link in links]
     assert answer.status == 200
     assert "<script>" not in page
-    assert ["code" in told for told in decided] == [True, False]
+    assert ["code" in fields for fields in decided] == [True, False]
     assert decided[1]["error"] == "access_denied"
     assert decided[0]["state"] == '"><script>'

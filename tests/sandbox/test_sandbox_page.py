@@ -34,7 +34,7 @@ def table_of(heading: str) -> dict[str, str]:
     return dict(re.findall(r"^\| `(\w+)` \|.*\|([^|]*)\|$", table, re.MULTILINE))
 
 
-def told(cell: str) -> dict[str, object]:
+def defaults_of(cell: str) -> dict[str, object]:
     """Return the fields in a cell with their defaults; `NONE` if a field is needed or left out."""
     fields = re.findall(r"`(\w+)` \((?:default `([^`]*)`|needed|default: the field is left out)", cell)
     return {name: default or NONE for name, default in fields}
@@ -46,7 +46,7 @@ def test_every_field_of_a_fault_is_listed_with_its_default(kind: str) -> None:
     parameters = inspect.signature(MAKERS[kind]).parameters.values()
     taken = {each.name: NONE if each.default in (each.empty, ABSENT) else _json(each.default) for each in parameters}
 
-    assert told(table_of("kind")[kind]) == taken
+    assert defaults_of(table_of("kind")[kind]) == taken
 
 
 def test_no_other_fault_has_a_row_and_the_common_fields_are_listed() -> None:

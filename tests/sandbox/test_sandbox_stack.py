@@ -62,8 +62,8 @@ def start(children: Children, name: str, command: list[str], folder: Path) -> in
 
 def runs(pid: int) -> bool:
     """Tell whether a process runs; one that ended and was not waited for does not."""
-    told = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return told.stdout.strip()[:1] not in {"", "Z"}
+    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return listed.stdout.strip()[:1] not in {"", "Z"}
 
 
 def reach(plan: BrokerPlan, children: Children, folder: Path, wait_until: Callable[..., None]) -> None:

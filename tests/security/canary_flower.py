@@ -84,7 +84,7 @@ def expected(workers: Sequence[str], tasks: Sequence[str], *, runs_scripts: bool
 
 def one_task_of_each_kind(plain: PlainClient, url: str) -> list[str]:
     """Return ids of tasks: of each name in each state the one with the longest arguments."""
-    told = json.loads(plain.get(f"{url}/api/tasks?limit=10000"))
-    longest_last = sorted(told.values(), key=lambda task: len(task["args"] or ""))
+    served = json.loads(plain.get(f"{url}/api/tasks?limit=10000"))
+    longest_last = sorted(served.values(), key=lambda task: len(task["args"] or ""))
     chosen = {(task["name"], task["state"]): str(task["uuid"]) for task in longest_last if task["name"] is not None}
     return list(chosen.values())

@@ -84,8 +84,8 @@ def redis_files(url: str, folder: Path) -> Iterator[Place]:
 def processes(pids: Iterable[int]) -> Iterator[Place]:
     """Yield the command lines of processes, which everybody on the machine may read."""
     for pid in pids:
-        told = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, check=False).stdout
-        yield f"the command line of process {pid}", told
+        seen = subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, check=False).stdout
+        yield f"the command line of process {pid}", seen
 
 
 class _Recorder:
@@ -169,11 +169,11 @@ class Events(_Recorder):
     def _decode(self, data: bytes, write: Any) -> None:
         try:
             body = base64.b64decode(json.loads(data)["body"])
-            told = json.loads(body)
+            seen = json.loads(body)
         except (ValueError, KeyError, TypeError):
             return
         write(body + b"\n")
-        for event in told if isinstance(told, list) else [told]:
+        for event in seen if isinstance(seen, list) else [seen]:
             if isinstance(event, dict) and "type" in event:
                 self.kinds[event["type"]] += 1
                 if event["type"] == "task-failed":

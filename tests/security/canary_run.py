@@ -144,7 +144,7 @@ class Rehearsal(CanaryStack):
             ("grants", "list", "--json"), ("grants", "show", "healthy-1"), ("doctor",), ("inspect", "conf"),
             ("grants", "explain", "struck-0-refresh-lost"), ("grants", "explain", "foreign-0", "--json"), ("report",),
         ):  # fmt: skip
-            assert self.command(*command), f"{command} told nothing"
+            assert self.command(*command), f"{command} handed_out nothing"
         # The one command that prints a token; if the app was stopped a moment ago, there may be none yet.
-        told = ("grants", "token", "healthy-1")
-        self.wait_until(lambda: self.secrets.issued in self.daemon.run(*told).stdout, STRIKE_SECONDS)
+        handed_out = ("grants", "token", "healthy-1")
+        self.wait_until(lambda: self.secrets.issued in self.daemon.run(*handed_out).stdout, STRIKE_SECONDS)

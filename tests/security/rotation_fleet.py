@@ -137,8 +137,8 @@ class Fleet:
 
     def failed_opens(self) -> list[str]:
         """Return every token that could not be opened, and every row that a refresh could not read."""
-        told = [fact.name for fact in self.facts if fact.name.endswith(("unreadable", "unfit"))]
-        return told + [failed for worker in self.ended for failed in worker.failed_opens]
+        reported = [fact.name for fact in self.facts if fact.name.endswith(("unreadable", "unfit"))]
+        return reported + [failed for worker in self.ended for failed in worker.failed_opens]
 
     def _new(self) -> Worker:
         return Worker(self._world.another(KEYRING_FILE=str(self.path), KEYRING=""), self.facts)

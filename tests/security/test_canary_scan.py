@@ -117,9 +117,9 @@ def test_a_text_with_signs_is_found_if_they_are_escaped() -> None:
 def test_a_finding_names_place_and_offset_and_not_the_secret() -> None:
     """What is reported can be shown to anybody."""
     scan = Scan([CANARY, KEY])
-    told = [str(finding) for finding in scan.look("a file", b"0123456789" + SECRET.encode())]
+    named = [str(finding) for finding in scan.look("a file", b"0123456789" + SECRET.encode())]
 
-    assert told == ["a file, byte 10: the planted secret (as it is)"]
+    assert named == ["a file, byte 10: the planted secret (as it is)"]
     assert SECRET not in repr(CANARY) + repr(scan.findings) + repr(Secrets())
     assert scan.seen == {"a file": 10 + len(SECRET)}
 

@@ -87,8 +87,8 @@ def shown() -> Iterator[Shown]:
             url, plain = f"http://127.0.0.1:{port}", PlainClient(FLOWER_USER, secrets.flower)
 
             def has_worked() -> bool:
-                told = json.loads(plain.get(f"{url}/api/tasks?limit=10000"))
-                done = {task["name"] for task in told.values() if task["state"] == "SUCCESS"}
+                served = json.loads(plain.get(f"{url}/api/tasks?limit=10000"))
+                done = {task["name"] for task in served.values() if task["state"] == "SUCCESS"}
                 known = json.loads(plain.get(f"{url}/api/workers?refresh=1"))
                 return {"tasks.refresh.refresh_grants", "tasks.pull.pull_accounts"} <= done and "conf" in known.get(
                     WORKER, {}
@@ -157,8 +157,8 @@ def test_no_page_and_no_answer_shows_a_secret(shown: Shown) -> None:
 
 def test_arguments_of_tasks_are_ids_and_results_are_nothing(shown: Shown) -> None:
     """What Flower knows of a task is its name, ids of grants and times."""
-    told = json.loads(PlainClient(*shown.login).get(f"{shown.url}/api/tasks?limit=10000"))
-    named = [task for task in told.values() if task["name"] is not None]
+    served = json.loads(PlainClient(*shown.login).get(f"{shown.url}/api/tasks?limit=10000"))
+    named = [task for task in served.values() if task["name"] is not None]
 
     assert any(task["args"] != "()" for task in named)
     for task in named:

@@ -73,8 +73,8 @@ def backend_of(store: Store) -> int:
 
 def test_a_server_that_stands_still_is_away_and_comes_back(server: ServerProcess, held: Store) -> None:
     """A thread of a worker hangs no longer than a statement, its grace and a new connection may take."""
-    told: list[str] = []
-    held.outages.watch(on_away=told.append, on_back=lambda _: told.append("back"))
+    reported: list[str] = []
+    held.outages.watch(on_away=reported.append, on_back=lambda _: reported.append("back"))
     with stopped(*processes(server)):
         for _ in range(2):
             began = time.monotonic()
@@ -84,8 +84,8 @@ def test_a_server_that_stands_still_is_away_and_comes_back(server: ServerProcess
         assert held.outages.seconds() > 0
     held.ping()
 
-    assert len(told) == 2
-    assert told[1] == "back"
+    assert len(reported) == 2
+    assert reported[1] == "back"
 
 
 def test_one_server_process_that_stands_still_costs_one_connection(held: Store) -> None:

@@ -28,7 +28,7 @@ def _run(statement: str, value: object) -> Callable[[Connection], object]:
     return lambda connection: connection.execute(text(statement), {"value": value})
 
 
-class Told:
+class Calls:
     """What was reported, in order."""
 
     def __init__(self, outages: Outages) -> None:
@@ -52,7 +52,7 @@ def proxy(postgres_server: ServerProcess, store_url: str) -> Iterator[Proxy]:
 def test_a_server_that_is_away_is_reported_once_and_once_when_it_is_back(proxy: Proxy, database_kind: str) -> None:
     """However many statements fail in between, of whichever kind."""
     with closing(open_store(proxy.url)) as store:
-        told = Told(store.outages)
+        calls = Calls(store.outages)
         store.ping()
         proxy.down()
         for _ in range(3):
@@ -65,16 +65,16 @@ def test_a_server_that_is_away_is_reported_once_and_once_when_it_is_back(proxy: 
         store.raise_alarm("key", "kind", "detail")
         store.ping()
 
-        assert [line.startswith("the database is not available: ") for line in told.lines] == [True, False]
-        assert told.lines[-1] == "back"
-        assert told.seconds[0] > 0
+        assert [line.startswith("the database is not available: ") for line in calls.lines] == [True, False]
+        assert calls.lines[-1] == "back"
+        assert calls.seconds[0] > 0
         assert store.outages.seconds() == 0
 
 
 @SQLITE
 def test_a_file_that_is_taken_away_is_an_outage_even_for_open_connections(store: Store, tmp_path: Path) -> None:
     """Open connections would go on writing into a file that nobody ever finds again."""
-    told = Told(store.outages)
+    calls = Calls(store.outages)
     store.ping()
     file, aside = tmp_path / "evertoken.db", tmp_path / "aside.db"
     file.rename(aside)
@@ -84,8 +84,8 @@ def test_a_file_that_is_taken_away_is_an_outage_even_for_open_connections(store:
     aside.rename(file)
     store.raise_alarm("key", "kind", "detail")
 
-    assert len(told.lines) == 2
-    assert told.lines[-1] == "back"
+    assert len(calls.lines) == 2
+    assert calls.lines[-1] == "back"
 
 
 def test_a_database_that_takes_no_writes_is_away_until_one_is_taken(
@@ -95,7 +95,7 @@ def test_a_database_that_takes_no_writes_is_away_until_one_is_taken(
     server = new_postgres()
     with closing(open_store(server.url)) as store:
         store.upgrade()
-        told = Told(store.outages)
+        calls = Calls(store.outages)
         with read_only(server.url):
             store.close()
             with pytest.raises(StoreUnavailableError, match="takes no writes"):
@@ -105,12 +105,12 @@ def test_a_database_that_takes_no_writes_is_away_until_one_is_taken(
         store.close()
         store.raise_alarm("key", "kind", "detail")
 
-    assert len(told.lines) == 2
+    assert len(calls.lines) == 2
 
 
 def test_a_refused_statement_is_no_outage(store: Store) -> None:
     """The caller gets one sentence on a missing table, an unfit number and an odd text, and no outage is reported."""
-    told = Told(store.outages)
+    calls = Calls(store.outages)
     for statement, value in (
         ("SELECT * FROM nowhere WHERE 0 = :value", 0),
         ("INSERT INTO notices (id) VALUES (:value)", 1),
@@ -121,7 +121,7 @@ def test_a_refused_statement_is_no_outage(store: Store) -> None:
             store.transact(_run(statement, value), writes=True)
         assert "not available" not in str(caught.value)
 
-    assert told.lines == []
+    assert calls.lines == []
     assert store.outages.seconds() == 0
 
 
@@ -176,11 +176,11 @@ def test_a_statement_that_began_before_the_last_success_begins_no_outage() -> No
     """Threads that waited in vain for a connection fail after the database is back."""
     clock = [10.0]
     outages = Outages(monotonic=lambda: clock[0])
-    told = Told(outages)
+    calls = Calls(outages)
     outages.failed("away", writes=False, began=10.0)
     clock[0] = 15.0
     outages.succeeded(writes=False)
     outages.failed("away", writes=False, began=11.0)
 
-    assert told.lines == ["away", "back"]
-    assert told.seconds == [5.0]
+    assert calls.lines == ["away", "back"]
+    assert calls.seconds == [5.0]

@@ -23,9 +23,9 @@ def test_the_driver_layers_error_hides_values(store: Store) -> None:
         connection.rollback()
         return f"{caught.value} {caught.value!r}"
 
-    told = store.transact(work, writes=False)
-    assert "nowhere" in told
-    assert "CANARY" not in told
+    shown = store.transact(work, writes=False)
+    assert "nowhere" in shown
+    assert "CANARY" not in shown
 
 
 def test_the_stores_error_hides_values_and_chains_nothing(store: Store) -> None:

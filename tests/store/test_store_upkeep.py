@@ -100,8 +100,8 @@ def test_history_is_pruned_and_what_is_current_stays(fleet: Fleet) -> None:
     for word in ("two", "three"):
         fleet.save(fleet.claim(grant.grant_id), word)
     fleet.store.wipe_superseded(0, 10)
-    fleet.store.raise_alarm("told", "kind", "detail")
-    fleet.store.raise_alarm("untold", "kind", "detail")
+    fleet.store.raise_alarm("key", "kind", "detail")
+    fleet.store.raise_alarm("waiting", "kind", "detail")
     fleet.store.delivery_accepted(fleet.store.undelivered_notices()[0].notice_id, "ops")
     fleet.store.hello("gone", host="h", pid=1, key_ids=[1])
 

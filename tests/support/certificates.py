@@ -24,7 +24,7 @@ class Authority(NamedTuple):
     """A certificate authority of the tests.
 
     Attributes:
-        file: its certificate, which a client can be told to trust.
+        file: its certificate, by which a client trusts it.
     """
 
     issuer: trustme.CA

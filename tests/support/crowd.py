@@ -33,7 +33,7 @@ def gather(
     """Run a crowd, and something else meanwhile.
 
     Args:
-        crowd: what its processes are told.
+        crowd: the job of its processes.
         seconds: for how long they take permits, all from the same moment.
         workers: how many there are.
         meanwhile: called when they have begun.

@@ -174,18 +174,18 @@ def _shown(raw: RawAnswer, now: datetime | None, log: _Log) -> str:
         assert answer.creator_id
         assert answer.access_seconds is None or answer.access_seconds > 0
     except TikTokError as error:
-        shown += _told(error)
+        shown += _parts_of(error)
     try:
         envelope = open_envelope(raw, now=now)
         shown.append(repr(envelope))
         read_token_info(envelope)
         read_account_data(envelope)
     except TikTokError as error:
-        shown += _told(error)
+        shown += _parts_of(error)
     return "\n".join([*shown, log.taken()])
 
 
-def _told(error: TikTokError) -> list[Any]:
+def _parts_of(error: TikTokError) -> list[Any]:
     assert error.__context__ is None
     logging.getLogger("fuzz").error("failed: %s", error, exc_info=error)
     return [str(error), repr(error), repr(vars(error)), "".join(traceback.format_exception(error))]

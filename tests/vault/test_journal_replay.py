@@ -261,13 +261,13 @@ def test_a_damaged_header_costs_no_record(
 
 
 @pytest.mark.parametrize(
-    "told",
+    "content",
     [b"[]", b"null", b"7", b'"x"', b"{}", b'{"segment": 7}', b'{"segment": null}', b'{"segment": "xyz"}',
      b'{"segment": "ab"}', b'{"segment": ["ab"]}', b"{", b"\xff\xfe", b"[" * 400],
     ids=str,
 )  # fmt: skip
 def test_an_odd_header_with_a_good_checksum_ends_no_replay(
-    dead_segment: Leave, new_journal: NewJournal, alarms: list[str], tmp_path: Path, told: bytes
+    dead_segment: Leave, new_journal: NewJournal, alarms: list[str], tmp_path: Path, content: bytes
 ) -> None:
     """Whatever JSON it holds, its records and those of other files are replayed, by the files' names."""
     other = dead_segment(1)
@@ -275,7 +275,7 @@ def test_an_odd_header_with_a_good_checksum_ends_no_replay(
     path = dead_segment(2)
     beside.rename(other)
     data = path.read_bytes()
-    head = struct.pack(">8sII", b"EVTKNJ1\n", len(told), zlib.crc32(told)) + told
+    head = struct.pack(">8sII", b"EVTKNJ1\n", len(content), zlib.crc32(content)) + content
     path.write_bytes(head.ljust(HEADER_BYTES, b"\0") + data[HEADER_BYTES:])
 
     assert segment_id_of(path.read_bytes()[:HEADER_BYTES]) is None

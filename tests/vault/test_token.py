@@ -72,18 +72,18 @@ def traced(token: Token) -> str:
 
 def traced_by_rich(token: Token) -> str:
     """Return rich's traceback with the locals of every frame."""
-    error, told = caught(token), io.StringIO()
+    error, rendered = caught(token), io.StringIO()
     trace = Traceback.from_exception(type(error), error, error.__traceback__, show_locals=True)
-    Console(file=told, width=300).print(trace)
-    assert "held" in told.getvalue()
-    return told.getvalue()
+    Console(file=rendered, width=300).print(trace)
+    assert "held" in rendered.getvalue()
+    return rendered.getvalue()
 
 
 def traced_by_pytest(token: Token) -> str:
     """Return what pytest prints of a failure with `--showlocals`."""
-    told = str(pytest.ExceptionInfo.from_exception(caught(token)).getrepr(style="long", showlocals=True))
-    assert "held" in told
-    return told
+    rendered = str(pytest.ExceptionInfo.from_exception(caught(token)).getrepr(style="long", showlocals=True))
+    assert "held" in rendered
+    return rendered
 
 
 def refused_by_pydantic(token: Token) -> str:

@@ -226,10 +226,10 @@ def test_the_notice_says_what_the_operator_can_do(new_world: NewWorld) -> None:
     aside = world.services.store.attempts_aside(grant.grant_id)
     why = what_next(world.look(grant), aside, now=world.services.store.ping(), renew_at=0.5).refresh_why
 
-    for told in (notice.detail, why):
-        assert world.services.ground.owner in told
-        assert "grants place" in told
-        assert "grants discard" in told
+    for text in (notice.detail, why):
+        assert world.services.ground.owner in text
+        assert "grants place" in text
+        assert "grants discard" in text
     unheld = what_next(world.look(grant), [], now=world.services.store.ping(), renew_at=0.5).refresh_why
     assert "grants place" not in unheld
 

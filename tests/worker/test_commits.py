@@ -67,27 +67,27 @@ def test_a_result_that_a_living_database_refuses_holds_up_nothing_else() -> None
 
 def test_stuck_results_are_reported_once_tried_again_and_reported_as_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     """One fact when the first result is refused, none for the next, none at each try, and one when all are stored."""
-    database, told = Database(), list[str]()
+    database, reported = Database(), list[str]()
     commits = PatientCommits(
         patience_seconds=0.01,
         alive=database.answers,
         stop=threading.Event(),
-        hook=lambda fact: told.append(fact.name),
+        hook=lambda fact: reported.append(fact.name),
     )
     database.refuses = {"bad", "worse"}
     for name in ("bad", "worse"):
         commits.run(lambda name=name: database.write(name))  # type: ignore[misc]  # a default binds the loop's name
     assert commits.settle()
-    assert told == ["results.stuck"]
+    assert reported == ["results.stuck"]
 
     database.refuses.clear()
     assert commits.settle()
-    assert (database.took, told) == ([], ["results.stuck"])  # it is not time yet
+    assert (database.took, reported) == ([], ["results.stuck"])  # it is not time yet
 
     later = time.monotonic() + RETRY_STUCK_SECONDS + 1
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert commits.settle()
-    assert told == ["results.stuck", "results.stored"]
+    assert reported == ["results.stuck", "results.stored"]
     assert database.took == ["bad", "worse"]
 
 

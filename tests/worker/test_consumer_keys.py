@@ -105,7 +105,7 @@ def test_an_unfit_name_is_refused(store: Store, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "expected"),
     [
         ({"everyone": False}, "name the creators"),
         ({"everyone": True, "creators": ["ada"]}, "not both"),
@@ -117,9 +117,9 @@ def test_an_unfit_name_is_refused(store: Store, name: str) -> None:
         ({"everyone": False, "creators": map(str, range(1001))}, "at most 1000 entries"),
     ],
 )
-def test_an_unfit_scope_is_refused(asked: dict[str, Any], told: str) -> None:
+def test_an_unfit_scope_is_refused(asked: dict[str, Any], expected: str) -> None:
     """Nobody gets all creators by leaving something out, and each mistake is named."""
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=expected):
         read_scope(**{"creators": (), "references": (), **asked})
 
 

@@ -59,7 +59,7 @@ def test_the_schema_of_an_address_is_read_and_is_no_option_of_libpq() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "expected"),
     [
         ("mysql://u:canary@db/name", "must begin with sqlite:/// or postgresql://"),
         ("jdbc:postgresql://db/name?password=canary", "must begin with sqlite:/// or postgresql://"),
@@ -96,12 +96,12 @@ def test_the_schema_of_an_address_is_read_and_is_no_option_of_libpq() -> None:
         ("sqlite:///var/${X}/canary.db", "no variable"),
     ],
 )
-def test_what_would_be_read_wrongly_is_refused_in_a_sentence(url: str, told: str) -> None:
+def test_what_would_be_read_wrongly_is_refused_in_a_sentence(url: str, expected: str) -> None:
     """Nothing of an address is passed over or guessed, and the text shows no value of it."""
     with pytest.raises(ConfigurationError, match=NAME) as caught:
         read_database(NAME, url)
 
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "canary" not in str(caught.value)
 
 

@@ -69,8 +69,8 @@ def test_an_older_pair_that_does_not_open_is_reported_and_skipped(new_world: New
 
     assert world.services.refresher.refresh(grant.grant_id, force=True).kind == "refreshed"
 
-    told = [fact for fact in facts if fact.name.endswith("unreadable")]
-    assert [(fact.name, fact.fields["grant_id"], fact.fields["generation"]) for fact in told] == [
+    reported = [fact for fact in facts if fact.name.endswith("unreadable")]
+    assert [(fact.name, fact.fields["grant_id"], fact.fields["generation"]) for fact in reported] == [
         ("pair.unreadable", grant.grant_id, 2)
     ]
     assert world.look(grant).failures == 0

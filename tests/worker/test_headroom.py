@@ -95,25 +95,27 @@ def test_a_port_that_another_worker_has_costs_the_metrics_and_nothing_else(
     free_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two workers of one host with the same setting both work; the second says so in one line."""
-    told: list[Fact] = []
-    monkeypatch.setattr(metrics, "log_fact", told.append)
+    reported: list[Fact] = []
+    monkeypatch.setattr(metrics, "log_fact", reported.append)
     with socket.create_server(("127.0.0.1", free_port)):
         serve(free_port)
 
-    assert [(fact.name, fact.fields["port"], fact.level) for fact in told] == [("metrics.unserved", free_port, "error")]
+    assert [(fact.name, fact.fields["port"], fact.level) for fact in reported] == [
+        ("metrics.unserved", free_port, "error")
+    ]
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_the_headroom_is_served_as_a_metric(store: Store, free_port: int) -> None:
     """Prometheus reads it from each worker."""
     keep(store, 20)
-    told = headroom_of(store, [0.0])
-    serve(free_port, headroom=told.factor, store_away=lambda: 7.5, quota_paused=lambda: 30.5)
+    reported = headroom_of(store, [0.0])
+    serve(free_port, headroom=reported.factor, store_away=lambda: 7.5, quota_paused=lambda: 30.5)
 
     with urlopen(f"http://127.0.0.1:{free_port}/metrics", timeout=5) as answer:
         lines = answer.read().decode().splitlines()
 
-    assert f"evertoken_quota_headroom {told.factor()}" in lines
+    assert f"evertoken_quota_headroom {reported.factor()}" in lines
     assert "evertoken_store_away_seconds 7.5" in lines
     assert "evertoken_quota_paused_seconds 30.5" in lines
     assert "evertoken_quota_own_share 1.0" in lines

@@ -114,16 +114,21 @@ def test_a_consent_and_its_notice_come_in_one_transaction(fleet: Fleet, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("days_left", "told"), [(31, None), (29.9, 30), (8, 30), (6.9, 7), (1.1, 7), (0.9, 1), (0.01, 1), (-0.01, None)]
+    ("days_left", "announced"),
+    [(31, None), (29.9, 30), (8, 30), (6.9, 7), (1.1, 7), (0.9, 1), (0.01, 1), (-0.01, None)],
 )
-def test_a_consent_that_ends_is_announced_at_30_7_and_1_days(fleet: Fleet, days_left: float, told: int | None) -> None:
+def test_a_consent_that_ends_is_announced_at_30_7_and_1_days(
+    fleet: Fleet, days_left: float, announced: int | None
+) -> None:
     """The nearest step is written, once; TikTok's refusal reports what has ended."""
     fleet.add()
     ends_in(fleet, days_left * DAY)
 
-    assert fleet.store.warn_of_ends(500) == (told is not None)
+    assert fleet.store.warn_of_ends(500) == (announced is not None)
     assert fleet.store.warn_of_ends(500) == 0
-    assert [(notice.data or {})["days"] for notice in fleet.store.notices()] == ([] if told is None else [told])
+    assert [(notice.data or {})["days"] for notice in fleet.store.notices()] == (
+        [] if announced is None else [announced]
+    )
 
 
 def test_each_step_is_announced_once_for_each_consent(fleet: Fleet) -> None:

@@ -47,15 +47,15 @@ def given(world: World, count: int = 1) -> list[dict[str, Any]]:
 
 def count_asks(world: World, monkeypatch: pytest.MonkeyPatch) -> list[TokenInfo]:
     """Return a list that grows by TikTok's answer each time that it is asked for an owner."""
-    told: list[TokenInfo] = []
+    answers: list[TokenInfo] = []
     ask = world.services.tiktok.token_info
 
     def counted(token: Token) -> TokenInfo:
-        told.append(ask(token))
-        return told[-1]
+        answers.append(ask(token))
+        return answers[-1]
 
     monkeypatch.setattr(world.services.tiktok, "token_info", counted)
-    return told
+    return answers
 
 
 def test_an_imported_pair_is_asked_about_once_and_then_refreshed(

@@ -77,9 +77,9 @@ def test_harmless_marks_around_a_value_are_taken_away(wrapping: str, tmp_path: P
         assert read.keyring.reveal() == KEYRING
 
 
-@pytest.mark.parametrize(("text", "told"), DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize(("text", "expected"), DAMAGED.values(), ids=DAMAGED)
 @pytest.mark.parametrize("name", ["TIKTOK_APP_SECRET", "NOTICE_SECRET", "REDIS_URL", "JOURNAL_DIR"])
-def test_damage_inside_a_value_is_refused_with_its_place(name: str, text: str, told: str, tmp_path: Path) -> None:
+def test_damage_inside_a_value_is_refused_with_its_place(name: str, text: str, expected: str, tmp_path: Path) -> None:
     """The text names the setting and the character, and shows nothing of the value."""
     for environ in ({f"EVERTOKEN_{name}": text}, with_files(tmp_path, {f"EVERTOKEN_{name}": text})):
         given = {key: value for key, value in GOOD.items() if not key.endswith(name)} | environ
@@ -87,7 +87,7 @@ def test_damage_inside_a_value_is_refused_with_its_place(name: str, text: str, t
             load_settings(given, dotenv=None)
 
         assert str(caught.value).startswith(next(iter(environ)))
-        assert told in str(caught.value) or "is not UTF-8" in str(caught.value)
+        assert expected in str(caught.value) or "is not UTF-8" in str(caught.value)
         assert "nary" not in str(caught.value)
 
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_an_apps_id_or_secret_is_refused(name: str, word: str) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         ("canary".encode("utf-16"), "is written in UTF-16"),
         ("canary".encode("utf-16-be"), "U+0000"),
@@ -119,14 +119,14 @@ def test_what_cannot_be_an_apps_id_or_secret_is_refused(name: str, word: str) ->
         (b"x" * (1 << 20) + b"y", "is longer than"),
     ],
 )
-def test_a_secret_file_that_cannot_be_decoded_is_one_sentence(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_secret_file_that_cannot_be_decoded_is_one_sentence(tmp_path: Path, content: bytes, expected: str) -> None:
     """The place is named, the content is not shown, and no foreign error is chained to it."""
     (tmp_path / "secret").write_bytes(content)
 
     with pytest.raises(ConfigurationError, match="the place") as caught:
         read_file(tmp_path / "secret", "the place")
 
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "nary" not in str(caught.value)
     assert caught.value.__cause__ is None
 
@@ -139,14 +139,14 @@ def test_a_path_that_leads_to_no_file_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         ("EVERTOKEN_RENEW_AT=0.5\n".encode("utf-16"), "is written in UTF-16; save it as UTF-8"),
         (b"EVERTOKEN_RENEW_AT=0.5\n# caf\xe9\n", "is not UTF-8 at byte 29"),
         (b"A=1\nEVERTOKEN_KEYRING='canary\n", "line 2: is not NAME=value"),
     ],
 )
-def test_a_dotenv_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes, told: str) -> None:
+def test_a_dotenv_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes, expected: str) -> None:
     """No setting falls back to its default because the file that names it was passed over."""
     dotenv = tmp_path / ".env"
     dotenv.write_bytes(content)
@@ -155,7 +155,7 @@ def test_a_dotenv_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: b
         load_settings(GOOD, dotenv=dotenv)
 
     assert f"{dotenv}" in str(caught.value)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "canary" not in str(caught.value)
 
 

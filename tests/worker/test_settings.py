@@ -81,15 +81,15 @@ def test_an_unknown_name_is_refused_with_the_nearest_known_one() -> None:
 )
 def test_only_what_is_close_is_suggested(typed: str, meant: list[str]) -> None:
     """A name that resembles a setting by the common prefix alone leads nobody astray."""
-    told = refusal(**{typed: "1"})
+    complaint = refusal(**{typed: "1"})
 
-    assert f"EVERTOKEN_{typed} is not a setting" in told
-    assert ("did you mean " + " or ".join(f"EVERTOKEN_{name}" for name in meant) + "?" in told) is bool(meant)
-    assert ("did you mean" in told) is bool(meant)
+    assert f"EVERTOKEN_{typed} is not a setting" in complaint
+    assert ("did you mean " + " or ".join(f"EVERTOKEN_{name}" for name in meant) + "?" in complaint) is bool(meant)
+    assert ("did you mean" in complaint) is bool(meant)
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "told"),
+    ("name", "values", "complaint"),
     [
         ("SCAN_SECONDS", ["nan", "inf", "-1", "0", "10s", "1,5", "x"], "a number, more than 0 and at most 300"),
         ("RENEW_AT", ["nan", "2/3", "66%", "1"], "a number, at least 0.1 and at most 0.85"),
@@ -101,14 +101,14 @@ def test_only_what_is_close_is_suggested(typed: str, meant: list[str]) -> None:
         ("IN_DOUBT_RETRY", ["maybe"], "once or never"),
     ],
 )
-def test_the_error_for_a_wrong_value_names_what_fits(name: str, values: list[str], told: str) -> None:
+def test_the_error_for_a_wrong_value_names_what_fits(name: str, values: list[str], complaint: str) -> None:
     """The sentence says what may stand there, whichever way the value fails."""
     for value in values:
-        assert f"EVERTOKEN_{name} must be {told}" in refusal(**{name: value})
+        assert f"EVERTOKEN_{name} must be {complaint}" in refusal(**{name: value})
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "complaint"),
     [
         ({"LEASE_SECONDS": "60"}, "EVERTOKEN_LEASE_SECONDS is 60 and must be at least 100"),
         ({"LEASE_SECONDS": "49", "IN_DOUBT_RETRY": "never"}, "must be at least 50"),
@@ -166,9 +166,9 @@ def test_the_error_for_a_wrong_value_names_what_fits(name: str, values: list[str
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_contradictions_and_bad_values_are_refused(changes: dict[str, str], told: str) -> None:
+def test_contradictions_and_bad_values_are_refused(changes: dict[str, str], complaint: str) -> None:
     """Each problem is reported by name, with what was expected and without the value."""
-    assert told in refusal(**changes)
+    assert complaint in refusal(**changes)
 
 
 @pytest.mark.parametrize("name", ["REDIS_URL", "DATABASE_URL"])
@@ -184,13 +184,13 @@ def test_a_password_with_signs_that_are_not_quoted_is_refused_and_not_shown(name
 
 def test_a_way_to_check_certificates_that_does_not_exist_is_refused() -> None:
     """A mistyped word is named before a library that does not know it ends in a traceback."""
-    told = refusal(REDIS_URL="rediss://:password@cache.example:6380/2?ssl_cert_reqs=canary")
+    complaint = refusal(REDIS_URL="rediss://:password@cache.example:6380/2?ssl_cert_reqs=canary")
 
-    assert "EVERTOKEN_REDIS_URL holds an ssl_cert_reqs that is none of required, optional and none" in told
+    assert "EVERTOKEN_REDIS_URL holds an ssl_cert_reqs that is none of required, optional and none" in complaint
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "complaint"),
     [
         (
             "redis://canary/0?health_check_interval=5",
@@ -213,9 +213,9 @@ def test_a_way_to_check_certificates_that_does_not_exist_is_refused() -> None:
         ("REDIS://canary/0", "must begin with redis://"),
     ],
 )
-def test_a_redis_address_with_what_a_library_would_stumble_over_is_refused(url: str, told: str) -> None:
+def test_a_redis_address_with_what_a_library_would_stumble_over_is_refused(url: str, complaint: str) -> None:
     """Celery and the limiter read one address; what either does not know is a sentence and no traceback."""
-    assert told in refusal(REDIS_URL=url)
+    assert complaint in refusal(REDIS_URL=url)
 
 
 @pytest.mark.parametrize(
@@ -307,9 +307,9 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     path.write_text("\n")
 
-    told = refusal(TIKTOK_APP_SECRET=None, TIKTOK_APP_SECRET_FILE=str(path))
+    complaint = refusal(TIKTOK_APP_SECRET=None, TIKTOK_APP_SECRET_FILE=str(path))
 
-    assert told == "EVERTOKEN_TIKTOK_APP_SECRET_FILE: the file is empty"
+    assert complaint == "EVERTOKEN_TIKTOK_APP_SECRET_FILE: the file is empty"
 
 
 def test_the_environment_goes_before_dotenv(tmp_path: Path) -> None:
@@ -332,11 +332,11 @@ def test_every_setting_has_a_description() -> None:
 @pytest.mark.parametrize("url", ["https://business-api.tiktok.com/open_api", "https://a.example"])
 def test_failpoints_are_refused_beside_a_real_address_whatever_else_is_set(switches: dict[str, str], url: str) -> None:
     """A switch of tests that was left in an environment stops a worker with real tokens at its start."""
-    told = refusal(
+    complaint = refusal(
         TEST_FAILPOINTS="post_recv:kill", TIKTOK_BASE_URL=url, **{"TIKTOK_FOREIGN_HOSTS": "a.example"} | switches
     )
 
-    assert "EVERTOKEN_TEST_FAILPOINTS is set beside a real TikTok" in told
+    assert "EVERTOKEN_TEST_FAILPOINTS is set beside a real TikTok" in complaint
 
 
 def test_the_metrics_are_on_loopback_by_default() -> None:

@@ -118,12 +118,12 @@ def test_a_signal_shows_stacks_and_no_values() -> None:
         assert process.stderr is not None
         process.stdout.readline()
         process.send_signal(signal.SIGUSR1)
-        told = [process.stderr.readline() for _ in range(3)]
+        written = [process.stderr.readline() for _ in range(3)]
         assert process.poll() is None
         process.kill()
 
-    assert "waiting_here" in "".join(told)
-    assert "CANARY" not in "".join(told)
+    assert "waiting_here" in "".join(written)
+    assert "CANARY" not in "".join(written)
 
 
 @pytest.mark.parametrize("name", REFUSED)

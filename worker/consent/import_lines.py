@@ -213,9 +213,9 @@ class Source:
         """Yield the lines up to the header, and return separator, columns and the lines after it."""
         separator = ""
         for number, size, line in lines:
-            told = _SEPARATOR_LINE.fullmatch(line) if number == 1 and line is not None else None
-            if told is not None or (line is not None and not line.strip()):
-                separator = told[1].decode("latin-1") if told else separator
+            declared = _SEPARATOR_LINE.fullmatch(line) if number == 1 and line is not None else None
+            if declared is not None or (line is not None and not line.strip()):
+                separator = declared[1].decode("latin-1") if declared else separator
                 yield Entry(number, size)
                 continue
             first = _text(line, UsageError)

@@ -115,7 +115,7 @@ class Placing:
         return waited
 
     def _remove(self, name: str, entry: JournalEntry | None) -> None:
-        """Remove a record; first its grant is told, unless another record of the same attempt stays."""
+        """Remove a record; before that, release its grant unless another record of its attempt stays."""
         if entry is not None and entry.kind == "refresh":
             grant_id, _, consent, generation = attempt = entry.attempt()
             others = (record for record in self._ground.journal.aside.records() if record.name != name)

@@ -1,9 +1,9 @@
 """Child processes with a log file each, ended by their process ids, also when this process is killed.
 
-As a program of its own, this is the keeper, which ends the processes that it was told of when the one that told it is
-gone, so that a killed stack leaves nothing behind. It reads `+PID` and `-PID` lines from standard input. While that is
-open it does nothing; at its end it terminates what is still listed, the youngest first, and kills what does not go.
-Folders named as arguments are then removed.
+As a program of its own, this is the keeper. It reads `+PID` and `-PID` lines from standard input, and does nothing while
+that is open. It ends when the process that wrote the lines is gone: the keeper then terminates what is still listed, the
+youngest first, kills what does not end, and removes the folders that its arguments name. So a killed stack leaves
+nothing behind.
 """
 
 from __future__ import annotations
