@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def test_consents_that_have_ended_do_not_speak_for_the_brake(fleet: Fleet) -> None:
     """Creators who agreed in one campaign are refused together a year later; that stops nobody else."""
     now = fleet.store.ping()
-    for name, end in (("ended", now - timedelta(seconds=1)), ("living", now + timedelta(days=9)), ("untold", None)):
+    for name, end in (("ended", now - timedelta(seconds=1)), ("living", now + timedelta(days=9)), ("unknown", None)):
         claim = fleet.claim(fleet.add(name, refresh_expires_at=end).grant_id)
         fleet.store.suspect(claim, outcome=AttemptOutcome.REFUSED, next_refresh_at=fleet.soon(), reason="refused 40103")
 

@@ -114,4 +114,4 @@ def test_history_is_pruned_and_what_is_current_stays(fleet: Fleet) -> None:
 
     assert [attempt.generation for attempt in fleet.store.attempts(grant.grant_id)] == [3]
     assert fleet.current() == b"access three"
-    assert [notice.dedupe_key for notice in fleet.store.undelivered_notices()] == ["untold"]
+    assert [notice.dedupe_key for notice in fleet.store.undelivered_notices()] == ["waiting"]
