@@ -1,7 +1,7 @@
 """Child processes with a log file each, ended by their process ids, also when this process is killed.
 
 As a program of its own, this is the keeper. It reads `+PID` and `-PID` lines from standard input until that ends, which
-is when the process that wrote them is gone. Then it terminates what is still listed, the youngest first, kills what does
+is when the process that wrote them is gone. Then it terminates what is still listed, youngest first, kills what does
 not end, and removes the folders that its arguments name. So a killed stack leaves nothing behind.
 """
 
