@@ -116,6 +116,6 @@ def test_a_scan_follows_at_once_when_the_brake_is_released(
 
 
 def is_ids(arguments: Any) -> bool:
-    """Tell whether arguments are whole numbers, or one list of them."""
+    """Return whether arguments are whole numbers, or one list of them."""
     flat = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], list) else arguments
     return bool(flat) and all(type(item) is int for item in flat)

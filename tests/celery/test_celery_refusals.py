@@ -1,4 +1,4 @@
-"""Where a worker or beat does not start: one line that says why, an exit status, and nothing sent to TikTok."""
+"""A worker or beat that does not start: one line that says why, an exit status, and nothing sent to TikTok."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_beat_refuses_a_wrong_setting_of_its_own(new_daemon: NewDaemon, sandbox:
 def test_stock_commands_do_not_turn_to_another_broker(
     command: tuple[str, ...], new_daemon: NewDaemon, sandbox: RunningSandbox
 ) -> None:
-    """Where the broker's address cannot be read, Celery's default in its place would show an empty, quiet system."""
+    """If the broker's address cannot be read, Celery's default in its place would show an empty, quiet system."""
     status, said = refused(new_daemon(), sandbox, *command, REDIS_URL="redis://127.0.0.1:port/0")
 
     assert (status, "EVERTOKEN_REDIS_URL cannot be read" in said) == (2, True)

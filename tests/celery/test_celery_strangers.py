@@ -76,7 +76,7 @@ def logged(log: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_no_message_ends_a_worker(new_daemon: NewDaemon, redis_url: str, wait_until: Callable[..., None]) -> None:
-    """Each that is none of ours is reported and dropped, unopened; the next one is taken."""
+    """Each message that is not ours is reported and dropped, unopened; the next one is taken."""
     worker = (daemon := new_daemon()).worker()
     daemon.wait_ready(wait_until, worker)
     with redis.Redis.from_url(redis_url) as client:

@@ -416,7 +416,7 @@ def test_a_lost_answer_is_reported(
 
 
 def test_an_unreachable_tiktok_spends_no_code(store: Store, new_authorizer: New, visit: Visit, free_port: int) -> None:
-    """Where nothing was sent, the same redirect can be pasted again."""
+    """If nothing was sent, the same redirect can be pasted again."""
     redirect = visit(new_authorizer().url(), "unsent-1")
 
     with pytest.raises(NotSentError):

@@ -136,7 +136,7 @@ def test_a_missing_setting_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
 def test_a_missing_setting_outside_the_settings_folder_names_the_folder(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where no `.env` lies in the current folder this is said beside what is missing, and only there."""
+    """If the current folder has no `.env`, the error says so beside what is missing, and only then."""
     monkeypatch.delenv("EVERTOKEN_TIKTOK_APP_ID")
     outside = cli(grants, "status")
     Path(".env").write_text("EVERTOKEN_SCAN_SECONDS=5\n", encoding="utf-8")
@@ -314,7 +314,7 @@ def test_a_token_is_printed_alone(cli: Cli, creator: str) -> None:
 
 
 def test_a_token_that_ends_too_soon_is_not_printed(cli: Cli, creator: str) -> None:
-    """Where no token is valid for as long as asked, nothing is printed but a sentence on standard error."""
+    """If no token is valid for as long as asked, only a sentence on standard error is printed."""
     result = cli(grants, "token", creator, "--min-validity", "90000", "--wait", "0")
 
     assert result.exit_code == 1
@@ -383,7 +383,7 @@ def test_status_has_its_agreed_names(cli: Cli, creator: str) -> None:
 
 
 def lines(count: int, **change: object) -> str:
-    """Return JSON lines of so many creators."""
+    """Return JSON lines of this many creators."""
     return "".join(
         json.dumps({"open_id": f"i{n}", "access_token": f"act.CANARY{n}", "refresh_token": f"rft.{n}"} | change) + "\n"
         for n in range(count)

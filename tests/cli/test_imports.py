@@ -184,7 +184,7 @@ def test_a_pair_that_was_followed_by_another_is_never_taken_again(store: Store, 
 
 
 def test_a_refresh_token_that_stayed_with_a_newer_access_token_is_taken(store: Store, sealer: Sealer, run: Run) -> None:
-    """Where TikTok does not rotate, the newer of two pairs with one refresh token is the one with the later date."""
+    """If TikTok does not rotate, the newer of two pairs with one refresh token is the one with the later date."""
     run(line(1, issued_at=ago(store, hours=20)))
 
     report = run(line(1, access_token="act.newer", issued_at=ago(store, hours=1)), replace=True)

@@ -19,7 +19,7 @@ LOCK_TRIES = 30
 def writes_held(url: str) -> Iterator[None]:
     """Hold a lock that lets no other transaction write, until the block ends.
 
-    It is asked for again where it was not given: others wait behind it, so it must not wait long.
+    If the lock is not granted at once it is requested again: others wait behind it, so it must not wait long.
     """
     if url.startswith("sqlite"):
         with_lock = sqlite3.connect(

@@ -117,12 +117,12 @@ class Driver:
         self._services.stop.wait(seconds)
 
     def _limit(self, *, what: str, number: int) -> None:
-        """Let this process have no more than so much of something, as `setrlimit` names it."""
+        """Limit a resource of this process, as `setrlimit` names it."""
         kind = getattr(resource, what)
         resource.setrlimit(kind, (number, resource.getrlimit(kind)[1]))
 
     def _shift_clock(self, *, seconds: float) -> None:
-        """Let this process's wall clock be wrong."""
+        """Set this process's wall clock wrong."""
         real, ahead = time.time, timedelta(seconds=seconds)
         time.time = lambda: real() + seconds
 

@@ -62,7 +62,7 @@ class Fate:
         calls: refreshes that TikTok had got when the process died.
         place: where TikTok's new pair was when the process died.
         ended_by: what brought the grant to its end.
-        asked: True where the creator had to authorize again.
+        asked: True if the creator had to authorize again.
     """
 
     point: str

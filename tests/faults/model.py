@@ -1,6 +1,6 @@
 """The model: what TikTok holds, what workers know, and what has reached us, as plain sets and lists.
 
-Workers of the model are threads of thought, not of the machine: a rule moves one of them by one step, so every order of
+Workers of the model are values, not threads: a rule moves one of them by one step, so every order of
 steps can be played. The database, the journals, sealing, reading, storing, replaying and judging are the real ones.
 """
 
@@ -94,7 +94,7 @@ class Worker:
         answer: what TikTok answered and nobody has read yet.
         sent: the token that it sent last.
         record: the journal's record of the answer, once it is there.
-        in_doubt: True where a call of this attempt got no answer.
+        in_doubt: True if a call of this attempt got no answer.
     """
 
     journal: Journal

@@ -1,7 +1,7 @@
 """The nursery: a process that has imported the daemon once and forks workers from itself, in milliseconds each.
 
 It reads one JSON order a line, `{"environ": ..., "job": ..., "log": path}`, and answers each with `{"born": pid}`. It
-tells when a worker stopped (SIGSTOP), went on or ended, and when its own input ends it kills what is left.
+reports when a worker stopped (SIGSTOP), went on or ended, and when its own input ends it kills what is left.
 """
 
 from __future__ import annotations

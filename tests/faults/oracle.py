@@ -1,4 +1,4 @@
-"""The oracle: nine checks of a run, with the sandbox's ledger as accuser and the workers' tape as defence.
+"""The oracle: nine checks of a run, by the sandbox's ledger and the workers' own notes (the tape).
 
 What a worker says of itself never makes it guilty or sound alone: a check starts from what TikTok's stand-in wrote
 down before its answers left, and from what the database and the files hold in the end.
@@ -34,7 +34,7 @@ class Evidence:
         leaks: where a canary was found outside sealed bytes.
         healed_at: the database's time when the last fault had ended.
         revoked: creators who removed the app, or whose grant was ended here.
-        per_second: requests a second that the ledger may show, burst included; None where it was not limited.
+        per_second: requests a second that the ledger may show, burst included; None if it was not limited.
     """
 
     entries: Sequence[LedgerEntry] = ()
@@ -86,7 +86,7 @@ def double_refreshes(evidence: Evidence) -> list[str]:
         before, sent = used_up.get(entry.fp_old_refresh), sends.get(entry.seq)
         if entry.under_way and (sent is None or _overlapped(evidence, entry)):
             found.append(f"{entry.creator}: line {entry.seq} came while another refresh was under way")
-        elif before is not None and (sent is None or sent.nth <= 1) and _in_good_hands(evidence, before, sent):
+        elif before is not None and (sent is None or sent.nth <= 1) and _received_and_alive(evidence, before, sent):
             found.append(f"{entry.creator}: line {entry.seq} sent a token again whose answer a living worker had")
         if entry.fp_new_refresh is not None and not entry.again and entry.fp_new_refresh != entry.fp_old_refresh:
             used_up.setdefault(entry.fp_old_refresh, entry)
@@ -218,7 +218,7 @@ def _sends(evidence: Evidence) -> dict[int, Note]:
 
 
 def _overlapped(evidence: Evidence, entry: LedgerEntry) -> bool:
-    """Tell whether a worker sent a refresh of this creator while one that was never away still waited for another.
+    """Return whether a worker sent a refresh of this creator while one that was never away still waited for another.
 
     Which of the calls stand in which line does not matter: TikTok writes a line when it gets to a call, not when the
     call arrives.
@@ -235,10 +235,10 @@ def _overlapped(evidence: Evidence, entry: LedgerEntry) -> bool:
     return False
 
 
-def _in_good_hands(evidence: Evidence, entry: LedgerEntry, again: Note | None) -> bool:
-    """Tell whether a worker that was neither killed nor stopped had received the answer of this line by then.
+def _received_and_alive(evidence: Evidence, entry: LedgerEntry, again: Note | None) -> bool:
+    """Return whether a worker that was neither killed nor stopped had received the answer of this line by then.
 
-    A pair under another creator's name is in nobody's good hands: it is set aside and may not be used.
+    A pair under another creator's name does not count as received: it is set aside and may not be used.
     """
     if "wrong_creator" in entry.faults:
         return False

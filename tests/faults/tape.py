@@ -1,4 +1,4 @@
-"""The tape: what worker processes under test note of their own way, so that the oracle knows what they had in hand.
+"""The tape: what worker processes under test record of their steps, so that the oracle knows what each had received.
 
 A line is written with one call, so it outlasts the SIGKILL that comes a moment later. Tokens are noted by the
 fingerprints of the sandbox's ledger.
@@ -28,7 +28,7 @@ PAIR: Final = (re.compile(rb'"refresh_token"\s*:\s*"([^"]+)"'), re.compile(rb'"a
 
 
 class _Steps(threading.local):
-    """Where this thread's call stands."""
+    """The step that this thread's call has reached."""
 
     sent: str = ""
     nth: int = 0
@@ -132,7 +132,7 @@ class Note:
 
     Attributes:
         what: `born`, `sent`, `over` (nothing more is read), `journaled`, or `done` for a worker's own result.
-        fp: fingerprint of the refresh token that was sent or, where both tokens came whole, received; else empty.
+        fp: fingerprint of the refresh token that was sent or, if both tokens came whole, received; else empty.
         old: for `over`: of the token that had been sent.
         nth: for `sent`: which call of its attempt it is, from 1.
     """

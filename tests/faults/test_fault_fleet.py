@@ -25,7 +25,7 @@ def kinds_of_notices(scene: Scene) -> list[str]:
 
 
 def age_tokens(scene: Scene, grant: GrantView, left: timedelta) -> None:
-    """Let a grant's access token end in so much time."""
+    """Let a grant's access token end in this time."""
     ends = milliseconds(scene.store.ping() + left)
     run_sql(scene.store, "UPDATE grants SET access_expires_at = :ends WHERE id = :id", ends=ends, id=grant.grant_id)
 

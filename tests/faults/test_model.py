@@ -82,7 +82,7 @@ class Daemon(RuleBasedStateMachine):
         )  # fmt: skip
 
     def lease_is_live(self, worker: Worker) -> bool:
-        """Tell whether a worker's claim still gives it the right to send."""
+        """Return whether a worker's claim still gives it the right to send."""
         if worker.claim is None:
             return False
         grant = self.store.grant_by_id(worker.claim.grant_id)

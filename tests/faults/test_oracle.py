@@ -179,7 +179,7 @@ def test_an_overlap_is_judged_whichever_call_tiktok_got_to_first() -> None:
     assert judge(replace(SOUND, entries=lines, notes=both))["V2 refreshed twice"]
 
 
-def test_a_pair_that_names_another_creator_is_in_nobodys_hands() -> None:
+def test_a_pair_that_names_another_creator_does_not_count_as_received() -> None:
     """It may not be used, so the token that brought it is sent again at the next look."""
     alien = replace(line(2, "first", "second"), answer="altered", faults=("wrong_creator",))
     again = replace(SOUND, entries=[granted(), alien, REUSED], notes=[*SOUND.notes, *calls("first", "", WORKER, 2.0)])

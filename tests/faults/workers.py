@@ -23,9 +23,9 @@ class Worker:
 
     Attributes:
         status: exit code, or the negative number of the signal that ended it; None while it lives.
-        was_stopped: True where it was ever stopped (SIGSTOP).
+        was_stopped: True if it was ever stopped (SIGSTOP).
         stopped_at: when, on this process's monotonic clock.
-        was_killed: True where it ended by SIGKILL.
+        was_killed: True if it ended by SIGKILL.
     """
 
     def __init__(self, log: Path) -> None:

@@ -173,7 +173,7 @@ def test_no_sliding_second_is_overfull_whatever_happens_to_redis(
 def test_a_pause_holds_while_redis_is_away_and_is_shared_later(
     restartable: Restartable, new_limiter: NewLimiter, wait_until: Callable[..., None]
 ) -> None:
-    """TikTok's word is not lost with the messenger: the other workers hear of it once Redis is back."""
+    """A pause that TikTok asked for is not lost with Redis: the other workers get it once Redis is back."""
     limiter, other = new_limiter(restartable.url), new_limiter(restartable.url)
     take(limiter)
     restartable.kill()

@@ -84,7 +84,7 @@ def test_a_full_queue_sends_pulls_back_to_their_rows(
 def test_whoever_comes_at_the_given_time_gets_a_permit(
     redis_url: str, new_limiter: NewLimiter, wait_until: Callable[..., None]
 ) -> None:
-    """A wait is an honest answer: one caller that keeps to it needs no third try in most cases."""
+    """One caller that waits as long as the answer says seldom needs a third try."""
     limiter = new_limiter(redis_url, per_second=20, per_minute=1200)
     spend(limiter)
     tries = 0
@@ -114,7 +114,7 @@ def test_an_account_at_its_limit_costs_the_app_nothing(redis_url: str, new_limit
 
 
 def test_pulls_leave_alone_what_is_expected_for_refreshes(redis_url: str, new_limiter: NewLimiter) -> None:
-    """Where refreshes are due for all of the quota, pulls get nothing of it."""
+    """If refreshes are due for all of the quota, pulls get nothing of it."""
     limiter = new_limiter(redis_url, per_second=10, per_minute=600)
     limiter.expect(1000)
     assert take(limiter, "pull") > 0

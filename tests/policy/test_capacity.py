@@ -72,7 +72,7 @@ def test_a_thin_headroom_is_reported() -> None:
 
 
 def test_an_empty_fleet_fits() -> None:
-    """Nobody needs nothing, and no figure divides by it."""
+    """It needs no requests, and no figure divides by zero."""
     for nobody in (Load((), 2 / 3), level(0)):
         planned = plan(nobody, usable=BASIC)
 

@@ -87,7 +87,7 @@ def test_lives_cut_to_a_twelfth_are_followed_at_once() -> None:
 
 
 def test_a_halved_quota_costs_pulls_before_tokens() -> None:
-    """Where refreshes and pulls no longer fit together, pulls wait."""
+    """If refreshes and pulls no longer fit together, pulls wait."""
     scenario = scaled("quota-halved", 50_000)
 
     course = simulate(scenario)
@@ -126,7 +126,7 @@ def test_consents_that_end_together_stop_nobody_else() -> None:
 
 
 def test_the_same_scenario_takes_the_same_course() -> None:
-    """There are no dice in it."""
+    """It draws no random numbers."""
     scenario = scaled("outage-12h", 500, seconds=3 * DAY)
 
     assert simulate(scenario) == simulate(scenario)

@@ -87,7 +87,7 @@ def test_a_spent_quota_waits_for_as_long_as_tiktok_says() -> None:
 
 
 def test_a_spent_quota_never_costs_more_than_a_part_of_the_tokens_time() -> None:
-    """Where the access token ends sooner than a quota recovers, the grant is looked at again before that."""
+    """If the access token ends sooner than a quota recovers, the grant is tried again before that."""
     spent = WaitError("quota", call="refresh", code=40100, seconds=3600, scope="day")
 
     assert judge(spent, replace(STANDING, access_expires_at=NOW + timedelta(hours=1))).at == NOW + timedelta(minutes=15)

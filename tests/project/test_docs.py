@@ -190,7 +190,7 @@ FACT = re.compile(r"[a-z]+\.[a-z_]*")
 
 
 def loud_facts(code: str) -> Iterator[str]:
-    """Yield the names of the facts that a module may log at a level above `info`; `refresh.` where it makes one up."""
+    """Yield the names of the facts that a module may log at a level above `info`; `refresh.` if it makes one up."""
     for call in ast.walk(ast.parse(code)):
         if not isinstance(call, ast.Call) or not call.args:
             continue
@@ -233,7 +233,7 @@ def test_every_fact_is_counted_from_the_start(texts: dict[str, str]) -> None:
             if isinstance(call, ast.Call) and called in {"Fact", "_report"}:
                 words = (part for given in call.args[:2] for part in ast.walk(given) if isinstance(part, ast.Constant))
                 reported |= {str(word.value) for word in words if re.fullmatch(r"[a-z]+\.[a-z_]+", str(word.value))}
-        # Where metrics cannot be served, nobody would see the count.
+        # If metrics cannot be served, nobody would see the count.
         logged_alone = re.findall(r"log_fact\(\s*Fact\(\s*\"([a-z._]+)\"", text)
         assert set(logged_alone) <= {"metrics.unserved"}, "a fact that is not counted: use `report`"
     counted = {sample.labels["fact"] for family in FACTS.collect() for sample in family.samples}

@@ -82,7 +82,7 @@ def test_refusals_go_back_to_the_app(shared: RunningSandbox, send: Send, changes
     ],
 )
 def test_wrong_app_or_address_never_redirects(shared: RunningSandbox, send: Send, changes: dict[str, str]) -> None:
-    """Where app or redirect address are wrong, the owner sees an error page and goes nowhere."""
+    """If app or redirect address is wrong, the owner sees an error page and is not redirected."""
     answer = _visit(shared, send, **changes)
 
     assert (answer.status, "location" in answer.headers) == (400, False)

@@ -166,7 +166,7 @@ def test_shutdown_and_stop_end_the_process(start: Start, wait_until: Callable[..
 
 
 def test_sandbox_ends_with_the_process_that_started_it(wait_until: Callable[..., None]) -> None:
-    """Where the starter is killed, the sandbox ends by itself."""
+    """If the starter is killed, the sandbox ends by itself."""
     script = (
         "import time; from worker.sandbox.process import start_sandbox\n"
         "s = start_sandbox(); print(s.pid, s.port, flush=True); time.sleep(60)"

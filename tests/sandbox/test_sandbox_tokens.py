@@ -58,7 +58,7 @@ def test_strict_rotation_kills_the_old_refresh_token(start: Start, ask: Ask) -> 
 
 
 def test_same_rotation_keeps_the_refresh_token(start: Start, ask: Ask) -> None:
-    """Where nothing rotates, the refresh token stays and works again and again."""
+    """If nothing rotates, the refresh token stays and works again and again."""
     sandbox = start(rotation="same")
     old = sandbox.grants()[0]
 
@@ -121,7 +121,7 @@ def test_replay_of_a_used_token_can_kill_the_family(start: Start, ask: Ask) -> N
 
 
 def test_old_access_token_can_die_with_the_refresh(start: Start, ask: Ask) -> None:
-    """Where the option says so, the old access token ends with the refresh."""
+    """If the option says so, the old access token ends with the refresh."""
     sandbox = start(old_access="dies")
     old = sandbox.grants()[0]
 

@@ -203,7 +203,7 @@ class CanaryStack:
         return done.stdout
 
     def logged(self, text: bytes) -> bool:
-        """Tell whether a text stands in the log of a process."""
+        """Return whether a text stands in the log of a process."""
         return any(text in path.read_bytes() for path in (self.home / "logs").iterdir())
 
     def worker_names(self) -> list[str]:

@@ -23,7 +23,7 @@ from worker.vault.keyring_text import KeyringText
 ROTATIONS = 3
 CREATORS = 36
 SPREAD_SECONDS = 1.5
-"""In each rotation another third of the creators falls due, spread over so many seconds from its start."""
+"""In each rotation another third of the creators falls due, spread over these seconds from its start."""
 LIFE_SECONDS = 240
 WINDOW_SECONDS = LIFE_SECONDS / 3
 """A refresh is wanted after two thirds of a token's life: the rest is its window."""

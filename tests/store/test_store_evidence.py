@@ -1,4 +1,4 @@
-"""What speaks for pulling the brake, and what does not."""
+"""Which attempts count as evidence for pulling the brake."""
 
 from __future__ import annotations
 

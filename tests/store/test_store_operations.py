@@ -17,7 +17,7 @@ HOUR = timedelta(hours=1)
 
 
 def test_an_alarm_is_raised_once(fleet: Fleet) -> None:
-    """The key makes it one of a kind, delivered or not."""
+    """A second one with its key is not written, whether the first was delivered or not."""
     assert fleet.store.raise_alarm("disk", "journal_full", "no room")
     assert not fleet.store.raise_alarm("disk", "journal_full", "no room")
     fleet.store.delivery_accepted(fleet.store.undelivered_notices()[0].notice_id, "ops")

@@ -141,7 +141,7 @@ def test_a_missing_table_says_which_and_what_to_do(empty_database_url: str) -> N
 def test_a_missing_right_names_the_table_and_the_user_to_help(
     store: Store, store_url: str, postgres_server: ServerProcess, database_kind: str
 ) -> None:
-    """A role that may read the tokens may not want a pull."""
+    """A role that may read tokens may not write a notice."""
     with psycopg.connect(store_url, autocommit=True) as owner:
         owner.execute("DROP ROLE IF EXISTS looker")
         owner.execute("CREATE ROLE looker LOGIN")

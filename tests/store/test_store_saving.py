@@ -128,7 +128,7 @@ def test_a_pair_of_a_revoked_grant_is_stored_and_revives_nothing(fleet: Fleet) -
 
 
 def test_a_pair_revives_a_grant_that_needed_authorization_and_withdraws_the_notice(fleet: Fleet) -> None:
-    """The proof that the consent lives has come late; nobody is bothered."""
+    """The late pair proves that the consent lives, so the request to authorize is withdrawn."""
     grant = fleet.add()
     late = fleet.claim(grant.grant_id, seconds=0)
     assert fleet.store.ask_reauth(fleet.claim(grant.grant_id), reason="gone")
@@ -142,7 +142,7 @@ def test_a_pair_revives_a_grant_that_needed_authorization_and_withdraws_the_noti
 
 
 def test_a_pair_for_an_unknown_grant_is_an_error(fleet: Fleet) -> None:
-    """A record of another deployment's journal is not swallowed."""
+    """A record of another deployment's journal is not dropped silently."""
     with pytest.raises(NotFoundError, match="no grant 404"):
         fleet.store.save_group([BroughtPair(404, 1, 2, fleet.pair("lost"))])
 

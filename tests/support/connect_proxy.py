@@ -61,7 +61,7 @@ class ConnectProxy:
         return [head.split(b" ")[1].decode() for head in self.heads]
 
     def answer(self, *pieces: bytes, every: float = 0.0) -> None:
-        """Give each `CONNECT` these bytes, `every` so many seconds apart, and no tunnel."""
+        """Give each `CONNECT` these bytes, `every` seconds apart, and no tunnel."""
 
         def refuse(near: socket.socket) -> None:
             for piece in pieces:

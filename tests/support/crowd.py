@@ -68,7 +68,7 @@ def gather(
 
 
 def most_within(times: Sequence[float], window: float) -> int:
-    """Return the most that stand in any stretch of so many seconds."""
+    """Return the largest number within any span of this many seconds."""
     within: deque[float] = deque()
     most = 0
     for at in times:

@@ -18,7 +18,7 @@ READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 60.0
 COMMAND_SECONDS: Final = 60.0
 ROOT_IS_FINE: Final = "ignore:You're running the worker with superuser privileges"
-"""Where tests run as root, Celery would warn of it in every log."""
+"""If tests run as root, Celery would warn of it in every log."""
 PROJECT: Final = Path(__file__).resolve().parents[2]
 
 

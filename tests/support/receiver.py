@@ -23,7 +23,7 @@ class Posted:
     Attributes:
         headers: by their names in small letters.
         body: as it came.
-        path: where it was posted.
+        path: to which it was posted.
     """
 
     headers: dict[str, str]
@@ -64,7 +64,7 @@ class Receiver(HTTPServer):
 
     @property
     def url(self) -> str:
-        """Where to post."""
+        """The address to post to."""
         return f"http://127.0.0.1:{self.server_port}/hook"
 
     @property

@@ -80,7 +80,7 @@ class Hostile:
         return f"{'https' if self._tls else 'http'}://localhost:{self.port}/open_api"
 
     def answer(self, *pieces: bytes, reset: bool = False, every: float = 0.0, stay: bool = False) -> None:
-        """Answer every request with these bytes, `every` so many seconds apart, and close (reset, or stay) then."""
+        """Answer every request with these bytes, `every` seconds apart, and close (reset, or stay) then."""
 
         def behave(connection: socket.socket, _request: bytes) -> bool:
             for piece in pieces:

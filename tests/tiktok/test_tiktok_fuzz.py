@@ -192,7 +192,7 @@ def _parts_of(error: TikTokError) -> list[Any]:
 
 
 def _try(examples: int, holds: Callable[[], None], tried: list[object]) -> None:
-    """Run a property on at least so many examples."""
+    """Run a property on at least this many examples."""
     settings(max_examples=max(examples, settings().max_examples))(holds)()
     assert len(tried) >= examples
 

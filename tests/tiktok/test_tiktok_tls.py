@@ -72,7 +72,7 @@ def test_flawed_certificate_gets_no_request(
 def test_an_authority_without_key_identifiers_is_named_as_such(
     servers: Servers, client: Client, canaries: Canaries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where Python checks strictly, as 3.13 does by itself, the error says what the certificate lacks."""
+    """If Python checks strictly, as 3.13 does by default, the error says what the certificate lacks."""
     plain = ssl.create_default_context
 
     def strict(*arguments: Any, **options: Any) -> ssl.SSLContext:

@@ -270,7 +270,7 @@ def test_refused_connection_was_not_sent(client: Client, canaries: Canaries, fre
 
 
 def test_unknown_host_was_not_sent(client: Client, canaries: Canaries) -> None:
-    """A name that is not resolved is nobody's answer."""
+    """A name that is not resolved means that nothing was sent."""
     with pytest.raises(NotSentError, match="not sent"):
         client("https://tiktok.invalid/open_api").send_refresh(Token(canaries.refresh))
 
@@ -296,7 +296,7 @@ def test_connecting_that_is_never_accepted_was_not_sent(client: Client, canaries
 def test_connection_lost_before_the_body_left_was_not_sent(
     hostile: Hostile, client: Client, canaries: Canaries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where only the head went out, TikTok cannot have acted on anything."""
+    """If only the head was sent, TikTok cannot have acted on anything."""
     whole_send = socket.socket.sendall
 
     def broken(self: socket.socket, data: Any, flags: int = 0) -> None:

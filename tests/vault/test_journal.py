@@ -126,7 +126,7 @@ def test_no_secret_stands_in_the_file_or_in_a_repr(folder: Path, new_journal: Ne
 
 
 def test_a_released_record_waits_no_more(new_journal: NewJournal, new_entry: NewEntry) -> None:
-    """Release is idempotent, and unknown records are let be."""
+    """Release is idempotent, and unknown records are ignored."""
     journal = new_journal()
     first, second = journal.append(new_entry(1)), journal.append(new_entry(2))
     assert journal.waiting() == 2
@@ -353,7 +353,7 @@ def test_a_record_that_was_released_before_its_sync_is_no_error(
 def test_an_answer_that_no_disk_takes_is_an_error(
     new_journal: NewJournal, new_entry: NewEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where both tries fail, the caller learns it in one sentence and goes to the database."""
+    """If both tries fail, the caller learns it in one sentence and goes to the database."""
     import worker.journal.file as module  # noqa: PLC0415 - the system call under it fails
 
     def failing(descriptor: int) -> None:

@@ -431,7 +431,7 @@ def test_an_own_record_can_be_set_aside(folder: Path, new_journal: NewJournal, n
 def test_a_copy_that_cannot_be_made_leaves_the_record(
     dead_segment: Leave, new_journal: NewJournal, folder: Path
 ) -> None:
-    """Where setting aside fails, the record waits on."""
+    """If setting aside fails, the record goes on waiting."""
     path = dead_segment(1)
     (folder / "set-aside").write_text("in the way")
     journal = new_journal()

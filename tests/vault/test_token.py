@@ -173,7 +173,7 @@ def test_a_log_record_shows_the_fingerprint(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_an_empty_token_is_refused() -> None:
-    """Nothing is not a secret."""
+    """An empty text is no secret."""
     with pytest.raises(ValueError, match="cannot be empty"):
         Token("")
 

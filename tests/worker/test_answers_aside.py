@@ -134,7 +134,7 @@ def test_the_last_of_two_records_of_an_attempt_ends_the_wait(new_world: NewWorld
 
 
 def test_a_newer_pair_ends_the_wait(new_world: NewWorld) -> None:
-    """Where TikTok still takes the old refresh token, the record is of no interest any more."""
+    """If TikTok still takes the old refresh token, the record does not matter any more."""
     world = new_world(rotation="same")
     grant = world.creator()
     lose_the_name(world, grant, calls=2)

@@ -21,7 +21,7 @@ class Database:
         self.took: list[str] = []
 
     def answers(self) -> bool:
-        """Tell whether it answers at all."""
+        """Return whether it answers at all."""
         return not self.away
 
     def write(self, name: str) -> None:
@@ -92,7 +92,7 @@ def test_stuck_results_are_reported_once_tried_again_and_reported_as_stored(monk
 
 
 def test_a_result_without_a_journal_record_is_tried_until_it_is_written() -> None:
-    """Where nothing else holds the pair, patience does not end."""
+    """If nothing else holds the pair, the tries do not end."""
     database = Database()
     database.away = True
     tries = []
@@ -134,7 +134,7 @@ def test_a_result_without_a_journal_record_is_tried_a_while_longer_when_the_proc
 
 
 def test_a_process_that_ends_does_not_wait_for_ever() -> None:
-    """Where the database stays away, the last chance ends; one whose journal holds the result does not wait at all."""
+    """If the database stays away, the last tries end; a process whose journal holds the result does not wait at all."""
     database, stop = Database(), threading.Event()
     database.away = True
     stop.set()

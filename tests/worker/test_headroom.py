@@ -20,7 +20,7 @@ HALF = LIFE.total_seconds() / 2
 
 
 def keep(store: Store, count: int) -> None:
-    """Store so many more grants."""
+    """Store this many more grants."""
     now, known = store.ping(), store.fleet_status().total
     items = [
         NewConsent(

@@ -15,7 +15,7 @@ def kinds(world: World) -> list[str]:
 
 
 def fall_behind(world: World, seconds: int) -> None:
-    """Let every grant have been due, and every attempt over, for so long."""
+    """Let every grant have been due, and every attempt over, for this long."""
     ago = seconds * 1000
     world.sql(f"UPDATE grants SET next_refresh_at = (SELECT max(updated_at) FROM grants) - {ago}")  # noqa: S608 - a number
     world.sql(f"UPDATE attempts SET finished_at = finished_at - {ago}")  # noqa: S608 - a number

@@ -15,7 +15,7 @@ NewWorld = Callable[..., World]
 
 
 def claimed(world: World, seconds: float) -> Claim:
-    """Claim a creator's grant for so many seconds."""
+    """Claim a creator's grant for this many seconds."""
     claim = claim_one(world.services.store, world.creator().grant_id, owner="first", lease_seconds=seconds)
     assert claim is not None
     return claim

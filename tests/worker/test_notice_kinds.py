@@ -284,7 +284,7 @@ def test_a_request_bears_a_link_for_this_creator(fleet: Fleet, receiver: Receive
 
 @pytest.mark.parametrize("kind", ["recovered", "connected", "app_stopped"])
 def test_only_requests_bear_a_link(fleet: Fleet, receiver: Receiver, links: ConsentLinks, kind: str) -> None:
-    """Where nobody has to do anything no link is made."""
+    """If nobody has to act no link is made."""
     fleet.store.raise_alarm("one", kind, "why", grant_id=fleet.add().grant_id)
     notifier_to(fleet.store, receiver, links).deliver()
 

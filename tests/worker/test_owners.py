@@ -1,4 +1,4 @@
-"""Whose an imported pair is: TikTok is asked before the pair is used, and what it says decides."""
+"""Owners of imported pairs: TikTok is asked for the owner before the pair is used, and its answer decides."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def test_a_pair_that_came_earlier_than_the_owners_is_not_placed(new_world: NewWo
 
 
 def test_a_pair_whose_answer_lost_the_id_is_placed_by_asking(new_world: NewWorld) -> None:
-    """Where the id was cut off, TikTok is asked whose the pair is before a person is."""
+    """If the id was cut off, TikTok is asked for the owner before a person is."""
     world = new_world()
     grant = world.creator()
     body = {"code": 0, "data": {"access_token": "", "refresh_token": ""}}

@@ -36,7 +36,7 @@ def play_scan(world: World) -> list[str]:
 
 @pytest.mark.parametrize("code", [40109, 40002, 40113, 40101])
 def test_one_poison_grant_does_not_stop_the_others(new_world: NewWorld, code: int) -> None:
-    """In a quiet hour it may stop the app; the first healthy grant that comes due lets it go, and it stays so."""
+    """In a quiet hour it may stop the app; the first healthy grant that comes due releases the brake for good."""
     world = new_world()
     bad = poison(world, code)
     for _ in range(6):

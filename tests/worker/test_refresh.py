@@ -66,7 +66,7 @@ def test_a_message_that_comes_fifty_times_is_one_refresh(new_world: NewWorld) ->
 
 @pytest.mark.parametrize("how", ["rst", "fin"])
 def test_a_lost_answer_is_asked_for_once_more_within_a_grace_window(new_world: NewWorld, how: str) -> None:
-    """Where TikTok keeps the used token alive for a while, one quick retry brings the pair that was lost."""
+    """If TikTok keeps the used token alive for a while, one quick retry brings the pair that was lost."""
     world = new_world("grace")
     grant = world.creator()
     world.sandbox.fault("lost", creator=grant.creator_id, call="refresh", times=1, how=how)
@@ -286,7 +286,7 @@ def test_a_revoked_creator_is_asked_exactly_once_and_after_a_second_look(new_wor
 
 
 def test_an_older_kept_pair_is_tried_before_anybody_is_asked(new_world: NewWorld) -> None:
-    """Where the current refresh token is refused, the kept ones go, newest first; one that works wins."""
+    """If the current refresh token is refused, the kept ones are sent, newest first; one that works wins."""
     world = new_world("same")
     grant = world.creator()
     world.sandbox.fault("refresh_token", creator=grant.creator_id, call="refresh", times=1, value="rft.false")

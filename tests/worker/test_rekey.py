@@ -100,7 +100,7 @@ def test_two_processes_without_a_common_key_do_not_both_work(new_world: NewWorld
 def test_a_process_that_cannot_read_any_more_ends(
     new_world: NewWorld, keyring: Keyring, wait_until: Callable[..., None]
 ) -> None:
-    """One that was silent for so long that the others went on without it learns so at its next hello, and ends."""
+    """A process that was silent until the others went on without it learns so at its next hello, and ends."""
     world = new_world()
     ended: list[bool] = []
     presence = Presence(

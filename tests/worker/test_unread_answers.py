@@ -124,7 +124,7 @@ def test_a_second_secret_needs_a_permit_of_its_own(new_world: NewWorld) -> None:
 
 
 def test_a_second_read_of_an_account_needs_a_permit_of_its_own(new_world: NewWorld) -> None:
-    """Where a scope is missing, the read with fewer fields comes a second later at one request a second."""
+    """If a scope is missing, the read with fewer fields comes a second later at one request a second."""
     world = new_world(QUOTA_PER_SECOND="1", QUOTA_PER_MINUTE="60")
     grant = world.creator()
     grant_id = world.services.store.request_pull(grant.creator_id)

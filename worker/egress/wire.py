@@ -259,7 +259,7 @@ class BoundAdapter(HTTPAdapter):
         )
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
-        """Return the pool of the one host; requests would look it up by all that may tell pools apart."""
+        """Return the pool of the one host; requests would look it up by all that may distinguish pools."""
         if self._pool is None:
             pool: Any = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
             pool.kept = self._kept

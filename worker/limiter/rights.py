@@ -75,7 +75,7 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
 def missing_rights(client: redis.Redis) -> tuple[str, ...] | None:
     """Return the rights that our user lacks, as an ACL writes them; None if Redis does not say.
 
-    Redis before 7 and some managed services do not tell a user its own rights.
+    Redis before 7 and some managed services do not show a user its own rights.
 
     Args:
         client: any client of that user.

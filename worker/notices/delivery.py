@@ -1,7 +1,7 @@
 """Delivering notices: signed POSTs to each address that the operator named, until the address accepts.
 
 Form and signature are those of the Standard Webhooks specification. A notice keeps its id over all tries, so a receiver
-that gets one twice can tell; a status of 200 to 299 accepts it.
+recognizes one that it gets twice; a status of 200 to 299 accepts it.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def _hush_libraries(level: str) -> None:
     for name in ("urllib3", "requests", "amqp", "kombu", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.INFO, logging.getLevelName(level)))
     # At INFO it echoes every statement, at DEBUG every row, sealed bytes included.
-    # And Alembic tells at INFO which of its plugins it has loaded.
+    # And Alembic logs at INFO which of its plugins it has loaded.
     for name in ("sqlalchemy", "alembic"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     if level != "DEBUG":

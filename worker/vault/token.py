@@ -81,7 +81,7 @@ class Token:
         raise TypeError("a token does not give its text away as state")
 
     def __len__(self) -> NoReturn:
-        raise TypeError("a token does not tell its length")
+        raise TypeError("a token does not show its length")
 
     def __iter__(self) -> NoReturn:
         raise TypeError("a token is not iterated")
