@@ -397,3 +397,43 @@ def test_each_app_keeps_its_own_pauses_and_permits(redis_url: str, new_limiter: 
 
     assert take(one) > 0
     assert take(other) == 0
+
+
+def test_a_late_request_moves_the_rest_of_its_group_by_one_call(redis_url: str, new_limiter: NewLimiter) -> None:
+    """Permits of a group that is behind its schedule get new moments together, still as far apart as they were."""
+    clock = [0.0]
+    limiter = new_limiter(redis_url, per_second=1000, per_minute=60_000, monotonic=lambda: clock[0])
+    asked = limiter.permits(lane="refresh", call="call", accounts=["1", "2", "3"], each=0.1)
+    assert len(asked.given) == 3
+    clock[0] += 0.25
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        before = client.zrange(SECOND, 0, -1, withscores=True)
+        calls = int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+        assert limiter.depart(asked.given[0]) == 0
+        after = client.zrange(SECOND, 0, -1, withscores=True)
+        clock[0] += 0.1
+        assert limiter.depart(asked.given[1]) == 0
+        assert client.zrange(SECOND, 0, -1, withscores=True) == after
+        assert int(client.info("commandstats")["cmdstat_evalsha"]["calls"]) == calls + 1
+    assert [name for name, _ in before] == [name for name, _ in after]
+    assert [later - earlier for (_, earlier), (_, later) in zip(after, after[1:], strict=False)] == [100_000, 100_000]
+    assert after[0][1] > before[0][1]
+    assert limiter.depart(asked.given[2]) >= 0
+
+
+def test_a_moved_group_finds_no_room_where_others_have_been(redis_url: str, new_limiter: NewLimiter) -> None:
+    """Requests of others that were permitted meanwhile keep the whole second's distance from the late group."""
+    clock = [0.0]
+    late = new_limiter(redis_url, per_second=2, per_minute=60_000, second=0.5, monotonic=lambda: clock[0])
+    asked = late.permits(lane="refresh", call="call", accounts=["1", "2"], each=0.01)
+    assert len(asked.given) == 2
+    other = new_limiter(redis_url, per_second=2, per_minute=60_000, second=0.5)
+    taken = 0
+    while taken < 2:
+        taken += take(other, account=f"other{taken}") == 0
+    clock[0] += 1
+    assert late.depart(asked.given[0]) > 0
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        moments = [moment for _, moment in client.zrange(SECOND, 0, -1, withscores=True)]
+    assert len(moments) == 2  # the two that were moved are the last of a second
+    assert late.depart(asked.given[1]) > 0

@@ -380,9 +380,9 @@ def test_the_quick_calls_of_a_group_ask_the_limiter_once(
         time.sleep(0.03)
         return claim_group(*arguments, **options)
 
-    def noted(permit: str) -> float | None:
-        late.append(permit)
-        return depart(permit)
+    def noted(permits: list[tuple[str, float]]) -> Any:
+        late.extend(name for name, _ in permits)
+        return depart(permits)
 
     monkeypatch.setattr(world.services.store, "claim_group", slow_claim)
     monkeypatch.setattr(shared, "depart", noted)

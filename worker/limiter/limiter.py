@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from worker.errors import QuotaScope
@@ -22,6 +22,7 @@ from worker.limiter.shared import (
     LONGEST_PAUSE,
     SILENT_SECONDS,
     Answer,
+    Given,
     LimiterStatus,
     Report,
     Shared,
@@ -58,11 +59,17 @@ class Permit:
         name: its name in Redis; empty once it was used, and for a permit that this process gave itself.
         leaves: monotonic seconds before which the request is not sent.
         moment: monotonic seconds at which the request is counted.
+        together: all permits that were given by the same answer, this one too.
     """
 
     name: str
     leaves: float
     moment: float
+    together: Sequence[Permit] = field(default=(), repr=False, compare=False)
+
+    def moved(self, given: Given, now: float) -> None:
+        """Take new times, which count from this instant."""
+        self.leaves, self.moment = now + given.opens, now + given.lead
 
 
 @dataclass(frozen=True)
@@ -194,9 +201,9 @@ class Limiter:
                 return self._take_alone(after, lane, call, accounts[0])
         if share:
             self._share_pause(widen=False)
-        return Permits(
-            tuple(Permit(given.name, after + given.opens, now + given.lead) for given in answer.given), answer.wait
-        )
+        together = list[Permit]()
+        together += [Permit(given.name, after + given.opens, now + given.lead, together) for given in answer.given]
+        return Permits(tuple(together), answer.wait)
 
     def take(self, *, lane: Lane, call: str, account: str) -> float:
         """Take one permit for this thread and return 0, or return the seconds to wait; see `permits` and `depart`."""
@@ -230,8 +237,8 @@ class Limiter:
         """Use a permit for a request that is ready: call this until it returns 0, then send.
 
         The work between permit and request, such as a claim, shortens the wait. If a process is delayed, requests that
-        were permitted in different seconds would arrive in the same one. So a late request is noted in Redis, and those
-        after it keep their distance; a punctual request costs no call.
+        were permitted in different seconds would arrive in the same one. So a late request is noted in Redis, together
+        with the rest of its group, and those after it keep their distance; a punctual request costs no call.
 
         Args:
             permit: the request's permit; by default the last one that this thread took.
@@ -246,12 +253,23 @@ class Limiter:
             if not wait:
                 permit.name = ""
         elif permit is not None and permit.name:
-            late, permit.name = permit.name, ""
-            wait = self._shared.depart(late) or 0.0
+            wait = self._depart_late(permit)
         if wait > 0:
             return wait
         with self._lock:
             return self._ceiling.admit(self._monotonic())
+
+    def _depart_late(self, permit: Permit) -> float:
+        """Use a late permit now, and return the seconds to wait before sending; what follows it is late as well."""
+        rest = [later for later in permit.together if later.name and later.moment > permit.moment]
+        asked = [(each.name, each.moment - permit.moment) for each in (permit, *rest)]
+        permit.name, began = "", self._monotonic()
+        moved = self._shared.depart(asked)
+        if moved is None:
+            return 0.0
+        for later, given in zip(rest, moved[1:], strict=True):
+            later.moved(given, began)
+        return moved[0].opens
 
     def expect(self, refreshes: int) -> None:
         """Reserve quota of the next seconds for this many due refreshes, so that pulls do not use it."""

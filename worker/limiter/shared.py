@@ -212,10 +212,25 @@ class Shared:
         ]
         return self._run(self._hello, [self._state, self._workers], [worker, *figures], _read_roster)
 
-    def depart(self, permit: str) -> float | None:
-        """Count a late permit from now on; return 0, or the seconds to wait before it is used."""
-        figures = [permit, self._second_limit, self._second_window, _micro(LONGEST_PAUSE)]
-        return self._run(self._depart, [self._sent], figures, lambda wait: _within(wait, LONGEST_DEPARTURE))
+    def depart(self, permits: Sequence[tuple[str, float]]) -> list[Given] | None:
+        """Count a late permit from now on, and move those that are used after it; one round trip.
+
+        Args:
+            permits: for each its name, and how many seconds after the first one it is ready.
+
+        Returns:
+            Each with its new times.
+        """
+        figures: list[Any] = [self._second_limit, self._second_window, _micro(LONGEST_PAUSE)]
+        for name, after in permits:
+            figures += [name, _micro(after)]
+
+        def read(answer: Any) -> list[Given]:
+            names = [name for name, _ in permits]
+            times = [_within(micro, LONGEST_DEPARTURE) for micro in answer]
+            return [Given(*moved) for moved in zip(names, times[::2], times[1::2], strict=True)]
+
+        return self._run(self._depart, [self._sent], figures, read)
 
     def punish(self, *, seconds: float, ramp: float, widen: bool) -> bool:
         """Pause everyone.
