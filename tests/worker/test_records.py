@@ -10,7 +10,6 @@ import pytest
 from tests.support.world import World
 from worker.journal import JournalEntry
 from worker.records import LINK, answer_in, entry_of_exchange
-from worker.refresh import call
 from worker.tiktok import RawAnswer
 
 SENT_AT = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -42,7 +41,7 @@ def test_a_record_that_cannot_be_built_costs_no_pair(
     def broken(*_: object, **__: object) -> JournalEntry:
         raise RuntimeError("an error that nobody thought of")
 
-    monkeypatch.setattr(call, "entry_of_refresh", broken)
+    monkeypatch.setattr(JournalEntry, "of", broken)
     world.services.refresher.refresh(grant.grant_id, force=True)
 
     assert world.look(grant).pair_generation > grant.pair_generation

@@ -20,8 +20,6 @@ EVENTS_KEPT: Final = 60
 LINE_LIMIT: Final = 160
 REFRESH_CALL: Final = "tt_user/oauth2/refresh_token/"
 PULL_CALL: Final = "business/get/"
-QUIET: Final = frozenset({"call.answered"})
-"""Facts that are not shown, since another fact reports the outcome."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def event_of(line: bytes) -> Event | None:
         found = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(found, dict) or found.get("event") in QUIET:
+    if not isinstance(found, dict):
         return None
     level, name, logger = (str(found.get(key, "")) for key in ("level", "event", "logger"))
     if logger == "evertoken":

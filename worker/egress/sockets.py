@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import select
 import socket
 import ssl
 import threading
@@ -49,7 +50,7 @@ class Call:
     seconds: float
     connect_seconds: float
     keep_bytes: int = 0
-    after_send: Callable[[], None] = lambda: None
+    after_send: Callable[[], object] = lambda: None
     proxy: Proxy | None = None
     keep: bool = True
     reused: bool = False
@@ -171,11 +172,15 @@ def is_quiet(source: socket.socket) -> bool:
     Inside TLS this reads what is no data, such as session tickets, and hears the peer's goodbye.
     """
     try:
+        waiting = select.poll()
+        waiting.register(source, select.POLLIN)
+        if not waiting.poll(0):
+            return not (isinstance(source, ssl.SSLSocket) and source.pending())
         source.settimeout(0)
         source.recv(1)
     except (BlockingIOError, ssl.SSLWantReadError):
         return True
-    except OSError:
+    except (OSError, ValueError):  # ValueError: it was closed here
         return False
     return False
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final, Literal, Self
+from datetime import datetime, timedelta
+from typing import Final, Literal, Protocol, Self
 
 from worker.errors import JournalError
 
 FORM: Final = 1
-_PLAIN: Final = ("kind", "grant_id", "creator_id", "consent", "generation", "call", "http_status", "complete", "fault")
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,34 @@ class RecordId:
 
     segment: str
     number: int
+
+
+class Received(Protocol):
+    """An answer as the client of an API gives it."""
+
+    @property
+    def call(self) -> str:
+        """The path of the call."""
+
+    @property
+    def http_status(self) -> int | None:
+        """The HTTP status, or None."""
+
+    @property
+    def body(self) -> bytes:
+        """The bytes received."""
+
+    @property
+    def complete(self) -> bool:
+        """True if the answer ended as its framing said."""
+
+    @property
+    def fault(self) -> str | None:
+        """What went wrong, or None."""
+
+    @property
+    def retry_after(self) -> str | None:
+        """The Retry-After header's text, or None."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +101,41 @@ class JournalEntry:
         if self.sent_at.tzinfo is None or self.received_at.tzinfo is None:
             raise ValueError("the instants of a journal entry need a time zone")
 
+    @classmethod
+    def of(
+        cls,
+        kind: Literal["refresh", "exchange"],
+        received: Received,
+        ids: tuple[int | None, str | None, int | None, int | None] = (None, None, None, None),
+        *,
+        sent_at: datetime,
+        seconds: float,
+        extra: dict[str, str] | None = None,
+    ) -> Self:
+        """Return the record of an answer.
+
+        Args:
+            kind: `refresh` or `exchange`.
+            received: the answer as received.
+            ids: grant id, creator id, consent and generation of the attempt; none for an exchange.
+            sent_at: when the request was sent, on the database's clock.
+            seconds: how long the call took.
+            extra: further facts of the caller.
+        """
+        return cls(
+            kind,
+            *ids,
+            received.call,
+            received.http_status,
+            received.body,
+            received.complete,
+            received.fault,
+            received.retry_after,
+            sent_at,
+            sent_at + timedelta(seconds=seconds),
+            extra or {},
+        )
+
     def attempt(self) -> tuple[int, str, int, int]:
         """Return grant id, creator id, consent and generation of the attempt that this answer belongs to.
 
@@ -86,10 +149,23 @@ class JournalEntry:
 
     def to_bytes(self) -> bytes:
         """Return the plaintext of the record; it is a secret."""
-        head: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
-        head |= {"form": FORM, "retry_after": self.retry_after, "extra": self.extra}
-        head |= {"sent_at": self.sent_at.isoformat(), "received_at": self.received_at.isoformat()}
-        return json.dumps(head, separators=(",", ":")).encode("ascii") + b"\n" + self.body
+        head = {
+            "form": FORM,
+            "kind": self.kind,
+            "grant_id": self.grant_id,
+            "creator_id": self.creator_id,
+            "consent": self.consent,
+            "generation": self.generation,
+            "call": self.call,
+            "http_status": self.http_status,
+            "complete": self.complete,
+            "fault": self.fault,
+            "retry_after": self.retry_after,
+            "sent_at": self.sent_at.isoformat(),
+            "received_at": self.received_at.isoformat(),
+            "extra": self.extra,
+        }
+        return _COMPACT.encode(head).encode("ascii") + b"\n" + self.body
 
     @classmethod
     def from_bytes(cls, plaintext: bytes) -> Self:

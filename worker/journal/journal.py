@@ -66,7 +66,7 @@ class Journal:
         owner: str,
         segment_bytes: int = SEGMENT_BYTES,
         floor_bytes: int = FLOOR_BYTES,
-        failpoint: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - takes a name and does nothing
+        failpoint: Callable[[str], object] = lambda name: None,  # noqa: ARG005 - takes a name and does nothing
         alarm: Callable[[str], None] = lambda text: None,  # noqa: ARG005 - takes a text and does nothing
     ) -> None:
         """Open nothing yet.

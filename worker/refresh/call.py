@@ -24,11 +24,10 @@ from worker.errors import (
     WaitError,
 )
 from worker.ground import Ground
-from worker.journal import Written
+from worker.journal import JournalEntry, Written
 from worker.limiter import Permit
 from worker.policy import backoff
 from worker.policy.verdicts import WRONG_APP_CODES
-from worker.records import entry_of_refresh
 from worker.refresh.attempt import Attempt, Call, LeaseTooShortError, Next, elapsed_clock
 from worker.store import Claim
 from worker.telemetry import Fact, FactValue
@@ -102,21 +101,22 @@ class Caller:
         if call.written is not None:
             self._sync(claim, call, call.written)
         call.result = read_or_salvage(call.raw)
-        pair = isinstance(call.result, TokenAnswer)
-        call.unread = not pair and bears_refresh_token(call.raw)
+        if isinstance(call.result, TokenAnswer):
+            return  # the fact that its pair is stored says so
+        call.unread = bears_refresh_token(call.raw)
         self._ground.hook(
             Fact(
-                "call.answered" if pair else "call.failed",
+                "call.failed",
                 {
                     "call": call.raw.call,
                     "grant_id": claim.grant_id,
                     "generation": claim.generation,
                     "seconds": call.seconds,
                     "http_status": call.raw.http_status,
-                    "code": 0 if isinstance(call.result, TokenAnswer) else call.result.code,
+                    "code": call.result.code,
                     "request_id": call.result.request_id,
                 },
-                level="info" if pair else "warning",
+                level="warning",
             )
         )
 
@@ -260,7 +260,8 @@ class Caller:
 
     def _write(self, claim: Claim, call: Call) -> None:
         try:
-            entry = entry_of_refresh(call.raw, claim, sent_at=call.sent_at, seconds=call.seconds)
+            ids = (claim.grant_id, claim.creator_id, claim.consent, claim.generation)
+            entry = JournalEntry.of("refresh", call.raw, ids, sent_at=call.sent_at, seconds=call.seconds)
             call.written = self._ground.journal.write(entry)
         except Exception as error:  # noqa: BLE001 - a pair may be in hand: the database gets it, whatever fails here
             self._lost(claim, call, error)

@@ -249,6 +249,7 @@ def _answered(attempt: Attempt) -> Answered:
         scope=claim.scope,
         sent=call.sent,
         answer=call.result,
+        seconds=call.seconds,
     )
 
 

@@ -11,7 +11,7 @@ from worker.ground import Ground
 from worker.policy import renewal
 from worker.store import BroughtPair, NewPair, Saved
 from worker.telemetry import Fact, FactValue, one_write
-from worker.tiktok import TokenAnswer
+from worker.tiktok import REFRESH_CALL, TokenAnswer
 from worker.vault import PairPlace, Token
 
 
@@ -28,6 +28,7 @@ class Answered:
         jitter: the grant's own number in [0, 1).
         scope: the scopes stored before, comma separated.
         sent: the refresh token that was sent; it is kept if the answer holds none (RFC 6749, section 6).
+        seconds: how long the call took; None for an answer from a journal.
     """
 
     grant_id: int
@@ -39,6 +40,7 @@ class Answered:
     scope: str
     sent: Token
     answer: TokenAnswer
+    seconds: float | None = None
 
     @property
     def kept(self) -> bool:
@@ -121,6 +123,9 @@ class Settlement:
                     "moved": saved.moved,
                     "revived": saved.revived,
                     "rotated": not pair.refresh_kept,
+                    "call": REFRESH_CALL,
+                    "seconds": answered.seconds,
+                    "request_id": answer.request_id,
                     "life_seconds": int((pair.access_expires_at - pair.issued_at).total_seconds()),
                     "next_refresh_at": pair.next_refresh_at.isoformat(timespec="seconds"),
                 },

@@ -21,7 +21,7 @@ from worker.errors import NotFoundError
 from worker.store.clock import NOW, as_milliseconds
 from worker.store.engine import Transactions, writes
 from worker.store.models import PAIRS
-from worker.store.outbox import REAUTH_KEY, announce_recovered, reauth_key
+from worker.store.outbox import REAUTH_KEY, announce_recovered
 from worker.store.rows import AMONG, among
 from worker.store.values import BroughtPair, GrantStatus, Saved
 
@@ -122,7 +122,8 @@ FREE: Final = text(
     "UPDATE grants SET lease_owner = NULL, lease_until = NULL"
     " WHERE id = :grant_id AND generation = :generation AND lease_owner IS NOT NULL"
 )
-WITHDRAW: Final = text("DELETE FROM notices WHERE dedupe_key = :reauth_key AND delivered_at IS NULL")
+REAUTH_KEY_BEFORE: Final = REAUTH_KEY.format("' || :grant_id || '", "' || :consent || '", "' || :before || '")
+WITHDRAW: Final = text(f"DELETE FROM notices WHERE dedupe_key = '{REAUTH_KEY_BEFORE}' AND delivered_at IS NULL")  # noqa: S608 - our own words, no value
 # A late pair turns an attempt in doubt into a refreshed one; nothing ever turns it back.
 END: Final = text(
     f"UPDATE attempts SET outcome = 'refreshed', finished_at = {NOW['sqlite']}, request_id = :request_id, reason = NULL"  # noqa: S608 - our own words, no value
@@ -249,11 +250,7 @@ def _store_sqlite(connection: Connection, brought: Sequence[BroughtPair]) -> Seq
     }
     rows = [_values(item) for item in brought if item.grant_id in before]
     added = [row | {"newer": before[row["grant_id"]].newer} for row in rows if row["grant_id"] not in known]
-    moved = [
-        row | {"reauth_key": reauth_key(row["grant_id"], row["consent"], before[row["grant_id"]].pair_generation)}
-        for row in rows
-        if before[row["grant_id"]].moved
-    ]
+    moved = [row | {"before": before[row["grant_id"]].pair_generation} for row in rows if before[row["grant_id"]].moved]
     for statement, values in (
         (ADD, added), (SUPERSEDE, moved), (POINT, moved), (WITHDRAW, moved), (FREE, rows), (END, rows),
     ):  # fmt: skip

@@ -13,7 +13,6 @@ FACT_NAMES: Final = (
     "beat.left_alone",
     "broker.mended",
     "broker.spoilt",
-    "call.answered",
     "call.failed",
     "consumer.added",
     "consumer.revoked",

@@ -63,7 +63,7 @@ class TikTok:
         authorize_url: str,
         connect_seconds: float = 5,
         deadline_seconds: float = 45,
-        failpoint: Callable[[str], None] = _no_failpoint,
+        failpoint: Callable[[str], object] = _no_failpoint,
         egress: Egress | None = None,
     ) -> None:
         if not 0 < connect_seconds <= deadline_seconds:
@@ -207,6 +207,6 @@ class TikTok:
         path: str,
         content: dict[str, str],
         secrets: tuple[Token, ...],
-        failpoint: Callable[[str], None] = _no_failpoint,
+        failpoint: Callable[[str], object] = _no_failpoint,
     ) -> Request:
         return Request("POST", path, TOKEN_LIMIT_BYTES, content=content, secrets=secrets, failpoint=failpoint)

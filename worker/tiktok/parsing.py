@@ -20,6 +20,8 @@ INTEGER_DIGITS: Final = 40
 """Longer integers have no meaning here, and Python refuses to read very long ones."""
 
 CLOSERS: Final = {"{": "}", "[": "]"}
+OPENERS: Final = frozenset({"{", "[", '"'})
+"""What the JSON of an object, a list or a string begins with."""
 MARKS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],"]', re.DOTALL)
 """Complete strings, brackets and commas; a lone quote begins a string that does not end."""
 
@@ -99,13 +101,13 @@ def texts_in(body: bytes) -> Iterator[str]:
 
 def objects_in(value: Any, depth: int = SEARCH_DEPTH) -> Iterator[dict[str, Any]]:
     """Yield all objects in a value: in members, in lists, and as JSON in a string."""
-    if isinstance(value, str) and value.lstrip().startswith(("{", "[", '"')):
+    if isinstance(value, str) and value.lstrip()[:1] in OPENERS:
         value = _loaded(value)
     if isinstance(value, dict):
         yield value
     if depth and isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            if isinstance(item, dict | list | str):
+            if isinstance(item, (dict, list)) or (isinstance(item, str) and item.lstrip()[:1] in OPENERS):
                 yield from objects_in(item, depth - 1)
 
 

