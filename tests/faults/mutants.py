@@ -76,13 +76,20 @@ MUTANTS: Final = (
         "a record that cannot be built costs the pair",
         "worker/refresh/call.py",
         (
-            ("        try:\n            entry = entry_of_refresh(", "        entry = entry_of_refresh("),
+            ("        try:\n            ids = (claim", "        ids = (claim"),
+            ("            entry = JournalEntry.of(", "        entry = JournalEntry.of("),
             (
                 "            call.written = self._ground.journal.write(entry)\n",
                 "        try:\n            call.written = self._ground.journal.write(entry)\n",
             ),
         ),
         ("tests/worker/test_records.py",),
+    ),
+    Mutant(
+        "a late group moves only its first permit",
+        "worker/limiter/limiter.py",
+        (("            later.moved(given, began)\n", "            del later, given\n"),),
+        ("tests/limiter/test_limiter_shared.py::test_a_late_request_moves_the_rest_of_its_group_by_one_call",),
     ),
     Mutant(
         "journal record released before the commit",

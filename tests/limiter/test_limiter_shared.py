@@ -416,7 +416,7 @@ def test_a_late_request_moves_the_rest_of_its_group_by_one_call(redis_url: str, 
         assert client.zrange(SECOND, 0, -1, withscores=True) == after
         assert int(client.info("commandstats")["cmdstat_evalsha"]["calls"]) == calls + 1
     assert [name for name, _ in before] == [name for name, _ in after]
-    assert [later - earlier for (_, earlier), (_, later) in zip(after, after[1:], strict=False)] == [100_000, 100_000]
+    assert [later - earlier for (_, earlier), (_, later) in pairwise(after)] == [100_000, 100_000]
     assert after[0][1] > before[0][1]
     assert limiter.depart(asked.given[2]) >= 0
 

@@ -14,8 +14,8 @@ import worker
 from tests.support.world import World
 
 PACKAGE = Path(worker.__file__).parent
-MOST_FILES = 37
-MOST_CHANGES = 154
+MOST_FILES = 34
+MOST_CHANGES = 136
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

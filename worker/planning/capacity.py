@@ -7,7 +7,7 @@ and are renewed at the fraction f sends n / (L * f) refreshes a second. The simu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -193,11 +193,11 @@ def plan(load: Load, *, usable: float, latency: float = USUAL_LATENCY) -> Plan:
     )
 
 
-def trades(load: Load, *, usable: float, fractions: Iterable[float] = RENEWAL_FRACTIONS) -> list[Trade]:
+def trades(load: Load, *, usable: float) -> list[Trade]:
     """Return for each renewal fraction what it costs in requests and buys in hours of outage."""
     fleet = [crowd for crowd in load.crowds if crowd.creators] or [Crowd(1, LIVES[0])]
     found = []
-    for fraction in fractions:
+    for fraction in RENEWAL_FRACTIONS:
         there = Load(tuple(fleet), fraction, load.pulls_per_day)
         found.append(
             Trade(
