@@ -60,7 +60,7 @@ docs: $(READY) ## write docs/settings.md again from the code
 
 lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes
 	@echo "deploy/requirements.lock: what a server needs"
-	@$(COMPILE) --upgrade --extra flower --output-file deploy/requirements.lock pyproject.toml
+	@$(COMPILE) --upgrade --extra flower --extra desk --output-file deploy/requirements.lock pyproject.toml
 	@echo "deploy/requirements-dev.lock: that, and what demo and tests need"
 	@$(COMPILE) --upgrade --extra dev --constraint deploy/requirements.lock --output-file deploy/requirements-dev.lock pyproject.toml
 

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -214,6 +214,15 @@ def is_ip_address(text: str) -> bool:
     """Return True for an IPv4 or IPv6 address without brackets."""
     try:
         ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_network(text: str) -> bool:
+    """Return True if a text is an IP address, or a network such as 10.1.0.0/16."""
+    try:
+        ip_network(text)
     except ValueError:
         return False
     return True

@@ -24,6 +24,7 @@ from worker.addresses import (
     bad_redis,
     bad_url,
     is_ip_address,
+    is_network,
     is_tiktoks,
     on_loopback,
     read_database,
@@ -41,7 +42,7 @@ TEST_SWITCHES: Final = frozenset({"EVERTOKEN_TEST_FAILPOINTS", "EVERTOKEN_TEST_R
 """Read by the fault harness, not by Settings; the worker refuses them outside tests."""
 SECRETS: Final = (
     "tiktok_app_secret", "tiktok_app_secret_next", "keyring", "notice_secret", "notice_secret_next", "notice_url",
-    "redis_url", "database_url", "egress_proxy",
+    "redis_url", "database_url", "egress_proxy", "desk_secret", "desk_password",
 )  # fmt: skip
 """Settings that hold a secret or may hold a password."""
 LINES: Final = frozenset({"keyring"})
@@ -55,6 +56,9 @@ WRONG_WORDS: Final = frozenset({
 })  # fmt: skip
 """Errors of pydantic that get our own words: for nan its own say that it should be less than something."""
 MOST_NEAR: Final = 3
+SHORTEST_DESK_SECRET: Final = 32
+SHORTEST_DESK_PASSWORD: Final = 12
+HEADER: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 RETRY_PAUSE_SHARE: Final = 1 / 9
 """Longest pause before the one quick retry of an attempt in doubt, as a part of the deadline: 5 s of 45 s."""
 
@@ -226,10 +230,45 @@ class Settings(MessengerSettings, ReaderSettings):
         description="A second secret while the first is replaced: notices bear a signature of each.",
     )
 
+    desk_address: str = Field(
+        default="127.0.0.1",
+        description="Address that the desk listens on; `0.0.0.0` or `::` for all. It speaks plain HTTP: put a proxy "
+        "with TLS before it.",
+    )
+    desk_port: int = Field(default=8420, ge=1, le=65535, description="Port of the desk.")
+    desk_url: str | None = Field(
+        default=None,
+        description=(
+            "Where people reach the desk, such as `https://connect.example.com`. Consent links then lead to its pages; "
+            "without it they lead to TikTok, and the desk is for this host alone."
+        ),
+    )
+    desk_secret: Secret | None = Field(
+        default=None,
+        description="Signs the desk's sessions and forms: 32 characters or more, such as of `openssl rand -hex 32`.",
+    )
+    desk_password: Secret | None = Field(
+        default=None, description="Password of the desk's pages for operators, 12 characters or more."
+    )
+    desk_user_header: str | None = Field(
+        default=None,
+        description="Header in which a proxy names the operator that it has let in, such as `Remote-User`; then there "
+        "is no password. It is taken from `EVERTOKEN_DESK_PROXIES` alone.",
+    )
+    desk_operators: CommaList = Field(
+        default=(), description="Operators that such a proxy may name, separated by commas; needed with that header."
+    )
+    desk_proxies: CommaList = Field(
+        default=(),
+        description="Addresses or networks of proxies whose `X-Forwarded-For` and header of operators are taken, "
+        "separated by commas, such as `10.0.0.7, 10.1.0.0/16`.",
+    )
+
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
         problems = [
-            *_bad_words(self), *_bad_addresses(self), *_bad_notices(self), *_bad_places(self), *_contradictions(self)
+            *_bad_words(self), *_bad_addresses(self), *_bad_notices(self), *_bad_places(self), *_bad_desk(self),
+            *_contradictions(self),
         ]  # fmt: skip
         if problems:
             raise ValueError("; ".join(problems))
@@ -433,3 +472,28 @@ def _bad_places(settings: Settings) -> Iterator[str]:
         yield problem
     if settings.ca_file and (problem := bad_authorities(f"{PREFIX}CA_FILE", settings.ca_file)):
         yield problem
+
+
+def _bad_desk(settings: Settings) -> Iterator[str]:
+    if not is_ip_address(settings.desk_address):
+        yield f"{PREFIX}DESK_ADDRESS must be an IP address of this host, such as 127.0.0.1 or 0.0.0.0"
+    if settings.desk_url is not None and (problem := bad_url(f"{PREFIX}DESK_URL", settings.desk_url, bare=True)):
+        yield problem
+    elif settings.desk_url is not None and urlsplit(settings.desk_url).path not in {"", "/"}:
+        yield f"{PREFIX}DESK_URL must be a scheme and a host: the desk has a host of its own"
+    for field, secret, least in (
+        ("SECRET", settings.desk_secret, SHORTEST_DESK_SECRET),
+        ("PASSWORD", settings.desk_password, SHORTEST_DESK_PASSWORD),
+    ):
+        if secret is not None and len(secret.reveal()) < least:
+            yield f"{PREFIX}DESK_{field} has fewer than {least} characters"
+    if any(not is_network(each) for each in settings.desk_proxies):
+        yield f"{PREFIX}DESK_PROXIES must be IP addresses or networks such as 10.1.0.0/16, separated by commas"
+    if settings.desk_user_header is not None:
+        if not HEADER.fullmatch(settings.desk_user_header):
+            yield f"{PREFIX}DESK_USER_HEADER must be the name of a header, such as Remote-User"
+        if not (settings.desk_proxies and settings.desk_operators):
+            yield (
+                f"{PREFIX}DESK_USER_HEADER needs {PREFIX}DESK_PROXIES, the proxies that may set it, and "
+                f"{PREFIX}DESK_OPERATORS, the names that they may give"
+            )

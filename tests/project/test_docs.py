@@ -115,7 +115,7 @@ def test_every_link_and_path_leads_somewhere(texts: dict[str, str], root: Path) 
     assert missing == []
 
 
-@pytest.mark.parametrize("extra", ["", "local", "flower", "plot", "dev"])
+@pytest.mark.parametrize("extra", ["", "local", "flower", "desk", "plot", "dev"])
 def test_every_dependency_has_a_line(texts: dict[str, str], dependencies: dict[str, list[str]], extra: str) -> None:
     """docs/dependencies.md says of each library what it is for and what was looked at beside it."""
     rows = re.findall(r"^\| `([\w-]+)(?:\[\w+\])?` \|(.*)\|$", texts["docs/dependencies.md"], re.MULTILINE)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, false, func, literal, or_, select
 
 from worker.policy.verdicts import AttemptOutcome
 from worker.store.clock import now
@@ -87,6 +87,11 @@ def app_of(connection: Connection) -> str:
 def is_of_app(connection: Connection) -> ColumnElement[bool]:
     """The grant belongs to the store's app; a grant of a version that did not know apps names none, and belongs too."""
     return GRANTS.c.app_id.in_((UNSAID, app_of(connection)))
+
+
+def is_of_named_app() -> ColumnElement[bool]:
+    """As `is_of_app`, of a statement that is made once: it is run with the app as its parameter `of_app`."""
+    return GRANTS.c.app_id.in_((literal(UNSAID), bindparam("of_app")))
 
 
 def brakes_app(connection: Connection) -> ColumnElement[bool]:

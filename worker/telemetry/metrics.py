@@ -69,6 +69,20 @@ OWN_SHARE: Final = Gauge(
     registry=REGISTRY,
 )
 
+ANSWERS: Final = Counter(
+    "evertoken_desk_answers", "Answers of the desk by route and HTTP status.", ["route", "status"], registry=REGISTRY
+)
+ANSWER_SECONDS: Final = Histogram(
+    "evertoken_desk_seconds",
+    "Seconds from a request's head to the desk's answer; a token may be waited for.",
+    ["route"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15),
+    registry=REGISTRY,
+)
+HAND_OUTS: Final = Counter(
+    "evertoken_desk_tokens", "Tokens that were handed out over HTTP, by consumer.", ["consumer"], registry=REGISTRY
+)
+
 _COUNTERS: Final = {name: FACTS.labels(fact=name) for name in FACT_NAMES}
 
 
@@ -78,6 +92,17 @@ def count_fact(fact: Fact) -> None:
     seconds, call = fact.fields.get("seconds"), fact.fields.get("call")
     if isinstance(seconds, float) and isinstance(call, str):
         SECONDS.labels(call=call).observe(seconds)
+
+
+def count_answer(route: str, status: int, seconds: float) -> None:
+    """Count an answer of the desk, and observe how long it took."""
+    ANSWERS.labels(route=route, status=status).inc()
+    ANSWER_SECONDS.labels(route=route).observe(seconds)
+
+
+def count_hand_out(consumer: str) -> None:
+    """Count a token that was handed out over HTTP."""
+    HAND_OUTS.labels(consumer=consumer).inc()
 
 
 def report(fact: Fact) -> None:

@@ -16,6 +16,11 @@ FACT_NAMES: Final = (
     "call.failed",
     "consumer.added",
     "consumer.revoked",
+    "desk.crashed",
+    "desk.ended",
+    "desk.keys_guessed",
+    "desk.replay_failed",
+    "desk.started",
     "error.ignored",
     "grant.authorized",
     "grant.revoke_failed",
@@ -90,5 +95,6 @@ FACT_NAMES: Final = (
     "task.failed",
     "thread.crashed",
     "token.unaudited",
+    "token.unreadable",
     "worker.left_untold",
 )

@@ -44,6 +44,8 @@ class ServedToken:
         expires_at: when TikTok stops taking it.
         consent: number of the creator's consent.
         generation: number of the pair, for a report that TikTok refused it; a later pair has a higher one.
+        grant_id: number of the grant.
+        seconds_left: how long TikTok still takes it, on the database's clock at the time of the read.
     """
 
     creator_id: str
@@ -51,6 +53,8 @@ class ServedToken:
     expires_at: datetime
     consent: int
     generation: int
+    grant_id: int
+    seconds_left: float
 
 
 class TokenReader:
@@ -123,7 +127,15 @@ class TokenReader:
     def _open(self, pair: ServedPair) -> ServedToken:
         place = PairPlace(creator_id=pair.creator_id, consent=pair.consent, generation=pair.generation)
         token = self._sealer.open_access_token(pair.sealed_access, place)
-        return ServedToken(pair.creator_id, token, pair.access_expires_at, pair.consent, pair.generation)
+        return ServedToken(
+            creator_id=pair.creator_id,
+            access_token=token,
+            expires_at=pair.access_expires_at,
+            consent=pair.consent,
+            generation=pair.generation,
+            grant_id=pair.grant_id,
+            seconds_left=(pair.access_expires_at - pair.now).total_seconds(),
+        )
 
 
 def open_reader(environ: Mapping[str, str] | None = None, *, dotenv: Path | None = None) -> TokenReader:
