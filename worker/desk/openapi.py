@@ -72,7 +72,8 @@ def _token() -> dict[str, Any]:
         "summary": "Get a creator's access token",
         "description": (
             "If the token at hand has too little time left, or is the refused one, a refresh is asked for and "
-            "waited for; one that is under way is joined. With `If-None-Match` the answer is 304 if the token is still the same."
+            "waited for; one that is under way is joined. With `If-None-Match` the answer is 304 if the token is "
+            "still the same."
         ),
         "parameters": [
             _parameter(
