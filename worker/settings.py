@@ -250,7 +250,7 @@ class Settings(MessengerSettings, ReaderSettings):
     desk_password: Secret | None = Field(
         default=None, description="Password of the desk's pages for operators, 12 characters or more."
     )
-    desk_user_header: str | None = Field(
+    desk_operator_header: str | None = Field(
         default=None,
         description="Header in which a proxy names the operator that it has let in, such as `Remote-User`; then there "
         "is no password. It is taken from `EVERTOKEN_DESK_PROXIES` alone.",
@@ -489,11 +489,11 @@ def _bad_desk(settings: Settings) -> Iterator[str]:
             yield f"{PREFIX}DESK_{field} has fewer than {least} characters"
     if any(not is_network(each) for each in settings.desk_proxies):
         yield f"{PREFIX}DESK_PROXIES must be IP addresses or networks such as 10.1.0.0/16, separated by commas"
-    if settings.desk_user_header is not None:
-        if not HEADER.fullmatch(settings.desk_user_header):
-            yield f"{PREFIX}DESK_USER_HEADER must be the name of a header, such as Remote-User"
+    if settings.desk_operator_header is not None:
+        if not HEADER.fullmatch(settings.desk_operator_header):
+            yield f"{PREFIX}DESK_OPERATOR_HEADER must be the name of a header, such as Remote-User"
         if not (settings.desk_proxies and settings.desk_operators):
             yield (
-                f"{PREFIX}DESK_USER_HEADER needs {PREFIX}DESK_PROXIES, the proxies that may set it, and "
+                f"{PREFIX}DESK_OPERATOR_HEADER needs {PREFIX}DESK_PROXIES, the proxies that may set it, and "
                 f"{PREFIX}DESK_OPERATORS, the names that they may give"
             )

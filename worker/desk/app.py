@@ -54,10 +54,10 @@ def refuse_lacking(settings: Settings) -> None:
             f"{PREFIX}DESK_SECRET is missing (or name a file that holds it in {PREFIX}DESK_SECRET_FILE); "
             "`openssl rand -hex 32` makes one"
         )
-    if settings.desk_password is None and settings.desk_user_header is None:
+    if settings.desk_password is None and settings.desk_operator_header is None:
         lacking.append(
             f"{PREFIX}DESK_PASSWORD is missing (or name a file that holds it in {PREFIX}DESK_PASSWORD_FILE, or let a "
-            f"proxy name the operators: {PREFIX}DESK_USER_HEADER)"
+            f"proxy name the operators: {PREFIX}DESK_OPERATOR_HEADER)"
         )
     if lacking:
         raise ConfigurationError("; ".join(lacking))
