@@ -124,8 +124,8 @@ class TikTokError(EvertokenError):
 
     Attributes:
         call: the path of the call, such as `tt_user/oauth2/refresh_token/`.
-        code: TikTok's application code, or None where no envelope was read.
-        http_status: the HTTP status, or None where no status line came.
+        code: TikTok's application code, or None if no envelope was read.
+        http_status: the HTTP status, or None if no status line came.
         request_id: TikTok's `request_id`, or None.
     """
 

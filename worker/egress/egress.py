@@ -52,7 +52,7 @@ class Egress:
         return tls_context(self.ca_file)
 
     def proxy_to(self, url: str) -> Proxy | None:
-        """Return the proxy on the way to an address, or None where that address is on this machine."""
+        """Return the proxy on the way to an address, or None if that address is on this machine."""
         return None if on_loopback(url) else self.proxy
 
     def ask(

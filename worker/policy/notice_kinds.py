@@ -31,7 +31,7 @@ KINDS: Final = {
 }
 """The name for receivers of each name in the database."""
 NEWS: Final = frozenset({"connected", "recovered", "revoked"})
-"""Stored kinds that ask nobody to act. Where no address is set, it is no trouble that they reach nobody."""
+"""Stored kinds that ask nobody to act. If no address is set, it is no trouble that they reach nobody."""
 WITH_LINK: Final = frozenset({"reauth_needed", "reauth_soon"})
 """Stored kinds that bear a link by which the creator authorizes again."""
 

@@ -194,6 +194,6 @@ def fields_for_scope(scope: Collection[str]) -> tuple[str, ...]:
         scope: the granted scopes; unknown ones are passed over.
 
     Returns:
-        Field names; empty where no scope allows any, and then the call is not to be made.
+        Field names; empty if no scope allows any: then the call must not be made.
     """
     return tuple(name for known, names in FIELDS_BY_SCOPE.items() if known in scope for name in names)
