@@ -18,7 +18,10 @@ from benchmarks.sampling import OTHER, STEPS
 
 HOME: Final = "home-made"
 LOOP: Final = "bare loop"
-COLOURS: Final = ("#4477aa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#222255", "#777777", "#bbbbbb")
+COLOURS: Final = (
+    *("#4477aa", "#99ddaa", "#66ccee", "#228833", "#ccbb44", "#ee6677", "#aa3377", "#ee9944", "#222255", "#777777"),
+    "#bbbbbb",
+)
 MEDIAN_OF_FEW: Final = "median (least to most)"
 
 

@@ -24,13 +24,18 @@ LOOK_SECONDS: Final = 0.004
 KEEP_SECONDS: Final = 0.05
 OTHER: Final = "start of threads, waiting, other"
 STEPS: Final = (
-    ("journal", r"/worker/(journal/|vault/journal)"),
+    ("journal", r"/worker/journal/"),
+    ("redaction", r"/worker/vault/redaction"),
     ("sealing", r"/worker/vault/|/cryptography/"),
     ("limiter", r"/worker/limiter/"),
     ("log lines and metrics", r"/worker/telemetry/|/structlog/|/logging/|/prometheus_client/"),
     ("database", r"/worker/store/|/sqlalchemy/|/psycopg|/sqlite3/|/sqlmodel/"),
-    ("HTTP", r"/worker/(tiktok|egress)/|/requests/|/urllib3/|/pytiktok/|/http/client|/lib/python[\d.]+/ssl\.py"),
-    ("engine", r"/worker/(refresh/|calling|ladder|endings|settlement|commits|leases|brake|refresh)"),
+    (
+        "HTTP",
+        r"/worker/(tiktok/(client|transport|values)|egress/)|/requests/|/urllib3/|/pytiktok/|/http/client|/lib/python[\d.]+/ssl\.py",
+    ),
+    ("reading answers", r"/worker/tiktok/(answers|parsing|codes|waits)"),
+    ("engine", r"/worker/(refresh|policy)/"),
     ("messages", r"/celery/|/kombu/|/worker/(celery|consumer)|/vine/|/billiard/"),
 )
 _PATTERNS: Final = [(step, re.compile(pattern)) for step, pattern in STEPS]
