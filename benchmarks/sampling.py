@@ -32,7 +32,10 @@ STEPS: Final = (
     ("database", r"/worker/store/|/sqlalchemy/|/psycopg|/sqlite3/|/sqlmodel/"),
     (
         "HTTP",
-        r"/worker/(tiktok/(client|transport|values)|egress/)|/requests/|/urllib3/|/pytiktok/|/http/client|/lib/python[\d.]+/ssl\.py",
+        (
+            r"/worker/(tiktok/(client|transport|values)|egress/)|/requests/|/urllib3/|/pytiktok/|/http/client"
+            r"|/lib/python[\d.]+/ssl\.py"
+        ),
     ),
     ("reading answers", r"/worker/tiktok/(answers|parsing|codes|waits)"),
     ("engine", r"/worker/(refresh|policy)/"),

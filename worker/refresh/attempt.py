@@ -120,6 +120,11 @@ class Attempt:
         return result
 
     @property
+    def is_untried(self) -> bool:
+        """True if nothing was sent yet, and nothing has failed to be sent."""
+        return not self.calls and self.unsent is None
+
+    @property
     def is_clean(self) -> bool:
         """True if its first call brought this creator's pair and the journal has it: it is stored with its group."""
         pair = self.pair

@@ -132,16 +132,16 @@ class Group:
         self.concluding = threading.Lock()
         self._answered: deque[Attempt] = deque()
 
-    def keep(self) -> None:
+    def set_answered(self) -> None:
         """Take the first waiting attempt, whose call was answered."""
         self.began = True
         self._answered.append(self.waiting.popleft())
 
-    def leave(self) -> None:
+    def set_odd(self) -> None:
         """Let the first waiting attempt be treated alone."""
         self.odd.append(self.waiting.popleft())
 
-    def take(self) -> list[Attempt]:
+    def take_answered(self) -> list[Attempt]:
         """Take the attempts whose answers nobody has read yet."""
         return [self._answered.popleft() for _ in range(len(self._answered))]
 

@@ -5,8 +5,15 @@ as large as what can be sent within a moment at the pace that was measured last,
 taken just in time: one grant if TikTok takes a fifth of a second for an answer, dozens if it takes a millisecond.
 A thread works on one group at a time and finishes it before it returns, so no step can run ahead of the next.
 
+Who does what: `brake` and the limiter say whether a group may be sent, `store.claim_group` takes the leases, `call`
+waits for each permit's moment, sends, and writes every answer to the journal unread; reading waits until the answer is
+on disk. `ending` stores the clean pairs in one transaction and releases their journal records after the commit. If the
+database goes away in between, `commits` tries again, and the journal has the answers all that time. The tasks publish
+what a `Batch` names: pulls of what was refreshed, and another try of what was denied.
+
 A grant with anything unusual leaves its group and is treated alone, after the others: an older attempt in doubt, an
-unproven pair, a pair that does not open, an answer that is not a clean pair.
+unproven pair, a pair that does not open, an answer that is not clean. An answer is clean if the attempt's only call
+brought this creator's pair and the journal has it.
 """
 
 from __future__ import annotations
@@ -117,11 +124,11 @@ class Refresher:
             size = self.pace.group_size
             with self._turns.one(self.pace):
                 began = time.thread_time()
-                ended, again = self._group(left[:size])
-                self.pace.note_work(time.thread_time() - began, len(ended))
-            results += ended
-            left = again + left[size:]
-            match ended[-1:]:
+                of_group, still_due = self._group(left[:size])
+                self.pace.note_work(time.thread_time() - began, len(of_group))
+            results += of_group
+            left = still_due + left[size:]
+            match of_group[-1:]:  # only a group's last result may end the whole message
                 case [Denied() as denied] if denied.wait_seconds <= WAIT_HERE_SECONDS:
                     self._ground.stop.wait(denied.wait_seconds)
                 case [Denied() as denied]:
@@ -149,7 +156,7 @@ class Refresher:
         Only the last result may be one that ends the whole message: no permit, the brake, or not ready.
         """
         asked_at = elapsed_clock()
-        results, permits = self._may_we(ids, force=force)
+        results, permits = self._permits(ids, force=force)
         if not permits:
             return results, _still_due(ids, results)
 
@@ -164,17 +171,18 @@ class Refresher:
 
         group = Group([Attempt(claim, won_at) for claim in claims])
         self.pace.note_start(elapsed_clock() - asked_at)
-        with self._leases.hold(claims), self._in_hand(group):
+        with self._leases.hold(claims), self._watched(group):
             self._send(group, permits)
             self._conclude(group)
             for attempt in group.odd:
                 permit = permits[attempt.claim.grant_id]
                 group.results.append(self._alone(attempt, permit, force=force, prove=prove))
+        # What came too late for its group is still due; if nothing was sent at all, the next try would end the same.
         late = [] if group.began else [attempt.claim.grant_id for attempt in group.waiting]
         results += [Skipped(grant_id, "the lease ends too soon, so nothing was sent") for grant_id in late]
         return results + group.results, _still_due(ids, results + group.results)
 
-    def _may_we(self, ids: Sequence[int], *, force: bool) -> tuple[list[Result], dict[int, Permit]]:
+    def _permits(self, ids: Sequence[int], *, force: bool) -> tuple[list[Result], dict[int, Permit]]:
         """Return a permit for each of the first due grants, and the results of those that need none."""
         reason = self._unready()
         if reason is not None:
@@ -197,7 +205,7 @@ class Refresher:
         # The permit comes first: one that is denied must not cost the probe, of which there is one in half a minute.
         if stopped and not self._brake.wins_probe():
             return [*results, Braked(due[0], "refreshing is stopped for the whole app")], {}
-        return results, dict(zip(due, asked.given, strict=False))
+        return results, dict(zip(due, asked.given, strict=False))  # those without a permit are still due
 
     def _unready(self) -> str | None:
         """Return why an answer could not be kept now, or None."""
@@ -213,7 +221,7 @@ class Refresher:
         return None
 
     @contextmanager
-    def _in_hand(self, group: Group) -> Iterator[None]:
+    def _watched(self, group: Group) -> Iterator[None]:
         """Store answers while one call of the group takes long, and give back claims that were not sent in the end."""
         watched = self._watch.over(group, seconds=NEIGHBOURS_SECONDS) if len(group.waiting) > 1 else nullcontext()
         try:
@@ -240,19 +248,20 @@ class Refresher:
                 return
             except NotSentError as error:
                 attempt.unsent = error
-                group.leave()
+                group.set_odd()
             except SealError:
-                group.leave()
+                group.set_odd()
             else:
                 attempt.calls.append(call)
-                group.keep()
-                seconds, before, worked = elapsed_clock() - began, worked, time.thread_time()
-                self.pace.note(seconds, seconds - (worked - before))
+                group.set_answered()
+                seconds, now = elapsed_clock() - began, time.thread_time()
+                self.pace.note(seconds, waited=seconds - (now - worked))
+                worked = now
 
     def _conclude(self, group: Group) -> None:
         """Read the received answers, and store the clean pairs together."""
         with group.concluding:
-            attempts = group.take()
+            attempts = group.take_answered()
             with one_write():
                 for attempt in attempts:
                     self._caller.read(attempt)
@@ -267,8 +276,8 @@ class Refresher:
         """Finish an attempt with something unusual."""
         claim = attempt.claim
         try:
-            if not attempt.calls and attempt.unsent is None:
-                elsewhere = self._ended_elsewhere(claim, force=force, prove=prove)
+            if attempt.is_untried:
+                elsewhere = self._needs_no_call(claim, force=force, prove=prove)
                 if elsewhere is not None:
                     return elsewhere
                 attempt.calls.append(self._caller.send(attempt, self._token(claim), permit))
@@ -286,7 +295,7 @@ class Refresher:
             return self._ending.conclude([attempt])[0]
         return self._ending.fail(attempt, attempt.failure)
 
-    def _ended_elsewhere(self, claim: Claim, *, force: bool, prove: bool) -> Result | None:
+    def _needs_no_call(self, claim: Claim, *, force: bool, prove: bool) -> Result | None:
         """Return the result if nothing is to be sent under a claim, after giving the claim back; otherwise None."""
         try:
             if claim.unproven and prove:
@@ -314,6 +323,7 @@ class Refresher:
             return Failed(claim.grant_id, str(error))
         self._leases.drop([claim])
         self._ground.store.give_back([claim])
+        # Within the turn that this thread has: its group has nothing else to do by now.
         return self.refresh(claim.grant_id, force=force, prove=False)
 
     def _settled_elsewhere(self, claim: Claim) -> str | None:
