@@ -32,7 +32,7 @@ from worker.policy import quota
 from worker.sandbox.broker import answers, connect, plan_broker
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
-from worker.tiktok import ACCOUNT_CALL, REFRESH_CALL, TikTok, fields_for_scope, read_token_answer
+from worker.tiktok import ACCOUNT_CALL, REFRESH_CALL, TikTok, read_token_answer
 from worker.vault import Token
 
 WORKERS: Final = 8
@@ -226,9 +226,8 @@ def _thread(job: Job, client: TikTok, limiter: Limiter, turns: Iterator[dict[str
             time.sleep(wait)
         try:
             if pulls:
-                client.account_data(
-                    Token(token["access_token"]), token["open_id"], fields=fields_for_scope(["user.info.basic"])
-                )
+                asked = {"fields": ["display_name", "profile_image"]}
+                client.read(Token(token["access_token"]), ACCOUNT_CALL, token["open_id"], asked)
             else:
                 answer = read_token_answer(client.send_refresh(Token(token["refresh_token"])))
                 token["access_token"] = answer.access_token.reveal()

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Final
 
 from worker.accounts.pull import Puller
+from worker.accounts.schedule import Choice
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges
 from worker.consent.placing import Placing
@@ -96,7 +97,20 @@ class Services(Foundation):
             owners=self.owners,
             lease_seconds=self.settings.lease_seconds,
             snapshots_kept=self.settings.snapshots_kept,
-            pull_seconds=self.settings.pull_seconds,
+            choice=self.pull_choice,
+            keeps_answers=self.settings.raw_answer_days > 0,
+        )
+
+    @cached_property
+    def pull_choice(self) -> Choice:
+        """What is pulled, and how much."""
+        settings = self.settings
+        names = set(settings.pull_resources) | ({"replies"} if "comments" in settings.pull_resources else set())
+        return Choice(
+            resources=frozenset(names),
+            categories=settings.benchmark_categories,
+            budget=settings.pull_budget,
+            pull_seconds=settings.pull_seconds,
         )
 
     @cached_property

@@ -55,6 +55,9 @@ WRONG_WORDS: Final = frozenset({
     "less_than_equal", "literal_error",
 })  # fmt: skip
 """Errors of pydantic that get our own words: for nan its own say that it should be less than something."""
+PULLED: Final = frozenset({"videos", "comments", "mentions", "none"})
+"""What can be pulled beside the account."""
+CATEGORY: Final = re.compile(r"[A-Z][A-Z_]{1,39}")
 MOST_NEAR: Final = 3
 SHORTEST_DESK_SECRET: Final = 32
 SHORTEST_DESK_PASSWORD: Final = 12
@@ -208,6 +211,40 @@ class Settings(MessengerSettings, ReaderSettings):
         "without this setting there are no others.",
     )
 
+    pull_resources: CommaList = Field(
+        default=("videos",),
+        description=(
+            "What is pulled beside the account, where the creator's scopes allow it, separated by commas: `videos`, "
+            "`comments` (with replies), `mentions`; `none` for the account alone."
+        ),
+    )
+    benchmark_categories: CommaList = Field(
+        default=(),
+        description=(
+            "Categories whose benchmark is pulled once a day, such as `BEAUTY,FOOD_AND_BEVERAGE`, separated by commas."
+        ),
+    )
+    pull_budget: int = Field(
+        default=200, ge=1, le=100_000, description="Most requests for one creator's account data in a UTC day."
+    )
+    raw_answer_days: float = Field(
+        default=3,
+        ge=0,
+        le=365,
+        description="Days for which the answers of pulls are kept as they came; 0 keeps only those with a doubt.",
+    )
+    comment_days: float = Field(
+        default=90,
+        ge=1,
+        le=3650,
+        description="Days for which what other people wrote, comments and mentions, is kept after it was last read.",
+    )
+    account_history_days: float | None = Field(
+        default=None,
+        ge=60,
+        description="Days for which the history of account data is kept; without this setting it is kept for good.",
+    )
+
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="Port of the Prometheus metrics.")
     metrics_address: str = Field(
         default="127.0.0.1",
@@ -268,6 +305,7 @@ class Settings(MessengerSettings, ReaderSettings):
     def _refuse_contradictions(self) -> Self:
         problems = [
             *_bad_words(self), *_bad_addresses(self), *_bad_notices(self), *_bad_places(self), *_bad_desk(self),
+            *_bad_pulls(self),
             *_contradictions(self),
         ]  # fmt: skip
         if problems:
@@ -445,6 +483,15 @@ def _bad_addresses(settings: Settings) -> Iterator[str]:
                 f"{name} leads to a host that is not TikTok's, which would get the app's secret and tokens: correct "
                 f"it, or name that host in {PREFIX}TIKTOK_FOREIGN_HOSTS"
             )
+
+
+def _bad_pulls(settings: Settings) -> Iterator[str]:
+    unknown = sorted(set(settings.pull_resources) - PULLED)
+    if unknown:
+        yield f"{PREFIX}PULL_RESOURCES names {', '.join(unknown)}; there are {', '.join(sorted(PULLED))}"
+    for category in settings.benchmark_categories:
+        if not CATEGORY.fullmatch(category):
+            yield f"{PREFIX}BENCHMARK_CATEGORIES: {category!r} is no category: TikTok's are words such as BEAUTY"
 
 
 def _bad_notices(settings: Settings) -> Iterator[str]:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.support.ground import ground_of
+from worker.accounts.resources import ACCOUNT
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges, OtherAccountError
 from worker.errors import (
@@ -27,7 +28,7 @@ from worker.errors import (
 from worker.journal import Journal
 from worker.sandbox.process import RunningSandbox
 from worker.store import GrantStatus, Store, open_store
-from worker.tiktok import EXCHANGE_CALL, RawAnswer, fields_for_scope
+from worker.tiktok import EXCHANGE_CALL, RawAnswer
 from worker.vault import Keyring, PairPlace, Sealer, Token
 
 New = Callable[..., Authorizer]
@@ -431,7 +432,7 @@ def test_a_revocation_ends_the_consent_on_both_sides(
     """After a revocation TikTok refuses the token and no pair is held here."""
     authorizer = new_authorizer()
     grant = authorizer.exchange(visit(authorizer.url(), "revoke-1"))
-    assert fields_for_scope(grant.scope.split(","))
+    assert ACCOUNT.fields_for(grant.scope.split(","))
 
     authorizer.revoke("revoke-1")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import traceback
@@ -10,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from worker.accounts.resources import ACCOUNT
 from worker.errors import (
     BackOffError,
     GiveUpError,
@@ -20,11 +22,14 @@ from worker.errors import (
     UsageError,
     WaitError,
 )
-from worker.tiktok import TokenInfo, fields_for_scope
+from worker.tiktok import ACCOUNT_CALL, OddNumber, TokenInfo
 from worker.vault import Token
 
 if TYPE_CHECKING:
     from tests.tiktok.conftest import Canaries, Client, Hostile
+
+
+VIDEO_CALL = "business/video/list/"
 
 
 def _reply(hostile: Hostile, **envelope: Any) -> None:
@@ -61,7 +66,7 @@ def test_account_data_asks_with_json_in_the_query_and_the_token_in_its_header(
     caplog.set_level(logging.DEBUG)
     _reply(hostile, code=0, request_id="20261122101530AB", data={"username": "u", "metrics": []})
 
-    found = client(hostile.url).account_data(Token(canaries.access), "c1", fields=["username", "likes"])
+    found = client(hostile.url).read(Token(canaries.access), ACCOUNT_CALL, "c1", {"fields": ["username", "likes"]})
 
     line, _, rest = hostile.requests[0].partition(b"\r\n")
     path = urlsplit(line.split(b" ")[1].decode())
@@ -94,7 +99,7 @@ def test_refused_read_is_typed_and_shows_nothing(
     _reply(hostile, code=code, message=f"no: {canaries.access}", request_id="20261122101530AB")
 
     with pytest.raises(error) as caught:
-        client(hostile.url).account_data(Token(canaries.access), "creator-1", fields=["username"])
+        client(hostile.url).read(Token(canaries.access), ACCOUNT_CALL, "creator-1", {"fields": ["username"]})
 
     assert caught.value.code == code
     shown = "".join(traceback.format_exception(caught.value))
@@ -110,16 +115,73 @@ def test_long_account_data_is_read_whole(hostile: Hostile, client: Client, canar
     ]
     _reply(hostile, code=0, data={"metrics": metrics})
 
-    assert client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"]).data == {"metrics": metrics}
+    assert client(hostile.url).read(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["likes"]}).data == {
+        "metrics": metrics
+    }
 
 
-def test_number_that_no_database_takes_is_none(hostile: Hostile, client: Client, canaries: Canaries) -> None:
-    """Infinity and its kin are no JSON, though Python writes them; the rest of the account is kept."""
-    hostile.answer(hostile.framed(b'{"code":0,"data":{"likes":1e999,"shares":NaN,"comments":2}}'))
+def test_number_that_no_database_takes_is_marked(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """Infinity, its kin and endless digits are kept as what they are, so that somebody can see them."""
+    long = "1" * 60
+    hostile.answer(
+        hostile.framed(b'{"code":0,"data":{"likes":1e999,"shares":NaN,"views":' + long.encode() + b',"comments":2}}')
+    )
 
-    found = client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"])
+    found = client(hostile.url).read(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["likes"]})
 
-    assert found.data == {"likes": None, "shares": None, "comments": 2}
+    assert found.data == {
+        "likes": OddNumber("1e999"), "shares": OddNumber("NaN"), "views": OddNumber(long), "comments": 2
+    }  # fmt: skip
+
+
+def test_a_page_of_long_videos_comes_compressed(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """Twenty videos of ten minutes with their curves are more than a megabyte, and a fraction of it on the way."""
+    curve = [{"second": str(second), "percentage": round(1 - second / 700, 4)} for second in range(600)]
+    videos = [{"item_id": str(number), "video_view_retention": curve} for number in range(60)]
+    body = json.dumps({"code": 0, "data": {"videos": videos}}).encode()
+    assert len(body) > 1 << 20
+    hostile.answer(hostile.framed(gzip.compress(body), headers="Content-Encoding: gzip\r\n"))
+
+    found = client(hostile.url).read(Token(canaries.access), VIDEO_CALL, "c", {"fields": ["item_id"]})
+
+    assert found.data == {"videos": videos}
+    assert found.raw == body
+    assert b"\r\nAccept-Encoding: gzip\r\n" in hostile.requests[0]
+
+
+def test_a_bomb_is_in_doubt(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """What inflates to more than the bound is not read, however small it is on the way."""
+    body = b'{"code":0,"data":{"videos":[]}}' + b" " * (9 << 20)
+    hostile.answer(hostile.framed(gzip.compress(body), headers="Content-Encoding: gzip\r\n"))
+
+    with pytest.raises(InDoubtError):
+        client(hostile.url).read(Token(canaries.access), VIDEO_CALL, "c", {"fields": ["item_id"]})
+
+
+@pytest.mark.parametrize("echo", ["{}", "before {} after", "\\u0061{}"])
+def test_a_raw_answer_holds_no_echo(echo: str, hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """The bytes are kept as they came only if nothing in them repeats a secret, in full or in part."""
+    text = echo.format(canaries.access[2:] if echo.startswith("\\u") else canaries.access)
+    hostile.answer(
+        hostile.framed(b'{"code":0,"message":"%s","data":{"display_name":"%s"}}' % (text.encode(), text.encode()))
+    )
+
+    found = client(hostile.url).read(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["username"]})
+
+    assert canaries.access[4:].encode() not in found.raw
+    assert "CANARY" not in str(found.data)
+    assert json.loads(found.raw)["data"] == found.data
+
+
+def test_an_answer_without_an_echo_is_kept_as_it_came(hostile: Hostile, client: Client, canaries: Canaries) -> None:
+    """NUL and half characters too: they are replaced in what is read, and stay in what is kept."""
+    body = rb'{"code":20001,"data":{"display_name":"a\u0000b","likes":1,"likes":2}}'
+    hostile.answer(hostile.framed(body))
+
+    found = client(hostile.url).read(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["username"]})
+
+    assert (found.raw, found.partial, found.repeated) == (body, True, frozenset({"likes"}))
+    assert found.data["display_name"] == "a\ufffdb"
 
 
 def test_no_echo_of_a_secret_is_kept(hostile: Hostile, client: Client, canaries: Canaries) -> None:
@@ -134,7 +196,7 @@ def test_no_echo_of_a_secret_is_kept(hostile: Hostile, client: Client, canaries:
     }  # fmt: skip
     _reply(hostile, code=0, data=data)
 
-    found = client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"]).data
+    found = client(hostile.url).read(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["likes"]}).data
 
     assert found == {
         "display_name": "hello <redacted> there",
@@ -150,7 +212,7 @@ def test_text_that_no_database_takes_is_replaced(hostile: Hostile, client: Clien
     body = rb'{"code":0,"data":{"display_name":"a\u0000b\ud800c","\udc00":["\u0000"],"emoji":"\ud83c\udf89"}}'
     hostile.answer(hostile.framed(body))
 
-    found = client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"]).data
+    found = client(hostile.url).read(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["likes"]}).data
 
     assert found == {"display_name": "a\ufffdb\ufffdc", "\ufffd": ["\ufffd"], "emoji": "🎉"}
 
@@ -159,7 +221,7 @@ def test_deep_account_data_is_cut_off(hostile: Hostile, client: Client, canaries
     """Nesting without end costs neither the call nor the rest of the account."""
     hostile.answer(hostile.framed(b'{"code":0,"data":{"likes":1,"deep":' + b"[" * 300 + b"]" * 300 + b"}}"))
 
-    found = client(hostile.url).account_data(Token(canaries.access), "c", fields=["likes"]).data
+    found = client(hostile.url).read(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["likes"]}).data
 
     assert found["likes"] == 1
     assert str(found["deep"]).count("[") <= 64
@@ -171,7 +233,7 @@ def test_unreadable_read_is_in_doubt(body: bytes, hostile: Hostile, client: Clie
     hostile.answer(hostile.framed(body))
 
     with pytest.raises(InDoubtError):
-        client(hostile.url).account_data(Token(canaries.access), "c", fields=["username"])
+        client(hostile.url).read(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["username"]})
 
 
 @pytest.mark.parametrize(
@@ -183,7 +245,7 @@ def test_read_that_cannot_be_asked_sends_nothing(
 ) -> None:
     """No field allowed means no call, and a token that no header holds is not tried."""
     with pytest.raises(GiveUpError) as caught:
-        client(hostile.url).account_data(Token(token), "c", fields=fields)
+        client(hostile.url).read(Token(token), ACCOUNT_CALL, "c", {"fields": fields})
 
     assert hostile.connections == 0
     assert "CANARY" not in "".join(traceback.format_exception(caught.value))
@@ -254,10 +316,10 @@ def test_revoke_without_an_answer_is_in_doubt(hostile: Hostile, client: Client, 
 )
 def test_fields_are_only_those_that_the_scopes_allow(scope: list[str], fields: tuple[str, ...]) -> None:
     """One field too many fails the whole read."""
-    assert fields_for_scope(scope) == fields
+    assert ACCOUNT.fields_for(scope) == fields
 
 
 def test_follower_count_is_not_asked_for_by_the_scope_of_insights() -> None:
     """Its name also means the total, which another scope guards."""
-    assert "followers_count" not in fields_for_scope(["user.insights"])
-    assert len(set(every := fields_for_scope(["user.insights", "user.info.stats"]))) == len(every)
+    assert "followers_count" not in ACCOUNT.fields_for(["user.insights"])
+    assert len(set(every := ACCOUNT.fields_for(["user.insights", "user.info.stats"]))) == len(every)

@@ -27,7 +27,7 @@ from worker.tiktok import (
     read_token_answer,
     salvage,
 )
-from worker.tiktok.answers import open_envelope, read_account_data, read_token_info
+from worker.tiktok.answers import open_envelope, read_answer, read_token_info
 from worker.tiktok.codes import CODES
 from worker.vault import Token
 
@@ -179,7 +179,7 @@ def _shown(raw: RawAnswer, now: datetime | None, log: _Log) -> str:
         envelope = open_envelope(raw, now=now)
         shown.append(repr(envelope))
         read_token_info(envelope)
-        read_account_data(envelope)
+        shown.append(repr(read_answer(raw)))
     except TikTokError as error:
         shown += _parts_of(error)
     return "\n".join([*shown, log.taken()])

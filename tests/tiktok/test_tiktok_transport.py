@@ -15,7 +15,7 @@ import pytest
 
 from worker.egress.sockets import CURRENT
 from worker.errors import ConfigurationError, InDoubtError, NotSentError, StopEveryoneError
-from worker.tiktok import read_token_answer, salvage
+from worker.tiktok import ACCOUNT_CALL, read_token_answer, salvage
 from worker.vault import Token
 
 if TYPE_CHECKING:
@@ -360,7 +360,8 @@ def test_reads_share_a_connection_and_survive_its_end(hostile: Hostile, client: 
     tiktok = client(hostile.url)
 
     for number in range(4):
-        assert tiktok.account_data(Token(canaries.access), "c1", fields=["username"]).data == {"username": "a"}
+        found = tiktok.read(Token(canaries.access), ACCOUNT_CALL, "c1", {"fields": ["username"]})
+        assert found.data == {"username": "a"}
         if number == 1:
             assert closed.wait(5)
 
@@ -383,7 +384,7 @@ def test_each_thread_has_its_own_connection_and_close_ends_them_all(
     tiktok = client(hostile.url)
     threads = [
         threading.Thread(
-            target=tiktok.account_data, args=(Token(canaries.access), "c"), kwargs={"fields": ["username"]}
+            target=tiktok.read, args=(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["username"]})
         )
         for _ in range(3)
     ]

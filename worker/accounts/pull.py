@@ -1,16 +1,17 @@
-"""Pulling a creator's account data: claim, read with the stored access token, keep a snapshot."""
+"""Pulling a creator's account data: claim, read each resource that is due page by page, store each page, conclude."""
 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
+from worker.accounts import schedule
+from worker.accounts.reading import BudgetSpentError, EmptyAnswerError, LeaseLostError, NoPermitError, Visit
+from worker.accounts.resources import ACCOUNT, RESOURCES, Resource
 from worker.errors import (
-    GiveUpError,
     RefreshFirstError,
     SealError,
     StopEveryoneError,
@@ -23,15 +24,15 @@ from worker.owners import OwnerCheck
 from worker.policy import backoff
 from worker.store import PullClaim
 from worker.telemetry import Fact, FactValue
-from worker.tiktok import ACCOUNT_CALL, AccountData, fields_for_scope
-from worker.vault import PairPlace, Token
+from worker.tiktok import ACCOUNT_CALL
+from worker.vault import PairPlace
 
 ENDPOINT_LIMIT: Final = 40016
 """The rate limit of the app on one endpoint (TikTok's error appendix)."""
-SCOPE_NOT_GRANTED: Final = 40130
-BASIC_SCOPE: Final = ("user.info.basic",)
 SOON_SECONDS: Final = 10.0
 LONGEST_WAIT_SECONDS: Final = 5.0
+BEHIND_SECONDS: Final = 120.0
+"""If other creators' pulls have waited for so long, only what is most important is read."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class _Result:
 
 @dataclass(frozen=True)
 class Pulled(_Result):
-    """A snapshot is stored."""
+    """What was due is stored, as far as the quota allowed."""
 
     kind = "pulled"
 
@@ -112,13 +113,25 @@ class Puller:
         owners: OwnerCheck,
         lease_seconds: float,
         snapshots_kept: int,
-        pull_seconds: float | None,
+        choice: schedule.Choice,
+        keeps_answers: bool,
     ) -> None:
+        """Keep the arguments.
+
+        Args:
+            ground: what all use cases share.
+            owners: looks up the owners of imported pairs.
+            lease_seconds: how long a claim lasts; each page extends it.
+            snapshots_kept: snapshots kept for each creator.
+            choice: what is pulled, and how much.
+            keeps_answers: True to keep raw answers.
+        """
         self._ground = ground
         self._owners = owners
         self._lease_seconds = lease_seconds
         self._snapshots_kept = snapshots_kept
-        self._pull_seconds = pull_seconds
+        self._choice = choice
+        self._keeps_answers = keeps_answers
 
     def pull_all(self, ids: Sequence[int]) -> PullBatch:
         """Pull the data of several creators one after the other, until the quota denies one.
@@ -146,34 +159,18 @@ class Puller:
         nothing = NotWanted(grant_id, "no pull is wanted, or another worker has it")
         if not self._ground.store.is_pull_due(grant_id):
             return nothing
-        wait = self._permit(grant_id)
+        wait = self._ground.limiter.take(lane="pull", call=ACCOUNT_CALL, account=str(grant_id))
         if wait > 0:
             return NoPermit(grant_id, "no permit of the quota", wait)
         claim = self._ground.store.claim_pull(grant_id, owner=self._ground.owner, lease_seconds=self._lease_seconds)
         return nothing if claim is None else self._pull_claimed(claim)
-
-    def _permit(self, grant_id: int) -> float:
-        return self._ground.limiter.take(lane="pull", call=ACCOUNT_CALL, account=str(grant_id))
-
-    def _wait_for_permit(self, grant_id: int) -> None:
-        """Wait a little for the permit of a second call; giving up at once would waste the first call each time.
-
-        Raises:
-            WaitError: no permit will come soon; other accounts need not wait.
-        """
-        end = time.monotonic() + LONGEST_WAIT_SECONDS
-        while (wait := self._permit(grant_id)) > 0:
-            if time.monotonic() + wait > end:
-                text = "no permit for the second call of a pull"
-                raise WaitError(text, call=ACCOUNT_CALL, scope="account", seconds=wait)
-            time.sleep(wait)
 
     def _pull_claimed(self, claim: PullClaim) -> PullResult:
         if claim.pair.access_expires_at <= claim.pair.now:
             self._ground.store.defer_pull(claim, next_pull_at=None, failed=False)
             return RefreshFirst(claim.grant_id, "the access token has ended")
         try:
-            data = self._read(self._proven(claim))
+            visit = self._visit(claim)
         except WrongOwnerError as error:
             self._ground.store.defer_pull(claim, next_pull_at=None, failed=True)
             self._report(claim, "pull.failed", reason="wrong_owner", level="warning")
@@ -183,44 +180,100 @@ class Puller:
             self._report(claim, "pull.unreadable", reason=str(error), level="error")
             return NotPulled(claim.grant_id, str(error))
         except TikTokError as error:
-            return self._put_off(claim, error)
-        self._ground.store.save_snapshot(claim, data.data, keep=self._snapshots_kept, again_seconds=self._pull_seconds)
-        self._report(claim, "pull.saved", fields=len(data.data), request_id=data.request_id)
-        return Pulled(claim.grant_id)
+            return self._give_back(claim, error)
+        return self._read_due(visit)
 
-    def _proven(self, claim: PullClaim) -> PullClaim:
-        """Return the claim with its pair; for an imported pair, look up its owner and scopes at TikTok first."""
-        if not claim.pair.unproven:
-            return claim
-        pair = self._owners.prove(claim.pair.creator_id, lane="pull", insist=claim.pull_failures == 0)
-        self._wait_for_permit(claim.grant_id)
-        return replace(claim, pair=pair)
-
-    def _read(self, claim: PullClaim) -> AccountData:
+    def _visit(self, claim: PullClaim) -> Visit:
+        """Return what the reading of this creator needs; for an imported pair, look up its owner and scopes first."""
+        has_permit = True
+        if claim.pair.unproven:
+            pair = self._owners.prove(claim.pair.creator_id, lane="pull", insist=claim.pull_failures == 0)
+            claim, has_permit = replace(claim, pair=pair), False
         pair = claim.pair
-        token = self._ground.sealer.open_access(pair.sealed, PairPlace(pair.creator_id, pair.consent, pair.generation))
-        fields = fields_for_scope([scope for scope in pair.scope.split(",") if scope])
-        try:
-            return self._fetch(token, pair.creator_id, fields or fields_for_scope(BASIC_SCOPE))
-        except GiveUpError as error:
-            # One field without its scope fails the whole call, and the owner may have narrowed the scopes since.
-            if error.code != SCOPE_NOT_GRANTED:
-                raise
-            self._report(claim, "pull.scope_missing", level="warning")
-            self._wait_for_permit(claim.grant_id)
-            return self._fetch(token, pair.creator_id, fields_for_scope(BASIC_SCOPE))
+        return Visit(
+            self._ground,
+            claim=claim,
+            token=self._ground.sealer.open_access(
+                pair.sealed, PairPlace(pair.creator_id, pair.consent, pair.generation)
+            ),
+            state=self._ground.store.account_state(pair.creator_id),
+            choice=self._choice,
+            lease_seconds=self._lease_seconds,
+            snapshots=self._snapshots_kept,
+            keeps_answers=self._keeps_answers,
+            patience_seconds=LONGEST_WAIT_SECONDS,
+            has_permit=has_permit,
+        )
 
-    def _fetch(self, token: Token, creator_id: str, fields: tuple[str, ...]) -> AccountData:
-        while wait := self._ground.limiter.depart():
-            time.sleep(wait)
-        return self._ground.tiktok.account_data(token, creator_id, fields=fields)
+    def _read_due(self, visit: Visit) -> PullResult:
+        """Read what is due, the most important first; what cannot be read now is put off, and the rest goes on."""
+        state, scopes = visit.state, visit.scopes
+        allowed = schedule.allowed(RESOURCES, self._choice, scopes=scopes, narrowed=state.narrowed)
+        for resource in schedule.due(allowed, state, wanted_at=visit.claim.wanted_at):
+            if resource is not ACCOUNT and self._ground.store.pulls_wait(BEHIND_SECONDS):
+                visit.wait_for_others(resource)
+                continue
+            try:
+                visit.read(resource)
+            except LeaseLostError:
+                self._report(visit.claim, "pull.lease_lost", resource=resource.name, level="warning")
+                return NotWanted(visit.claim.grant_id, "another worker has it by now")
+            except NoPermitError as denied:
+                visit.put_off(resource, seconds=denied.seconds, problem="the quota had no permit")
+                if not visit.pages:
+                    again = state.now + timedelta(seconds=denied.seconds)
+                    self._ground.store.defer_pull(visit.claim, next_pull_at=again, failed=False)
+                    return NoPermit(visit.claim.grant_id, "no permit of the quota", denied.seconds)
+                break
+            except BudgetSpentError:
+                visit.wait_for_budget(resource)
+                self._report(visit.claim, "pull.budget_spent", resource=resource.name, level="warning")
+                break
+            except (TikTokError, EmptyAnswerError) as error:
+                if resource is ACCOUNT or isinstance(error, WaitError | RefreshFirstError):
+                    return self._stop(visit, resource, error)
+                self._skip(visit, resource, error)
+        # What was refused meanwhile is not waited for.
+        allowed = [resource for resource in allowed if resource.name not in visit.refused]
+        again = schedule.next_pull_at(allowed, visit.progress, self._choice, now=state.now)
+        self._ground.store.end_pull(visit.claim, next_pull_at=again)
+        self._report(
+            visit.claim,
+            "pull.saved",
+            requests=visit.requests,
+            rows=visit.rows,
+            fields=visit.fields,
+            doubts=visit.doubts,
+            corrections=visit.corrections,
+            request_id=visit.request_id,
+        )
+        return Pulled(visit.claim.grant_id)
 
-    def _put_off(self, claim: PullClaim, error: TikTokError) -> PullResult:
+    def _skip(self, visit: Visit, resource: Resource, error: TikTokError | EmptyAnswerError) -> None:
+        """Put off one resource, and go on with the next."""
+        failures = visit.failures(resource) + 1
+        until = backoff.pull_retry_at(now=visit.state.now, failures=failures, draw=random.random()).at  # noqa: S311 - spreads load
+        visit.put_off(resource, until=until, problem=str(error), failed=True)
+        visit.refuse_if_scope_is_missing(resource, error)
+        self._tell(visit.claim, error, resource=resource.name, reason="put_off")
+
+    def _stop(self, visit: Visit, resource: Resource, error: TikTokError | EmptyAnswerError) -> PullResult:
+        """End a pull at an error that the other resources would meet too."""
+        if isinstance(error, EmptyAnswerError):
+            self._ground.store.defer_pull(visit.claim, next_pull_at=_next_try(visit.claim), failed=True)
+            self._tell(visit.claim, error, resource=resource.name, reason="failed")
+            return NotPulled(visit.claim.grant_id, str(error))
+        if isinstance(error, WaitError):
+            visit.put_off(resource, seconds=error.seconds, problem=str(error))
+        return self._give_back(visit.claim, error)
+
+    def _give_back(self, claim: PullClaim, error: TikTokError) -> PullResult:
         result: PullResult = NotPulled(claim.grant_id, str(error))
         if isinstance(error, WaitError):
             if error.code != ENDPOINT_LIMIT:  # it speaks of this endpoint alone; refreshes go on
                 self._ground.limiter.punish(error.scope, error.seconds)
-            self._ground.store.defer_pull(claim, next_pull_at=self._after(claim, error.seconds), failed=False)
+            again = claim.pair.now + timedelta(seconds=error.seconds)
+            self._ground.store.defer_pull(claim, next_pull_at=again, failed=False)
         elif isinstance(error, RefreshFirstError) and not claim.pull_failures:
             # Saving the refreshed pair makes a pull due again; a pair that is newer than this one needs no refresh. If
             # that pull fails too, another refresh would not help, and pull and refresh would follow each other forever.
@@ -229,15 +282,15 @@ class Puller:
             result = RefreshFirst(claim.grant_id, str(error))
         else:
             self._ground.store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
-        level = "error" if isinstance(error, StopEveryoneError) else "warning"
-        self._report(
-            claim, "pull.failed", code=error.code, request_id=error.request_id, reason=result.kind, level=level
-        )
+        self._tell(claim, error, resource=ACCOUNT.name, reason=result.kind)
         return result
 
-    @staticmethod
-    def _after(claim: PullClaim, seconds: float) -> datetime:
-        return claim.pair.now + timedelta(seconds=seconds)
+    def _tell(self, claim: PullClaim, error: Exception, *, resource: str, reason: str) -> None:
+        code = error.code if isinstance(error, TikTokError) else None
+        request_id = error.request_id if isinstance(error, TikTokError) else None
+        name = "pull.empty" if isinstance(error, EmptyAnswerError) else "pull.failed"
+        level = "error" if isinstance(error, StopEveryoneError) else "warning"
+        self._report(claim, name, resource=resource, code=code, request_id=request_id, reason=reason, level=level)
 
     def _report(self, claim: PullClaim, name: str, *, level: str = "info", **fields: FactValue) -> None:
         ids: dict[str, FactValue] = {"grant_id": claim.grant_id, "creator_id": claim.pair.creator_id}

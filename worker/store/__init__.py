@@ -3,6 +3,17 @@
 `open_store` returns a `Store`. All its arguments and results are frozen values that are exported here.
 """
 
+from worker.store.account_values import (
+    AccountCosts,
+    AccountPage,
+    AccountState,
+    Doubt,
+    LabelledList,
+    LateResource,
+    Narrowed,
+    PageSaved,
+    Progress,
+)
 from worker.store.clock import whole_milliseconds
 from worker.store.fleet import LoadSlice
 from worker.store.keys import AbandonedKey
@@ -44,6 +55,9 @@ from worker.store.values import (
 
 __all__ = [
     "AbandonedKey",
+    "AccountCosts",
+    "AccountPage",
+    "AccountState",
     "AttemptView",
     "BrakeState",
     "BroughtPair",
@@ -54,6 +68,7 @@ __all__ = [
     "ConsumerView",
     "CurrentPair",
     "DeliveryView",
+    "Doubt",
     "DueGrant",
     "FleetStatus",
     "GrantCondition",
@@ -61,12 +76,17 @@ __all__ = [
     "GrantView",
     "HandOut",
     "HandOutView",
+    "LabelledList",
+    "LateResource",
     "Likeness",
     "LoadSlice",
+    "Narrowed",
     "NewConsent",
     "NewPair",
     "NoticeView",
+    "PageSaved",
     "PairVersion",
+    "Progress",
     "PullClaim",
     "ReceiverState",
     "Saved",

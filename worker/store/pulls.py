@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, TextClause, case, delete, insert, literal, null, select, text, update
+from sqlalchemy import ColumnElement, Connection, TextClause, case, literal, null, select, text, update
 
 from worker.store.clock import Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
@@ -76,45 +76,23 @@ class Pulls(Transactions):
         )
 
     @writes
-    def save_snapshot(
-        self,
-        connection: Connection,
-        claim: PullClaim,
-        data: dict[str, Any],
-        *,
-        keep: int,
-        again_seconds: float | None = None,
-    ) -> None:
-        """Store what a pull brought, even if its lease has ended, and delete older snapshots.
+    def end_pull(self, connection: Connection, claim: PullClaim, *, next_pull_at: datetime | None) -> None:
+        """End a pull that brought something, even if its lease has run out.
 
         If another pull was requested since the claim, that request stays.
 
         Args:
             connection: given by the decorator.
             claim: the claim of the pull.
-            data: the account's fields as TikTok named them.
-            keep: how many snapshots of the grant are kept, this one included.
-            again_seconds: time until the next pull is due; None if the next refresh makes it due.
+            next_pull_at: when the next pull is wanted; None for the one that follows the next refresh.
         """
-        again = null() if again_seconds is None else now() + milliseconds(again_seconds)
+        again = null() if next_pull_at is None else literal(next_pull_at, Instant)
         connection.execute(
             update(GRANTS)
             .where(GRANTS.c.id == claim.grant_id)
             .values(pulled_at=now(), pull_failures=0, next_pull_at=_unless_wanted_since(claim, again))
         )
         _free_lease(connection, claim)
-        connection.execute(insert(SNAPSHOTS).values(grant_id=claim.grant_id, pulled_at=now(), data=data))
-        newest_to_drop = (
-            select(SNAPSHOTS.c.id)
-            .where(SNAPSHOTS.c.grant_id == claim.grant_id)
-            .order_by(SNAPSHOTS.c.id.desc())
-            .offset(keep)
-            .limit(1)
-            .scalar_subquery()
-        )
-        connection.execute(
-            delete(SNAPSHOTS).where(SNAPSHOTS.c.grant_id == claim.grant_id, SNAPSHOTS.c.id <= newest_to_drop)
-        )
 
     @writes
     def defer_pull(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from worker.store.account_reading import AccountReading
+from worker.store.account_saving import AccountSaving
 from worker.store.claims import Claims
 from worker.store.consents import Consents
 from worker.store.consumers import Consumers
@@ -32,6 +34,8 @@ class Store(
     Grants,
     Owners,
     Pulls,
+    AccountSaving,
+    AccountReading,
     Fleet,
     Upkeep,
     Keys,

@@ -16,9 +16,9 @@ from worker.tiktok.codes import (
     REFRESH_CALL,
     REVOKE_CALL,
     TOKEN_INFO_CALL,
-    fields_for_scope,
 )
-from worker.tiktok.values import AccountData, RawAnswer, TokenAnswer, TokenInfo
+from worker.tiktok.parsing import OddNumber
+from worker.tiktok.values import RawAnswer, ReadAnswer, TokenAnswer, TokenInfo
 
 __all__ = [
     "ACCESS_LIFE_NAMES",
@@ -29,13 +29,13 @@ __all__ = [
     "REFRESH_LIFE_NAMES",
     "REVOKE_CALL",
     "TOKEN_INFO_CALL",
-    "AccountData",
+    "OddNumber",
     "RawAnswer",
+    "ReadAnswer",
     "TikTok",
     "TokenAnswer",
     "TokenInfo",
     "bears_refresh_token",
-    "fields_for_scope",
     "read_or_salvage",
     "read_token_answer",
     "salvage",

@@ -13,6 +13,7 @@ pure functions of the received bytes, so that a replay from the journal reads ex
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,11 +31,20 @@ from worker.errors import (
     WaitError,
 )
 from worker.policy.creator_id import is_creator_id
-from worker.tiktok.codes import ACCOUNT_CALL, SUCCESS_CODES, TOKEN_INFO_CALL, Kind, kind_of, row
-from worker.tiktok.parsing import Document, objects_in, read_document, read_prefix, texts_in
-from worker.tiktok.values import AccountData, RawAnswer, TokenAnswer, TokenInfo
+from worker.tiktok.codes import SUCCESS_CODES, TOKEN_INFO_CALL, Kind, kind_of, row
+from worker.tiktok.parsing import (
+    OPENED_LIMIT_BYTES,
+    READ_LIMIT_BYTES,
+    Document,
+    objects_in,
+    open_body,
+    read_document,
+    read_prefix,
+    texts_in,
+)
+from worker.tiktok.values import RawAnswer, ReadAnswer, TokenAnswer, TokenInfo
 from worker.tiktok.waits import busy_wait, quota_wait
-from worker.vault.redaction import GRAM, Echoes
+from worker.vault.redaction import GRAM, HIDDEN, Echoes
 from worker.vault.token import Token
 
 CREATOR_NAMES: Final = ("creator_id", "open_id")
@@ -91,12 +101,13 @@ class Envelope:
     frame: str | None = None
 
 
-def open_envelope(raw: RawAnswer, *, now: datetime | None = None) -> Envelope:
+def open_envelope(raw: RawAnswer, *, now: datetime | None = None, reads: bool = False) -> Envelope:
     """Read the envelope of an answer.
 
     Args:
         raw: the answer as received.
         now: aware UTC, by default the present; only needed for waits that end at a date.
+        reads: True for a read of account data: it may be longer, and odd numbers in it are kept.
 
     Raises:
         InDoubtError: nothing complete and readable came, or TikTok's gateway failed (5xx).
@@ -108,7 +119,8 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None = None) -> Envelope:
         GiveUpError: this one item is not available (reads only).
     """
     status = raw.http_status
-    document = read_document(raw.body) if raw.complete else "incomplete"
+    limit = READ_LIMIT_BYTES if reads else OPENED_LIMIT_BYTES
+    document = read_document(raw.body, limit=limit, odd_numbers=reads) if raw.complete else "incomplete"
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         _raise_busy(raw, document, now or datetime.now(UTC))
     if status is None or status >= FIRST_TROUBLE or not raw.complete:
@@ -439,16 +451,39 @@ def read_token_info(envelope: Envelope) -> TokenInfo:
     )
 
 
-def read_account_data(envelope: Envelope) -> AccountData:
-    """Return the fields of one account as TikTok named them, without an echo of a secret.
+def read_answer(raw: RawAnswer) -> ReadAnswer:
+    """Read the answer to a read of account data, without an echo of a secret.
 
     Raises:
         InDoubtError: the answer has no code, or no data.
+        TikTokError: another one of the tree; see `open_envelope`.
     """
+    envelope = open_envelope(raw, reads=True)
     data = envelope.members.get("data")
     if envelope.code is None or not isinstance(data, dict):
-        raise _unfit(envelope, ACCOUNT_CALL)
-    return AccountData(envelope.echoes.fit_to_store(data), envelope.request_id)
+        raise _unfit(envelope, raw.call)
+    fit = envelope.echoes.fit_to_store(data)
+    return ReadAnswer(
+        data=fit,
+        request_id=envelope.request_id,
+        partial=envelope.code != 0,
+        repeated=envelope.repeated,
+        raw=_keepable(raw, envelope, data, fit),
+    )
+
+
+def _keepable(raw: RawAnswer, envelope: Envelope, data: dict[str, Any], fit: dict[str, Any]) -> bytes:
+    """Return the answer as it came if nothing in it repeats a secret; otherwise its data, written again without that.
+
+    What was changed only because no database holds it (NUL, half characters) stays in the raw bytes.
+    """
+    opened, _ = open_body(raw.body, READ_LIMIT_BYTES)
+    written = json.dumps(fit, default=str)
+    if fit == data or written.count(HIDDEN) == json.dumps(data, default=str).count(HIDDEN):
+        text = opened.decode("utf-8", errors="replace")
+        if not envelope.echoes.part_in(text):
+            return opened
+    return json.dumps({"code": envelope.code, "request_id": envelope.request_id, "data": fit}, default=str).encode()
 
 
 def _unfit(envelope: Envelope, call: str) -> InDoubtError:

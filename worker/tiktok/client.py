@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote, urlencode
 
 from worker.addresses import bad_url
 from worker.egress import Egress
 from worker.errors import ConfigurationError, GiveUpError, TikTokError, UsageError
-from worker.tiktok.answers import open_envelope, read_account_data, read_token_info
+from worker.tiktok.answers import open_envelope, read_answer, read_token_info
 from worker.tiktok.codes import (
-    ACCOUNT_CALL,
     DEAD_TOKEN_CODES,
     EXCHANGE_CALL,
     REFRESH_CALL,
     REVOKE_CALL,
     TOKEN_INFO_CALL,
 )
+from worker.tiktok.parsing import READ_LIMIT_BYTES
 from worker.tiktok.transport import Request, Transport
-from worker.tiktok.values import AccountData, RawAnswer, TokenInfo
+from worker.tiktok.values import RawAnswer, ReadAnswer, TokenInfo
 from worker.vault.token import Token
 
 TOKEN_LIMIT_BYTES: Final = 65536
-ACCOUNT_LIMIT_BYTES: Final = 1 << 20
-"""Sixty days of metrics with their hours are longer than any token answer."""
 
 
 def _no_failpoint(_name: str) -> None:
@@ -165,13 +163,16 @@ class TikTok:
         envelope = open_envelope(self._transport.send(self._post(TOKEN_INFO_CALL, content, (access_token,))))
         return read_token_info(envelope)
 
-    def account_data(self, access_token: Token, creator_id: str, *, fields: Sequence[str]) -> AccountData:
-        """Read one creator's account (official doc 1762228399168514).
+    def read(
+        self, access_token: Token, call: str, creator_id: str, parameters: Mapping[str, str | int | list[str]]
+    ) -> ReadAnswer:
+        """Read a page of one creator's account data.
 
         Args:
             access_token: a valid access token of this creator.
+            call: the path, such as `business/get/`.
             creator_id: the creator; TikTok calls it `business_id` here.
-            fields: the fields to read; one field without its scope fails the whole read with 40130.
+            parameters: the query; lists are sent as JSON. One of the `fields` without its scope fails the whole read.
 
         Raises:
             NotSentError, InDoubtError, WaitError, BackOffError, StopEveryoneError, RefreshFirstError: see the error
@@ -180,19 +181,22 @@ class TikTok:
                 header, and then nothing was sent.
         """
         text = access_token.reveal()
-        if not fields or not text.isascii() or not text.isprintable() or text != text.strip():
-            raise GiveUpError("no field to ask for, or a token that no header can hold", call=ACCOUNT_CALL)
-        query = {"business_id": creator_id, "fields": json.dumps(list(fields), separators=(",", ":"))}
+        if not parameters.get("fields", True) or not text.isascii() or not text.isprintable() or text != text.strip():
+            raise GiveUpError("no field to ask for, or a token that no header can hold", call=call)
+        query = {"business_id": creator_id} | {
+            name: json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
+            for name, value in parameters.items()
+        }
         request = Request(
             "GET",
-            ACCOUNT_CALL,
-            ACCOUNT_LIMIT_BYTES,
+            call,
+            READ_LIMIT_BYTES,
             query=query,
             access_token=access_token,
             secrets=(access_token, self._app_secret),
+            compressed=True,
         )
-        envelope = open_envelope(self._transport.send(request))
-        return read_account_data(envelope)
+        return read_answer(self._transport.send(request))
 
     def close(self) -> None:
         """Close every connection; calls made later raise NotSentError."""

@@ -2,12 +2,11 @@
 
 Names and meanings are those of TikTok's error appendix (official doc 1737172488964097). What `refresh_token/` answers
 for a dead refresh token was never published; 40107 is expected. A code that is not listed here never disconnects a
-creator: it backs off. Below them: which fields of an account each granted scope allows.
+creator: it backs off.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -149,51 +148,3 @@ def kind_of(code: int, call: str) -> Kind:
     if call == EXCHANGE_CALL:
         return found.exchange
     return found.refresh if call == REFRESH_CALL else found.read
-
-
-FIELDS_BY_SCOPE: Final[dict[str, tuple[str, ...]]] = {
-    "user.info.basic": ("display_name", "profile_image"),
-    "user.info.username": ("username",),
-    "user.info.profile": ("profile_deep_link", "bio_description", "is_verified"),
-    "user.info.stats": ("following_count", "followers_count", "total_likes", "videos_count"),
-    "user.account.type": ("is_business_account",),
-    # The daily `followers_count` has the same name as the total, so it comes with user.info.stats: without that scope
-    # the field would fail the whole call.
-    "user.insights": (
-        "audience_ages",
-        "audience_genders",
-        "audience_countries",
-        "audience_cities",
-        "audience_activity",
-        "video_views",
-        "unique_video_views",
-        "profile_views",
-        "likes",
-        "comments",
-        "shares",
-        "daily_total_followers",
-        "daily_new_followers",
-        "daily_lost_followers",
-        "engaged_audience",
-        "phone_number_clicks",
-        "lead_submissions",
-        "app_download_clicks",
-        "bio_link_clicks",
-        "email_clicks",
-        "address_clicks",
-    ),
-}
-
-
-def fields_for_scope(scope: Collection[str]) -> tuple[str, ...]:
-    """Return every field that the granted scopes allow, in the table's order.
-
-    One field whose scope was not granted fails the whole call with 40130, so nothing beyond the scopes is named.
-
-    Args:
-        scope: the granted scopes; unknown ones are passed over.
-
-    Returns:
-        Field names; empty if no scope allows any: then the call must not be made.
-    """
-    return tuple(name for known, names in FIELDS_BY_SCOPE.items() if known in scope for name in names)

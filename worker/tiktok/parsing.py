@@ -14,7 +14,9 @@ from typing import Any, Final
 
 GZIP_MARK: Final = b"\x1f\x8b"
 OPENED_LIMIT_BYTES: Final = 1 << 20
-"""Most bytes of a decompressed body; more is a bomb."""
+"""Most bytes of a decompressed body of a token call; more is a bomb."""
+READ_LIMIT_BYTES: Final = 8 << 20
+"""The same of a read of account data: twenty videos of ten minutes with their curves are more than 1 MiB."""
 
 INTEGER_DIGITS: Final = 40
 """Longer integers have no meaning here, and Python refuses to read very long ones."""
@@ -24,6 +26,8 @@ OPENERS: Final = frozenset({"{", "[", '"'})
 """What the JSON of an object, a list or a string begins with."""
 MARKS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],"]', re.DOTALL)
 """Complete strings, brackets and commas; a lone quote begins a string that does not end."""
+ODD_DIGITS: Final = 80
+"""Digits that are kept of a number that cannot be represented."""
 
 FRAMES: Final = 2
 """Most nested odd frames that are opened, such as a string of JSON in UTF-16."""
@@ -35,11 +39,18 @@ REPAIR_DEPTH: Final = 32
 
 
 @dataclass(frozen=True)
+class OddNumber:
+    """A number that cannot be represented: NaN, infinite, or of more digits than any figure has."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Document:
     """A JSON object that was read.
 
     Attributes:
-        members: its members; numbers that cannot be represented (NaN, infinite, too long) are None.
+        members: its members; numbers that cannot be represented are None, or an `OddNumber` if they were asked for.
         repeated: keys that occurred twice in one object with different values, so that their meaning is unknown.
         frame: what was odd about its frame, in a few words; None if nothing was.
     """
@@ -49,19 +60,24 @@ class Document:
     frame: str | None = None
 
 
-def read_document(body: bytes) -> Document | str:
+def read_document(body: bytes, *, limit: int = OPENED_LIMIT_BYTES, odd_numbers: bool = False) -> Document | str:
     """Read a complete body, in any frame.
+
+    Args:
+        body: the body as received.
+        limit: most bytes of the decompressed body.
+        odd_numbers: True to keep numbers that cannot be represented as `OddNumber`.
 
     Returns:
         The document, or a few words on why there is none; they hold nothing of the body.
     """
-    opened, fault = _opened(body)
+    opened, fault = open_body(body, limit)
     if fault is not None:
         return fault
     if not opened.strip():
         return "empty"
     text = _utf8(opened)
-    found = "not UTF-8" if text is None else _document(text)
+    found = "not UTF-8" if text is None else _document(text, odd_numbers=odd_numbers)
     if isinstance(found, str):
         for odd, frame in _unframed(opened):
             document = _document(odd)
@@ -93,7 +109,7 @@ def read_prefix(body: bytes) -> Document | None:
 
 def texts_in(body: bytes) -> Iterator[str]:
     """Yield every text that a body may mean, cut off or not, the likeliest first."""
-    opened, _ = _opened(body)
+    opened, _ = open_body(body)
     yield opened.decode("utf-8", errors="replace")
     for text, _ in _unframed(opened):
         yield text
@@ -163,13 +179,17 @@ def _loaded(text: str) -> Any:
         return None
 
 
-def _opened(body: bytes) -> tuple[bytes, str | None]:
-    """Decompress a body that was compressed although we did not ask for it; JSON never begins with gzip's mark."""
+def open_body(body: bytes, limit: int = OPENED_LIMIT_BYTES) -> tuple[bytes, str | None]:
+    """Decompress a body, asked for or not, up to a limit; JSON never begins with gzip's mark.
+
+    Returns:
+        The bytes, and a few words on what is wrong with them, or None.
+    """
     if not body.startswith(GZIP_MARK):
         return body, None
     unpacker = zlib.decompressobj(wbits=31)
     try:
-        opened = unpacker.decompress(body, OPENED_LIMIT_BYTES)
+        opened = unpacker.decompress(body, limit)
     except zlib.error:
         return b"", "broken compression"
     if unpacker.eof:
@@ -177,7 +197,7 @@ def _opened(body: bytes) -> tuple[bytes, str | None]:
     return opened, "compressed and too long, or cut off"
 
 
-def _document(text: str) -> Document | str:
+def _document(text: str, *, odd_numbers: bool = False) -> Document | str:
     """Parse with all limits; errors of the parser are not passed on, because they hold the text."""
     repeated: set[str] = set()
 
@@ -193,9 +213,9 @@ def _document(text: str) -> Document | str:
         value = json.loads(
             text,
             object_pairs_hook=members,
-            parse_int=_integer,
-            parse_float=_number,
-            parse_constant=lambda _: None,
+            parse_int=_integer_or_odd if odd_numbers else _integer,
+            parse_float=_number_or_odd if odd_numbers else _number,
+            parse_constant=OddNumber if odd_numbers else lambda _: None,
         )
     except RecursionError:
         return "nested too deeply"
@@ -211,6 +231,16 @@ def _integer(text: str) -> int | None:
 def _number(text: str) -> float | None:
     value = float(text)
     return value if math.isfinite(value) else None
+
+
+def _integer_or_odd(text: str) -> int | OddNumber:
+    value = _integer(text)
+    return OddNumber(text[:ODD_DIGITS]) if value is None else value
+
+
+def _number_or_odd(text: str) -> float | OddNumber:
+    value = _number(text)
+    return OddNumber(text[:ODD_DIGITS]) if value is None else value
 
 
 def _checkpoints(text: str) -> list[tuple[int, str]]:

@@ -39,7 +39,8 @@ class Request:
         query: the query string; never a secret.
         access_token: the Access-Token header, or None.
         secrets: every secret in these, to be hidden from texts about the answer.
-        most_bytes: most bytes of the answer's body.
+        most_bytes: most bytes of the answer's body, as it is sent.
+        compressed: True to allow gzip; the body is returned as it came, and the reader bounds what it inflates to.
         failpoint: called with "post_send" and "post_recv".
     """
 
@@ -50,6 +51,7 @@ class Request:
     query: Mapping[str, str] | None = None
     access_token: Token | None = None
     secrets: tuple[Token, ...] = ()
+    compressed: bool = False
     failpoint: Callable[[str], object] = lambda _: None
 
 
@@ -168,6 +170,8 @@ class Transport:
         else:
             prepared.prepare_url(url, request.query)
         headers = dict(HEADERS)
+        if request.compressed:
+            headers["Accept-Encoding"] = "gzip"
         if request.content is not None:
             prepared.body = json.dumps(request.content).encode()
             headers |= {"Content-Type": "application/json", "Content-Length": str(len(prepared.body))}

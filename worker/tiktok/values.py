@@ -67,8 +67,18 @@ class TokenInfo:
 
 
 @dataclass(frozen=True)
-class AccountData:
-    """Account data from `business/get/`: the fields as TikTok named them."""
+class ReadAnswer:
+    """The answer to a read of account data, without an echo of a secret.
+
+    Attributes:
+        data: the fields as TikTok named them; a number that cannot be represented is an `OddNumber`.
+        partial: True if TikTok said that the answer is not complete (20001).
+        repeated: names that occurred twice in one object with different values, so that their meaning is unknown.
+        raw: the answer as it came, decompressed; if it repeated a secret, written again without that.
+    """
 
     data: dict[str, Any]
     request_id: str | None
+    partial: bool = False
+    repeated: frozenset[str] = frozenset()
+    raw: bytes = field(default=b"", repr=False)

@@ -145,6 +145,14 @@ class Echoes:
         folded = _folded(text)
         return STRANGE_TOKEN.search(text) is not None or any(secret in folded for secret in self._secrets)
 
+    def part_in(self, text: str) -> bool:
+        """Return what `in_text` does, for a text of megabytes: each part of a secret is searched in the whole text."""
+        folded = _folded(text)
+        parts = (
+            secret[at : at + KEPT_GRAM] for secret in self._secrets for at in range(max(1, len(secret) - KEPT_GRAM + 1))
+        )
+        return STRANGE_TOKEN.search(text) is not None or any(part in folded for part in parts if part)
+
     def clean_message(self, message: Any) -> str:
         """Return TikTok's message without control characters, without secrets, and cut to 200 characters.
 

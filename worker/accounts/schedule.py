@@ -1,0 +1,166 @@
+"""When each resource of a creator is read, and when the next pull is wanted; every decision is pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time, timedelta
+from typing import Final
+
+from worker.accounts.resources import ACCOUNT, BENCHMARK, VIDEOS, Resource
+from worker.policy import readings
+from worker.store import AccountState, Narrowed, Progress
+
+EVERYTHING: Final = "*"
+"""The field of a narrowing that stands for the whole resource."""
+DAYS: Final = "days:"
+"""Beginning of the field of a narrowing that holds the longest span of days that TikTok takes."""
+JUST_READ: Final = timedelta(minutes=10)
+"""A pull that goes on after a pause does not read the account again within this time."""
+STALE_PASS: Final = timedelta(days=2)
+"""A pass that was cut off longer ago begins again."""
+SOON: Final = timedelta(hours=1)
+"""When the rest of a list is read that was longer than the budget of one pull, and what TikTok answered in part."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the operator has chosen.
+
+    Attributes:
+        resources: names of the resources that are pulled.
+        categories: categories of the benchmark.
+        budget: most requests for one creator and UTC day.
+        pull_seconds: longest time between two pulls; None for the schedule alone.
+    """
+
+    resources: frozenset[str]
+    categories: tuple[str, ...]
+    budget: int
+    pull_seconds: float | None
+
+
+def allowed(
+    resources: Iterable[Resource], choice: Choice, *, scopes: Collection[str], narrowed: Collection[Narrowed]
+) -> list[Resource]:
+    """Return the resources that are chosen and that the creator's scopes allow, the most important first."""
+    refused = {each.resource for each in narrowed if each.field == EVERYTHING and each.fresh}
+    return [
+        resource
+        for resource in resources
+        if (resource.name in choice.resources or resource is ACCOUNT or (resource is BENCHMARK and choice.categories))
+        and (resource.needs is None or resource.needs in scopes)
+        and resource.name not in refused
+    ]
+
+
+def due(resources: Iterable[Resource], state: AccountState, *, wanted_at: datetime) -> list[Resource]:
+    """Return the resources to read now, the most important first.
+
+    The account is read whenever somebody wants a pull, such as a refresh. A pull that this schedule planned for another
+    resource, or that goes on with one, reads that one alone.
+
+    Args:
+        resources: those that are allowed.
+        state: what is known of the creator.
+        wanted_at: the time for which the pull was wanted.
+    """
+    resources = list(resources)
+    others = [
+        progress
+        for resource in resources
+        if resource is not ACCOUNT and (progress := state.progress.get(resource.name)) is not None
+    ]
+    account = state.progress.get(ACCOUNT.name, Progress(ACCOUNT.name))
+    read_at, next_at = account.finished_at, account.next_at
+    goes_on = any(other.is_open and _is_time(other.next_at, state) for other in others)
+    rests = (
+        read_at is not None
+        and next_at is not None
+        and next_at > state.now
+        and (any(other.next_at == wanted_at for other in others) or (goes_on and state.now - read_at <= JUST_READ))
+    )
+    return [
+        resource
+        for resource in resources
+        if (not rests if resource is ACCOUNT else _is_due(state.progress.get(resource.name), state))
+    ]
+
+
+def _is_due(progress: Progress | None, state: AccountState) -> bool:
+    return progress is None or _is_time(progress.next_at, state)
+
+
+def _is_time(at: datetime | None, state: AccountState) -> bool:
+    return at is None or at <= state.now
+
+
+def begin(resource: Resource, state: AccountState) -> Progress:
+    """Return the progress of a pass that goes on where it was cut off, or of a new one."""
+    known = state.progress.get(resource.name, Progress(resource.name))
+    if known.is_open and known.started_at is not None and state.now - known.started_at <= STALE_PASS:
+        return known
+    whole = readings.reads_whole_list(known.whole_at, now=state.now)
+    return replace(
+        known, started_at=state.now, whole=whole, clean=True, target=None, cursor=None, pages=0, next_at=state.now
+    )
+
+
+def end(resource: Resource, progress: Progress, state: AccountState, *, newest: datetime | None) -> Progress:
+    """Return the progress of a pass that is over.
+
+    Args:
+        resource: what was read.
+        progress: the pass.
+        state: what was known when the pull began.
+        newest: when the creator's newest video was posted.
+    """
+    pause = readings.video_pause(newest, now=state.now) if resource is VIDEOS else resource.every
+    return replace(
+        progress,
+        cursor=None,
+        target=None,
+        finished_at=state.now,
+        whole_at=progress.started_at if progress.whole else progress.whole_at,
+        next_at=state.now + (pause if progress.clean or resource.per != "creator" else min(pause, SOON)),
+        failures=0,
+        problem=None if progress.clean else "something in the answers could not be read: see the quarantine",
+    )
+
+
+def put_off(progress: Progress, *, until: datetime, problem: str, failed: bool) -> Progress:
+    """Return the progress of a resource that could not be read; its pass stays open."""
+    return replace(progress, next_at=until, problem=problem[:300], failures=progress.failures + int(failed))
+
+
+def days_to_read(state: AccountState, progress: Progress) -> tuple[date, date]:
+    """Return the first and the last day to ask for."""
+    today = state.now.date()
+    first = readings.first_day(today=today, whole=progress.whole, unsettled=state.unsettled, known=state.days)
+    return first, today - timedelta(days=1)
+
+
+def longest_span(narrowed: Collection[Narrowed]) -> int:
+    """Return how many days TikTok takes in one request."""
+    spans = [int(each.field.removeprefix(DAYS)) for each in narrowed if each.fresh and each.field.startswith(DAYS)]
+    return min([readings.LOOK_BACK_DAYS, *spans])
+
+
+def next_pull_at(
+    resources: Iterable[Resource], progress: Mapping[str, Progress], choice: Choice, *, now: datetime
+) -> datetime:
+    """Return when the next pull is wanted: at the first resource that is due, or after the longest time of all."""
+    times = [now + resource.every for resource in resources if resource.name not in progress]
+    times += [
+        max(now, at)
+        for resource in resources
+        if (known := progress.get(resource.name)) is not None and (at := known.next_at) is not None
+    ]
+    if choice.pull_seconds is not None:
+        times.append(now + timedelta(seconds=choice.pull_seconds))
+    return min(times, default=now + ACCOUNT.every)
+
+
+def tomorrow(now: datetime) -> datetime:
+    """Return the beginning of the next UTC day, when a new budget begins."""
+    return datetime.combine(now.date() + timedelta(days=1), time.min, tzinfo=now.tzinfo)

@@ -1,0 +1,503 @@
+"""Storing a page of account data: one transaction for the rows, the doubts, the raw answer and the progress.
+
+A value that is absent or null never erases a known one, so what TikTok stops sending stays. All writes of a kind are
+one statement for many rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import date, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+
+from worker.policy import readings
+from worker.store.account_models import (
+    AUDIENCE,
+    COMMENTS,
+    CORRECTIONS,
+    COUNTERS,
+    CURVES,
+    DAY_FIGURES,
+    DAYS,
+    FIGURES,
+    NARROWINGS,
+    PROFILES,
+    PROGRESS,
+    QUARANTINE,
+    RAW_ANSWERS,
+    READINGS,
+    REQUESTS,
+    VIDEO_SHARES,
+    VIDEOS,
+)
+from worker.store.account_values import AccountPage, Doubt, LabelledList, PageSaved, Progress
+from worker.store.clock import milliseconds, now
+from worker.store.engine import Transactions, writes
+from worker.store.models import GRANTS, METADATA, SNAPSHOTS
+from worker.store.rows import AnyRow
+from worker.store.values import GrantStatus, PullClaim
+
+ANOTHER_ACCOUNT: Final = "of another account"
+ZLIB_LEVEL: Final = 6
+FIRST: Final = frozenset({"first_read_at", "first_seen_at"})
+"""Columns that only the first row of a key sets."""
+EXAMPLE: Final = 500
+Rows = Sequence[Mapping[str, Any]]
+
+
+class AccountSaving(Transactions):
+    """What pulls of account data write."""
+
+    @writes
+    def save_page(
+        self, connection: Connection, claim: PullClaim, page: AccountPage, *, lease_seconds: float, snapshots: int = 1
+    ) -> PageSaved | None:
+        """Store a page and extend the lease.
+
+        Args:
+            connection: given by the decorator.
+            claim: the claim of the pull.
+            page: what one answer brought.
+            lease_seconds: how long the lease lasts from now.
+            snapshots: how many snapshots of the grant are kept.
+
+        Returns:
+            None if another worker has the pull by now, or the grant was revoked: then nothing is stored.
+        """
+        lease = _extend(connection, claim, lease_seconds)
+        if lease is None:
+            return None
+        at = connection.execute(select(now())).scalar_one()
+        creator = claim.pair.creator_id
+        writer = _Writer(connection, creator, at)
+        doubts = list(page.doubts)
+        rows = {name: list(found) for name, found in page.rows.items()}
+        lists = list(page.lists)
+        if foreign := writer.foreign_videos(rows.get("videos", ())):
+            rows["videos"] = [row for row in rows["videos"] if row["item_id"] not in foreign]
+            lists = [each for each in lists if each.item_id not in foreign]
+            doubts += [Doubt("data.videos[].item_id", ANOTHER_ACCOUNT, item) for item in sorted(foreign)]
+        corrections = 0
+        for name, found in rows.items():
+            if name == DAYS.name:
+                corrections += writer.days(found)
+            elif name == VIDEOS.name:
+                writer.videos(found, [each for each in lists if each.item_id is not None])
+            else:
+                writer.plain(METADATA.tables[name], found)
+        writer.audience([each for each in lists if each.item_id is None])
+        writer.doubts(page, doubts)
+        vanished = writer.vanish(page.progress) if page.vanish and not foreign else 0
+        writer.target_done(page)
+        writer.progress(page.progress)
+        writer.request(page.progress.resource, page.requests)
+        if page.snapshot is not None:
+            keep_snapshot(connection, claim.grant_id, page.snapshot, keep=snapshots)
+        return PageSaved(
+            claim=replace(claim, lease_until=lease),
+            rows=sum(map(len, rows.values())),
+            corrections=corrections,
+            doubts=len(doubts),
+            vanished=vanished,
+        )
+
+    @writes
+    def save_progress(self, connection: Connection, creator_id: str, progress: Progress, *, requests: int = 0) -> None:
+        """Store how a resource stands that brought no page, and count the requests that were spent on it."""
+        at = connection.execute(select(now())).scalar_one()
+        writer = _Writer(connection, creator_id, at)
+        writer.progress(progress)
+        writer.request(progress.resource, requests)
+
+    @writes
+    def narrow(
+        self,
+        connection: Connection,
+        creator_id: str,
+        resource: str,
+        fields: Mapping[str, str | None],
+        *,
+        code: int | None,
+        again_at: datetime,
+    ) -> None:
+        """Remember fields that TikTok refuses for a creator, each with the scope that it needs."""
+        at = connection.execute(select(now())).scalar_one()
+        row = {"creator_id": creator_id, "resource": resource, "code": code, "since": at, "again_at": again_at}
+        rows = [row | {"field": name, "scope": scope} for name, scope in fields.items()]
+        _merge(connection, NARROWINGS, rows, keep=frozenset({"since"}))
+
+    @writes
+    def widen(self, connection: Connection, creator_id: str, resource: str, fields: Sequence[str]) -> None:
+        """Forget that TikTok refused these fields: it gives them again."""
+        connection.execute(
+            delete(NARROWINGS).where(
+                NARROWINGS.c.creator_id == creator_id,
+                NARROWINGS.c.resource == resource,
+                NARROWINGS.c.field.in_(fields),
+            )
+        )
+
+
+def keep_snapshot(connection: Connection, grant_id: int, data: dict[str, Any], *, keep: int) -> None:
+    """Insert a snapshot, and delete all but the newest ones of the grant."""
+    connection.execute(insert(SNAPSHOTS).values(grant_id=grant_id, pulled_at=now(), data=data))
+    newest_to_drop = (
+        select(SNAPSHOTS.c.id)
+        .where(SNAPSHOTS.c.grant_id == grant_id)
+        .order_by(SNAPSHOTS.c.id.desc())
+        .offset(keep)
+        .limit(1)
+        .scalar_subquery()
+    )
+    connection.execute(delete(SNAPSHOTS).where(SNAPSHOTS.c.grant_id == grant_id, SNAPSHOTS.c.id <= newest_to_drop))
+
+
+class _Writer:
+    """The writes of one transaction for one creator, all at one instant."""
+
+    def __init__(self, connection: Connection, creator_id: str, at: datetime) -> None:
+        self._connection = connection
+        self._creator_id = creator_id
+        self._at = at
+        self._today: date = at.date()
+
+    def plain(self, table: Table, rows: Rows) -> None:
+        """Store rows of a table without rules of its own: field by field, with the instants that the table has."""
+        stamps: dict[str, date] = {
+            name: self._at for name in ("first_read_at", "read_at", "first_seen_at", "last_seen_at") if name in table.c
+        }
+        if "pull_day" in table.c:
+            stamps["pull_day"] = self._today
+        if table is COUNTERS:
+            rows = [row for row in rows if any(value is not None for value in row.values())]
+        _merge(self._connection, table, [self._own(table) | dict(row) | stamps for row in rows])
+        if table is PROFILES:
+            self._renew_end(PROFILES, rows)
+
+    def days(self, rows: Rows) -> int:
+        """Store days, keep corrections, and decide which of them stand; return how many settled figures changed."""
+        rows = [
+            row
+            for row in rows
+            if readings.is_computed(row["day"], {name: row.get(name) for name in DAY_FIGURES}, read_on=self._today)
+        ]
+        if not rows:
+            return 0
+        wanted = [row["day"] for row in rows]
+        stored = {
+            row.day: row
+            for row in self._connection.execute(
+                select(DAYS).where(
+                    DAYS.c.creator_id == self._creator_id, DAYS.c.day >= min(wanted), DAYS.c.day <= max(wanted)
+                )
+            )
+        }
+        corrections: list[dict[str, Any]] = []
+        changed_rows: list[dict[str, Any]] = []
+        for row in rows:
+            before = stored.get(row["day"])
+            changes = _changes(before, row, DAY_FIGURES)
+            settled = readings.is_settled(
+                row["day"],
+                read_on=self._today,
+                read_before=None if before is None else before.read_at.date(),
+                changed=bool(changes),
+            )
+            if before is not None and before.settled:
+                if not changes and not _news(before, row, DAY_FIGURES):
+                    continue
+                settled = not changes
+            corrections += [
+                self._own(CORRECTIONS)
+                | {"day": row["day"], "field": name, "read_at": self._at, "old": old, "new": new}
+                | {"was_settled": before is not None and before.settled}
+                for name, (old, new) in changes.items()
+            ]
+            changed_rows.append(
+                self._own(DAYS) | dict(row) | {"settled": settled, "first_read_at": self._at, "read_at": self._at}
+            )
+        _merge(self._connection, DAYS, changed_rows)
+        _merge(self._connection, CORRECTIONS, corrections)
+        return sum(1 for row in corrections if row["was_settled"])
+
+    def foreign_videos(self, rows: Rows) -> set[str]:
+        """Return which of these videos are stored as another creator's."""
+        ids = [row["item_id"] for row in rows]
+        if not ids:
+            return set()
+        theirs = select(VIDEOS.c.item_id).where(VIDEOS.c.item_id.in_(ids), VIDEOS.c.creator_id != self._creator_id)
+        return set(self._connection.execute(theirs).scalars())
+
+    def videos(self, rows: Rows, lists: Sequence[LabelledList]) -> None:
+        """Store videos, a reading for each whose figures changed, and the lists that changed."""
+        if not rows:
+            return
+        ids = [row["item_id"] for row in rows]
+        columns = [VIDEOS.c[name] for name in ("item_id", "created_at", "digests", *FIGURES)]
+        stored = {
+            row.item_id: row
+            for row in self._connection.execute(
+                select(*columns).where(VIDEOS.c.creator_id == self._creator_id, VIDEOS.c.item_id.in_(ids))
+            )
+        }
+        by_video: dict[str, list[LabelledList]] = {}
+        for each in lists:
+            by_video.setdefault(str(each.item_id), []).append(each)
+        written: list[dict[str, Any]] = []
+        found: list[dict[str, Any]] = []
+        fresh: list[LabelledList] = []
+        for row in rows:
+            before = stored.get(row["item_id"])
+            changed = bool(_changes(before, row, FIGURES) or _news(before, row, FIGURES))
+            if changed and (before is None or readings.is_live(before.created_at, now=self._at)):
+                merged = {name: _merged(before, row, name) for name in FIGURES}
+                found.append(self._own(READINGS) | {"item_id": row["item_id"], "read_at": self._at} | merged)
+            digests = {} if before is None or before.digests is None else json.loads(before.digests)
+            for each in by_video.get(row["item_id"], ()):
+                if digests.get(each.kind) != (digest := _digest(each)):
+                    digests[each.kind] = digest
+                    fresh.append(each)
+            written.append(
+                self._own(VIDEOS)
+                | dict(row)
+                | {"first_seen_at": self._at, "last_seen_at": self._at}
+                | {"digests": json.dumps(digests, sort_keys=True)}
+            )
+        _merge(self._connection, VIDEOS, written, null={"vanished_at"})
+        self._renew_end(VIDEOS, rows)
+        _merge(self._connection, READINGS, [row | {"pull_day": self._today} for row in found])
+        self._video_lists(fresh)
+
+    def audience(self, lists: Sequence[LabelledList]) -> None:
+        """Replace today's shares of each kind of the account's audience; an empty list changes nothing."""
+        lists = [each for each in lists if each.points]
+        if not lists:
+            return
+        today = and_(AUDIENCE.c.creator_id == self._creator_id, AUDIENCE.c.pull_day == self._today)
+        self._connection.execute(delete(AUDIENCE).where(today, AUDIENCE.c.kind.in_([each.kind for each in lists])))
+        self._shares(AUDIENCE, lists)
+
+    def doubts(self, page: AccountPage, doubts: Sequence[Doubt]) -> None:
+        """Keep the raw answer, and count each kind of doubt with its newest example."""
+        raw_id = None
+        if page.raw is not None:
+            raw_id = self._connection.execute(
+                insert(RAW_ANSWERS)
+                .values(
+                    creator_id=self._creator_id,
+                    call=page.call,
+                    request_id=page.request_id,
+                    received_at=self._at,
+                    partial=page.partial,
+                    doubtful=bool(doubts),
+                    body=zlib.compress(page.raw, ZLIB_LEVEL),
+                )
+                .returning(RAW_ANSWERS.c.id)
+            ).scalar_one()
+        times = Counter((doubt.path, doubt.reason) for doubt in doubts)
+        examples = {(doubt.path, doubt.reason): doubt.example[:EXAMPLE] for doubt in doubts}
+        rows = [
+            self._own(QUARANTINE)
+            | {"call": page.call, "path": path, "reason": reason, "example": examples[path, reason], "times": count}
+            | {"first_at": self._at, "last_at": self._at, "raw_answer_id": raw_id}
+            for (path, reason), count in times.items()
+        ]
+        _merge(self._connection, QUARANTINE, rows, keep=frozenset({"first_at"}), add=frozenset({"times"}))
+
+    def vanish(self, progress: Progress) -> int:
+        """Mark the videos that a whole pass did not bring."""
+        gone = (
+            update(VIDEOS)
+            .where(
+                VIDEOS.c.creator_id == self._creator_id,
+                VIDEOS.c.last_seen_at < progress.started_at,
+                VIDEOS.c.vanished_at.is_(None),
+            )
+            .values(vanished_at=self._at)
+        )
+        return self._connection.execute(gone).rowcount
+
+    def target_done(self, page: AccountPage) -> None:
+        """Note that the comments of a video, or the replies to a comment, were read to their end."""
+        if page.target_done is None:
+            return
+        if page.progress.resource == "replies":
+            ours = (COMMENTS.c.creator_id == self._creator_id, COMMENTS.c.comment_id == page.target_done)
+            self._connection.execute(update(COMMENTS).where(*ours).values(replies_read=COMMENTS.c.replies))
+        else:
+            ours = (VIDEOS.c.creator_id == self._creator_id, VIDEOS.c.item_id == page.target_done)
+            self._connection.execute(
+                update(VIDEOS).where(*ours).values(comments_read=VIDEOS.c.comments, comments_read_at=self._at)
+            )
+
+    def progress(self, progress: Progress) -> None:
+        """Store how a resource stands, null values too."""
+        row = self._own(PROGRESS) | asdict(progress)
+        _merge(self._connection, PROGRESS, [row], exact=True)
+
+    def request(self, resource: str, requests: int) -> None:
+        """Count requests of today."""
+        if not requests:
+            return
+        row = self._own(REQUESTS) | {"day": self._today, "resource": resource, "requests": requests}
+        _merge(self._connection, REQUESTS, [row], add=frozenset({"requests"}))
+
+    def _video_lists(self, lists: Sequence[LabelledList]) -> None:
+        curves = [
+            self._own(CURVES)
+            | {"item_id": each.item_id, "kind": each.kind, "pull_day": self._today}
+            | {"points": json.dumps(each.points, separators=(",", ":"))}
+            for each in lists
+            if each.curve
+        ]
+        _merge(self._connection, CURVES, curves)
+        shares = [each for each in lists if not each.curve]
+        if shares:
+            self._connection.execute(
+                delete(VIDEO_SHARES).where(
+                    VIDEO_SHARES.c.creator_id == self._creator_id,
+                    VIDEO_SHARES.c.pull_day == self._today,
+                    tuple_(VIDEO_SHARES.c.item_id, VIDEO_SHARES.c.kind).in_(
+                        [(each.item_id, each.kind) for each in shares]
+                    ),
+                )
+            )
+            self._shares(VIDEO_SHARES, shares)
+
+    def _shares(self, table: Table, lists: Sequence[LabelledList]) -> None:
+        rows = [
+            self._own(table)
+            | ({} if each.item_id is None else {"item_id": each.item_id})
+            | {"pull_day": self._today, "kind": each.kind, "label": str(label), "share": share}
+            for each in lists
+            for label, share in each.points
+        ]
+        _merge(self._connection, table, rows)
+
+    def _renew_end(self, table: Table, rows: Rows) -> None:
+        """Empty the end of a temporary address that was replaced by one without an end."""
+        for column in [name for name in table.c.keys() if name.endswith("_ends_at")]:  # noqa: SIM118 - a collection
+            address = column.removesuffix("_ends_at")
+            endless = [row for row in rows if row.get(address) is not None and row.get(column) is None]
+            keys = [row["item_id"] for row in endless if "item_id" in row]
+            if endless:
+                where = table.c.item_id.in_(keys) if keys else literal(value=True)
+                self._connection.execute(
+                    update(table).where(table.c.creator_id == self._creator_id, where).values({column: None})
+                )
+
+    def _own(self, table: Table) -> dict[str, Any]:
+        return {"creator_id": self._creator_id} if "creator_id" in table.c else {}
+
+
+def _extend(connection: Connection, claim: PullClaim, lease_seconds: float) -> datetime | None:
+    """Extend the lease and lock the grant's row until the end of the transaction; None if the pull is not ours."""
+    extended = (
+        update(GRANTS)
+        .where(
+            GRANTS.c.id == claim.grant_id,
+            GRANTS.c.creator_id == claim.pair.creator_id,
+            GRANTS.c.status != GrantStatus.REVOKED.value,
+            GRANTS.c.pull_lease_owner == claim.owner,
+            GRANTS.c.pull_lease_until == claim.lease_until,
+        )
+        .values(pull_lease_until=now() + milliseconds(lease_seconds))
+        .returning(GRANTS.c.pull_lease_until)
+    )
+    return connection.execute(extended).scalar_one_or_none()
+
+
+def _merge(
+    connection: Connection,
+    table: Table,
+    rows: Rows,
+    *,
+    keep: frozenset[str] = FIRST,
+    add: frozenset[str] = frozenset(),
+    null: set[str] | None = None,
+    exact: bool = False,
+) -> None:
+    """Insert rows, or change those that exist: one statement for all, field by field.
+
+    Args:
+        connection: the transaction's.
+        table: the table; its primary key says which row exists.
+        rows: the rows; a column that a row lacks, or that is None, keeps its stored value.
+        keep: columns that an existing row keeps.
+        add: columns to which the new value is added.
+        null: columns that an existing row loses.
+        exact: True to store None as well.
+    """
+    if not rows:
+        return
+    keys = [column.name for column in table.primary_key]
+    joined: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:  # one statement cannot change a row twice
+        place = joined.setdefault(tuple(row[name] for name in keys), {})
+        place.update(row if exact else {name: value for name, value in row.items() if value is not None})
+    names = sorted({name for row in joined.values() for name in row})
+    module = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = module.insert(table)
+    changes: dict[str, ColumnElement[Any]] = {}
+    for name in names:
+        new, old = statement.excluded[name], table.c[name]
+        if name in add:
+            changes[name] = old + new
+        elif name not in keys and name not in keep:
+            changes[name] = new if exact else func.coalesce(new, old)
+    changes |= {name: literal(None, table.c[name].type) for name in null or ()}
+    upsert = (
+        statement.on_conflict_do_update(index_elements=keys, set_=changes)
+        if changes
+        else statement.on_conflict_do_nothing(index_elements=keys)
+    )
+    filled = [{name: row.get(name) for name in names} for row in joined.values()]
+    # With RETURNING many rows go in one statement on both databases; without it, the driver sends one for each.
+    connection.execute(upsert.returning(table.c[keys[0]]), filled).close()
+
+
+def _changes(before: AnyRow | None, row: Mapping[str, Any], names: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """Return the figures that were known and are others now, with both values."""
+    if before is None:
+        return {}
+    stored = before._mapping  # noqa: SLF001 - SQLAlchemy's public name for a row's values
+    return {
+        name: (stored[name], row[name])
+        for name in names
+        if row.get(name) is not None and stored[name] is not None and stored[name] != row[name]
+    }
+
+
+def _news(before: AnyRow | None, row: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Return True if a figure is known that was not before."""
+    stored = {} if before is None else before._mapping  # noqa: SLF001 - as above
+    return any(row.get(name) is not None and stored.get(name) is None for name in names)
+
+
+def _merged(before: AnyRow | None, row: Mapping[str, Any], name: str) -> Any:
+    value = row.get(name)
+    return value if value is not None or before is None else before._mapping[name]  # noqa: SLF001 - as above
+
+
+def _digest(each: LabelledList) -> str:
+    return hashlib.blake2b(json.dumps(each.points).encode(), digest_size=8).hexdigest()
