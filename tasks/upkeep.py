@@ -18,3 +18,4 @@ def keep_house() -> None:
     services.commits.retry_stuck()
     services.upkeep.wipe_superseded()
     services.upkeep.prune()
+    services.upkeep.prune_account_data()

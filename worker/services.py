@@ -28,7 +28,7 @@ from worker.upkeep.idleness import Idleness
 from worker.upkeep.preflight import Preflight
 from worker.upkeep.presence import Presence
 from worker.upkeep.rekey import Rekeyer
-from worker.upkeep.upkeep import ConsentReplayer, Upkeep
+from worker.upkeep.upkeep import ConsentReplayer, Retention, Upkeep
 from worker.vault.webhooks import WebhookSigner
 
 
@@ -144,7 +144,13 @@ class Services(Foundation):
             own_after_seconds=self.settings.lease_seconds,
             exchanges=self.exchanges,
         )
-        return Upkeep(self.ground, refreshes=self.replayer, consents=consents)
+        settings = self.settings
+        retention = Retention(
+            raw_answers=settings.raw_answer_days,
+            other_people=settings.comment_days,
+            history=settings.account_history_days,
+        )
+        return Upkeep(self.ground, refreshes=self.replayer, consents=consents, retention=retention)
 
     @cached_property
     def notifier(self) -> Notifier:

@@ -25,7 +25,7 @@ from worker.refresh.replay import Replayer
 from worker.refresh.settlement import Answered, Settlement
 from worker.store import Claim, GrantStatus, NewConsent, Store, open_store
 from worker.tiktok import TokenAnswer, read_token_answer
-from worker.upkeep.upkeep import ConsentReplayer, Upkeep
+from worker.upkeep.upkeep import ConsentReplayer, Retention, Upkeep
 from worker.vault import Keyring, PairPlace, SealedPair, Sealer, Token
 
 CREATORS = ("ada", "bob")
@@ -97,6 +97,7 @@ class Daemon(RuleBasedStateMachine):
             ground,
             refreshes=Replayer(ground, **usual),
             consents=ConsentReplayer(ground, exchanges=Exchanges(ground, renew_at=2 / 3), **usual),
+            retention=Retention(raw_answers=3, other_people=90, history=None),
         )
 
     # --- rules ---

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from worker.errors import RevokedError
-from worker.store import PullClaim
+from worker.store import AccountPage, Progress, PullClaim
 
 if TYPE_CHECKING:
     from tests.store.conftest import Fleet
@@ -17,6 +17,14 @@ def _claim(fleet: Fleet, grant_id: int, *, seconds: float = 60) -> PullClaim:
     claim = fleet.store.claim_pull(grant_id, owner="a worker", lease_seconds=seconds)
     assert claim is not None
     return claim
+
+
+def _save(fleet: Fleet, claim: PullClaim, data: dict[str, Any], *, keep: int = 2) -> None:
+    """Store a snapshot and end the pull, with no further one planned."""
+    page = AccountPage("business/get/", Progress("account"), snapshot=data)
+    saved = fleet.store.save_page(claim, page, lease_seconds=60, snapshots=keep)
+    assert saved is not None
+    fleet.store.end_pull(saved.claim, next_pull_at=None)
 
 
 def test_a_pull_is_claimed_once_and_brings_the_current_pair(fleet: Fleet) -> None:
@@ -45,10 +53,10 @@ def test_a_snapshot_ends_the_wish_and_only_so_many_are_kept(fleet: Fleet) -> Non
     """The newest come first; the data is stored as TikTok named it."""
     grant = fleet.add()
     other = fleet.add("bob")
-    fleet.store.save_snapshot(_claim(fleet, other.grant_id), {"followers": 1}, keep=2)
+    _save(fleet, _claim(fleet, other.grant_id), {"followers": 1})
     for followers in range(4):
         fleet.store.request_pull("ada")
-        fleet.store.save_snapshot(_claim(fleet, grant.grant_id), {"followers": followers, "name": "Ädä"}, keep=2)
+        _save(fleet, _claim(fleet, grant.grant_id), {"followers": followers, "name": "Ädä"})
 
     stored = fleet.store.snapshots(grant.grant_id, 10)
 
@@ -65,7 +73,7 @@ def test_a_pull_wanted_again_meanwhile_stays_wanted(fleet: Fleet) -> None:
     claim = _claim(fleet, grant.grant_id)
     fleet.sql("UPDATE grants SET next_pull_at = next_pull_at + 1")
 
-    fleet.store.save_snapshot(claim, {}, keep=2)
+    _save(fleet, claim, {})
 
     assert fleet.store.grant("ada").next_pull_at is not None
 

@@ -383,9 +383,7 @@ def test_each_thread_has_its_own_connection_and_close_ends_them_all(
     hostile.behave = behave
     tiktok = client(hostile.url)
     threads = [
-        threading.Thread(
-            target=tiktok.read, args=(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["username"]})
-        )
+        threading.Thread(target=tiktok.read, args=(Token(canaries.access), ACCOUNT_CALL, "c", {"fields": ["username"]}))
         for _ in range(3)
     ]
     for thread in threads:

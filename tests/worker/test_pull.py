@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.world import World
-from worker.store import GrantStatus
+from worker.store import AccountPage, GrantStatus, Progress
 from worker.vault.redaction import Echoes
 
 NewWorld = Callable[..., World]
@@ -22,7 +22,7 @@ def wanting(world: World) -> int:
 
 
 def test_a_pull_keeps_what_tiktok_answered(new_world: NewWorld) -> None:
-    """The snapshot holds the fields that the scopes allow, and no further pull is wanted."""
+    """The snapshot holds the fields that the scopes allow, and the next pull is wanted a day later."""
     world = new_world()
     grant_id = wanting(world)
 
@@ -30,7 +30,9 @@ def test_a_pull_keeps_what_tiktok_answered(new_world: NewWorld) -> None:
 
     snapshot = world.services.store.snapshots(grant_id)[0]
     assert {"display_name", "followers_count"} <= set(snapshot.data)
-    assert world.services.store.grant_by_id(grant_id).next_pull_at is None
+    again = world.services.store.grant_by_id(grant_id).next_pull_at
+    assert again is not None
+    assert timedelta(hours=23) < again - world.services.store.ping() <= timedelta(days=1)
     assert world.services.puller.pull(grant_id).kind == "skipped"
 
 
@@ -135,15 +137,16 @@ def test_an_ended_access_token_is_not_sent(new_world: NewWorld) -> None:
     assert world.sandbox.stats()["calls"].get("business/get/") == before
 
 
-def test_a_scope_that_was_taken_back_leaves_the_basic_fields(new_world: NewWorld) -> None:
-    """One field without its scope fails the whole call, so the pull is repeated with what everyone grants."""
+def test_a_refusal_that_is_not_repeated_costs_no_field(new_world: NewWorld) -> None:
+    """TikTok's word that a scope is missing is tried before it is believed."""
     world = new_world()
     grant_id = wanting(world)
     creator = world.services.store.grant_by_id(grant_id).creator_id
     world.sandbox.fault("code", creator=creator, call="account", times=1, code=40130, message="scope")
 
     assert world.services.puller.pull(grant_id).kind == "pulled"
-    assert "followers_count" not in world.services.store.snapshots(grant_id)[0].data
+    assert "followers_count" in world.services.store.snapshots(grant_id)[0].data
+    assert world.services.store.narrowed_of(creator) == []
 
 
 def test_trouble_of_tiktoks_puts_a_pull_off(new_world: NewWorld) -> None:
@@ -195,7 +198,8 @@ def test_odd_account_data_spoils_no_query(new_world: NewWorld) -> None:
     claim = world.services.store.claim_pull(grant_id, owner="test", lease_seconds=60)
     assert claim is not None
     data = Echoes(()).fit_to_store({"display_name": "a\x00b\ud800", "n": 1})
-    world.services.store.save_snapshot(claim, data, keep=5)
+    page = AccountPage("business/get/", Progress("account"), snapshot=data)
+    assert world.services.store.save_page(claim, page, lease_seconds=60, snapshots=5) is not None
 
     query = "SELECT data->>'display_name' FROM snapshots"
     names = world.services.store.transact(

@@ -1,6 +1,8 @@
 """From an answer to rows: what fits its declaration is taken over, what does not becomes a doubt for the quarantine.
 
 No value is guessed and none is lost without a trace. Missing is never zero: a value that is absent or null is left out.
+
+One idea: what a value may look like, and what is said of one that does not, belong together.
 """
 
 from __future__ import annotations

@@ -207,35 +207,14 @@ class Puller:
 
     def _read_due(self, visit: Visit) -> PullResult:
         """Read what is due, the most important first; what cannot be read now is put off, and the rest goes on."""
-        state, scopes = visit.state, visit.scopes
-        allowed = schedule.allowed(RESOURCES, self._choice, scopes=scopes, narrowed=state.narrowed)
-        for resource in schedule.due(allowed, state, wanted_at=visit.claim.wanted_at):
-            if resource is not ACCOUNT and self._ground.store.pulls_wait(BEHIND_SECONDS):
-                visit.wait_for_others(resource)
-                continue
-            try:
-                visit.read(resource)
-            except LeaseLostError:
-                self._report(visit.claim, "pull.lease_lost", resource=resource.name, level="warning")
-                return NotWanted(visit.claim.grant_id, "another worker has it by now")
-            except NoPermitError as denied:
-                visit.put_off(resource, seconds=denied.seconds, problem="the quota had no permit")
-                if not visit.pages:
-                    again = state.now + timedelta(seconds=denied.seconds)
-                    self._ground.store.defer_pull(visit.claim, next_pull_at=again, failed=False)
-                    return NoPermit(visit.claim.grant_id, "no permit of the quota", denied.seconds)
-                break
-            except BudgetSpentError:
-                visit.wait_for_budget(resource)
-                self._report(visit.claim, "pull.budget_spent", resource=resource.name, level="warning")
-                break
-            except (TikTokError, EmptyAnswerError) as error:
-                if resource is ACCOUNT or isinstance(error, WaitError | RefreshFirstError):
-                    return self._stop(visit, resource, error)
-                self._skip(visit, resource, error)
+        allowed = schedule.allowed(RESOURCES, self._choice, scopes=visit.scopes, narrowed=visit.state.narrowed)
+        for resource in schedule.due(allowed, visit.state, wanted_at=visit.claim.wanted_at):
+            ended = self._read_one(visit, resource)
+            if ended is not None:
+                return ended
         # What was refused meanwhile is not waited for.
         allowed = [resource for resource in allowed if resource.name not in visit.refused]
-        again = schedule.next_pull_at(allowed, visit.progress, self._choice, now=state.now)
+        again = schedule.next_pull_at(allowed, visit.progress, self._choice, now=visit.state.now)
         self._ground.store.end_pull(visit.claim, next_pull_at=again)
         self._report(
             visit.claim,
@@ -248,6 +227,34 @@ class Puller:
             request_id=visit.request_id,
         )
         return Pulled(visit.claim.grant_id)
+
+    def _read_one(self, visit: Visit, resource: Resource) -> PullResult | None:
+        """Read one resource; return how the pull ended if it cannot go on with the next."""
+        if visit.waits_until is not None:
+            visit.put_off(resource, until=visit.waits_until, problem="something more important waits too")
+            return None
+        if resource is not ACCOUNT and self._ground.store.pulls_wait(BEHIND_SECONDS):
+            visit.wait_for_others(resource)
+            return None
+        try:
+            visit.read(resource)
+        except LeaseLostError:
+            self._report(visit.claim, "pull.lease_lost", resource=resource.name, level="warning")
+            return NotWanted(visit.claim.grant_id, "another worker has it by now")
+        except NoPermitError as denied:
+            visit.waits_until = visit.state.now + timedelta(seconds=denied.seconds)
+            visit.put_off(resource, until=visit.waits_until, problem="the quota had no permit")
+            if not visit.pages:
+                self._ground.store.defer_pull(visit.claim, next_pull_at=visit.waits_until, failed=False)
+                return NoPermit(visit.claim.grant_id, "no permit of the quota", denied.seconds)
+        except BudgetSpentError:
+            visit.wait_for_budget(resource)
+            self._report(visit.claim, "pull.budget_spent", resource=resource.name, level="warning")
+        except (TikTokError, EmptyAnswerError) as error:
+            if resource is ACCOUNT or isinstance(error, WaitError | RefreshFirstError):
+                return self._stop(visit, resource, error)
+            self._skip(visit, resource, error)
+        return None
 
     def _skip(self, visit: Visit, resource: Resource, error: TikTokError | EmptyAnswerError) -> None:
         """Put off one resource, and go on with the next."""
@@ -288,9 +295,15 @@ class Puller:
     def _tell(self, claim: PullClaim, error: Exception, *, resource: str, reason: str) -> None:
         code = error.code if isinstance(error, TikTokError) else None
         request_id = error.request_id if isinstance(error, TikTokError) else None
-        name = "pull.empty" if isinstance(error, EmptyAnswerError) else "pull.failed"
-        level = "error" if isinstance(error, StopEveryoneError) else "warning"
-        self._report(claim, name, resource=resource, code=code, request_id=request_id, reason=reason, level=level)
+        self._report(
+            claim,
+            "pull.empty" if isinstance(error, EmptyAnswerError) else "pull.failed",
+            resource=resource,
+            code=code,
+            request_id=request_id,
+            reason=reason,
+            level="error" if isinstance(error, StopEveryoneError) else "warning",
+        )
 
     def _report(self, claim: PullClaim, name: str, *, level: str = "info", **fields: FactValue) -> None:
         ids: dict[str, FactValue] = {"grant_id": claim.grant_id, "creator_id": claim.pair.creator_id}

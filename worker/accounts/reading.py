@@ -2,6 +2,8 @@
 
 A pass over a list may be cut off at any page. Its progress is stored with the page, in the same transaction, so the
 next pull goes on with the page after it.
+
+One idea: the request, its answer, its page in the tables, and when the resource comes again are one step of a reading.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ class Visit:
         progress: how each resource stands by now.
         refused: resources that TikTok refuses this creator altogether.
         requests: requests that were sent.
+        waits_until: when what is left may be read; None while nothing stops it.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class Visit:
         self.scopes = frozenset(scope for scope in claim.pair.scope.split(",") if scope)
         self.progress = dict(state.progress)
         self.refused: set[str] = set()
+        self.waits_until: datetime | None = None
         self.requests = self.pages = self.rows = self.doubts = self.corrections = self.fields = 0
         self.request_id: str | None = None
         self._newest = state.newest_video
@@ -444,6 +448,8 @@ class Visit:
         """Put a resource off until its budget is new: on the next day, or with the next pull."""
         of_day = self.state.requests_today + self.requests >= self._choice.budget
         until = schedule.tomorrow(self.state.now) if of_day else self.state.now + schedule.SOON
+        if of_day:
+            self.waits_until = until
         self.put_off(resource, until=until, problem="the budget of requests is spent")
 
     def failures(self, resource: Resource) -> int:

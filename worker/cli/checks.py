@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 State = Literal["ok", "warn", "fail", "skip"]
 CLOCK_WARN_SECONDS: Final = 2.0
 CLOCK_FAIL_SECONDS: Final = 60.0
-NEED_DATABASE: Final = frozenset({"clock", "keyring", "brake", "grants", "capacity", "notices", "beat"})
+NEED_DATABASE: Final = frozenset({
+    "clock", "keyring", "brake", "grants", "capacity", "notices", "accounts", "beat",
+})  # fmt: skip
+LATE_PULL_SECONDS: Final = 6 * 3600.0
+RECENT_SECONDS: Final = 86_400.0
+CONTESTED_CREATORS: Final = 100
 SPACE_WARN_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -64,6 +69,7 @@ def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding
     yield "grants", lambda: grants(services)
     yield "capacity", lambda: capacity(services)
     yield "notices", lambda: notices(services)
+    yield "accounts", lambda: accounts(services)
 
 
 def capacity(services: Services) -> Finding:
@@ -210,3 +216,35 @@ def notices(services: Services) -> Finding:
             remark = f"; no address gets {', '.join(sorted(type_of(kind) for kind in unwanted))}"
     state: State = "fail" if gone else "warn" if found else "ok"
     return Finding("notices", state, ("; ".join(found) or "all delivered") + remark)
+
+
+def accounts(services: Services) -> Finding:
+    """Check that account data is up to date, that nothing odd came, and what the contested figures mean."""
+    from worker.policy import readings  # noqa: PLC0415 - Celery loads the doctor on every start
+
+    found = [
+        f"{late.resource} waits for {output.counted(late.creators, 'creator')}, the longest since "
+        f"{output.moment(late.oldest_at)} UTC"
+        + (
+            f"; its last try failed for {late.failing}: `evertoken grants show CREATOR` says why"
+            if late.failing
+            else ""
+        )
+        for late in services.store.late_resources(seconds=LATE_PULL_SECONDS)
+    ]
+    if found:
+        found.append("the quota may be short: `evertoken capacity` shows what each resource costs")
+    kinds, creators = services.store.doubts_since(seconds=RECENT_SECONDS)
+    if kinds:
+        found.append(
+            f"{output.counted(kinds, 'kind')} of odd values of {output.counted(creators, 'creator')} went into "
+            "quarantine in the last day: docs/data.md, Quarantine"
+        )
+    daily = services.store.contested(creators=CONTESTED_CREATORS)
+    meanings = {
+        "followers_count of a day": readings.meaning_of_total([(row[0], row[2], row[3], row[4]) for row in daily]),
+        "daily_total_followers": readings.meaning_of_total([(row[1], row[2], row[3], row[4]) for row in daily]),
+    }
+    said = "; ".join(f"{name} reads as {meaning}" for name, meaning in meanings.items() if daily)
+    text = "; ".join(found) or "up to date, nothing odd in the last day"
+    return Finding("accounts", "warn" if found else "ok", f"{text}; {said}" if said else text)

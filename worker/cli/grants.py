@@ -88,10 +88,16 @@ def show(creator: str, *, as_json: bool) -> None:
         now = services.store.ping()
         grant = services.store.grant(creator)
         snapshots = services.store.snapshots(grant.grant_id, 1)
+        refused = services.store.narrowed_of(creator)
+        resources = services.store.progress_of(creator)
     snapshot = snapshots[0] if snapshots else None
     if as_json:
         newest = {"pulled_at": snapshot.pulled_at, "data": snapshot.data} if snapshot else None
-        output.print_json(_shown(grant, now) | {"snapshot": newest})
+        output.print_json(
+            _shown(grant, now)
+            | {"snapshot": newest}
+            | {"refused": [asdict(each) for each in refused], "resources": [asdict(each) for each in resources]}
+        )
         return
     # The row keeps the last plan when no refresh follows.
     for_people = {
@@ -100,6 +106,17 @@ def show(creator: str, *, as_json: bool) -> None:
         "next refresh": _next_refresh(grant, now),
     }
     output.print_table(("field", "value"), (asdict(grant) | for_people).items())
+    if resources:
+        output.print_table(
+            ("resource", "read", "next", "failures", "problem"),
+            [(each.resource, each.finished_at, each.next_at, each.failures, each.problem) for each in resources],
+            title="account data",
+        )
+    if refused:
+        output.print_table(
+            ("refused by TikTok", "field", "scope", "code", "tried again"),
+            [(each.resource, each.field, each.scope, each.code, each.again_at) for each in refused],
+        )
     if snapshot is not None:
         rows = [(name, _short(value)) for name, value in snapshot.data.items()]
         output.print_table(("field", "value"), rows, title=f"account data of {output.moment(snapshot.pulled_at)} UTC")

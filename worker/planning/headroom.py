@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from datetime import date
 from operator import attrgetter
 from typing import Final
 
@@ -14,11 +15,13 @@ from worker.errors import StoreUnavailableError
 from worker.planning.capacity import DAY, Crowd, Load, Plan, plan
 from worker.planning.forecast import Due
 from worker.policy import quota
-from worker.store import Store
+from worker.store import AccountCosts, Store
 
 LOOK_SECONDS: Final = 300.0
 """How long a figure is reused before the fleet is counted again, which reads every grant once."""
 SLICE_SECONDS: Final = 3600
+COST_DAYS: Final = 7
+"""Full UTC days whose pulls say what a creator costs: within a week every list was read to its end."""
 SHORTEST_LIFE: Final = 60.0
 """Seconds; a life that is shorter than a minute is counted as one."""
 SAME_LIFE: Final = 0.98
@@ -64,11 +67,22 @@ class Headroom:
         """
         crowds = crowds_of(stored_dues(self._store, slice_seconds=SLICE_SECONDS))
         load = Load(crowds, self._renew_at)
-        if self._pull_seconds is not None and load.creators:
-            # Pulls between refreshes are added. A refresh delays the next of them; leaving that out errs safely.
-            pulls = load.refreshes / load.creators + 1 / self._pull_seconds
-            load = Load(crowds, self._renew_at, pulls_per_day=pulls * DAY)
+        if load.creators:
+            # Pulls between refreshes are added. A refresh delays the next of them; leaving that out errs safely. What
+            # pulls took lately counts if it is more: a list of videos is many requests.
+            pulls = load.refreshes / load.creators + 1 / (self._pull_seconds or math.inf)
+            load = Load(crowds, self._renew_at, pulls_per_day=max(pulls * DAY, self._requests_per_day()))
         return plan(load, usable=self._usable)
+
+    def _requests_per_day(self) -> float:
+        """Return how many requests a creator's account data took on the most expensive of the last days."""
+        by_day: dict[date, list[AccountCosts]] = {}
+        for cost in self._store.account_costs(days=COST_DAYS):
+            by_day.setdefault(cost.day, []).append(cost)
+        return max(
+            (sum(each.requests for each in costs) / max(each.creators for each in costs) for costs in by_day.values()),
+            default=0.0,
+        )
 
     def factor(self) -> float:
         """Return the headroom, at most some minutes old: infinite without a fleet, NaN if the database is away."""

@@ -21,6 +21,7 @@ KINDS: Final = {
     "reauth_soon": "grant.reauth_soon",
     "recovered": "grant.recovered",
     "revoked": "grant.revoked",
+    "scope_missing": "grant.scope_missing",
     "stuck": "grant.stuck",
     "unreadable": "grant.unreadable",
     "wrong_owner": "grant.wrong_owner",

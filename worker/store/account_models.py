@@ -2,6 +2,8 @@
 
 Every table with rows of one creator has `creator_id`, the stable id of the TikTok account, so that one condition finds
 all of them. A figure that TikTok never sent is NULL, never 0. Days are UTC days; ids are text.
+
+One idea: the tables of account data are read as one schema.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Reading account data: what a pull must know, what people look at, and what is old enough to be deleted."""
+"""Reading account data: what a pull must know, what people look at, and what is old enough to be deleted.
+
+One idea: each query is short, and all of them are on the same tables.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 A value that is absent or null never erases a known one, so what TikTok stops sending stays. All writes of a kind are
 one statement for many rows.
+
+One idea: the rules of each table are steps of the one transaction that stores a page.
 """
 
 from __future__ import annotations
@@ -201,44 +203,34 @@ class _Writer:
             for row in rows
             if readings.is_computed(row["day"], {name: row.get(name) for name in DAY_FIGURES}, read_on=self._today)
         ]
-        if not rows:
-            return 0
-        wanted = [row["day"] for row in rows]
-        stored = {
-            row.day: row
-            for row in self._connection.execute(
-                select(DAYS).where(
-                    DAYS.c.creator_id == self._creator_id, DAYS.c.day >= min(wanted), DAYS.c.day <= max(wanted)
-                )
-            )
-        }
+        stored = self._stored_days([row["day"] for row in rows])
         corrections: list[dict[str, Any]] = []
-        changed_rows: list[dict[str, Any]] = []
+        written: list[dict[str, Any]] = []
         for row in rows:
             before = stored.get(row["day"])
+            stood = before is not None and before.settled
             changes = _changes(before, row, DAY_FIGURES)
-            settled = readings.is_settled(
-                row["day"],
-                read_on=self._today,
-                read_before=None if before is None else before.read_at.date(),
-                changed=bool(changes),
-            )
-            if before is not None and before.settled:
-                if not changes and not _news(before, row, DAY_FIGURES):
-                    continue
-                settled = not changes
-            corrections += [
-                self._own(CORRECTIONS)
-                | {"day": row["day"], "field": name, "read_at": self._at, "old": old, "new": new}
-                | {"was_settled": before is not None and before.settled}
-                for name, (old, new) in changes.items()
-            ]
-            changed_rows.append(
-                self._own(DAYS) | dict(row) | {"settled": settled, "first_read_at": self._at, "read_at": self._at}
-            )
-        _merge(self._connection, DAYS, changed_rows)
+            if stood and not changes and not _news(before, row, DAY_FIGURES):
+                continue
+            # A settled day that changed has to stand again.
+            settled = not changes and (stood or self._stands(row["day"], before))
+            about = self._own(CORRECTIONS) | {"day": row["day"], "read_at": self._at, "was_settled": stood}
+            corrections += [about | {"field": name, "old": old, "new": new} for name, (old, new) in changes.items()]
+            stamps = {"settled": settled, "first_read_at": self._at, "read_at": self._at}
+            written.append(self._own(DAYS) | dict(row) | stamps)
+        _merge(self._connection, DAYS, written)
         _merge(self._connection, CORRECTIONS, corrections)
         return sum(1 for row in corrections if row["was_settled"])
+
+    def _stored_days(self, days: Sequence[date]) -> dict[date, AnyRow]:
+        if not days:
+            return {}
+        span = (DAYS.c.creator_id == self._creator_id, DAYS.c.day >= min(days), DAYS.c.day <= max(days))
+        return {row.day: row for row in self._connection.execute(select(DAYS).where(*span))}
+
+    def _stands(self, day: date, before: AnyRow | None) -> bool:
+        read_before = None if before is None else before.read_at.date()
+        return readings.is_settled(day, read_on=self._today, read_before=read_before, changed=False)
 
     def foreign_videos(self, rows: Rows) -> set[str]:
         """Return which of these videos are stored as another creator's."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from worker.consent.exchanges import Exchanges, OtherAccountError
@@ -17,9 +18,26 @@ from worker.telemetry import Fact
 
 WIPE_AFTER_SECONDS: Final = 2 * 86400
 KEEP_HISTORY_SECONDS: Final = 90 * 86400
+KEEP_DOUBTS_DAYS: Final = 90
+"""For how long what went into quarantine is kept, with its raw answers."""
 BATCH: Final = 500
 BATCHES_SECONDS: Final = 10.0
 """Time for the batches of a round: a fleet at the highest quota replaces a thousand pairs a minute, two batches."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """For how many days account data is kept; None for good.
+
+    Attributes:
+        raw_answers: answers as they came.
+        other_people: comments and mentions, from when they were last read.
+        history: readings, days, hours and shares.
+    """
+
+    raw_answers: float
+    other_people: float
+    history: float | None
 
 
 class ConsentReplayer(Replayer):
@@ -47,8 +65,9 @@ class ConsentReplayer(Replayer):
 class Upkeep:
     """Periodic work of any worker; running it twice does no harm."""
 
-    def __init__(self, ground: Ground, *, refreshes: Replayer, consents: ConsentReplayer) -> None:
+    def __init__(self, ground: Ground, *, refreshes: Replayer, consents: ConsentReplayer, retention: Retention) -> None:
         self._ground = ground
+        self._retention = retention
         self._refreshes = refreshes
         self._consents = consents
 
@@ -96,6 +115,22 @@ class Upkeep:
             + _in_batches(lambda: self._ground.store.prune_hand_outs(KEEP_HISTORY_SECONDS, BATCH))
             + self._ground.store.prune_delivered(KEEP_HISTORY_SECONDS)
         )
+
+    def prune_account_data(self) -> int:
+        """Delete account data by its age, for at most some seconds of each kind; return how many rows."""
+        store, keep = self._ground.store, self._retention
+        gone = (
+            _in_batches(
+                lambda: store.prune_raw_answers(
+                    older_than_days=keep.raw_answers, doubtful_days=KEEP_DOUBTS_DAYS, limit=BATCH
+                )
+            )
+            + _in_batches(lambda: store.prune_other_people(older_than_days=keep.other_people, limit=BATCH))
+            + _in_batches(lambda: store.prune_doubts(older_than_days=KEEP_DOUBTS_DAYS, limit=BATCH))
+        )
+        if (days := keep.history) is not None:
+            gone += _in_batches(lambda: store.prune_account_history(older_than_days=days, limit=BATCH))
+        return gone
 
 
 def _in_batches(step: Callable[[], int]) -> int:

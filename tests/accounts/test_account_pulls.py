@@ -1,0 +1,469 @@
+"""Pulls of account data over a truth: what is asked for, what is stored, and how each fault ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.accounts.conftest import Studio
+from worker.accounts.reading import SNAPSHOT_DAYS
+from worker.errors import BackOffError, GiveUpError, InDoubtError, RefreshFirstError, WaitError
+from worker.tiktok import ReadAnswer
+
+ACCOUNT_CALL = "business/get/"
+VIDEO_CALL = "business/video/list/"
+NewStudio = Callable[..., Studio]
+
+
+def with_days(studio: Studio, *ages: int) -> None:
+    """Give the account days with figures."""
+    for age in ages:
+        studio.truth.days[studio.back(age)] = {"likes": 100 + age, "video_views": age, "followers_count": 1}
+
+
+def spans(studio: Studio) -> list[tuple[Any, Any]]:
+    """Return the days that each request of the account asked for."""
+    asked = [parameters for call, parameters in studio.truth.calls if call == ACCOUNT_CALL]
+    return [(parameters["start_date"], parameters["end_date"]) for parameters in asked]
+
+
+def test_a_first_pull_reaches_back_sixty_days_in_one_request(studio: Studio) -> None:
+    """Every day that TikTok has is stored, yesterday is the last one asked for, and a snapshot keeps new days."""
+    with_days(studio, *range(2, 61))
+
+    assert studio.pull().kind == "pulled"
+
+    assert spans(studio) == [(studio.back(60).isoformat(), studio.back(1).isoformat())]
+    assert len(studio.rows("account_days")) == 59
+    assert studio.rows("account_profiles")[0]["display_name"] == "Ada"
+    assert studio.rows("account_counters")[0]["followers_count"] == 1000
+    snapshot = studio.store.snapshots(studio.grant.grant_id)[0].data
+    assert [day["date"] for day in snapshot["metrics"]] == [
+        studio.back(age).isoformat() for age in range(SNAPSHOT_DAYS, 1, -1)
+    ]
+
+
+def test_later_pulls_read_again_until_the_days_stand(studio: Studio) -> None:
+    """On the second day all of the first pull is read again, and stands; then only young days are asked for."""
+    with_days(studio, *range(1, 61))
+    studio.pull()
+    studio.pass_days()
+    studio.pull()
+    assert spans(studio)[1][0] == studio.back(60).isoformat()
+    standing = [row["settled"] for row in studio.rows("account_days")]
+    assert standing == [True] * 57 + [False] * 3
+
+    studio.pass_days()
+    studio.pull()
+
+    assert spans(studio)[2][0] == studio.back(3).isoformat()
+
+
+def test_an_outage_leaves_no_hole(studio: Studio) -> None:
+    """After ten days without a pull the first one asks for the days that are missing."""
+    with_days(studio, *range(11, 61))
+    studio.pull()
+    studio.pass_days()
+    studio.pull()
+    with_days(studio, *range(1, 11))
+    studio.fleet.sql("UPDATE account_progress SET whole_at = :now", now=int(studio.store.ping().timestamp() * 1000))
+
+    studio.pull()
+
+    assert spans(studio)[-1][0] == studio.back(10).isoformat()
+    assert len(studio.rows("account_days")) == 60
+
+
+def test_a_late_correction_is_found_by_the_weekly_look(studio: Studio) -> None:
+    """A figure that had stood changes: the new one is stored, and the old one is kept beside it."""
+    with_days(studio, *range(1, 61))
+    studio.pull()
+    studio.pass_days()
+    studio.pull()
+    studio.truth.days[studio.back(40)]["likes"] = 999
+    studio.pass_days(7)
+
+    studio.pull()
+
+    (kept,) = studio.rows("account_corrections")
+    assert (kept["field"], kept["old"], kept["new"], kept["was_settled"]) == ("likes", 140, 999, True)
+
+
+@pytest.mark.parametrize("names", [True, False])
+@pytest.mark.parametrize(
+    ("granted", "retired", "lost"),
+    [
+        pytest.param({"user.insights"}, set(), {"likes", "video_views"}, id="a scope"),
+        pytest.param({"user.info.stats", "user.info.username"}, set(), {"followers_count"}, id="two scopes"),
+        pytest.param(set(), {"video_views"}, {"video_views"}, id="a retired field"),
+        pytest.param(set(), {"likes", "is_verified", "email_clicks"}, {"likes"}, id="three retired fields"),
+    ],
+)
+def test_a_refused_field_costs_only_itself(
+    studio: Studio, granted: set[str], retired: set[str], lost: set[str], names: bool
+) -> None:
+    """The rest is stored at once, the refusal is remembered, and the next pull asks once."""
+    with_days(studio, 9)
+    studio.truth.granted -= granted
+    studio.truth.retired = retired
+    studio.truth.names_the_field = names
+
+    assert studio.pull().kind == "pulled"
+
+    stored = {
+        name for row in studio.rows("account_days") + studio.rows("account_profiles") for name in row if row[name]
+    }
+    assert not stored & lost
+    assert {"display_name", "likes", "followers_count"} - lost <= stored
+    refused = {each.field for each in studio.store.narrowed_of("ada") if each.resource == "account"}
+    assert lost <= refused
+    before = studio.truth.count(ACCOUNT_CALL)
+    assert before <= 35  # TikTok permits 40 a minute
+    studio.pull()
+    assert studio.truth.count(ACCOUNT_CALL) == before + 1
+
+
+def test_a_missing_scope_is_told_once_and_tried_again_later(studio: Studio) -> None:
+    """One notice for a creator and scope; after a week the field is asked for again, and comes if it is granted."""
+    with_days(studio, 9)
+    studio.truth.granted.discard("user.info.stats")
+    studio.pull()
+    studio.pull()
+    assert [notice.kind for notice in studio.store.notices()].count("scope_missing") == 1
+    assert {fact["scope"] for fact in studio.told("pull.scope_missing")} == {"user.info.stats"}
+
+    studio.truth.granted.add("user.info.stats")
+    studio.pass_days(8)
+    studio.pull()
+
+    assert studio.rows("account_profiles")[0]["followers_count"] == 1000
+    assert studio.store.narrowed_of("ada") == []
+
+
+def test_a_span_that_tiktok_refuses_is_halved_and_remembered(studio: Studio) -> None:
+    """All sixty days come in shorter spans, and the next pull does not try the long one again."""
+    with_days(studio, *range(1, 61))
+    studio.truth.longest = 30
+
+    studio.pull()
+
+    assert len(studio.rows("account_days")) == 60
+    assert [each.field for each in studio.store.narrowed_of("ada")] == ["days:30"]
+    before = studio.truth.count(ACCOUNT_CALL)
+    studio.pass_days()
+    studio.pull()
+    assert studio.truth.count(ACCOUNT_CALL) == before + 2
+
+
+def test_videos_are_listed_to_the_end_and_then_while_they_are_young(studio: Studio) -> None:
+    """The first pass reads every page; on other days it ends behind the last young video; a week later all again."""
+    studio.truth.videos = [studio.video(number, age=number * 2) for number in range(1, 66)]
+    studio.pull()
+    assert studio.truth.count(VIDEO_CALL) == 4
+    assert len(studio.rows("videos")) == len(studio.rows("video_readings")) == 65
+
+    studio.pass_days()
+    studio.pull()
+    assert studio.truth.count(VIDEO_CALL) == 6
+
+    studio.pass_days(7)
+    studio.pull()
+    assert studio.truth.count(VIDEO_CALL) == 10
+
+
+def test_a_video_that_is_gone_is_marked_only_by_a_whole_pass(studio: Studio) -> None:
+    """It is never deleted, and a pass that saw only young videos proves nothing."""
+    studio.truth.videos = [studio.video(number, age=number * 2) for number in range(1, 66)]
+    studio.pull()
+    del studio.truth.videos[4], studio.truth.videos[60]
+    studio.pass_days()
+    studio.pull()
+    assert not any(row["vanished_at"] for row in studio.rows("videos"))
+
+    studio.pass_days(7)
+    studio.pull()
+
+    assert {row["item_id"] for row in studio.rows("videos") if row["vanished_at"]} == {"v5", "v62"}
+    assert studio.told("pull.videos_vanished") == [{"grant_id": 1, "creator_id": "ada", "videos": 2}]
+
+
+@pytest.mark.parametrize("page", range(4))
+def test_a_pass_that_was_cut_off_goes_on_where_it_was(studio: Studio, page: int) -> None:
+    """Whatever page the process died at, no page is asked for twice, and no video is missing or twice."""
+    studio.truth.videos = [studio.video(number, age=number) for number in range(1, 71)]
+    read = studio.truth.read
+    pages = 0
+
+    def dying(*args: Any) -> ReadAnswer:
+        nonlocal pages
+        if args[1] == VIDEO_CALL:
+            pages += 1
+            if pages == page + 1:
+                raise KeyboardInterrupt
+        return read(*args)
+
+    studio.truth.read = dying  # type: ignore[method-assign]  # the process dies at this request
+    with pytest.raises(KeyboardInterrupt):
+        studio.pull()
+    studio.fleet.sql("UPDATE grants SET pull_lease_owner = NULL, pull_lease_until = NULL")
+    studio.truth.read = read  # type: ignore[method-assign]
+
+    studio.pull()
+
+    assert studio.truth.count(VIDEO_CALL) == 4
+    assert studio.truth.count(ACCOUNT_CALL) == (1 if page else 2)  # before the first page nothing says that it goes on
+    assert len(studio.rows("videos")) == 70
+
+
+@pytest.mark.parametrize("cursor", [None, 10**13, 10**14])
+def test_a_cursor_that_does_not_move_ends_the_pass(studio: Studio, cursor: int | None) -> None:
+    """No loop without an end, no video marked as vanished, a doubt, and the next pass begins at the top."""
+    studio.truth.videos = [studio.video(number, age=number) for number in range(1, 31)]
+    studio.pull()
+    studio.pass_days(8)
+    page = [studio.video(1, age=1)]
+    loop = {"videos": page, "has_more": True, "cursor": cursor}
+    first = {"videos": page, "has_more": True, "cursor": 10**13}
+    studio.truth.faults[VIDEO_CALL] = [ReadAnswer(first, None), *[ReadAnswer(loop, None)] * 5]
+
+    studio.pull()
+
+    assert len(studio.told("pull.list_cut_off")) == 1
+    assert not any(row["vanished_at"] for row in studio.rows("videos"))
+    assert studio.store.quarantine_of("ada", limit=5)[0].path == "data.cursor"
+    studio.truth.faults.clear()
+    studio.pass_days(1)
+    studio.pull()
+    assert not any(row["vanished_at"] for row in studio.rows("videos"))
+
+
+def test_empty_pages_are_passed(studio: Studio) -> None:
+    """`has_more` alone ends a list."""
+    empty = [ReadAnswer({"videos": [], "has_more": True, "cursor": 10**13 - n}, None) for n in range(3)]
+    studio.truth.faults[VIDEO_CALL] = list(empty)
+    studio.truth.videos = [studio.video(1, age=1)]
+
+    studio.pull()
+
+    assert [row["item_id"] for row in studio.rows("videos")] == ["v1"]
+
+
+@pytest.mark.parametrize("partial", [True, False])
+def test_an_answer_without_data_is_no_pull(studio: Studio, partial: bool) -> None:
+    """It stores no snapshot and erases nothing; the pull comes again, and the raw answer is kept."""
+    studio.pull()
+    studio.truth.faults[ACCOUNT_CALL] = [ReadAnswer({}, "r", partial=partial, raw=b'{"code":0,"data":{}}')]
+    studio.pass_days()
+
+    assert studio.pull().kind == "failed"
+
+    assert len(studio.told("pull.empty")) == 1
+    assert len(studio.store.snapshots(studio.grant.grant_id)) == 1
+    assert studio.rows("account_profiles")[0]["display_name"] == "Ada"
+    grant = studio.store.grant("ada")
+    assert grant.pull_failures == 1
+    assert grant.next_pull_at is not None
+    assert studio.pull().kind == "pulled"
+
+
+def test_a_partial_answer_is_stored_and_marked(studio: Studio) -> None:
+    """What came with 20001 is kept, nothing is taken for vanished, and the account is read again within the hour."""
+    studio.truth.videos = [studio.video(1, age=1), studio.video(2, age=2)]
+    studio.pull()
+    studio.pass_days(8)
+    studio.truth.faults[VIDEO_CALL] = [
+        ReadAnswer({"videos": [studio.video(1, age=1)], "has_more": False, "cursor": 0}, None, partial=True)
+    ]
+
+    studio.pull()
+
+    assert len(studio.told("pull.partial")) == 1
+    assert not any(row["vanished_at"] for row in studio.rows("videos"))
+    videos = {each.resource: each for each in studio.store.progress_of("ada")}["videos"]
+    assert videos.next_at is not None
+    assert videos.next_at - studio.store.ping() <= timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        GiveUpError("no", call=VIDEO_CALL, code=40007),
+        BackOffError("later", call=VIDEO_CALL, code=51010),
+        InDoubtError("cut off", call=VIDEO_CALL),
+    ],
+)
+def test_trouble_with_one_resource_leaves_the_others_alone(studio: Studio, error: Exception) -> None:
+    """The account and the mentions are read; the videos come again later, and go on."""
+    studio.truth.mentions = [{"item_id": "m1", "create_time": "1795867200", "likes": 3}]
+    studio.truth.videos = [studio.video(1, age=1)]
+    studio.truth.faults[VIDEO_CALL] = [error]
+
+    assert studio.pull().kind == "pulled"
+
+    assert studio.rows("mentions")[0]["likes"] == 3
+    videos = {each.resource: each for each in studio.store.progress_of("ada")}["videos"]
+    assert videos.failures == 1
+    again = studio.store.grant("ada").next_pull_at
+    assert again is not None
+    assert again - studio.store.ping() < timedelta(minutes=1)
+    studio.fleet.sql("UPDATE account_progress SET next_at = 1 WHERE resource = 'videos'")
+    studio.pull()
+    assert [row["item_id"] for row in studio.rows("videos")] == ["v1"]
+
+
+def test_a_scope_that_a_list_lacks_rests_it_for_a_week(studio: Studio) -> None:
+    """One refused call, one notice, and no further try until the week is over."""
+    studio.truth.granted -= {"video.list", "video.insights"}
+
+    assert studio.pull().kind == "pulled"
+    calls = studio.truth.count(VIDEO_CALL)
+    studio.pull()
+    assert studio.truth.count(VIDEO_CALL) == calls
+    assert {fact["scope"] for fact in studio.told("pull.scope_missing")} == {"video.list"}
+
+    studio.truth.granted.add("video.list")
+    studio.pass_days(8)
+    studio.pull()
+    assert studio.truth.count(VIDEO_CALL) > calls
+
+
+def test_resources_without_their_scope_are_not_asked_for(new_studio: NewStudio) -> None:
+    """What the creator never granted costs no request."""
+    studio = new_studio(scope="user.info.basic,user.insights")
+    studio.pull()
+
+    assert {call for call, _ in studio.truth.calls} == {ACCOUNT_CALL}
+
+
+def test_comments_are_read_when_their_number_changes(studio: Studio) -> None:
+    """Each page is stored; replies follow; an unchanged video costs nothing; a long list has no duplicates."""
+    studio.truth.videos = [studio.video(1, age=1, comments=65), studio.video(2, age=2, comments=0)]
+    studio.truth.comments["v1"] = [
+        {"comment_id": f"c{n}", "video_id": "v1", "text": "hi", "create_time": "1795867200", "replies": int(n == 3)}
+        for n in range(65)
+    ]
+    studio.truth.comments["c3"] = [{"comment_id": "r1", "video_id": "v1", "parent_comment_id": "c3", "text": "yes"}]
+
+    studio.pull()
+
+    assert len(studio.rows("video_comments")) == 66
+    assert studio.truth.count("business/comment/list/") == 3
+    assert studio.truth.count("business/comment/reply/list/") == 1
+    asked = [parameters for call, parameters in studio.truth.calls if call == "business/comment/list/"]
+    assert {parameters["sort_field"] for parameters in asked} == {"create_time"}
+    studio.pass_days(2)
+    studio.pull()
+    assert studio.truth.count("business/comment/list/") == 3
+
+
+def test_a_benchmark_is_read_once_for_all_creators(new_studio: NewStudio) -> None:
+    """Two creators, two categories: two requests a day."""
+    first, second = (new_studio(name, categories=("PETS", "BEAUTY"), resources=()) for name in ("ada", "bob"))
+    for studio in (first, second):
+        studio.truth.benchmark = {
+            name: {"business_category": name, "average_likes": 1.5} for name in ("PETS", "BEAUTY")
+        }
+        studio.pull()
+
+    assert first.truth.count("business/benchmark/") == 2
+    assert second.truth.count("business/benchmark/") == 0
+    assert [row["business_category"] for row in first.rows("benchmarks")] == ["BEAUTY", "PETS"]
+
+
+def test_a_spent_budget_waits_for_the_next_day(new_studio: NewStudio) -> None:
+    """The account has gone first; the list goes on tomorrow where it was."""
+    studio = new_studio(budget=3)
+    studio.truth.videos = [studio.video(number, age=number) for number in range(1, 71)]
+
+    assert studio.pull().kind == "pulled"
+
+    assert len(studio.truth.calls) == 3
+    assert len(studio.rows("videos")) == 40
+    assert len(studio.told("pull.budget_spent")) == 1
+    again = studio.store.grant("ada").next_pull_at
+    assert again is not None
+    assert again.hour == again.minute == 0
+
+
+def test_a_short_quota_keeps_what_is_most_important(studio: Studio) -> None:
+    """Without a permit for the list the account is stored all the same, and the list waits as long as it must."""
+    studio.limiter.denies[VIDEO_CALL] = 30.0
+
+    assert studio.pull().kind == "pulled"
+
+    assert len(studio.rows("account_profiles")) == 1
+    again = studio.store.grant("ada").next_pull_at
+    assert again is not None
+    assert timedelta(seconds=20) < again - studio.store.ping() <= timedelta(seconds=30)
+    studio.limiter.denies.clear()
+    studio.truth.calls.clear()
+    studio.fleet.sql("UPDATE account_progress SET next_at = 5000 WHERE resource = 'videos'")
+    studio.fleet.sql("UPDATE grants SET next_pull_at = 5000")
+    studio.puller.pull(studio.grant.grant_id)
+    assert studio.truth.count(ACCOUNT_CALL) == 0
+    assert studio.truth.count(VIDEO_CALL) == 1
+
+
+def test_others_accounts_go_before_ones_videos(new_studio: NewStudio) -> None:
+    """While pulls of other creators wait for minutes, a pull reads the account alone."""
+    studio, other = new_studio("ada"), new_studio("bob")
+    other.store.request_pull("bob")
+    other.fleet.sql("UPDATE grants SET next_pull_at = 1000 WHERE creator_id = 'bob'")
+
+    studio.pull()
+
+    assert studio.truth.count(VIDEO_CALL) == 0
+    assert studio.told("pull.waits")
+    assert studio.rows("account_profiles")
+
+
+@pytest.mark.parametrize("call", [ACCOUNT_CALL, VIDEO_CALL])
+def test_a_dead_token_is_refreshed_first(studio: Studio, call: str) -> None:
+    """Whichever read meets it: the grant is due, and nothing else is asked."""
+    studio.fleet.sql("UPDATE grants SET next_refresh_at = next_refresh_at + 50000000")
+    studio.truth.faults[call] = [RefreshFirstError("dead", call=call, code=40105)]
+
+    assert studio.pull().kind == "refresh_first"
+
+    assert studio.store.claimable([studio.grant.grant_id]).due
+
+
+def test_a_spent_quota_pauses_and_loses_nothing(studio: Studio) -> None:
+    """The limiter is told, the pull waits, and the list goes on."""
+    studio.truth.videos = [studio.video(number, age=number) for number in range(1, 31)]
+    studio.truth.faults[VIDEO_CALL] = [WaitError("wait", call=VIDEO_CALL, code=40100, seconds=60, scope="minute")]
+
+    assert studio.pull().kind == "failed"
+
+    assert studio.limiter.punished == [("minute", 60)]
+    again = studio.store.grant("ada").next_pull_at
+    assert again is not None
+    assert timedelta(seconds=50) < again - studio.store.ping() <= timedelta(seconds=60)
+    assert studio.store.grant("ada").pull_failures == 0
+
+
+def test_what_is_odd_in_one_creator_stops_nobody(new_studio: NewStudio) -> None:
+    """The next creator is pulled; the doubts are counted and shown."""
+    odd, good = new_studio("ada"), new_studio("bob")
+    odd.truth.faults[ACCOUNT_CALL] = [ReadAnswer({"display_name": 7, "metrics": [{"likes": 1}, 5]}, None, raw=b"{}")]
+    good.store.request_pull("bob")
+
+    odd.pull()
+    good.pull()
+
+    assert odd.told("pull.doubts")[0]["doubts"] == 3
+    assert {row.reason for row in odd.store.quarantine_of("ada", limit=9)} == {"not a text", "no key", "not an object"}
+    assert good.rows("account_profiles")[0]["display_name"] == "Ada"
+
+
+def test_a_pull_sends_as_many_requests_as_the_pages_need(studio: Studio) -> None:
+    """Two hundred videos are ten pages, and the account is one request more."""
+    studio.truth.videos = [studio.video(number, age=number) for number in range(1, 201)]
+    with_days(studio, *range(1, 61))
+
+    studio.pull()
+
+    assert len(studio.truth.calls) == 11 + 1  # mentions: one page, empty
