@@ -191,7 +191,9 @@ def test_a_video_that_is_gone_is_marked_only_by_a_whole_pass(studio: Studio) -> 
 
 
 @pytest.mark.parametrize("page", range(4))
-def test_a_pass_that_was_cut_off_goes_on_where_it_was(studio: Studio, page: int) -> None:
+def test_a_pass_that_was_cut_off_goes_on_where_it_was(
+    studio: Studio, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever page the process died at, no page is asked for twice, and no video is missing or twice."""
     studio.truth.videos = [studio.video(number, age=number) for number in range(1, 71)]
     read = studio.truth.read
@@ -205,11 +207,10 @@ def test_a_pass_that_was_cut_off_goes_on_where_it_was(studio: Studio, page: int)
                 raise KeyboardInterrupt
         return read(*args)
 
-    studio.truth.read = dying  # type: ignore[method-assign]  # the process dies at this request
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as dies, pytest.raises(KeyboardInterrupt):
+        dies.setattr(studio.truth, "read", dying)
         studio.pull()
     studio.fleet.sql("UPDATE grants SET pull_lease_owner = NULL, pull_lease_until = NULL")
-    studio.truth.read = read  # type: ignore[method-assign]
 
     studio.pull()
 
