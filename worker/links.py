@@ -11,6 +11,8 @@ from worker.store import Store
 from worker.tiktok import TikTok
 
 HANDLE_BYTES: Final = 24
+CONNECT: Final = "/connect/"
+"""Where the desk's pages for creators begin."""
 
 
 def handle_of(state: str) -> str:
@@ -30,12 +32,14 @@ class ConsentLinks:
         store: keeps what each link was made for.
         tiktok: knows the address of the consent page.
         scopes: the scopes that a link asks for; the creator may grant fewer.
+        page: the desk's address, if links lead to its page, which leads to TikTok's; None if they lead there at once.
     """
 
-    def __init__(self, store: Store, tiktok: TikTok, *, scopes: Sequence[str]) -> None:
+    def __init__(self, store: Store, tiktok: TikTok, *, scopes: Sequence[str], page: str | None = None) -> None:
         self._store = store
         self._tiktok = tiktok
         self._scopes = tuple(scopes)
+        self._page = page
 
     def make(self, *, life_seconds: float, reference: str | None, creator_id: str | None) -> str:
         """Return a new link that works once, until its end.
@@ -50,6 +54,15 @@ class ConsentLinks:
             StoreUnavailableError: the database did not take the link.
         """
         state = new_state()
-        url = self._tiktok.authorization_url(state=state, scopes=self._scopes)
+        consent_page = self.consent_page(state)
+        url = consent_page if self._page is None else f"{self._page}{CONNECT}{state}"
         self._store.add_link(handle_of(state), life_seconds=life_seconds, reference=reference, creator_id=creator_id)
         return url
+
+    def consent_page(self, state: str) -> str:
+        """Return the address of TikTok's consent page for a link.
+
+        Raises:
+            UsageError: no scope is asked for.
+        """
+        return self._tiktok.authorization_url(state=state, scopes=self._scopes)

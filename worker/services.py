@@ -133,6 +133,7 @@ class Services(Foundation):
             redirect_uri=self.settings.tiktok_redirect_uri,
             scopes=self.settings.tiktok_scopes,
             state_seconds=self.settings.state_seconds,
+            page=self.settings.desk_page,
         )
 
     @cached_property
@@ -161,7 +162,9 @@ class Services(Foundation):
             addresses=self.settings.notice_addresses,
             signer=WebhookSigner(self.settings.notice_secrets),
             egress=self.egress,
-            links=ConsentLinks(self.store, self.tiktok, scopes=self.settings.tiktok_scopes)
+            links=ConsentLinks(
+                self.store, self.tiktok, scopes=self.settings.tiktok_scopes, page=self.settings.desk_page
+            )
             if self.settings.tiktok_scopes
             else None,
         )

@@ -323,6 +323,11 @@ class Settings(MessengerSettings, ReaderSettings):
         return [secret for secret in (self.notice_secret, self.notice_secret_next) if secret is not None]
 
     @property
+    def desk_page(self) -> str | None:
+        """Where people reach the desk, without a slash at the end; None if consent links lead to TikTok at once."""
+        return None if self.desk_url is None else self.desk_url.rstrip("/")
+
+    @property
     def sandboxed(self) -> bool:
         """True if the API's base is on loopback: a stand-in, whose quota may have any value."""
         return on_loopback(self.tiktok_base_url)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from worker.consent.state import problem_of
+from worker.consent.state import LinkError, LinkProblem, refuse_bad_state
 from worker.links import handle_of, new_state
 from worker.store import ConsentLink
 
@@ -18,25 +18,29 @@ LINK = ConsentLink(reference=None, creator_id=None, ends_at=NOW + timedelta(minu
 @pytest.mark.parametrize("seconds", [0, 1, 599, 600])
 def test_a_link_is_good_until_its_end(seconds: int) -> None:
     """A link is taken until its life ends."""
-    assert problem_of("state", replace(LINK, now=NOW + timedelta(seconds=seconds))) is None
+    link = replace(LINK, now=NOW + timedelta(seconds=seconds))
+
+    assert refuse_bad_state("state", link) is link
 
 
 @pytest.mark.parametrize(
-    ("state", "link", "sentence"),
+    ("state", "link", "sentence", "problem"),
     [
-        pytest.param("", LINK, "no state", id="none"),
-        pytest.param("state", None, "no link that this database knows", id="unknown"),
-        pytest.param("state", replace(LINK, used_at=NOW), "was used at 2026-11-23 12:00:00 UTC", id="used"),
-        pytest.param("state", replace(LINK, now=NOW + timedelta(seconds=601)), "ended 1 s ago", id="too old"),
+        pytest.param("", LINK, "no state", LinkProblem.MISSING, id="none"),
+        pytest.param("state", None, "no link that this database knows", LinkProblem.UNKNOWN, id="unknown"),
+        pytest.param("state", replace(LINK, used_at=NOW), "was used at 2026-11-23 12", LinkProblem.USED, id="used"),
+        pytest.param(
+            "state", replace(LINK, now=NOW + timedelta(0, 601)), "ended 1 s ago", LinkProblem.ENDED, id="too old"
+        ),
     ],
 )
-def test_a_wrong_state_is_explained(state: str, link: ConsentLink | None, sentence: str) -> None:
+def test_a_wrong_state_is_explained(state: str, link: ConsentLink | None, sentence: str, problem: LinkProblem) -> None:
     """Each way to be wrong has its own sentence, which says what to do."""
-    problem = problem_of(state, link)
+    with pytest.raises(LinkError, match=sentence) as raised:
+        refuse_bad_state(state, link)
 
-    assert problem is not None
-    assert sentence in problem
-    assert "make a new link" in problem
+    assert raised.value.problem is problem
+    assert "make a new link" in str(raised.value)
 
 
 def test_states_are_random_and_stored_as_a_hash() -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from tests.support.claims import claim_one
 from tests.support.world import World
-from worker.cli.timeline import what_next
 from worker.journal import JournalEntry
 from worker.policy.verdicts import KEPT_ASIDE, AttemptOutcome
 from worker.store import GrantCondition, GrantStatus, GrantView
 from worker.tiktok import REFRESH_CALL
+from worker.timeline import what_next
 
 NewWorld = Callable[..., World]
 

@@ -12,7 +12,7 @@ import pytest
 from tests.store.conftest import Fleet, seal_name
 from tests.support.receiver import SECRET, Receiver, running_receiver
 from worker.addresses import read_notice_addresses
-from worker.consent.state import problem_of
+from worker.consent.state import refuse_bad_state
 from worker.egress import Egress
 from worker.links import ConsentLinks, handle_of
 from worker.notices import delivery
@@ -275,7 +275,7 @@ def test_a_request_bears_a_link_for_this_creator(fleet: Fleet, receiver: Receive
         (state,) = parse_qs(urlsplit(url).query)["state"]
         link = fleet.store.link(handle_of(state))
         assert link is not None
-        assert problem_of(state, link) is None
+        assert refuse_bad_state(state, link) is link
         assert (link.creator_id, link.reference) == ("ada", "user-42")
         assert LINK_SECONDS - 60 < (link.ends_at - link.now).total_seconds() <= LINK_SECONDS
         kept = (facts, fleet.store.notices(), fleet.store.deliveries([1]))

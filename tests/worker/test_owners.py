@@ -13,7 +13,6 @@ import pytest
 
 from tests.support.claims import claim_one
 from tests.support.world import SCOPE, World
-from worker.cli.timeline import what_next
 from worker.consent.import_lines import Source
 from worker.consent.importer import Importer, ImportReport
 from worker.errors import NotFoundError, UsageError
@@ -21,6 +20,7 @@ from worker.journal import JournalEntry
 from worker.policy.verdicts import AttemptOutcome
 from worker.store import GrantCondition, GrantStatus, GrantView
 from worker.tiktok import REFRESH_CALL, TokenInfo
+from worker.timeline import what_next
 from worker.tokens import token_reader
 from worker.vault import Token
 

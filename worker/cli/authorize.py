@@ -33,13 +33,17 @@ def authorize() -> None:
 @authorize.command(cls=output.Command)
 @click.option("--reference", callback=_checked_reference, help="Your own name for the creator, such as user-42.")
 @click.option("--creator", metavar="CREATOR", help="Accept only the consent of this creator.")
+@click.option("--days", type=output.Number(0.01, 30), help="Days it works; EVERTOKEN_STATE_SECONDS by default.")
 @output.json_option
-def url(*, reference: str | None, creator: str | None, as_json: bool) -> None:
-    """Print a consent link to send to a creator; it works once, within EVERTOKEN_STATE_SECONDS."""
+def url(*, reference: str | None, creator: str | None, days: float | None, as_json: bool) -> None:
+    """Print a consent link to send to a creator; it works once, within EVERTOKEN_STATE_SECONDS unless --days says so.
+
+    With EVERTOKEN_DESK_URL it leads to the desk's page, which explains and leads to TikTok's.
+    """
     with output.services() as services:
         services.preflight.check_keyring()  # with another keyring the exchange would be refused
-        link = services.authorizer.url(reference=reference, creator_id=creator)
-        seconds = services.settings.state_seconds
+        seconds = services.settings.state_seconds if days is None else round(days * 86_400)
+        link = services.authorizer.url(reference=reference, creator_id=creator, life_seconds=seconds)
     if as_json:
         output.print_json({"url": link, "valid_seconds": seconds, "reference": reference, "creator_id": creator})
     else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 WORKERS_SECONDS: Final = 1.5
 """How long `doctor` waits for answers of workers."""
+DESK_SECONDS: Final = 3.0
 TIKTOK_SECONDS: Final = 5.0
 BEAT_SILENT_SCANS: Final = 6
 """Scans that beat may miss before it counts as gone; workers that still run find nothing new then."""
@@ -36,7 +39,32 @@ def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tup
     yield "workers", lambda: workers(app)
     yield "queues", lambda: queues(app)
     yield "beat", lambda: beat(services)
+    yield "desk", lambda: desk(services)
     yield "tiktok", lambda: Finding("tiktok", "skip", "not asked") if offline else tiktok(services)
+
+
+def desk(services: Services) -> Finding:
+    """Check that the desk has its secrets and, where it would listen on this host, that it answers."""
+    from worker.desk.lacking import refuse_lacking  # noqa: PLC0415 - Celery loads the doctor on every start
+
+    settings = services.settings
+    if not (settings.desk_secret or settings.desk_password or settings.desk_operator_header or settings.desk_url):
+        return Finding("desk", "ok", "not set up; docs/desk.md says what it is for")
+    refuse_lacking(settings)
+    place = f"{settings.desk_address} port {settings.desk_port}"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.desk_address, settings.desk_address)  # noqa: S104 - where to look, not where to listen
+    connection = HTTPConnection(host, settings.desk_port, timeout=DESK_SECONDS)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        said = answer.read(100).decode("ascii", "replace").strip()
+    except (OSError, HTTPException):
+        return Finding(
+            "desk", "warn", f"nothing answers at {place} of this host: start `evertoken desk`, if it is to run here"
+        )
+    finally:
+        connection.close()
+    return Finding("desk", "ok" if answer.status == HTTPStatus.OK else "fail", f"answers at {place}: {said}")
 
 
 def redis(app: Any) -> Finding:

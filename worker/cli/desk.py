@@ -21,10 +21,11 @@ def desk() -> None:
 
     It needs what a worker needs, and EVERTOKEN_DESK_SECRET and EVERTOKEN_DESK_PASSWORD.
     """
-    from worker.errors import ConfigurationError  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.desk.lacking import refuse_lacking  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.errors import ConfigurationError  # noqa: PLC0415 - as above
+    from worker.telemetry import Fact  # noqa: PLC0415 - as above
 
     try:
-        from worker.desk.app import refuse_lacking  # noqa: PLC0415 - as above
         from worker.desk.serving import Desk  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
         if error.name not in NEEDED:
@@ -39,8 +40,6 @@ def desk() -> None:
 
         def ready(port: int) -> None:
             services.hook(Fact("desk.started", {"address": settings.desk_address, "port": port}))
-
-        from worker.telemetry import Fact  # noqa: PLC0415 - as above
 
         listened = Desk(services, ready=ready).run()
         services.hook(Fact("desk.ended"))

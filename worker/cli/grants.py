@@ -82,7 +82,7 @@ def list_(*, status: str | None, reference: str | None, limit: int, after: int, 
 @output.json_option
 def show(creator: str, *, as_json: bool) -> None:
     """Show one creator's grant and the newest snapshot of the account data."""
-    from worker.cli import timeline  # noqa: PLC0415 - Celery loads this module on every start
+    from worker import timeline  # noqa: PLC0415 - Celery loads this module on every start
 
     with output.services() as services:
         now = services.store.ping()
@@ -157,7 +157,7 @@ def status(*, as_json: bool) -> None:
 @output.json_option
 def explain(creator: str, *, as_json: bool) -> None:
     """Print the timeline of decisions about one grant: what was done, why, and what comes next."""
-    from worker.cli import timeline  # noqa: PLC0415 - Celery loads this module on every start
+    from worker import timeline  # noqa: PLC0415 - Celery loads this module on every start
     from worker.store import GrantStatus  # noqa: PLC0415 - as above
 
     with output.services() as services:
@@ -247,7 +247,7 @@ def _end(grant: GrantView, now: datetime) -> str:
 
 
 def _next_refresh(grant: GrantView, now: datetime) -> str:
-    from worker.cli import timeline  # noqa: PLC0415 - Celery loads this module on every start
+    from worker import timeline  # noqa: PLC0415 - Celery loads this module on every start
 
     at = timeline.planned_refresh(grant)
     return output.until(None if at is None else at - now, past="due for {}")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -22,6 +22,7 @@ import click
 from celery.bin.base import CeleryCommand
 
 from worker.errors import ConfigurationError, EvertokenError, SealError, StoreUnavailableError, UsageError
+from worker.policy import wording
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -36,6 +37,9 @@ WIDTH_WITHOUT_TERMINAL: Final = 240
 
 _OTHER_KEYRING: Final = "is EVERTOKEN_KEYRING the one that workers use? `celery -A worker doctor` says what it opens"
 _DASHED_ID: Final = re.compile("-[^-].")
+moment: Final = wording.moment
+span: Final = wording.span
+until: Final = wording.until
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -236,39 +240,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
     colour = getattr(click.get_current_context(silent=True), "obj", None)
     width = None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL
     Console(file=sys.stdout, width=width, no_color=bool(getattr(colour, "no_color", False))).print(table)
-
-
-def moment(value: datetime | None) -> str:
-    """Return an instant for people, in UTC to the second."""
-    return "-" if value is None else f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def span(value: timedelta | float | None) -> str:
-    """Return a length of time for people, in its two largest units; a negative one begins with a minus."""
-    if value is None:
-        return "-"
-    seconds = round(value.total_seconds() if isinstance(value, timedelta) else value)
-    sign, left = ("-", -seconds) if seconds < 0 else ("", seconds)
-    parts: list[str] = []
-    for name, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (name == "s" and not parts):
-            parts.append(f"{count} {name}")
-    return sign + " ".join(parts[:2])
-
-
-def until(left: timedelta | float | None, *, future: str = "in {}", past: str = "{} ago") -> str:
-    """Return for people when something happens or happened.
-
-    Args:
-        left: the time until it, a float in seconds; negative if it is over, None for a dash.
-        future: the words for what is to come, around the length of time.
-        past: the words for what is over.
-    """
-    if left is None:
-        return "-"
-    seconds = left.total_seconds() if isinstance(left, timedelta) else left
-    return (past if seconds < 0 else future).format(span(abs(seconds)))
 
 
 def counted(count: int, thing: str) -> str:

@@ -10,14 +10,13 @@ from typing import Final
 
 from worker.consent.exchanges import Exchanges, OtherAccountError
 from worker.consent.redirect import read_redirect
-from worker.consent.state import ASK_AGAIN, problem_of
+from worker.consent.state import ASK_AGAIN, LinkError, LinkProblem, refuse_bad_state
 from worker.errors import (
     ConfigurationError,
     JournalError,
     NotReadyError,
     StoreUnavailableError,
     TikTokError,
-    UsageError,
     WaitError,
     WrongOwnerError,
 )
@@ -35,6 +34,10 @@ LONGEST_WAIT_SECONDS: Final = 5.0
 """How long an exchange or a revocation waits for a permit of the quota."""
 
 
+class KeptForLaterError(NotReadyError):
+    """A pair came, the database did not take it, and the journal has it: a worker will store it."""
+
+
 class Authorizer:
     """Begins, stores and ends a creator's consent.
 
@@ -45,6 +48,7 @@ class Authorizer:
         redirect_uri: where TikTok sends the browser; a pasted address must be this one.
         scopes: the scopes that the link asks for; the creator may grant fewer.
         state_seconds: life of a link.
+        page: the desk's address, if links lead there first.
     """
 
     def __init__(
@@ -56,18 +60,22 @@ class Authorizer:
         redirect_uri: str,
         scopes: Sequence[str],
         state_seconds: int,
+        page: str | None = None,
     ) -> None:
         self._ground = ground
         self._exchanges = exchanges
         self._owners = owners
         self._redirect_uri = redirect_uri
-        self._links = ConsentLinks(ground.store, ground.tiktok, scopes=scopes)
+        self._links = ConsentLinks(ground.store, ground.tiktok, scopes=scopes, page=page)
         self._state_seconds = state_seconds
 
-    def url(self, *, reference: str | None = None, creator_id: str | None = None) -> str:
+    def url(
+        self, *, reference: str | None = None, creator_id: str | None = None, life_seconds: float | None = None
+    ) -> str:
         """Return a consent link that works once, until it expires.
 
         Args:
+            life_seconds: for how long; the setting's time by default.
             reference: the operator's own name for the creator; it is stored with the grant.
             creator_id: the only creator whose consent is accepted; None for any.
 
@@ -76,7 +84,9 @@ class Authorizer:
             StoreUnavailableError: the database did not take the link.
         """
         self._refuse_readers_keyring()
-        return self._links.make(life_seconds=self._state_seconds, reference=reference, creator_id=creator_id)
+        return self._links.make(
+            life_seconds=life_seconds or self._state_seconds, reference=reference, creator_id=creator_id
+        )
 
     def exchange(self, redirect_url: str) -> GrantView:
         """Turn a pasted redirect into a grant.
@@ -84,23 +94,24 @@ class Authorizer:
         The database and the journal are checked first, so that no code is spent whose pair could not be kept.
 
         Raises:
-            UsageError: the redirect or its state is wrong, or TikTok's page refused; nothing was sent.
+            LinkError: the state is wrong; nothing was sent.
+            ConsentRefusedError: TikTok's page refused; nothing was sent.
+            UsageError: the redirect cannot be read; nothing was sent.
             OtherAccountError: another creator agreed than the one the link was for; the pair is set aside.
-            NotReadyError: the database does not answer (nothing was sent), or it went away after the pair came.
+            KeptForLaterError: the database went away after the pair came; the journal has the pair.
+            NotReadyError: the database does not answer; nothing was sent.
             JournalError: the journal cannot take the answer; nothing was sent.
             TikTokError: the exchange did not succeed.
         """
         self._refuse_readers_keyring()
         redirect = read_redirect(redirect_url, expected=self._redirect_uri)
         handle = handle_of(redirect.state)
-        link = self._ground.store.link(handle)
-        problem = problem_of(redirect.state, link)
-        if problem or link is None:
-            raise UsageError(problem or ASK_AGAIN)
+        link = refuse_bad_state(redirect.state, self._ground.store.link(handle))
         self._ground.journal.ready()
         self._permit(EXCHANGE_CALL)
         if not self._ground.store.take_link(handle):
-            raise UsageError(f"the link was used a moment ago, and each link works once; {ASK_AGAIN}")
+            text = f"the link was used a moment ago, and each link works once; {ASK_AGAIN}"
+            raise LinkError(text, LinkProblem.USED)
         sent_at, began = self._ground.store.ping(), time.monotonic()
         try:
             raw = self._ground.tiktok.send_exchange(Token(redirect.code))
@@ -121,7 +132,8 @@ class Authorizer:
             grant = self._exchanges.store(raw, sent_at=sent_at, link=link)
         except StoreUnavailableError:
             kept = "is kept in the journal, and a worker will store it" if record else "could not be kept anywhere"
-            raise NotReadyError(f"the pair came, but the database did not take it; it {kept}") from None
+            text = f"the pair came, but the database did not take it; it {kept}"
+            raise (KeptForLaterError(text) if record else NotReadyError(text)) from None
         except OtherAccountError:
             self._release(record, unread=True)
             raise

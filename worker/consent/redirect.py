@@ -45,6 +45,18 @@ _REFUSALS: Final = {
 }
 
 
+class ConsentRefusedError(UsageError):
+    """TikTok's page sent the creator back without a code.
+
+    Attributes:
+        error: TikTok's word for why, such as `access_denied`.
+    """
+
+    def __init__(self, text: str, error: str) -> None:
+        super().__init__(text)
+        self.error = error
+
+
 @dataclass(frozen=True)
 class Redirect:
     """The content of an accepted redirect.
@@ -66,7 +78,8 @@ def read_redirect(text: str, *, expected: str) -> Redirect:
         expected: the address that is registered for the app; a whole address must equal it, up to its query.
 
     Raises:
-        UsageError: its text says what is wrong or what TikTok's page refused; it never holds the code.
+        ConsentRefusedError: TikTok's page refused.
+        UsageError: its text says what is wrong; it never holds the code.
     """
     values = _query_of(text)
     _explain_refusal(values)
@@ -113,7 +126,7 @@ def _explain_refusal(values: dict[str, str]) -> None:
         reason += f" (error type {_shown(values['error_type'])})"
     log_id = values.get("log_id") or values.get("logid")
     traced = f"; log id for TikTok's support: {_shown(log_id)}" if log_id else ""
-    raise UsageError(f"TikTok's page refused ({_shown(error)}): {reason}{traced}")
+    raise ConsentRefusedError(f"TikTok's page refused ({_shown(error)}): {reason}{traced}", error)
 
 
 def _refuse_other_address(text: str, expected: str) -> None:

@@ -6,26 +6,60 @@ once. The database keeps only a hash of it, so whoever reads the database cannot
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Final
 
+from worker.errors import UsageError
 from worker.store import ConsentLink
 
 ASK_AGAIN: Final = "make a new link with `authorize url` and have the creator agree again"
 
 
-def problem_of(state: str, link: ConsentLink | None) -> str | None:
-    """Return what is wrong with the state of a redirect, in a sentence, or None.
+class LinkProblem(StrEnum):
+    """Why a state is refused."""
+
+    MISSING = "missing"
+    UNKNOWN = "unknown"
+    USED = "used"
+    ENDED = "ended"
+
+
+class LinkError(UsageError):
+    """A redirect or a visit belongs to no link that works; nothing was sent.
+
+    Attributes:
+        problem: why.
+    """
+
+    def __init__(self, text: str, problem: LinkProblem) -> None:
+        super().__init__(text)
+        self.problem = problem
+
+
+def refuse_bad_state(state: str, link: ConsentLink | None) -> ConsentLink:
+    """Return the link of a state that may be used.
 
     Args:
         state: the state in the redirect, decoded; empty if there was none.
         link: the link that is stored for it, if any.
+
+    Raises:
+        LinkError: its text says what is wrong, and what to do.
     """
+    text, problem = _problem(state, link)
+    if problem is not None or link is None:
+        raise LinkError(f"{text}; {ASK_AGAIN}", problem or LinkProblem.UNKNOWN)
+    return link
+
+
+def _problem(state: str, link: ConsentLink | None) -> tuple[str, LinkProblem | None]:
     if not state:
-        return f"the redirect has no state, so it did not come from a link of ours; {ASK_AGAIN}"
+        return "the redirect has no state, so it did not come from a link of ours", LinkProblem.MISSING
     if link is None:
-        return f"the redirect's state belongs to no link that this database knows; {ASK_AGAIN}"
+        return "the redirect's state belongs to no link that this database knows", LinkProblem.UNKNOWN
     if link.used_at is not None:
-        return f"the link was used at {link.used_at:%Y-%m-%d %H:%M:%S} UTC, and each link works once; {ASK_AGAIN}"
+        text = f"the link was used at {link.used_at:%Y-%m-%d %H:%M:%S} UTC, and each link works once"
+        return text, LinkProblem.USED
     if link.now > link.ends_at:
-        return f"the link ended {(link.now - link.ends_at).total_seconds():.0f} s ago; {ASK_AGAIN}"
-    return None
+        return f"the link ended {(link.now - link.ends_at).total_seconds():.0f} s ago", LinkProblem.ENDED
+    return "", None

@@ -8,15 +8,19 @@ from typing import Final
 
 import anyio.to_thread
 from starlette.applications import Starlette
+from starlette.responses import Response
 
 from worker.desk.api import WAITERS, Api
+from worker.desk.connecting import Connecting
 from worker.desk.guard import Addresses, Guard, host_name
 from worker.desk.health import Health
-from worker.desk.web import Ways, problem_answer
-from worker.errors import ConfigurationError
+from worker.desk.lacking import refuse_lacking
+from worker.desk.operating import Operating
+from worker.desk.pages import Pages
+from worker.desk.sessions import Sessions
+from worker.desk.web import Asked, ProblemError, Ways, problem_answer
 from worker.services import Services
 from worker.settings import Settings
-from worker.sources import PREFIX
 from worker.tokens import token_reader
 
 THREADS: Final = WAITERS + 20
@@ -35,32 +39,22 @@ def build_desk(services: Services) -> Guard:
     addresses = Addresses(settings.desk_proxies)
     programs = Ways(addresses.of, problem_answer)
     api = Api(store=services.store, reader=token_reader(services), hook=services.hook)
+    pages = Pages()
+    people = Ways(addresses.of, pages.trouble)
+    address = address_of(settings)
+    sessions = Sessions(settings, origin=address, addresses=addresses, hook=services.hook)
     app = Starlette(
-        routes=[*Health(services).routes(programs), *api.routes(programs)],
+        routes=[
+            *Health(services).routes(programs),
+            *api.routes(programs),
+            *pages.routes(people),
+            *Connecting(services, pages).routes(people),
+            *Operating(services, pages, sessions, address=address).routes(people),
+            people.route("/{rest:path}", "unknown", {"GET": _nowhere}),
+        ],
         lifespan=_with_threads,
     )
     return Guard(app, hosts=hosts_of(settings), over_tls=address_of(settings).startswith("https:"))
-
-
-def refuse_lacking(settings: Settings) -> None:
-    """Refuse to start without the secrets of the desk.
-
-    Raises:
-        ConfigurationError: its text names all that are missing.
-    """
-    lacking = []
-    if settings.desk_secret is None:
-        lacking.append(
-            f"{PREFIX}DESK_SECRET is missing (or name a file that holds it in {PREFIX}DESK_SECRET_FILE); "
-            "`openssl rand -hex 32` makes one"
-        )
-    if settings.desk_password is None and settings.desk_operator_header is None:
-        lacking.append(
-            f"{PREFIX}DESK_PASSWORD is missing (or name a file that holds it in {PREFIX}DESK_PASSWORD_FILE, or let a "
-            f"proxy name the operators: {PREFIX}DESK_OPERATOR_HEADER)"
-        )
-    if lacking:
-        raise ConfigurationError("; ".join(lacking))
 
 
 def address_of(settings: Settings) -> str:
@@ -74,6 +68,11 @@ def address_of(settings: Settings) -> str:
 def hosts_of(settings: Settings) -> set[str]:
     """Return the names under which the desk shows pages: the operator's, and those of this host itself."""
     return {host_name(address_of(settings)), settings.desk_address, "localhost", "127.0.0.1", "::1"}
+
+
+def _nowhere(asked: Asked) -> Response:
+    del asked
+    raise ProblemError(404, "unknown-address", "this address leads nowhere")
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy import Connection, and_, bindparam, func, or_, select, text, update
 
 from worker.errors import LostError, NotFoundError, ReauthNeededError, RevokedError, UnknownCreatorError
 from worker.store.clock import now
@@ -118,6 +118,18 @@ class Grants(Transactions):
         if reference is not None:
             page = page.where(text(REFERENCED), GRANTS.c.reference == reference)
         return [grant_view(row) for row in connection.execute(page)]
+
+    @reads
+    def search_grants(self, connection: Connection, wanted: str, limit: int = 100) -> list[GrantView]:
+        """Return grants whose creator or reference is this text or, if there is none, begins with it."""
+        page = select(GRANTS).where(is_of_app(connection)).order_by(GRANTS.c.id).limit(limit)
+        is_it = or_(GRANTS.c.creator_id == wanted, and_(text(REFERENCED), GRANTS.c.reference == wanted))
+        begins = or_(
+            func.substr(GRANTS.c.creator_id, 1, len(wanted)) == wanted,
+            func.substr(GRANTS.c.reference, 1, len(wanted)) == wanted,
+        )
+        found = connection.execute(page.where(is_it)).all() or connection.execute(page.where(begins)).all()
+        return [grant_view(row) for row in found]
 
     @reads
     def of_other_apps(self, connection: Connection) -> dict[str, int]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from worker.cli.output import span
 from worker.policy.renewal import emergency_at, next_refresh
 from worker.policy.verdicts import AttemptOutcome
+from worker.policy.wording import span
 from worker.store import AttemptView, GrantStatus, GrantView, SnapshotView
 
 _OUTCOMES: Final = {
