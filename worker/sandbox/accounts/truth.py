@@ -67,7 +67,8 @@ def profile(asked: Question) -> list[Row]:
 def daily(asked: Question) -> list[Row]:
     """Return each day that a reader has seen since 60 days before the first read.
 
-    `settled` is false while its figures may be corrected; `versions` are the figures that it had before, oldest first.
+    `settled` is false while its figures may be corrected, `settled_at` is when they begin to stand, and `versions` are
+    the figures that it had before, oldest first.
     """
     account, calendar = asked.account, asked.calendar
     found = []
@@ -80,7 +81,8 @@ def daily(asked: Question) -> list[Row]:
             _figures(days.figures_of(account, day, to_come=left, calendar=calendar))
             for left in (to_come, *range(first, to_come, -1))
         ]
-        found.append({"date": date_of(day).isoformat(), **row, "settled": not to_come, "versions": versions})
+        settled = {"settled": not to_come, "settled_at": text_of_moment(days.settled_at(account, day, calendar))}
+        found.append({"date": date_of(day).isoformat(), **row, **settled, "versions": versions})
     return found
 
 
