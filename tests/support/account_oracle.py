@@ -98,6 +98,7 @@ class Oracle:
         checks = (
             self._days, self._corrections, self._hours, self._audience, self._profile, self._counters,
             self._videos, self._readings, self._video_shares, self._curves, self._comments, self._mentions,
+            self._benchmarks,
         )  # fmt: skip
         return [found for check in checks for found in check()]
 
@@ -120,7 +121,9 @@ class Oracle:
                     yield Difference("account_days", (day,), name, row[name], values[0])
             if bool(row["settled"]) and not expected["settled"]:
                 yield Difference("account_days", (day,), "settled", stored=True, true=False)
-            if not row["settled"] and (self.now.date() - day).days >= SETTLED_DAYS:
+            # The oldest day of the first pull cannot be read a second time.
+            again = self.since - day < timedelta(days=60)
+            if again and not row["settled"] and (self.now.date() - day).days >= SETTLED_DAYS:
                 yield Difference("account_days", (day,), "settled", stored=False, true=True)
 
     def _corrections(self) -> Iterator[Difference]:
@@ -273,7 +276,7 @@ class Oracle:
             for key, last in newest.items():
                 if last == day and stored[key][day] != true.get(key):
                     yield Difference("video_shares", (*key, day), "shares", stored[key][day], true.get(key))
-        known = {row["item_id"] for row in self._rows("videos") if row["reach"] is not None}
+        known = {row["item_id"] for row in self._rows("videos") if row["reach"]}
         for item_id in known - {item_id for item_id, kind in newest if kind == "source"}:
             yield Difference("video_shares", (item_id, "source"), "rows", NONE, "shares")
 
@@ -319,6 +322,19 @@ class Oracle:
                 yield from _same("mentions", (item_id,), stored[item_id], expected, names)
             elif self.now - _moment(expected["create_time"]) > timedelta(days=2):
                 yield Difference("mentions", (item_id,), "row", NONE, expected["caption"])
+
+    def _benchmarks(self) -> Iterator[Difference]:
+        true = {(row["business_category"], row["pull_date"]): row for row in self._true("benchmark")}
+        for row in self.dump["benchmarks"]:
+            key = (row["business_category"], str(row["pull_day"]))
+            yield from _same("benchmarks", key, row, true[key], [name for name in row if name.startswith("average_")])
+        stored = {(row["business_category"], str(row["pull_day"])) for row in self.dump["benchmarks"]}
+        days = {str(row["read_at"].date()) for row in self._rows("account_counters")}
+        for category in {category for category, _ in stored}:
+            # It is read once a day, by whichever creator's pull is first, so the last day may lack it for an hour.
+            for day in days - {str(self.now.date())}:
+                if (category, day) not in stored:
+                    yield Difference("benchmarks", (category, day), "row", NONE, "averages")
 
 
 def _moment(text: str) -> datetime:

@@ -241,7 +241,7 @@ def _reply(asked: Read, one: comments.Comment) -> dict[str, Any]:
 
 def _benchmark(asked: Read) -> dict[str, Any]:
     category = asked.choice("business_category", "", *CATEGORIES)
-    return surroundings.benchmark(asked.world.options.seed, category, days.day_of(asked.now))
+    return surroundings.benchmark(asked.account.seed, category, days.day_of(asked.now))
 
 
 def _mentions(asked: Read) -> list[dict[str, Any]]:

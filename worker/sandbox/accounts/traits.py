@@ -202,12 +202,14 @@ class Account:
         key: the key of its draws.
         traits: what it is like.
         started: the day on which the sandbox started, in days since 1970.
+        seed: the seed of all accounts.
     """
 
     creator_id: str
     key: bytes
     traits: Traits
     started: int
+    seed: int
 
     @property
     def opened(self) -> int:
@@ -259,4 +261,4 @@ class AccountBook:
         key = blake2b(f"{self._seed} {creator_id}".encode("utf-8", "surrogatepass"), digest_size=32).digest()
         traits = drawn_traits(key, mixed=mixed)
         given = {**self._for_all, **self._set.get(creator_id, {})}
-        return Account(creator_id, key, traits.changed(given) if given else traits, self._started)
+        return Account(creator_id, key, traits.changed(given) if given else traits, self._started, self._seed)

@@ -21,7 +21,7 @@ from worker.sandbox.accounts.days import (
     number_of,
     text_of_moment,
 )
-from worker.sandbox.accounts.traits import DAY_SECONDS, Account
+from worker.sandbox.accounts.traits import CATEGORIES, DAY_SECONDS, Account
 from worker.sandbox.accounts.videos import CURVES, FIELDS, SHARES
 
 MOST_DAYS: Final = 1_000
@@ -176,6 +176,15 @@ def mentions(asked: Question) -> list[Row]:
     return [row | {"thumbnail_url": _without_end(row["thumbnail_url"])} for row in found]
 
 
+def benchmark(asked: Question) -> list[Row]:
+    """Return the averages of every category on each day of the span; they are the same for all accounts."""
+    return [
+        {"pull_date": date_of(day).isoformat(), **surroundings.benchmark(asked.account.seed, category, day)}
+        for day in asked.all_days()
+        for category in CATEGORIES
+    ]
+
+
 TABLES: Final[dict[str, Callable[[Question], list[Row]]]] = {
     "profile": profile,
     "daily": daily,
@@ -187,6 +196,7 @@ TABLES: Final[dict[str, Callable[[Question], list[Row]]]] = {
     "video_curves": post_curves,
     "comments": post_comments,
     "mentions": mentions,
+    "benchmark": benchmark,
 }
 """What can be asked, by name."""
 
