@@ -32,9 +32,9 @@ class World:
         self._opened.append(build_services(load_settings(environ, dotenv=None)))
         return self._opened[-1]
 
-    def creators(self, count: int = 1, **how: Any) -> list[GrantView]:
+    def creators(self, count: int = 1, scope: str = SCOPE, **how: Any) -> list[GrantView]:
         """Let creators consent at the sandbox and store their pairs; they are due at once."""
-        given = self.sandbox.grants(count, prefix=f"c{secrets.token_hex(4)}-", scope=SCOPE, **how)
+        given = self.sandbox.grants(count, prefix=f"c{secrets.token_hex(4)}-", scope=scope, **how)
         by_creator = {token["open_id"]: token for token in given}
         now = self.services.store.ping()
 
@@ -49,7 +49,7 @@ class World:
         items = [
             NewConsent(
                 creator_id=token["open_id"],
-                scope=SCOPE,
+                scope=scope,
                 issued_at=now,
                 access_expires_at=now + timedelta(seconds=token["expires_in"]),
                 refresh_expires_at=now + timedelta(seconds=token["refresh_token_expires_in"]),
