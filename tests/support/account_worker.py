@@ -24,6 +24,7 @@ from worker.settings import load_settings
 from worker.store import account_saving, clock
 from worker.store.account_models import DAY_FIGURES, FIGURES
 from worker.tiktok import ReadAnswer, TikTok
+from worker.vault import Token
 
 MOST_AT_ONCE: Final = 100
 TABLE: Final = "virtual_clock"
@@ -142,8 +143,8 @@ def _short_page_ends() -> None:
     """Take a page that is not full for the last one."""
     read = TikTok.read
 
-    def trusting(self: TikTok, token: Any, call: str, creator_id: str, parameters: Any) -> ReadAnswer:
-        found = read(self, token, call, creator_id, parameters)
+    def trusting(self: TikTok, access_token: Token, call: str, creator_id: str, parameters: Any) -> ReadAnswer:
+        found = read(self, access_token, call, creator_id, parameters)
         if len(found.data.get("videos", range(20))) < parameters.get("max_count", 0):
             found.data["has_more"] = False
         return found
