@@ -182,6 +182,8 @@ def test_planted_bugs_are_found(weeks: Weeks, bug: str, tables: set[str]) -> Non
     assert tables <= found
 
 
+@pytest.mark.slow_suite
+@pytest.mark.timeout(300)
 def test_three_days_equal_the_truth(weeks: Weeks) -> None:
     """Without a fault a few days are as the truth has them, in every table."""
     for _ in range(3):
