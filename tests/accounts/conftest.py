@@ -207,10 +207,10 @@ class Studio:
         """Return a day before today."""
         return self.store.ping().date() - timedelta(days=age)
 
-    def video(self, number: int, *, age: float, **figures: Any) -> dict[str, Any]:
+    def video(self, number: int | str, *, age: float, **figures: Any) -> dict[str, Any]:
         """Return a video that was posted some days ago."""
         at = datetime.now(UTC) - timedelta(days=age)
-        return {"item_id": f"v{number}", "create_time": str(int(at.timestamp())), "likes": number, **figures}
+        return {"item_id": f"v{number}", "create_time": str(int(at.timestamp())), "likes": 7, **figures}
 
 
 MOVED = {

@@ -132,8 +132,11 @@ def test_a_correction_is_kept_and_the_day_has_to_stand_again(desk: Desk) -> None
 
 
 def test_zeros_before_a_day_is_computed_are_not_stored(desk: Desk) -> None:
-    """Missing is never zero; zeros of an old day are figures."""
-    desk.day(1, likes=0, shares=0)
+    """Missing is never zero, in its hours either; zeros of an old day are figures."""
+    day = desk.back(1)
+    hours = [{"day": day, "hour": 3, "active": 0}, {"day": desk.back(7), "hour": 3, "active": 4}]
+    desk.save({"account_days": [{"day": day, "likes": 0, "shares": 0}], "account_hours": hours})
+    assert [row["day"] for row in desk.rows("account_hours")] == [desk.back(7)]
     desk.day(8, likes=0, shares=0)
 
     assert [row["day"] for row in desk.rows("account_days")] == [desk.back(8)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from worker.planning.capacity import Crowd
     from worker.planning.forecast import Due
     from worker.settings import Settings
+    from worker.store import AccountCosts
 
 DAY: Final = 86_400.0
 SLICE_SECONDS: Final = 300
@@ -60,22 +63,24 @@ def capacity(ctx: click.Context, /, *, as_json: bool, plot: Path | None, **asked
 
         pictures.check(plot)
     settings = _settings(needed=asked["creators"] is None)
-    crowds, dues = _fleet(asked["creators"], asked["lifetime"])
+    crowds, dues, costs = _fleet(asked["creators"], asked["lifetime"])
     per_second, per_minute = _quota(settings, asked["qps"], asked["qpm"])
     renew_at = asked["renew_at"] or (settings.renew_at if settings else USUAL_RENEW_AT)
     report = capacity_report.build(
         crowds=crowds,
         dues=dues,
         renew_at=renew_at,
-        pulls_per_day=asked["pulls_per_day"],
+        pulls_per_day=_pulls(asked["pulls_per_day"], crowds, renew_at, costs),
         limits=(per_second, per_minute),
         latency=asked["latency"],
         slice_seconds=SLICE_SECONDS,
     )
     if as_json:
-        output.print_json(capacity_report.for_programs(report))
+        rows = [asdict(cost) | {"day": cost.day.isoformat()} for cost in costs]
+        output.print_json(capacity_report.for_programs(report) | {"account_data": rows})
     else:
         capacity_report.show(report)
+        capacity_report.show_costs(costs)
     if plot is not None:
         pictures.draw_report(report, plot)
         output.note(f"drew {plot}")
@@ -96,19 +101,35 @@ def _settings(*, needed: bool) -> Settings | None:
         return None
 
 
-def _fleet(creators: int | None, lifetime: float | None) -> tuple[tuple[Crowd, ...], list[Due] | None]:
-    """Return the fleet that was asked about, or the one in the database and when it is due."""
+def _fleet(
+    creators: int | None, lifetime: float | None
+) -> tuple[tuple[Crowd, ...], list[Due] | None, list[AccountCosts]]:
+    """Return the fleet that was asked about, or the one in the database with when it is due and what its pulls took."""
     from worker.planning.capacity import Crowd  # noqa: PLC0415 - Celery loads this module on every start
 
     if creators is not None:
-        return (Crowd(creators, lifetime or DAY),), None
+        return (Crowd(creators, lifetime or DAY),), None, []
     if lifetime is not None:
         raise UsageError("--lifetime goes with --creators; the lives of a stored fleet are those that TikTok gave")
-    from worker.planning.headroom import crowds_of, stored_dues  # noqa: PLC0415 - as above
+    from worker.planning.headroom import COST_DAYS, crowds_of, stored_dues  # noqa: PLC0415 - as above
 
     with output.services() as services:
         dues = stored_dues(services.store, slice_seconds=SLICE_SECONDS)
-    return crowds_of(dues), dues
+        costs = services.store.account_costs(days=COST_DAYS)
+    return crowds_of(dues), dues, costs
+
+
+def _pulls(
+    asked: float | None, crowds: tuple[Crowd, ...], renew_at: float, costs: Sequence[AccountCosts]
+) -> float | None:
+    """Return the pulls of one creator in a day: those that were asked for, or what the last days took if it is more."""
+    from worker.planning.capacity import Load  # noqa: PLC0415 - as above
+    from worker.planning.headroom import requests_per_day  # noqa: PLC0415 - as above
+
+    load = Load(crowds, renew_at)
+    if asked is not None or not costs or not load.creators:
+        return asked
+    return max(requests_per_day(costs), load.refreshes * DAY / load.creators)
 
 
 def _quota(settings: Settings | None, qps: float | None, qpm: float | None) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from worker.cli import output
 from worker.planning import capacity, outage
 from worker.planning.forecast import Ahead, Due, forecast
 from worker.policy import quota
+from worker.store import AccountCosts
 
 HOUR: Final = 3600
 HOURS_AHEAD: Final = 24
@@ -139,6 +140,22 @@ def show(report: Report) -> None:
     if report.ahead:
         _show_ahead(report)
     click.echo(plan.sentence)
+
+
+def show_costs(costs: Sequence[AccountCosts]) -> None:
+    """Print what each resource of the account data took on the last full day; nothing if there was none."""
+    last = max((cost.day for cost in costs), default=None)
+    rows = [
+        (cost.resource, f"{cost.creators:,}", f"{cost.requests:,}", f"{cost.requests / cost.creators:,.2f}")
+        for cost in costs
+        if cost.day == last
+    ]
+    if rows:
+        output.print_table(
+            ("account data", "creators", "requests", "for one creator"),
+            rows,
+            title=f"What pulls took on {last}; the first resources go before the others",
+        )
 
 
 def show_fits(fits: Sequence[capacity.Fit]) -> None:

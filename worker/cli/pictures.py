@@ -1,8 +1,10 @@
-"""Pictures of a fleet's load; the only module that uses matplotlib, an extra that is loaded only when needed."""
+"""Pictures of a fleet's load and of accounts; the only module that uses matplotlib, an extra loaded when needed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -70,6 +72,25 @@ def draw_course(scenario: Scenario, course: Course, path: Path) -> None:
     people.set_xlabel("days since the import")
     load.set_title(f"{scenario.name}: {scenario.story}\n{scenario.creators:,} creators", fontsize=10)
     _finish(figure, (load, people), path)
+
+
+def draw_account(found: dict[str, Any], path: Path) -> None:
+    """Draw one creator's account: followers, the figures of each day, and the videos by age and views."""
+    figure, (followers, daily, videos) = _sheet(3)
+    counters = [row for row in found["counters"] if row["followers_count"] is not None]
+    read_at, known = [row["read_at"] for row in counters], [row["followers_count"] for row in counters]
+    followers.plot(read_at, known, color=BLUE, label="followers")
+    days = [date.fromisoformat(row["day"]) for row in found["days"]]
+    for name, color in (("video_views", BLUE), ("profile_views", GREEN), ("likes", AMBER)):
+        values = [math.nan if row[name] is None else row[name] for row in found["days"]]
+        daily.plot(days, values, color=color, label=name.replace("_", " "))
+    provisional = [day for day, row in zip(days, found["days"], strict=True) if not row["settled"]]
+    if provisional:
+        daily.axvspan(min(provisional), max(provisional), color=GREY, alpha=0.15, label="provisional")
+    posted = [video for video in found["videos"] if video["created_at"] is not None]
+    when, views = [video["created_at"] for video in posted], [video["video_views"] for video in posted]
+    videos.scatter(when, views, s=12, color=BLUE, label="views of the videos posted then")
+    _finish(figure, (followers, daily, videos), path)
 
 
 def _draw_ahead(report: Report, path: Path) -> None:

@@ -71,18 +71,12 @@ class Headroom:
             # Pulls between refreshes are added. A refresh delays the next of them; leaving that out errs safely. What
             # pulls took lately counts if it is more: a list of videos is many requests.
             pulls = load.refreshes / load.creators + 1 / (self._pull_seconds or math.inf)
-            load = Load(crowds, self._renew_at, pulls_per_day=max(pulls * DAY, self._requests_per_day()))
+            load = Load(
+                crowds,
+                self._renew_at,
+                pulls_per_day=max(pulls * DAY, requests_per_day(self._store.account_costs(days=COST_DAYS))),
+            )
         return plan(load, usable=self._usable)
-
-    def _requests_per_day(self) -> float:
-        """Return how many requests a creator's account data took on the most expensive of the last days."""
-        by_day: dict[date, list[AccountCosts]] = {}
-        for cost in self._store.account_costs(days=COST_DAYS):
-            by_day.setdefault(cost.day, []).append(cost)
-        return max(
-            (sum(each.requests for each in costs) / max(each.creators for each in costs) for costs in by_day.values()),
-            default=0.0,
-        )
 
     def factor(self) -> float:
         """Return the headroom, at most some minutes old: infinite without a fleet, NaN if the database is away."""
@@ -117,6 +111,17 @@ def stored_dues(store: Store, *, slice_seconds: int) -> list[Due]:
         Due(max(float(part.life_seconds if part.refreshed else usual), SHORTEST_LIFE), part.slice, part.grants)
         for part in parts
     ]
+
+
+def requests_per_day(costs: Iterable[AccountCosts]) -> float:
+    """Return how many requests a creator's account data took on the most expensive of some days; 0 if none is known."""
+    by_day: dict[date, list[AccountCosts]] = {}
+    for cost in costs:
+        by_day.setdefault(cost.day, []).append(cost)
+    return max(
+        (sum(each.requests for each in found) / max(each.creators for each in found) for found in by_day.values()),
+        default=0.0,
+    )
 
 
 def crowds_of(dues: Iterable[Due]) -> tuple[Crowd, ...]:

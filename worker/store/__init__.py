@@ -3,6 +3,7 @@
 `open_store` returns a `Store`. All its arguments and results are frozen values that are exported here.
 """
 
+from worker.store.account_reading import account_columns, account_tables
 from worker.store.account_values import (
     AccountCosts,
     AccountPage,
@@ -98,6 +99,8 @@ __all__ = [
     "Store",
     "StoredPair",
     "WorkerView",
+    "account_columns",
+    "account_tables",
     "open_store",
     "whole_milliseconds",
 ]

@@ -5,7 +5,7 @@ One idea: each query is short, and all of them are on the same tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -181,6 +181,11 @@ class AccountReading(Transactions):
         if since is not None and (column := _time_of(table)) is not None:
             wanted = wanted.where(column >= _bound(column, since))
         return list(connection.execute(wanted))
+
+    @staticmethod
+    def key_of(name: str, row: AnyRow) -> tuple[Any, ...]:
+        """Return the key of a row, after which `account_rows` goes on."""
+        return tuple(row._mapping[column.name] for column in data_table(name).primary_key)  # noqa: SLF001 - see below
 
     @reads
     def count_account_rows(
@@ -367,9 +372,21 @@ def data_table(name: str) -> Table:
     raise UsageError(f"there is no table {name!r}: choose from {', '.join(table.name for table in DATA)}")
 
 
-def table_names() -> Iterator[str]:
-    """Yield the names of the tables of account data."""
-    yield from (table.name for table in DATA)
+def account_tables() -> tuple[str, ...]:
+    """Return the names of the tables of account data."""
+    return tuple(table.name for table in DATA)
+
+
+def account_columns(name: str) -> dict[str, type]:
+    """Return the columns of a table of account data, each with the type of its values.
+
+    Raises:
+        UsageError: there is no such table.
+    """
+    return {
+        column.name: datetime if isinstance(column.type, Instant) else column.type.python_type
+        for column in data_table(name).c
+    }
 
 
 def _delete_old(connection: Connection, table: Table, old: ColumnElement[bool], limit: int) -> int:

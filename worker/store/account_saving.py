@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -42,6 +42,7 @@ from worker.store.account_models import (
     DAY_FIGURES,
     DAYS,
     FIGURES,
+    HOURS,
     NARROWINGS,
     PROFILES,
     PROGRESS,
@@ -92,13 +93,7 @@ class AccountSaving(Transactions):
         at = connection.execute(select(now())).scalar_one()
         creator = claim.pair.creator_id
         writer = _Writer(connection, creator, at)
-        doubts = list(page.doubts)
-        rows = {name: list(found) for name, found in page.rows.items()}
-        lists = list(page.lists)
-        if foreign := writer.foreign_videos(rows.get("videos", ())):
-            rows["videos"] = [row for row in rows["videos"] if row["item_id"] not in foreign]
-            lists = [each for each in lists if each.item_id not in foreign]
-            doubts += [Doubt("data.videos[].item_id", ANOTHER_ACCOUNT, item) for item in sorted(foreign)]
+        rows, lists, doubts = writer.sorted_out(page)
         corrections = 0
         for name, found in rows.items():
             if name == DAYS.name:
@@ -109,7 +104,7 @@ class AccountSaving(Transactions):
                 writer.plain(METADATA.tables[name], found)
         writer.audience([each for each in lists if each.item_id is None])
         writer.doubts(page, doubts)
-        vanished = writer.vanish(page.progress) if page.vanish and not foreign else 0
+        vanished = writer.vanish(page.progress) if page.vanish and len(doubts) == len(page.doubts) else 0
         writer.target_done(page)
         writer.progress(page.progress)
         writer.request(page.progress.resource, page.requests)
@@ -183,6 +178,21 @@ class _Writer:
         self._at = at
         self._today: date = at.date()
 
+    def sorted_out(
+        self, page: AccountPage
+    ) -> tuple[dict[str, list[Mapping[str, Any]]], list[LabelledList], list[Doubt]]:
+        """Return rows, lists and doubts of a page, without days that are not computed and other accounts' videos."""
+        rows: dict[str, list[Mapping[str, Any]]] = {name: list(found) for name, found in page.rows.items()}
+        lists, doubts = list(page.lists), list(page.doubts)
+        if DAYS.name in rows:
+            rows[DAYS.name], gone = self.computed(rows[DAYS.name])
+            rows[HOURS.name] = [row for row in rows.get(HOURS.name, ()) if row["day"] not in gone]
+        if foreign := self.foreign_videos(rows.get(VIDEOS.name, ())):
+            rows[VIDEOS.name] = [row for row in rows[VIDEOS.name] if row["item_id"] not in foreign]
+            lists = [each for each in lists if each.item_id not in foreign]
+            doubts += [Doubt("data.videos[].item_id", ANOTHER_ACCOUNT, item) for item in sorted(foreign)]
+        return rows, lists, doubts
+
     def plain(self, table: Table, rows: Rows) -> None:
         """Store rows of a table without rules of its own: field by field, with the instants that the table has."""
         stamps: dict[str, date] = {
@@ -196,13 +206,18 @@ class _Writer:
         if table is PROFILES:
             self._renew_end(PROFILES, rows)
 
-    def days(self, rows: Rows) -> int:
-        """Store days, keep corrections, and decide which of them stand; return how many settled figures changed."""
-        rows = [
+    def computed(self, rows: Rows) -> tuple[list[Mapping[str, Any]], set[date]]:
+        """Return the days that TikTok has computed, and the days that it sent before it had: they have no figures."""
+        good = [
             row
             for row in rows
             if readings.is_computed(row["day"], {name: row.get(name) for name in DAY_FIGURES}, read_on=self._today)
         ]
+        young = self._today - timedelta(days=readings.PROVISIONAL_DAYS)
+        return good, {row["day"] for row in rows if row["day"] > young} - {row["day"] for row in good}
+
+    def days(self, rows: Rows) -> int:
+        """Store days, keep corrections, and decide which of them stand; return how many settled figures changed."""
         stored = self._stored_days([row["day"] for row in rows])
         corrections: list[dict[str, Any]] = []
         written: list[dict[str, Any]] = []

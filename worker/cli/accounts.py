@@ -1,0 +1,198 @@
+"""`celery -A worker accounts`: look at a creator's account data, and take it out."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from worker.cli import output
+from worker.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from worker.services import Services
+
+BLOCKS: Final = "▁▂▃▄▅▆▇█"
+DAYS: Final = 60
+TOP: Final = 10
+CAPTION: Final = 40
+FORMATS: Final = ("csv", "jsonl", "parquet")
+
+
+class Day(click.ParamType):
+    """A UTC day, as YYYY-MM-DD."""
+
+    name = "DATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Return the day."""
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value} is not a day: write it as 2026-01-31", param, ctx)
+
+
+@click.group(cls=output.Group)
+def accounts() -> None:
+    """Look at creators' account data, export it, and draw it."""
+
+
+@accounts.command(cls=output.CreatorCommand)
+@click.argument("creator")
+@output.json_option
+def show(creator: str, *, as_json: bool) -> None:
+    """Show one creator's account: counters, the last 60 days and the most viewed videos."""
+    with output.services() as services:
+        services.store.grant(creator)
+        found = _look(services, creator)
+    if as_json:
+        output.print_json(found)
+        return
+    if found["profile"] is None:
+        raise NotFoundError(f"nothing was pulled of {creator} yet: `celery -A worker grants pull {creator}` starts it")
+    profile = found["profile"]
+    shown = ("username", "display_name", "followers_count", "following_count", "total_likes", "videos_count", "read_at")
+    output.print_table(("field", "value"), [(name, profile[name]) for name in shown])
+    _show_lines(found)
+    if found["videos"]:
+        output.print_table(
+            ("video", "posted", "views", "likes", "comments", "shares", "caption"),
+            [_video_row(video) for video in found["videos"]],
+            title="most viewed videos",
+        )
+    waiting = [each for each in found["resources"] if each["problem"]]
+    if waiting:
+        rows = [(each["resource"], each["next_at"], each["failures"], each["problem"]) for each in waiting]
+        output.print_table(("resource", "comes again", "failures", "problem"), rows)
+
+
+@accounts.command(cls=output.Command)
+@click.option(
+    "--format", "kind", type=click.Choice(FORMATS), default="csv", show_default=True, help="How it is written."
+)
+@click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this table; repeatable. All by default.")
+@click.option("--since", type=Day(), help="Only rows of this UTC day and later.")
+@click.option("--creator", metavar="CREATOR", help="Only this creator.")
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="A folder, which gets a file for each table; a file for one table."
+)
+def export(*, kind: str, tables: tuple[str, ...], since: date | None, creator: str | None, to: Path | None) -> None:
+    """Write account data into files, or one table to standard output; of any length, in little memory.
+
+    A file appears under its name when it is complete: an export that fails leaves none.
+    """
+    from worker.cli import account_files  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.store import account_tables  # noqa: PLC0415 - as above
+
+    known = account_tables()
+    if unknown := [name for name in tables if name not in known]:
+        raise UsageError(f"there is no table {unknown[0]}; choose from {', '.join(known)}")
+    wanted = tables or known
+    if to is None and len(wanted) > 1:
+        raise UsageError("several tables need a folder: --to FOLDER; or name one with --table")
+    if to is None and kind == "parquet":
+        raise UsageError("a parquet file is not written to standard output: --to FILE")
+    account_files.check(kind)
+    with output.services() as services:
+        if creator is not None:
+            services.store.grant(creator)
+        for name in wanted:
+            source = account_files.Source(services.store, name, creator_id=creator, since=since)
+            if to is None:
+                account_files.write_out(source, kind)
+                continue
+            place = to if len(tables) == 1 and to.suffix else to / f"{name}.{kind}"
+            rows = account_files.write_file(source, kind, place)
+            output.note(f"{place}: {output.counted(rows, 'row')}")
+
+
+@accounts.command(cls=output.CreatorCommand)
+@click.argument("creator")
+@click.option("--to", type=click.Path(path_type=Path), required=True, help="A file that ends in .png, .svg or .pdf.")
+def plot(creator: str, to: Path) -> None:
+    """Draw one creator's followers, views and videos into a picture."""
+    from worker.cli import pictures  # noqa: PLC0415 - Celery loads this module on every start
+
+    pictures.check(to)
+    with output.services() as services:
+        services.store.grant(creator)
+        found = _look(services, creator, days=366, top=500)
+    if not found["days"] and not found["counters"]:
+        raise NotFoundError(f"nothing was pulled of {creator} yet: there is nothing to draw")
+    pictures.draw_account(found, to)
+    output.note(f"drew {to}")
+
+
+def _look(services: Services, creator: str, *, days: int = DAYS, top: int = TOP) -> dict[str, Any]:
+    """Return what is known of a creator, as types of JSON know it."""
+    from dataclasses import asdict  # noqa: PLC0415 - Celery loads this module on every start
+
+    store = services.store
+    return {
+        "profile": _plain(store.profile(creator)),
+        "days": [_plain(row) for row in store.days_of(creator, limit=days)],
+        "counters": [_plain(row) for row in store.counters_of(creator, limit=days)],
+        "videos": [_plain(row) for row in store.top_videos(creator, limit=top)],
+        "resources": [asdict(each) for each in store.progress_of(creator)],
+        "refused": [asdict(each) for each in store.narrowed_of(creator)],
+    }
+
+
+def _plain(row: Any) -> Any:
+    if row is None:
+        return None
+    return {
+        name: value.isoformat() if isinstance(value, date) and not isinstance(value, datetime) else value
+        for name, value in row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row's values
+        if name != "digests"
+    }
+
+
+def _show_lines(found: dict[str, Any]) -> None:
+    lines = [("followers", [row["followers_count"] for row in found["counters"]])]
+    lines += [
+        (name.replace("_", " "), [day[name] for day in found["days"]])
+        for name in ("video_views", "profile_views", "likes", "comments", "shares")
+    ]
+    net = [
+        None if day["daily_new_followers"] is None or day["daily_lost_followers"] is None
+        else day["daily_new_followers"] - day["daily_lost_followers"]
+        for day in found["days"]
+    ]  # fmt: skip
+    lines.append(("followers, net of the day", net))
+    rows = [(name, sparkline(values), *_ends(values)) for name, values in lines if any(v is not None for v in values)]
+    if rows:
+        first = found["days"][0]["day"] if found["days"] else "-"
+        unsettled = sum(1 for day in found["days"] if not day["settled"])
+        title = f"since {first}; {output.counted(unsettled, 'day')} provisional"
+        output.print_table(("figure", "over time", "least", "most", "newest"), rows, title=title)
+
+
+def _ends(values: list[int | None]) -> tuple[str, str, str]:
+    known = [value for value in values if value is not None]
+    return f"{min(known):,}", f"{max(known):,}", f"{known[-1]:,}"
+
+
+def sparkline(values: list[int | None]) -> str:
+    """Return values as a line of blocks; a blank for what is missing, the lowest block for the least value."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    least, spread = min(known), max(known) - min(known)
+    return "".join(
+        " " if value is None else BLOCKS[(value - least) * (len(BLOCKS) - 1) // spread if spread else 0]
+        for value in values
+    )
+
+
+def _video_row(video: dict[str, Any]) -> tuple[object, ...]:
+    posted = video["created_at"]
+    caption = (video["caption"] or "")[:CAPTION]
+    gone = " (vanished)" if video["vanished_at"] else ""
+    day = posted.astimezone(UTC).date().isoformat() if posted else None
+    figures = (video[name] for name in ("video_views", "likes", "comments", "shares"))
+    return (video["item_id"], day, *figures, f"{caption}{gone}")
