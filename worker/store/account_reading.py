@@ -19,6 +19,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     or_,
     select,
     tuple_,
@@ -175,7 +176,8 @@ class AccountReading(Transactions):
         key = tuple(table.primary_key)
         wanted = select(table).order_by(*key).limit(PAGE)
         if after:
-            wanted = wanted.where(tuple_(*key) > tuple_(*after))
+            last = (literal(value, column.type) for column, value in zip(key, after, strict=True))
+            wanted = wanted.where(tuple_(*key) > tuple_(*last))
         if creator_id is not None and "creator_id" in table.c:
             wanted = wanted.where(table.c.creator_id == creator_id)
         if since is not None and (column := _time_of(table)) is not None:
