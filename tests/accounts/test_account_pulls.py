@@ -10,6 +10,7 @@ import pytest
 
 from tests.accounts.conftest import Studio
 from worker.accounts.reading import SNAPSHOT_DAYS
+from worker.accounts.resources import ACCOUNT
 from worker.errors import BackOffError, GiveUpError, InDoubtError, RefreshFirstError, WaitError
 from worker.tiktok import ReadAnswer
 
@@ -124,6 +125,19 @@ def test_a_refused_field_costs_only_itself(
     assert before <= 35  # TikTok permits 40 a minute
     studio.pull()
     assert studio.truth.count(ACCOUNT_CALL) == before + 1
+
+
+def test_fields_that_no_page_names_are_the_first_suspects(studio: Studio) -> None:
+    """If TikTok does not know them after all, that costs one request in a week."""
+    with_days(studio, 9)
+    studio.truth.retired = ACCOUNT.unofficial()
+    studio.truth.names_the_field = False
+
+    studio.pull()
+
+    assert studio.truth.count(ACCOUNT_CALL) == 2
+    assert {each.field for each in studio.store.narrowed_of("ada")} == ACCOUNT.unofficial()
+    assert studio.rows("account_days")[0]["likes"] == 109
 
 
 def test_a_missing_scope_is_told_once_and_tried_again_later(studio: Studio) -> None:

@@ -8,7 +8,7 @@ logarithm of their number in requests, once in a while.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,7 +50,7 @@ def is_of_days(error: TikTokError) -> bool:
     return error.code == BAD_PARAMETER and OF_DAYS.search(str(error)) is not None
 
 
-def ask(resource: Resource, fields: Sequence[str], send: Send, *, suspects: Callable[[], Iterable[str]]) -> Asked:
+def ask(resource: Resource, fields: Sequence[str], send: Send, *, suspects: Callable[[], set[str]]) -> Asked:
     """Ask for fields; if one is refused, find it and return the answer without it.
 
     Args:
@@ -70,7 +70,7 @@ def ask(resource: Resource, fields: Sequence[str], send: Send, *, suspects: Call
             raise
         refusal = error
     search = _Search(resource, wanted, send, refusal.code or 0)
-    for guess in (_named(resource, wanted, str(refusal)), set(suspects())):
+    for guess in (_named(resource, wanted, str(refusal)), suspects(), resource.unofficial()):
         if (guess := (guess & set(wanted)) - set(resource.base)) and (found := search.without(guess)):
             return found
     return search.by_halves()

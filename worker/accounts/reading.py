@@ -279,7 +279,7 @@ class Visit:
             resource,
             fields,
             send,
-            suspects=lambda: self._ground.store.refused_elsewhere(self.claim.pair.creator_id, resource.name),
+            suspects=lambda: set(self._ground.store.refused_elsewhere(self.claim.pair.creator_id, resource.name)),
         )
         if asked.refused:
             self._remember_refused(resource, asked.refused)

@@ -64,7 +64,7 @@ class Field:
         scope: without this scope TikTok refuses the whole call; None if the field is not asked for by name.
         column: the column, if it has another name.
         listed: for a list.
-        asked: False for a field that is stored if it comes and never asked for.
+        official: False for a field that no page of TikTok's names: it is the first suspect if a request is refused.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Field:
     scope: str | None = None
     column: str = ""
     listed: Listed | None = None
-    asked: bool = True
+    official: bool = True
 
     @property
     def stored_as(self) -> str:
@@ -163,8 +163,8 @@ class Resource:
         }
 
 
-def _fields(scope: str | None, kind: Kind, *names: str, asked: bool = True) -> tuple[Field, ...]:
-    return tuple(Field(name, kind, scope, asked=asked) for name in names)
+def _fields(scope: str | None, kind: Kind, *names: str, official: bool = True) -> tuple[Field, ...]:
+    return tuple(Field(name, kind, scope, official=official) for name in names)
 
 
 def _shares(scope: str, name: str, kind: str, label: str) -> Field:
@@ -235,7 +235,7 @@ ACCOUNT: Final = Resource(
                     INSIGHTS,
                     Kind.NUMBER,
                     *_UNOFFICIAL,
-                    asked=False,
+                    official=False,
                 ),
                 # Some requests get the audience inside the days.
                 *(
