@@ -193,7 +193,7 @@ def check_videos(months: Months, creator: str) -> None:
     assert any(row["vanished_at"] for row in ours.values())
 
 
-FAULTS: Final = (
+FAULTS: Final[tuple[dict[str, Any], ...]] = (
     {"kind": "status", "status": 503, "probability": 0.05},
     {"kind": "lost", "probability": 0.05},
     {"kind": "code", "code": 51010, "probability": 0.05},
@@ -207,7 +207,7 @@ def live(months: Months, *, days: int) -> None:
         months.sandbox.heal()
         for fault in FAULTS:
             for call in ("account", "videos"):
-                months.sandbox.fault(**{"creator": None, "call": call} | fault)
+                months.sandbox.fault(call=call, **fault)
         months.pull()
         months.end_process()
         months.sandbox.heal()

@@ -176,7 +176,7 @@ def test_the_commands_end_in_a_sentence(run: Any, tmp_path: Path) -> None:
         (("show", "nobody"), 1, "nobody"),
         (("export", "--table", "grants"), 2, "there is no table grants; choose from account_profiles"),
         (("export",), 2, "--to FOLDER"),
-        (("export", "--table", "videos", "--since", "soon"), 2, "soon is not a day"),
+        (("export", "--table", "videos", "--since", "soon"), 2, "does not match the format"),
         (("export", "--table", "videos", "--format", "parquet"), 2, "not written to standard output"),
         (("plot", "ada", "--to", str(tmp_path / "x.gif")), 2, "must end in"),
     ):

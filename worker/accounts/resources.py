@@ -155,12 +155,12 @@ class Resource:
 
     def scope_of(self) -> dict[str, str]:
         """Return each field that is asked for by name, with its scope."""
-        return {
-            each.name: each.scope
-            for part in self.parts
-            for each in part.fields
-            if each.scope is not None and each.asked
-        }
+        named = (each for part in self.parts for each in part.fields)
+        return {each.name: each.scope for each in named if each.scope is not None}
+
+    def unofficial(self) -> set[str]:
+        """Return the fields that no page of TikTok's names."""
+        return {each.name for part in self.parts for each in part.fields if not each.official}
 
 
 def _fields(scope: str | None, kind: Kind, *names: str, official: bool = True) -> tuple[Field, ...]:

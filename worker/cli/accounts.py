@@ -21,21 +21,6 @@ CAPTION: Final = 40
 FORMATS: Final = ("csv", "jsonl", "parquet")
 
 
-class Day(click.ParamType):
-    """A UTC day, as YYYY-MM-DD."""
-
-    name = "DATE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """Return the day."""
-        if isinstance(value, date):
-            return value
-        try:
-            return date.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value} is not a day: write it as 2026-01-31", param, ctx)
-
-
 @click.group(cls=output.Group)
 def accounts() -> None:
     """Look at creators' account data, export it, and draw it."""
@@ -75,12 +60,12 @@ def show(creator: str, *, as_json: bool) -> None:
     "--format", "kind", type=click.Choice(FORMATS), default="csv", show_default=True, help="How it is written."
 )
 @click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this table; repeatable. All by default.")
-@click.option("--since", type=Day(), help="Only rows of this UTC day and later.")
+@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Only rows of this UTC day and later.")
 @click.option("--creator", metavar="CREATOR", help="Only this creator.")
 @click.option(
     "--to", type=click.Path(path_type=Path), help="A folder, which gets a file for each table; a file for one table."
 )
-def export(*, kind: str, tables: tuple[str, ...], since: date | None, creator: str | None, to: Path | None) -> None:
+def export(*, kind: str, tables: tuple[str, ...], since: datetime | None, creator: str | None, to: Path | None) -> None:
     """Write account data into files, or one table to standard output; of any length, in little memory.
 
     A file appears under its name when it is complete: an export that fails leaves none.
@@ -101,7 +86,7 @@ def export(*, kind: str, tables: tuple[str, ...], since: date | None, creator: s
         if creator is not None:
             services.store.grant(creator)
         for name in wanted:
-            source = account_files.Source(services.store, name, creator_id=creator, since=since)
+            source = account_files.Source(services.store, name, creator_id=creator, since=since and since.date())
             if to is None:
                 account_files.write_out(source, kind)
                 continue
