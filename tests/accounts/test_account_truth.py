@@ -25,6 +25,7 @@ SCOPES: Final = (
 )  # fmt: skip
 USUAL_NOW: Final = dict(clock.NOW)
 CREATORS: Final = ("ada", "bob")
+WEEK: Final = 7
 
 
 class Months:
@@ -176,7 +177,7 @@ def check_audience(months: Months, creator: str) -> None:
     assert ours == truth
 
 
-def check_videos(months: Months, creator: str) -> None:
+def check_videos(months: Months, creator: str) -> int:
     """Every post that was read has the last value of every field that was ever given; gone ones are marked."""
     ours = {row["item_id"]: row for row in months.rows("videos", creator)}
     seen = {item: row["last_seen_at"].date().isoformat() for item, row in ours.items()}
@@ -190,7 +191,7 @@ def check_videos(months: Months, creator: str) -> None:
         assert truth[item].get("caption") == row["caption"]
         if row["vanished_at"] is not None:
             assert not truth[item]["public"], item
-    assert any(row["vanished_at"] for row in ours.values())
+    return sum(row["vanished_at"] is not None for row in ours.values())
 
 
 FAULTS: Final[tuple[dict[str, Any], ...]] = (
@@ -221,12 +222,13 @@ def live(months: Months, *, days: int) -> None:
             months.sleep(days=1)
 
 
-def check_all(months: Months) -> None:
-    """Compare every table with the truth."""
+def check_all(months: Months, *, days: int) -> None:
+    """Compare every table with the truth; posts are found to be gone by a whole pass, which comes every week."""
     for creator in CREATORS:
         check_days(months, creator)
         check_audience(months, creator)
-        check_videos(months, creator)
+        gone = check_videos(months, creator)
+        assert gone > 0 or days <= WEEK
     assert sum(check_corrections(months, creator) for creator in CREATORS) > 0
 
 
@@ -241,7 +243,7 @@ def test_the_tables_equal_the_truth(months: Callable[..., Months], days: int) ->
 
     live(life, days=days)
 
-    check_all(life)
+    check_all(life, days=days)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +254,7 @@ def test_the_tables_equal_the_truth(months: Callable[..., Months], days: int) ->
         pytest.param("UPDATE videos SET reach = NULL", id="a field that vanished"),
     ],
 )
+@pytest.mark.slow_suite
 @pytest.mark.timeout(600)
 def test_the_comparison_finds_what_is_spoilt(months: Callable[..., Months], spoil: str) -> None:
     """A wrong figure, a row that is missing, a known value that was erased: none of them passes."""
@@ -263,7 +266,7 @@ def test_the_comparison_finds_what_is_spoilt(months: Callable[..., Months], spoi
     life.services.store.transact(lambda connection: connection.exec_driver_sql(spoil), writes=True)
 
     with pytest.raises((AssertionError, KeyError)):
-        check_all(life)
+        check_all(life, days=2)
 
 
 def test_a_whole_account_takes_as_many_requests_as_its_pages(months: Callable[..., Months]) -> None:
