@@ -34,6 +34,11 @@ NAMES: Final = frozenset(
         "post_commit",
     }
 )
+"""The steps of a token's way."""
+ENDS: Final = frozenset(
+    {"end_begun", "end_at_tiktok", "end_wiped", "forget_begun", "forget_journal", "forget_rows", "forget_done"}
+)
+"""The steps of revoking a grant and of forgetting a creator."""
 
 Failpoint = Callable[[str], object]
 
@@ -91,8 +96,10 @@ def _read(part: str) -> tuple[str, _Order]:
     name, _, rest = part.strip().partition(":")
     rest, _, passing = rest.partition("@")
     action, _, seconds = rest.partition("=")
-    if name not in NAMES or action not in {"kill", "stop", "raise", "sleep"}:
-        raise ConfigurationError(f"{SWITCH}: {part!r} is not one of {sorted(NAMES)} with kill, stop, raise or sleep=S")
+    if name not in NAMES | ENDS or action not in {"kill", "stop", "raise", "sleep"}:
+        raise ConfigurationError(
+            f"{SWITCH}: {part!r} is not one of {sorted(NAMES | ENDS)} with kill, stop, raise or sleep=S"
+        )
     return name, _Order(action, float(seconds or 0), int(passing) if passing else None)
 
 

@@ -9,7 +9,9 @@ from worker.accounts.pull import Puller
 from worker.accounts.schedule import Choice
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges
+from worker.consent.forget import Forgetting
 from worker.consent.placing import Placing
+from worker.consent.revoke import Revocation
 from worker.foundation import Foundation
 from worker.links import ConsentLinks
 from worker.notices.delivery import Notifier
@@ -60,9 +62,7 @@ class Services(Foundation):
     @cached_property
     def ending(self) -> Ending:
         """How attempts end."""
-        return Ending(
-            self.ground, caller=self.caller, brake=self.brake, settlement=self.settlement, commits=self.commits
-        )
+        return Ending(self.ground, brake=self.brake, settlement=self.settlement, commits=self.commits)
 
     @cached_property
     def replayer(self) -> Replayer:
@@ -129,12 +129,21 @@ class Services(Foundation):
         return Authorizer(
             self.ground,
             exchanges=self.exchanges,
-            owners=self.owners,
             redirect_uri=self.settings.tiktok_redirect_uri,
             scopes=self.settings.tiktok_scopes,
             state_seconds=self.settings.state_seconds,
             page=self.settings.desk_page,
         )
+
+    @cached_property
+    def revocation(self) -> Revocation:
+        """The use case of revoking grants."""
+        return Revocation(self.ground, owners=self.owners)
+
+    @cached_property
+    def forgetting(self) -> Forgetting:
+        """The use case of forgetting creators."""
+        return Forgetting(self.ground, revocation=self.revocation)
 
     @cached_property
     def upkeep(self) -> Upkeep:
@@ -150,6 +159,7 @@ class Services(Foundation):
             raw_answers=settings.raw_answer_days,
             other_people=settings.comment_days,
             history=settings.account_history_days,
+            lost_pairs=settings.lost_pairs_days,
         )
         return Upkeep(self.ground, refreshes=self.replayer, consents=consents, retention=retention)
 
@@ -210,7 +220,7 @@ class Services(Foundation):
     @cached_property
     def presence(self) -> Presence:
         """Keeps this process on the list of living ones."""
-        return Presence(preflight=self.preflight, hook=self.hook)
+        return Presence(preflight=self.preflight, forgetting=self.forgetting, hook=self.hook)
 
 
 def build_services(settings: Settings | None = None) -> Services:

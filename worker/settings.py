@@ -244,6 +244,12 @@ class Settings(MessengerSettings, ReaderSettings):
         ge=60,
         description="Days for which the history of account data is kept; without this setting it is kept for good.",
     )
+    lost_pairs_days: float = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="Days after which the tokens of a creator who has to authorize again are wiped.",
+    )
 
     metrics_port: int | None = Field(default=None, ge=1, le=65535, description="Port of the Prometheus metrics.")
     metrics_address: str = Field(

@@ -110,6 +110,8 @@ def _standing(grant: GrantView) -> str:
     if grant.status is GrantStatus.SUSPECT:
         return f"suspect{reason}: the access token is served until the refusal is checked again"
     if grant.status is GrantStatus.REVOKED:
+        if grant.ending_at is not None:
+            return "revoked here and no longer used; TikTok has not confirmed, and workers tell it again"
         return "revoked here; its pairs were wiped"
     return f"the creator was asked to authorize again{reason}"
 

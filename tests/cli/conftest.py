@@ -15,7 +15,6 @@ from tests.support.turns import take_turns
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges
 from worker.journal import Journal
-from worker.owners import OwnerCheck
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.store import Store
@@ -95,7 +94,6 @@ def new_authorizer(
         return Authorizer(
             ground,
             exchanges=Exchanges(ground, renew_at=2 / 3),
-            owners=OwnerCheck(ground),
             redirect_uri=REDIRECT_URI,
             scopes=("user.info.basic", "user.info.stats"),
             state_seconds=state_seconds,

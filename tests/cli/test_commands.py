@@ -824,7 +824,48 @@ def test_a_second_revocation_says_that_it_was_revoked(cli: Cli, creator: str, st
 
     result = cli(grants, "revoke", creator, "--yes")
 
-    assert (result.exit_code, "is revoked" in result.stderr) == (1, True)
+    assert (result.exit_code, "was revoked before" in result.stdout) == (0, True)
+    assert cli.json(grants, "revoke", creator, "--yes")["at_tiktok"] is None
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_creator_is_forgotten_by_a_command_and_the_second_time_too(
+    cli: Cli, creator: str, running_sandbox: RunningSandbox, store: Store
+) -> None:
+    """It asks first; the creator is unknown afterwards; a name that never was is an error."""
+    asked = cli(grants, "forget", creator, stdin="n\n")
+    assert (asked.exit_code, store.grant(creator).status) == (1, GrantStatus.ACTIVE)
+
+    done = cli(grants, "forget", creator, stdin="y\n")
+
+    assert (done.exit_code, "is forgotten" in done.stdout) == (0, True)
+    assert running_sandbox.creator(creator)["revoked"]
+    assert cli(grants, "show", creator).exit_code == 1
+    assert cli.json(grants, "forget", creator, "--yes") == {
+        "creator_id": creator, "status": "forgotten", "at_tiktok": None,
+    }  # fmt: skip
+    assert cli(grants, "forget", "nobody", "--yes").exit_code == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("command", ["revoke", "forget"])
+def test_an_ending_that_tiktok_does_not_confirm_is_told_and_goes_on(
+    cli: Cli, creator: str, running_sandbox: RunningSandbox, store: Store, command: str
+) -> None:
+    """The grant is out of use at once; status, doctor and the second call say what is left; --here-only ends it."""
+    running_sandbox.fault("code", creator=creator, call="revoke", code=50000, message="system error", times=1)
+
+    first = cli(grants, command, creator, "--yes")
+
+    assert (first.exit_code, "TikTok has not confirmed" in first.stderr) == (1, True)
+    assert store.grant(creator).status is GrantStatus.REVOKED
+    checks = {each["check"]: each for each in json.loads(cli(doctor, "--offline", "--json").stdout)["checks"]}
+    assert (checks["endings"]["state"], "1 creator revoked here" in checks["endings"]["detail"]) == ("warn", True)
+    assert "TikTok has not confirmed" in cli(grants, "explain", creator).stdout
+    again = cli.json(grants, command, creator, "--yes", "--here-only")
+    assert (again["at_tiktok"], running_sandbox.creator(creator)["revoked"]) == (False, False)
+    assert store.all_pairs() == []
+    assert store.endings_waiting().oldest_at is None
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

@@ -1,8 +1,9 @@
 """A lean worker process: the daemon's own services, without Celery, doing what a job says until a signal ends it.
 
 A job is a list of steps, each a mapping with `do`: `enter` (as a worker starts), `refresh` (`ids`, `force`, `threads`,
-`times`), `group` (`ids`), `replay`, `settle`, `pull` (`ids`), `hold`, `limit`, `shift_clock`, `drain` (`since`), or
-`serve`: find what is due and refresh it, over and over, until SIGTERM or for `seconds`.
+`times`), `group` (`ids`), `replay`, `settle`, `pull` (`ids`), `revoke` and `forget` (`creator`), `keep_house`, `hold`,
+`limit`, `shift_clock`, `drain` (`since`), or `serve`: find what is due and refresh it, over and over, until SIGTERM or
+for `seconds`.
 """
 
 from __future__ import annotations
@@ -85,6 +86,12 @@ class Driver:
     def _replay(self) -> None:
         self._try(lambda: ("replayed", str(self._services.upkeep.replay())), 0)
 
+    def _revoke(self, creator: str) -> None:
+        self._try(lambda: ("revoked", str(self._services.revocation.revoke(creator))), 0)
+
+    def _forget(self, creator: str) -> None:
+        self._try(lambda: ("forgotten", str(self._services.forgetting.forget(creator))), 0)
+
     def _settle(self) -> None:
         self._try(lambda: ("settled", str(self._services.commits.settle())), 0)
 
@@ -157,6 +164,9 @@ class Driver:
         self._services.upkeep.end_stale_attempts()
         self._services.commits.retry_stuck()
         self._services.commits.settle()
+        self._services.revocation.resume()
+        self._services.forgetting.resume()
+        self._services.forgetting.sweep()
         return "kept", ""
 
     def _try(self, work: Callable[[], tuple[str, str]], grant_id: int, *, quiet: bool = False) -> str:

@@ -97,7 +97,7 @@ class Daemon(RuleBasedStateMachine):
             ground,
             refreshes=Replayer(ground, **usual),
             consents=ConsentReplayer(ground, exchanges=Exchanges(ground, renew_at=2 / 3), **usual),
-            retention=Retention(raw_answers=3, other_people=90, history=None),
+            retention=Retention(raw_answers=3, other_people=90, history=None, lost_pairs=1),
         )
 
     # --- rules ---

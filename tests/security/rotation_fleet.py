@@ -25,7 +25,13 @@ READ_AT_ONCE: Final = 5
 
 def presence_of(services: Services, facts: list[Fact], *, on_unfit: Callable[[], None]) -> Presence:
     """Return what keeps services on the list; a refusal is recorded, and ends no process here."""
-    return Presence(preflight=services.preflight, hook=facts.append, on_unfit=on_unfit, seconds=HELLO_SECONDS)
+    return Presence(
+        preflight=services.preflight,
+        forgetting=services.forgetting,
+        hook=facts.append,
+        on_unfit=on_unfit,
+        seconds=HELLO_SECONDS,
+    )
 
 
 class Worker:

@@ -127,7 +127,7 @@ def test_revoking_another_creators_pair_ends_nobodys_consent(new_world: NewWorld
     token = given(world)[0]
     bring_in(world, token, "somebody-else")
 
-    assert world.services.authorizer.revoke("somebody-else") is False
+    assert world.services.revocation.revoke("somebody-else") is False
 
     assert world.services.store.grant("somebody-else").status is GrantStatus.REVOKED
     right = bring_in(world, token)
@@ -140,7 +140,7 @@ def test_an_imported_pair_of_its_own_creator_is_revoked_at_tiktok(new_world: New
     token = given(world)[0]
     grant = bring_in(world, token)
 
-    assert world.services.authorizer.revoke(grant.creator_id) is True
+    assert world.services.revocation.revoke(grant.creator_id) is True
 
     assert world.sandbox.creator(grant.creator_id)["revoked"]
 
@@ -192,7 +192,7 @@ def test_a_pair_that_was_set_aside_is_placed_with_its_owner(new_world: NewWorld)
 
     assert (grant.creator_id, grant.status) == (owner, GrantStatus.ACTIVE)
     assert list(placing.pairs()) == []
-    assert world.services.authorizer.revoke(wrong.creator_id) is False
+    assert world.services.revocation.revoke(wrong.creator_id) is False
     assert world.services.refresher.refresh(grant.grant_id, force=True).kind == "refreshed"
     assert world.verdict(grant).sound
 

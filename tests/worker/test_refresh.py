@@ -341,6 +341,8 @@ def test_a_pair_that_comes_after_its_grant_was_revoked_is_revoked_at_tiktok(
 
     world.services.store.mark_revoked(grant.creator_id)
     refreshing.join()
+    assert world.services.revocation.resume() == 1
 
     assert world.look(grant).status is GrantStatus.REVOKED
+    assert world.services.store.all_pairs() == []
     assert world.sandbox.creator(grant.creator_id)["revoked"]

@@ -104,7 +104,11 @@ def test_a_process_that_cannot_read_any_more_ends(
     world = new_world()
     ended: list[bool] = []
     presence = Presence(
-        preflight=world.services.preflight, hook=silent, on_unfit=lambda: ended.append(True), seconds=0.01
+        preflight=world.services.preflight,
+        forgetting=world.services.forgetting,
+        hook=silent,
+        on_unfit=lambda: ended.append(True),
+        seconds=0.01,
     )
     presence.begin()
     world.services.store.adopt_key(2, b"sealed", living_seconds=0)

@@ -22,7 +22,7 @@ State = Literal["ok", "warn", "fail", "skip"]
 CLOCK_WARN_SECONDS: Final = 2.0
 CLOCK_FAIL_SECONDS: Final = 60.0
 NEED_DATABASE: Final = frozenset({
-    "clock", "keyring", "brake", "grants", "capacity", "notices", "accounts", "beat",
+    "clock", "keyring", "brake", "grants", "endings", "capacity", "notices", "accounts", "beat",
 })  # fmt: skip
 LATE_PULL_SECONDS: Final = 6 * 3600.0
 RECENT_SECONDS: Final = 86_400.0
@@ -67,6 +67,7 @@ def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding
     yield "journal", lambda: journal(services)
     yield "brake", lambda: brake(services)
     yield "grants", lambda: grants(services)
+    yield "endings", lambda: endings(services)
     yield "capacity", lambda: capacity(services)
     yield "notices", lambda: notices(services)
     yield "accounts", lambda: accounts(services)
@@ -185,6 +186,23 @@ def grants(services: Services) -> Finding:
     for_people = fleet.needs_reauth or fleet.held or fleet.aside
     troubled = late or others or fleet.overdue or fleet.retrying or fleet.in_doubt or for_people
     return Finding("grants", "warn" if troubled else "ok", text)
+
+
+def endings(services: Services) -> Finding:
+    """Look for creators who were revoked or are to be forgotten, and are not yet altogether."""
+    waiting = services.store.endings_waiting()
+    if waiting.oldest_at is None:
+        return Finding("endings", "ok", "every revoked grant is revoked at TikTok too, and wiped")
+    found = [
+        f"{output.counted(count, 'creator')} {what}"
+        for count, what in (
+            (waiting.revoking, "revoked here, and TikTok has not confirmed"),
+            (waiting.forgetting, "not forgotten altogether"),
+        )
+        if count
+    ]
+    since = f"{'; '.join(found)}, the longest since {output.moment(waiting.oldest_at)} UTC"
+    return Finding("endings", "warn", f"{since}: workers go on by themselves; docs/operations.md, grant.revoked")
 
 
 def notices(services: Services) -> Finding:

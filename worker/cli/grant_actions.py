@@ -1,4 +1,4 @@
-"""The `grants` commands that act on one creator: refresh, pull and revoke."""
+"""The `grants` commands that act on one creator: refresh, pull, revoke and forget."""
 
 from __future__ import annotations
 
@@ -55,26 +55,66 @@ def pull(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -> N
     _publish(ctx, PULL_TASK, [grant_id], creator, grant_id, as_json=as_json)
 
 
+HERE_ONLY: Final = click.option(
+    "--here-only",
+    is_flag=True,
+    help="Say nothing to TikTok, where the consent then lives on.",
+)
+
+
 @click.command(cls=output.CreatorCommand)
 @click.argument("creator")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@HERE_ONLY
 @output.json_option
-def revoke(creator: str, *, yes: bool, as_json: bool) -> None:
-    """End a creator's consent at TikTok, then forget the tokens here; only a new authorization brings it back."""
+def revoke(creator: str, *, yes: bool, here_only: bool, as_json: bool) -> None:
+    """End a creator's consent at TikTok, and wipe the tokens here; only a new authorization brings it back.
+
+    From the first moment nobody is served or refreshes the grant. If TikTok does not confirm, the exit status is 1, and
+    workers try again until it does. A second call does nothing, or finishes what the first could not.
+    """
     with output.services(changes_pairs=True) as services:
         services.store.grant(creator)
         if not yes:
             click.confirm(f"revoke the consent of creator {creator}?", abort=True, err=True)
-        at_tiktok = services.authorizer.revoke(creator)
+        at_tiktok = services.revocation.revoke(creator, here_only=here_only)
     if as_json:
         output.print_json({"creator_id": creator, "status": "revoked", "at_tiktok": at_tiktok})
-    elif at_tiktok:
-        output.say(f"creator {creator} is revoked, and the tokens are wiped")
+    elif at_tiktok is None:
+        output.say(f"creator {creator} was revoked before, and the tokens are wiped")
     else:
-        output.say(
-            f"creator {creator} is revoked here, and the tokens are wiped; TikTok was not asked to revoke them, "
-            "because they belong to another creator"
-        )
+        output.say(f"creator {creator} is revoked{_where(at_tiktok, here_only=here_only)}, and the tokens are wiped")
+
+
+@click.command(cls=output.CreatorCommand)
+@click.argument("creator")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@HERE_ONLY
+@output.json_option
+def forget(creator: str, *, yes: bool, here_only: bool, as_json: bool) -> None:
+    """Revoke a creator's grant and remove all that is kept of the creator; a tombstone without the id stays.
+
+    What goes: tokens, history, account data, links, notices, and answers in the journals of all hosts. If TikTok does
+    not confirm the revocation, the exit status is 1, and workers go on when it does. A second call does nothing, or
+    finishes what the first could not.
+    """
+    with output.services(changes_pairs=True) as services:
+        if not yes:
+            click.confirm(f"remove all that is kept of creator {creator}, for good?", abort=True, err=True)
+        at_tiktok = services.forgetting.forget(creator, here_only=here_only)
+    if as_json:
+        output.print_json({"creator_id": creator, "status": "forgotten", "at_tiktok": at_tiktok})
+    elif at_tiktok is None:
+        output.say(f"creator {creator} is forgotten; there was nothing to revoke")
+    else:
+        output.say(f"creator {creator} is forgotten, and revoked{_where(at_tiktok, here_only=here_only)}")
+
+
+def _where(at_tiktok: bool, *, here_only: bool) -> str:
+    if at_tiktok:
+        return ""
+    why = "as you wished" if here_only else "because the tokens belong to another creator"
+    return f" here (TikTok was not told, {why})"
 
 
 def with_permit(act: Callable[[], Done]) -> Done:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from worker.cli import output
-from worker.cli.grant_actions import pull, refresh, revoke
+from worker.cli.grant_actions import forget, pull, refresh, revoke
 from worker.cli.grants_aside import aside, discard, place
 from worker.cli.grants_import import import_file
 from worker.cli.recheck import recheck
@@ -268,5 +268,5 @@ def _shown(grant: GrantView, now: datetime) -> dict[str, object]:
     return fields | {"seconds_left": round(left, 3)}
 
 
-for command in (import_file, refresh, pull, revoke, recheck, aside, place, discard):
+for command in (import_file, refresh, pull, revoke, forget, recheck, aside, place, discard):
     grants.add_command(command)

@@ -1,4 +1,4 @@
-"""Authorizing: make a consent link, turn the pasted redirect into a stored grant, and revoke a consent."""
+"""Authorizing: make a consent link, and turn the pasted redirect into a stored grant."""
 
 from __future__ import annotations
 
@@ -18,20 +18,18 @@ from worker.errors import (
     StoreUnavailableError,
     TikTokError,
     WaitError,
-    WrongOwnerError,
 )
 from worker.ground import Ground
 from worker.journal import RecordId
 from worker.links import ConsentLinks, handle_of
-from worker.owners import OwnerCheck
 from worker.records import entry_of_exchange
-from worker.store import ConsentLink, CurrentPair, GrantView
+from worker.store import ConsentLink, GrantView
 from worker.telemetry import Fact
-from worker.tiktok import EXCHANGE_CALL, REVOKE_CALL, RawAnswer, bears_refresh_token
-from worker.vault import PairPlace, Token
+from worker.tiktok import EXCHANGE_CALL, RawAnswer, bears_refresh_token
+from worker.vault import Token
 
 LONGEST_WAIT_SECONDS: Final = 5.0
-"""How long an exchange or a revocation waits for a permit of the quota."""
+"""How long an exchange waits for a permit of the quota."""
 
 
 class KeptForLaterError(NotReadyError):
@@ -39,12 +37,11 @@ class KeptForLaterError(NotReadyError):
 
 
 class Authorizer:
-    """Begins, stores and ends a creator's consent.
+    """Begins and stores a creator's consent.
 
     Args:
         ground: what all use cases share.
         exchanges: stores consents.
-        owners: looks up the owner before an imported pair is revoked.
         redirect_uri: where TikTok sends the browser; a pasted address must be this one.
         scopes: the scopes that the link asks for; the creator may grant fewer.
         state_seconds: life of a link.
@@ -56,7 +53,6 @@ class Authorizer:
         ground: Ground,
         *,
         exchanges: Exchanges,
-        owners: OwnerCheck,
         redirect_uri: str,
         scopes: Sequence[str],
         state_seconds: int,
@@ -64,7 +60,6 @@ class Authorizer:
     ) -> None:
         self._ground = ground
         self._exchanges = exchanges
-        self._owners = owners
         self._redirect_uri = redirect_uri
         self._links = ConsentLinks(ground.store, ground.tiktok, scopes=scopes, page=page)
         self._state_seconds = state_seconds
@@ -108,7 +103,7 @@ class Authorizer:
         handle = handle_of(redirect.state)
         link = refuse_bad_state(redirect.state, self._ground.store.link(handle))
         self._ground.journal.ready()
-        self._permit(EXCHANGE_CALL)
+        self._permit()
         if not self._ground.store.take_link(handle):
             text = f"the link was used a moment ago, and each link works once; {ASK_AGAIN}"
             raise LinkError(text, LinkProblem.USED)
@@ -144,64 +139,15 @@ class Authorizer:
         self._release(record)
         return grant
 
-    def revoke(self, creator_id: str) -> bool:
-        """End a creator's consent at TikTok, then wipe the pairs here.
-
-        An imported pair of another creator is only wiped here: at TikTok it would end that creator's consent.
-
-        Returns:
-            False if TikTok was not called for that reason.
-
-        Raises:
-            UnknownCreatorError, RevokedError: there is nothing to end.
-            TikTokError: TikTok did not confirm; nothing changed here. A token that TikTok calls dead counts as ended.
-        """
-        pair = self._ground.store.current_pair(creator_id)
-        own = self._is_own(pair)
-        if own:
-            access = self._ground.sealer.open_access(pair.sealed, PairPlace(creator_id, pair.consent, pair.generation))
-            self.end(access)
-        self._ground.store.mark_revoked(creator_id)
-        self._ground.hook(
-            Fact("grant.revoked", {"grant_id": pair.grant_id, "creator_id": creator_id, "at_tiktok": own})
-        )
-        return own
-
-    def end(self, access: Token) -> None:
-        """End the consent behind an access token at TikTok.
-
-        Raises:
-            NotReadyError: the quota is spent; nothing was sent.
-            TikTokError: TikTok did not confirm. A token that TikTok calls dead counts as ended.
-        """
-        self._permit(REVOKE_CALL)
-        try:
-            self._ground.tiktok.revoke(access)
-        except TikTokError as error:
-            self._pause_if_spent(error)
-            raise
-
-    def _is_own(self, pair: CurrentPair) -> bool:
-        if not pair.unproven:
-            return pair.belongs_to is None
-        try:
-            self._owners.prove(pair.creator_id, lane="refresh")
-        except WrongOwnerError:
-            return False
-        except TikTokError as error:
-            self._pause_if_spent(error)
-            raise
-        return True
-
     def _pause_if_spent(self, error: TikTokError) -> None:
         """Pause the whole app if TikTok says that a quota is spent."""
         if isinstance(error, WaitError):
             self._ground.limiter.punish(error.scope, error.seconds)
 
-    def _permit(self, call: str) -> None:
+    def _permit(self) -> None:
         """Take a permit of the quota; wait only a little, since a person waits at the terminal."""
         wait = self._ground.limiter.admit(
-            lane="refresh", call=call, account="authorize", patience_seconds=LONGEST_WAIT_SECONDS
+            lane="refresh", call=EXCHANGE_CALL, account="authorize", patience_seconds=LONGEST_WAIT_SECONDS
         )
         if wait:
             raise NotReadyError(f"the quota is spent; nothing was sent, try again in {wait:.0f} s")

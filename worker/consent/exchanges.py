@@ -58,11 +58,11 @@ class Exchanges:
         self._refuse_other_account(answer, link)
         return self._save(answer, refresh, sent_at, link)
 
-    def store_replayed(self, raw: RawAnswer, *, sent_at: datetime, handle: str | None = None) -> GrantView:
+    def store_replayed(self, raw: RawAnswer, *, sent_at: datetime, handle: str | None = None) -> GrantView | None:
         """Store the consent of an answer that was found in the journal, unless it is stored or outdated already.
 
         It may be repeated. An answer changes nothing if its pair is stored already, if the grant was revoked after it,
-        or if a later consent is current.
+        if a later consent is current, or if the creator was forgotten after it: then there is no grant to return.
 
         Args:
             raw: the answer as received.
@@ -78,6 +78,8 @@ class Exchanges:
         try:
             grant = self._ground.store.grant(answer.creator_id)
         except NotFoundError:
+            if self._forgotten(answer.creator_id, sent_at):
+                return None
             return self._save(answer, refresh, sent_at, link)
         if self._outdated(grant, sent_at) or self._holds(grant, refresh):
             return grant
@@ -99,6 +101,8 @@ class Exchanges:
         try:
             grant = self._ground.store.grant(answer.creator_id)
         except NotFoundError:
+            if self._forgotten(answer.creator_id, sent_at):
+                raise UsageError(f"creator {answer.creator_id} was forgotten after this pair came") from None
             return self._save(answer, answer.refresh_token, sent_at, None)
         if self._holds(grant, answer.refresh_token):
             return grant
@@ -160,6 +164,10 @@ class Exchanges:
             jitter=jitter,
             reference=None if link is None else link.reference,
         )
+
+    def _forgotten(self, creator_id: str, sent_at: datetime) -> bool:
+        tombstone = self._ground.store.tombstones([creator_id]).get(creator_id)
+        return tombstone is not None and tombstone.covers(sent_at)
 
     def _outdated(self, grant: GrantView, sent_at: datetime) -> bool:
         if grant.status is GrantStatus.REVOKED:

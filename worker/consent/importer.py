@@ -53,6 +53,10 @@ RESULTS: Final[dict[ConsentResult, tuple[What, str]]] = {
     ),
     ConsentResult.DEAD: ("bad", "TikTok refused this pair before; the creator must authorize again, or bring another"),
     ConsentResult.REVOKED: ("bad", "the creator was revoked here after this pair was issued"),
+    ConsentResult.FORGOTTEN: (
+        "bad",
+        "the creator was forgotten here, and the line does not say that its pair was issued since (issued_at)",
+    ),
     ConsentResult.FOREIGN: ("bad", "TikTok says that this pair belongs to another creator"),
 }
 """What was done with a line, and the reason for people."""

@@ -143,6 +143,14 @@ def _look(record: AsideRecord) -> AsidePair:
         return replace(found, fault=str(error))
 
 
+def owner_of(entry: JournalEntry) -> str:
+    """Return the creator to whom TikTok gave the pair in an answer, else the one it was asked for; "" if unknown."""
+    try:
+        return _answer(entry).creator_id or entry.creator_id or ""
+    except TikTokError:
+        return entry.creator_id or ""
+
+
 def _is_of(entry: JournalEntry | None, attempt: tuple[int, str, int, int]) -> bool:
     return entry is not None and entry.kind == "refresh" and entry.attempt() == attempt
 

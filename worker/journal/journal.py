@@ -181,6 +181,21 @@ class Journal:
             if not segment.pending and (segment is not self._current or segment.broken):
                 self._drop(segment)
 
+    def renew(self) -> None:
+        """Begin another file, so that the bytes of released answers go from the disk with the one before.
+
+        Raises:
+            JournalError: it cannot be made; the one before goes on.
+        """
+        self._notice_fork()
+        with self._lock:
+            if self._current is None or self._current.next_number == 1:
+                return
+            try:
+                self._next_segment(self._segment_bytes)
+            except OSError as error:
+                raise fail("a journal file cannot be made in", self._folder.path, error) from None
+
     def set_aside(self, record: RecordId) -> None:
         """Keep a copy of a record under `set-aside/` for a person, raise an alarm, and release the record.
 
@@ -313,6 +328,11 @@ class Journal:
         current = self._current
         if current is not None and not current.broken and current.room >= room:
             return current
+        return self._next_segment(max(self._segment_bytes, HEADER_BYTES + room))
+
+    def _next_segment(self, size: int) -> SegmentFile:
+        """Make the segment that takes the next records; the one before is removed once nothing in it waits."""
+        current = self._current
         self._folder.prepare()
         header = Header(
             segment_id=secrets.token_bytes(SEGMENT_ID_BYTES),
@@ -321,7 +341,6 @@ class Journal:
             pid=self._pid,
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        size = max(self._segment_bytes, HEADER_BYTES + room)
         made = SegmentFile.make(self._folder.path, header, size=size)
         self._own[made.name], self._current = made, made
         if current is not None and not current.pending:

@@ -33,7 +33,6 @@ from worker.store import Claim
 from worker.telemetry import Fact, FactValue
 from worker.tiktok import (
     REFRESH_CALL,
-    REVOKE_CALL,
     RawAnswer,
     TokenAnswer,
     bears_refresh_token,
@@ -43,8 +42,6 @@ from worker.tiktok import (
 from worker.vault import PairPlace, Token
 
 LANE: Final = "refresh"
-LONGEST_WAIT_SECONDS: Final = 5.0
-"""How long to wait for a permit to revoke."""
 
 
 class Caller:
@@ -141,20 +138,6 @@ class Caller:
                 self._finish(attempt)
         except (NotSentError, LeaseTooShortError) as error:
             attempt.unsent = error
-
-    def revoke(self, claim: Claim, access: Token) -> None:
-        """End at TikTok a pair that came after its grant had been revoked here: nobody will use it."""
-        limiter, code = self._ground.limiter, None
-        if not limiter.admit(lane=LANE, call=REVOKE_CALL, account="authorize", patience_seconds=LONGEST_WAIT_SECONDS):
-            try:
-                self._ground.tiktok.revoke(access)
-            except TikTokError as error:
-                code = error.code
-                if isinstance(error, WaitError):
-                    limiter.punish(error.scope, error.seconds)
-            else:
-                return
-        self._ground.hook(Fact("grant.revoke_failed", {"grant_id": claim.grant_id, "code": code}, level="warning"))
 
     def _finish(self, attempt: Attempt) -> None:
         """Complete the last call: with the app's other secret, or with the owner of a pair that came without its id."""

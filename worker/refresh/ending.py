@@ -26,7 +26,6 @@ from worker.journal import RecordId
 from worker.policy.verdicts import Action, AttemptOutcome, Standing, Verdict, judge, retry, spare
 from worker.refresh.attempt import Attempt
 from worker.refresh.brake import Brake
-from worker.refresh.call import Caller
 from worker.refresh.commits import PatientCommits
 from worker.refresh.results import Failed, LeftOver, Refreshed, Result, Superseded
 from worker.refresh.settlement import Answered, MisfitError, Settlement
@@ -54,11 +53,8 @@ class _Told(TypedDict):
 class Ending:
     """Writes the outcome of attempts to the database, however long that takes."""
 
-    def __init__(
-        self, ground: Ground, *, caller: Caller, brake: Brake, settlement: Settlement, commits: PatientCommits
-    ) -> None:
+    def __init__(self, ground: Ground, *, brake: Brake, settlement: Settlement, commits: PatientCommits) -> None:
         self._ground = ground
-        self._caller = caller
         self._brake = brake
         self._settlement = settlement
         self._commits = commits
@@ -100,8 +96,6 @@ class Ending:
         claim = attempt.claim
         if saved is None:
             return self._left_over(claim)
-        if saved.status is GrantStatus.REVOKED and attempt.pair is not None:
-            self._caller.revoke(claim, attempt.pair.access_token)
         return Refreshed(claim.grant_id, resumed=resumed) if saved.moved else Superseded(claim.grant_id)
 
     def fail(self, attempt: Attempt, error: TikTokError) -> Result:

@@ -80,6 +80,9 @@ class Replayer:
             orphan.set_aside()
             return False
         except NotFoundError:
+            if self._forgotten(entry):
+                orphan.release()
+                return True
             self._ground.hook(Fact("journal.grant_unknown", {"grant_id": entry.grant_id}, level="error"))
             orphan.set_aside()
             return False
@@ -91,6 +94,11 @@ class Replayer:
                 return False
         orphan.release()
         return True
+
+    def _forgotten(self, entry: JournalEntry) -> bool:
+        """Return True if the grant is not there because its creator was forgotten after this answer."""
+        tombstone = self._ground.store.tombstones([entry.creator_id or ""]).get(entry.creator_id or "")
+        return tombstone is not None and tombstone.covers(entry.received_at)
 
     def _stuck(self, orphan: Orphan, error: Exception) -> None:
         self._ground.hook(

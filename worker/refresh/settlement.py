@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from worker.errors import EvertokenError
+from worker.errors import EvertokenError, NotFoundError
 from worker.ground import Ground
 from worker.policy import renewal
-from worker.store import BroughtPair, NewPair, Saved
+from worker.store import BroughtPair, GrantStatus, NewPair, Saved
 from worker.telemetry import Fact, FactValue, one_write
 from worker.tiktok import REFRESH_CALL, TokenAnswer
 from worker.vault import PairPlace, Token
@@ -97,12 +97,19 @@ class Settlement:
             NotFoundError: one of the grants is not there, and nothing is stored.
             StoreUnavailableError: the database did not commit.
         """
-        saved = self._ground.store.save_group(
-            [
-                BroughtPair(each.grant_id, each.consent, each.generation, pair, each.answer.request_id)
-                for each, pair in pairs
-            ]
-        )
+        try:
+            saved = self._ground.store.save_group(
+                [
+                    BroughtPair(each.grant_id, each.consent, each.generation, pair, each.answer.request_id)
+                    for each, pair in pairs
+                ]
+            )
+        except NotFoundError:
+            first = pairs[0][0]
+            if len(pairs) > 1 or not self._ground.store.tombstones([first.creator_id]):
+                raise
+            # The creator was forgotten meanwhile.
+            return [Saved(first.grant_id, moved=False, revived=False, status=GrantStatus.REVOKED)]
         with one_write():
             for (answered, pair), result in zip(pairs, saved, strict=True):
                 self._report(answered, pair, result)

@@ -31,6 +31,8 @@ from worker.store.values import (
     CurrentPair,
     DeliveryView,
     DueGrant,
+    EndingGrant,
+    EndingsWaiting,
     FleetStatus,
     GrantCondition,
     GrantStatus,
@@ -51,6 +53,7 @@ from worker.store.values import (
     SnapshotView,
     StaleAttempt,
     StoredPair,
+    Tombstone,
     WorkerView,
 )
 
@@ -71,6 +74,8 @@ __all__ = [
     "DeliveryView",
     "Doubt",
     "DueGrant",
+    "EndingGrant",
+    "EndingsWaiting",
     "FleetStatus",
     "GrantCondition",
     "GrantStatus",
@@ -98,6 +103,7 @@ __all__ = [
     "StaleAttempt",
     "Store",
     "StoredPair",
+    "Tombstone",
     "WorkerView",
     "account_columns",
     "account_tables",

@@ -21,7 +21,8 @@ from sqlalchemy import (
 
 from worker.store.clock import iso_of, now, whole_milliseconds
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import ATTEMPTS, GRANTS, PAIRS, UNRESOLVED
+from worker.store.forgetting import barred
+from worker.store.models import ATTEMPTS, GRANTS, PAIRS, TOMBSTONES, UNRESOLVED
 from worker.store.outbox import announce_recovered, insert_notice, insert_unless_known, withdraw_requests
 from worker.store.rows import PAIR_BYTES, AnyRow, app_of, lease_is_free, sealed_pair
 from worker.store.values import ConsentResult, GrantStatus, Likeness, NewConsent, PairVersion
@@ -75,6 +76,9 @@ class Consents(Transactions):
                 chosen[item.creator_id] = place
         known = _known(connection, list(chosen), lock=True)
         fresh = [items[place] for creator_id, place in chosen.items() if creator_id not in known]
+        if compare is not None and (gone := barred(connection, fresh)):
+            results = [ConsentResult.FORGOTTEN if item.creator_id in gone else ConsentResult.KNOWN for item in items]
+            fresh = [item for item in fresh if item.creator_id not in gone]
         created = _create(connection, fresh, seal)
         for creator_id in created:
             results[chosen[creator_id]] = ConsentResult.CREATED
@@ -107,6 +111,8 @@ class Consents(Transactions):
         found = [(item, known[item.creator_id]) for item in items if item.creator_id in known]
         verdicts = _judge(connection, found, compare, replace=replace)
         by_creator = {item.creator_id: verdict for (item, _), verdict in zip(found, verdicts, strict=True)}
+        gone = barred(connection, (item for item in items if item.creator_id not in known))
+        by_creator |= dict.fromkeys(gone, ConsentResult.FORGOTTEN)
         return [by_creator.get(item.creator_id, ConsentResult.CREATED) for item in items]
 
 
@@ -151,12 +157,18 @@ def _judge(
         return [ConsentResult.REPLACED if replace else ConsentResult.KNOWN] * len(found)
     versions = _versions(connection, [row.id for _, row in found])
     return [
-        _verdict(item, row, compare(item, row.pair_generation, versions.get(row.id, ())), replace=replace)
+        _verdict(
+            item,
+            row,
+            compare(item, row.pair_generation, versions.get(row.id, ())),
+            replace=replace,
+            comparable=row.id in versions,
+        )
         for item, row in found
     ]
 
 
-def _verdict(item: NewConsent, row: AnyRow, likeness: Likeness, *, replace: bool) -> ConsentResult:
+def _verdict(item: NewConsent, row: AnyRow, likeness: Likeness, *, replace: bool, comparable: bool) -> ConsentResult:
     dead, foreign = row.status == GrantStatus.NEEDS_REAUTH.value, row.belongs_to is not None
     verdict = ConsentResult.REPLACED
     if likeness is not Likeness.OTHER and dead:
@@ -165,7 +177,7 @@ def _verdict(item: NewConsent, row: AnyRow, likeness: Likeness, *, replace: bool
         return ConsentResult.FOREIGN if foreign else ConsentResult.SAME
     if likeness is Likeness.EARLIER:
         return ConsentResult.OLDER
-    if not dead and not foreign:
+    if not foreign and not (dead and comparable):  # where every pair was wiped, only dates show which is newer
         verdict = _by_dates(item, row)
     wish = {ConsentResult.REPLACED, ConsentResult.UNDATED}
     return ConsentResult.KNOWN if verdict in wish and not replace else verdict
@@ -204,6 +216,7 @@ def _create(connection: Connection, items: list[NewConsent], seal: Seal) -> set[
     """Insert grants and their first pairs; return the creators that were inserted."""
     if not items:
         return set()
+    ordered = sorted(items, key=lambda item: item.creator_id)
     statement = insert_unless_known(connection, GRANTS).returning(GRANTS.c.id, GRANTS.c.creator_id)
     rows = connection.execute(
         statement.values(created_at=now(), updated_at=now(), next_pull_at=now(), unproven_since=_UNPROVEN_SINCE),
@@ -222,14 +235,28 @@ def _create(connection: Connection, items: list[NewConsent], seal: Seal) -> set[
                 "jitter": item.jitter,
                 "unproven": item.unproven,
             }
-            for item in sorted(items, key=lambda item: item.creator_id)
+            | new_id
+            for item, new_id in zip(ordered, _new_ids(connection, len(ordered)), strict=True)
         ],
     )
-    ids = {row.creator_id: row.id for row in rows}
+    made = {row.creator_id: row.id for row in rows}
     _add_pairs(
-        connection, ((ids[item.creator_id], item, FIRST, FIRST) for item in items if item.creator_id in ids), seal
+        connection, ((made[item.creator_id], item, FIRST, FIRST) for item in items if item.creator_id in made), seal
     )
-    return set(ids)
+    return set(made)
+
+
+def _new_ids(connection: Connection, count: int) -> list[dict[str, int]]:
+    """Return what gives grants ids that none ever had: a late answer to a forgotten one must not meet another.
+
+    SQLite gives the largest id away again once its row is deleted; PostgreSQL counts on.
+    """
+    if connection.dialect.name != "sqlite":
+        return [{}] * count
+    used = [
+        connection.execute(select(func.max(column))).scalar() or 0 for column in (GRANTS.c.id, TOMBSTONES.c.grant_id)
+    ]
+    return [{"id": max(used) + number} for number in range(1, count + 1)]
 
 
 def _replace(connection: Connection, found: list[tuple[NewConsent, AnyRow]], seal: Seal) -> None:
@@ -305,6 +332,7 @@ _NEXT_CONSENT: Final = (
         next_pull_at=now(),
         unproven_since=_UNPROVEN_SINCE,
         belongs_to=None,
+        ending_at=None,
         updated_at=now(),
     )
 )

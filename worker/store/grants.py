@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import Connection, and_, bindparam, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, text, update
 
 from worker.errors import LostError, NotFoundError, ReauthNeededError, RevokedError, UnknownCreatorError
 from worker.store.clock import now
@@ -64,6 +64,7 @@ class Grants(Transactions):
             raise _unknown(creator_id)
         _refuse_revoked(row)
         if row.sealed_access is None:
+            _refuse_ended(row)
             raise _lost(creator_id)
         return served_pair(row)
 
@@ -204,36 +205,49 @@ class Grants(Transactions):
         return _wish(connection, creator_id, next_pull_at=now())
 
     @writes
-    def mark_revoked(self, connection: Connection, creator_id: str) -> None:
-        """End a grant on our side: it is no longer refreshed or pulled, and its pairs are wiped.
+    def mark_revoked(self, connection: Connection, creator_id: str, *, wipe: bool = True) -> int:
+        """End a grant on our side: it is no longer refreshed, pulled or served; one that ended before stays as it is.
 
-        A pair that an attempt under way still brings is stored, and upkeep wipes it.
+        A pair that an attempt under way still brings is stored, and revoked at TikTok (`endings_due`).
+
+        Args:
+            connection: given by the decorator.
+            creator_id: the creator.
+            wipe: False to keep the pairs until TikTok has been told by one of them, and the lease of an attempt under
+                way, so that its end can be waited for.
+
+        Returns:
+            The grant's id.
 
         Raises:
             UnknownCreatorError: no such creator.
         """
         grant = _found(connection, creator_id, lock=True)
-        connection.execute(
-            update(GRANTS)
-            .where(GRANTS.c.id == grant.id)
-            .values(
-                status=GrantStatus.REVOKED.value,
-                lease_owner=None,
-                lease_until=None,
-                next_pull_at=None,
-                pull_lease_owner=None,
-                pull_lease_until=None,
-                updated_at=now(),
-            )
-        )
-        connection.execute(
-            update(PAIRS)
-            .where(PAIRS.c.grant_id == grant.id, PAIRS.c.wiped_at.is_(None))
-            .values(sealed_access=None, sealed_refresh=None, wiped_at=now())
-        )
-        withdraw_requests(connection, [(grant.id, grant.consent, grant.pair_generation)])
-        key, detail = f"{REVOKED}:{grant.id}:{grant.consent}", "the operator revoked the grant; its tokens are wiped"
-        insert_notice(connection, key, REVOKED, detail, grant_id=grant.id)
+        if grant.status != GrantStatus.REVOKED.value:
+            end_here(connection, grant)
+        if wipe:
+            freed = {"lease_owner": None, "lease_until": None, "pull_lease_owner": None, "pull_lease_until": None}
+            connection.execute(update(GRANTS).where(GRANTS.c.id == grant.id).values(ending_at=None, **freed))
+            wipe_pairs(connection, PAIRS.c.grant_id == grant.id)
+        return int(grant.id)
+
+
+def wipe_pairs(connection: Connection, which: ColumnElement[bool]) -> int:
+    """Empty the sealed columns of pairs; return how many were not empty."""
+    wipe = update(PAIRS).where(which, PAIRS.c.wiped_at.is_(None))
+    return connection.execute(wipe.values(sealed_access=None, sealed_refresh=None, wiped_at=now())).rowcount
+
+
+def end_here(connection: Connection, grant: AnyRow) -> None:
+    """Revoke a grant within a transaction: its end at TikTok is due, and one notice says that it ended."""
+    connection.execute(
+        update(GRANTS)
+        .where(GRANTS.c.id == grant.id)
+        .values(status=GrantStatus.REVOKED.value, next_pull_at=None, ending_at=now(), updated_at=now())
+    )
+    withdraw_requests(connection, [(grant.id, grant.consent, grant.pair_generation)])
+    key, detail = f"{REVOKED}:{grant.id}:{grant.consent}", "the operator revoked the grant; its tokens are wiped"
+    insert_notice(connection, key, REVOKED, detail, grant_id=grant.id)
 
 
 _SERVED: Final = (

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, exists, func, select, text, update
 
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
+from worker.store.grants import wipe_pairs
 from worker.store.models import GRANTS, PAIRS, REFRESHABLE, SENTINELS, WORKERS
 from worker.store.outbox import REAUTH_NEEDED, add_unless_known, insert_notice, reauth_key
 from worker.store.rows import is_current_pair
@@ -115,11 +116,9 @@ class Keys(Transactions):
         ).all()
         for row in asked:
             insert_notice(connection, reauth_key(*row), REAUTH_NEEDED, reason, grant_id=row.id)
-        wiped = connection.execute(
-            update(PAIRS).where(sealed).values(sealed_access=None, sealed_refresh=None, wiped_at=now())
-        )
+        wiped = wipe_pairs(connection, sealed)
         connection.execute(delete(SENTINELS).where(SENTINELS.c.key_id == key_id))
-        return AbandonedKey(pairs=wiped.rowcount, asked=len(asked))
+        return AbandonedKey(pairs=wiped, asked=len(asked))
 
     @reads
     def key_usage(self, connection: Connection) -> dict[int, int]:

@@ -49,6 +49,11 @@ WIPED: Final = "wiped_at IS NOT NULL"
 REFERENCED: Final = "reference IS NOT NULL"
 UNDELIVERED: Final = "delivered_at IS NULL"
 WORKING: Final = "revoked_at IS NULL"
+ENDING: Final = "ending_at IS NOT NULL"
+BELONGS: Final = "belongs_to IS NOT NULL"
+ABOUT_A_GRANT: Final = "grant_id IS NOT NULL"
+INVITES_ONE: Final = "creator_id IS NOT NULL"
+UNFINISHED: Final = "finished_at IS NULL"
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -103,7 +108,8 @@ class Grant(Row, table=True):
 
     `generation` counts attempts and only rises; `pair_generation` is the generation of the pair that is served and
     moves only forward within a consent. `unproven_since` is set for an imported pair until TikTok has confirmed its
-    owner; `belongs_to` is the owner if TikTok named another creator, and then the pair is not used.
+    owner; `belongs_to` is the owner if TikTok named another creator, and then the pair is not used. `ending_at` is when
+    TikTok is next told that the grant was revoked here; it is empty once TikTok has confirmed and the pairs are wiped.
     """
 
     __tablename__ = "grants"
@@ -119,6 +125,8 @@ class Grant(Row, table=True):
         Index("ix_grants_status_id", "status", "id"),
         Index("ix_grants_app_id_creator_id", "app_id", "creator_id", unique=True),
         _partial("ix_grants_reference", "reference", where=REFERENCED),
+        _partial("ix_grants_ending", "ending_at", where=ENDING),
+        _partial("ix_grants_belongs_to", "belongs_to", where=BELONGS),
     )
 
     id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
@@ -148,6 +156,7 @@ class Grant(Row, table=True):
     updated_at: datetime = _instant()
     unproven_since: datetime | None = _instant(null=True)
     belongs_to: str | None = _text(null=True)
+    ending_at: datetime | None = _instant(null=True)
 
 
 class Pair(Row, table=True):
@@ -226,6 +235,7 @@ class Notice(Row, table=True):
     __table_args__ = (
         _partial("ix_notices_undelivered", "next_try_at", where=UNDELIVERED),
         Index("ix_notices_message_id", "message_id", unique=True),
+        _partial("ix_notices_grant_id", "grant_id", where=ABOUT_A_GRANT),
     )
 
     id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
@@ -269,7 +279,10 @@ class Link(Row, table=True):
     """A consent link that was given out; its handle is a hash of the link's `state`."""
 
     __tablename__ = "links"
-    __table_args__ = (Index("ix_links_ends_at", "ends_at"),)
+    __table_args__ = (
+        Index("ix_links_ends_at", "ends_at"),
+        _partial("ix_links_creator_id", "creator_id", where=INVITES_ONE),
+    )
 
     handle: str = Field(sa_column=Column(String(64), primary_key=True))
     reference: str | None = Field(sa_column=Column(String(255), nullable=True))
@@ -277,6 +290,22 @@ class Link(Row, table=True):
     made_at: datetime = _instant()
     ends_at: datetime = _instant()
     used_at: datetime | None = _instant(null=True)
+
+
+class Tombstone(Row, table=True):
+    """What is left of a creator who was forgotten: a hash of the id, which only somebody who has the id recognizes.
+
+    `grant_id` was the grant's id, which no other grant ever gets.
+    """
+
+    __tablename__ = "tombstones"
+    __table_args__ = (_partial("ix_tombstones_unfinished", "grant_id", where=UNFINISHED),)
+
+    id: int = Field(sa_column=Column(ROW_ID, primary_key=True, autoincrement=True))
+    creator_hash: str = Field(sa_column=Column(String(64), nullable=False, unique=True))
+    grant_id: int | None = Field(sa_column=Column(BigInteger, nullable=True))
+    asked_at: datetime = _instant()
+    finished_at: datetime | None = _instant(null=True)
 
 
 class Brake(Row, table=True):
@@ -353,7 +382,7 @@ class Consumer(Row, table=True):
 class HandOut(Row, table=True):
     """An access token that was handed out over HTTP: to whom, whose and which, never the token.
 
-    The grant is a number without a foreign key, so that a forgotten creator's grant can be deleted and the row stays.
+    The grant is a number without a foreign key: the row is written after the token left, and the grant may be gone.
     """
 
     __tablename__ = "hand_outs"
@@ -371,6 +400,7 @@ GRANTS: Final[Table] = METADATA.tables["grants"]
 PAIRS: Final[Table] = METADATA.tables["pairs"]
 ATTEMPTS: Final[Table] = METADATA.tables["attempts"]
 SNAPSHOTS: Final[Table] = METADATA.tables["snapshots"]
+TOMBSTONES: Final[Table] = METADATA.tables["tombstones"]
 LINKS: Final[Table] = METADATA.tables["links"]
 NOTICES: Final[Table] = METADATA.tables["notices"]
 DELIVERIES: Final[Table] = METADATA.tables["notice_deliveries"]

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select, text, update
 
 from worker.errors import NotFoundError
-from worker.store.clock import NOW, as_milliseconds
+from worker.store.clock import NOW, as_milliseconds, now
 from worker.store.engine import Transactions, writes
-from worker.store.models import PAIRS
+from worker.store.models import GRANTS, PAIRS
 from worker.store.outbox import REAUTH_KEY, announce_recovered
 from worker.store.rows import AMONG, among
 from worker.store.values import BroughtPair, GrantStatus, Saved
@@ -141,8 +141,8 @@ class Saving(Transactions):
 
         If a pair becomes current, the grant is active again, its failures are reset, an account-data pull is due, and a
         notice that asks the creator to authorize is withdrawn if it was not delivered yet; if it was, another notice
-        says that the grant recovered. Only the lease of the attempt that brought the pair is released. Of two pairs
-        with the same number the first is kept.
+        says that the grant recovered. A pair of a revoked grant is kept until it is revoked at TikTok too. Only the
+        lease of the attempt that brought the pair is released. Of two pairs with the same number the first is kept.
 
         Args:
             connection: given by the decorator.
@@ -168,6 +168,9 @@ class Saving(Transactions):
                 announce_recovered(
                     connection, [(row.grant_id, row.current_consent, row.pair_generation) for row in lost]
                 )
+            if revoked := [row.grant_id for row in rows.values() if row.status == GrantStatus.REVOKED]:
+                # A pair that came after its grant was revoked here: it is to be revoked at TikTok too.
+                connection.execute(update(GRANTS).where(GRANTS.c.id.in_(revoked)).values(ending_at=now()))
         return [saved[place] for place in range(len(brought))]
 
 

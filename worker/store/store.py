@@ -9,7 +9,9 @@ from worker.store.consents import Consents
 from worker.store.consumers import Consumers
 from worker.store.deliveries import Deliveries
 from worker.store.due import DueScan
+from worker.store.endings import Endings
 from worker.store.fleet import Fleet
+from worker.store.forgetting import Tombstones
 from worker.store.grants import Grants
 from worker.store.keys import Keys
 from worker.store.links import Links
@@ -43,6 +45,8 @@ class Store(
     Deliveries,
     Consumers,
     Operations,
+    Endings,
+    Tombstones,
 ):
     """The database of one deployment; safe to share between threads, and after a fork.
 

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func,
 from worker.policy.notice_kinds import NEWS
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
+from worker.store.grants import wipe_pairs
 from worker.store.models import ATTEMPTS, FINISHED, GRANTS, LINKS, NOTICES, OPEN, PAIRS, SUPERSEDED, WIPED, WORKERS
 from worker.store.rows import PAIR_BYTES, is_current_pair, is_of_app, sealed_pair
 from worker.store.values import GrantStatus, StaleAttempt, StoredPair
@@ -134,10 +135,27 @@ class Upkeep(Transactions):
             .order_by(PAIRS.c.superseded_at)
             .limit(limit)
         )
-        wiped = connection.execute(
-            update(PAIRS).where(tuple_(*key).in_(old)).values(sealed_access=None, sealed_refresh=None, wiped_at=now())
+        return wipe_pairs(connection, tuple_(*key).in_(old))
+
+    @writes
+    def wipe_lost(self, connection: Connection, older_than_seconds: float, limit: int) -> int:
+        """Empty the sealed columns of pairs whose creators were asked to authorize again long ago; return how many.
+
+        TikTok has refused these pairs for good, so they are of use to nobody but a thief.
+        """
+        key = (PAIRS.c.grant_id, PAIRS.c.consent, PAIRS.c.generation)
+        lost = (
+            select(*key)
+            .join_from(GRANTS, PAIRS, GRANTS.c.id == PAIRS.c.grant_id)
+            .where(
+                is_of_app(connection),
+                GRANTS.c.status == GrantStatus.NEEDS_REAUTH.value,
+                GRANTS.c.updated_at <= _before(older_than_seconds),
+                PAIRS.c.wiped_at.is_(None),
+            )
+            .limit(limit)
         )
-        return wiped.rowcount
+        return wipe_pairs(connection, tuple_(*key).in_(lost))
 
     @writes
     def prune_attempts(self, connection: Connection, older_than_seconds: float, limit: int) -> int:

@@ -378,7 +378,11 @@ class Saved:
 
 @dataclass(frozen=True)
 class GrantView:
-    """A grant as people see it, without sealed bytes."""
+    """A grant as people see it, without sealed bytes.
+
+    Attributes:
+        ending_at: for a revoked grant, when TikTok is told next; None once it has confirmed and the pairs are wiped.
+    """
 
     grant_id: int
     creator_id: str
@@ -404,6 +408,7 @@ class GrantView:
     updated_at: datetime
     unproven_since: datetime | None = None
     belongs_to: str | None = None
+    ending_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -554,7 +559,55 @@ class ConsentResult(StrEnum):
     BUSY = "busy"  # a refresh is under way, or one that may have brought a newer pair has no outcome yet
     DEAD = "dead"  # TikTok refused exactly this pair, and the creator was asked to authorize again
     REVOKED = "revoked"  # the grant was revoked here after the pair was issued
+    FORGOTTEN = "forgotten"  # the creator was forgotten here after the pair was issued, or the item has no sure date
     FOREIGN = "foreign"  # TikTok says that exactly this pair belongs to another creator
+
+
+@dataclass(frozen=True)
+class EndingGrant:
+    """A grant that was revoked here and whose end is not complete.
+
+    Attributes:
+        pair: the newest pair that was not wiped; None if there is none, so that TikTok need not be called.
+        busy: True while a refresh or a pull of it is under way.
+        waited_seconds: how long ago it was revoked.
+    """
+
+    grant_id: int
+    creator_id: str
+    pair: CurrentPair | None
+    busy: bool
+    waited_seconds: float
+
+
+@dataclass(frozen=True)
+class EndingsWaiting:
+    """How many grants are revoked here without TikTok's word, and how many creators are not yet forgotten altogether.
+
+    Attributes:
+        oldest_at: since when the one waits that waits longest; None if none does.
+    """
+
+    revoking: int
+    forgetting: int
+    oldest_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """What is kept of a creator who was forgotten.
+
+    Attributes:
+        asked_at: when an operator asked for it, on the database's clock.
+        finished_at: when the last row was removed; None while some are left.
+    """
+
+    asked_at: datetime
+    finished_at: datetime | None
+
+    def covers(self, at: datetime) -> bool:
+        """Return True if what came at this instant is of the time that was forgotten, not of a later consent."""
+        return self.finished_at is not None and at <= self.finished_at
 
 
 class Likeness(StrEnum):

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from worker.errors import EvertokenError, NotReadyError, StoreRefusedError, StoreUnavailableError
+from worker.consent.forget import Forgetting
+from worker.errors import EvertokenError, JournalError, NotReadyError, StoreRefusedError, StoreUnavailableError
 from worker.telemetry import Fact, Hook
 from worker.upkeep.preflight import Preflight
 
@@ -28,6 +29,7 @@ class Presence:
         self,
         *,
         preflight: Preflight,
+        forgetting: Forgetting,
         hook: Hook,
         on_unfit: Callable[[], None] = end_this_process,
         seconds: float = HELLO_SECONDS,
@@ -36,11 +38,13 @@ class Presence:
 
         Args:
             preflight: announces this process.
+            forgetting: keeps this host's journal free of forgotten creators.
             hook: where facts go.
             on_unfit: called if this process cannot read what others write or cannot run on the tables.
             seconds: time between two announcements.
         """
         self._preflight = preflight
+        self._forgetting = forgetting
         self._hook = hook
         self._on_unfit = on_unfit
         self._seconds = seconds
@@ -76,6 +80,9 @@ class Presence:
                 self._preflight.check_schema()
                 runs = True
                 self._preflight.hello()
+                self._forgetting.sweep()
+            except JournalError as error:
+                self._hook(Fact("journal.uncleaned", {"reason": str(error)}, level="warning"))
             except StoreRefusedError as error:
                 self._hook(Fact("presence.failed", {"reason": str(error)}, level="warning"))
             except StoreUnavailableError:

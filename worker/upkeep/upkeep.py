@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from worker.refresh.settlement import Settlement
 from worker.telemetry import Fact
 
 WIPE_AFTER_SECONDS: Final = 2 * 86400
+WIPE_LOST_SECONDS: Final = 3600.0
+"""How often lost pairs are looked for: it reads every grant whose creator has to authorize again."""
 KEEP_HISTORY_SECONDS: Final = 90 * 86400
 KEEP_DOUBTS_DAYS: Final = 90
 """For how long what went into quarantine is kept, with its raw answers."""
@@ -27,17 +30,19 @@ BATCHES_SECONDS: Final = 10.0
 
 @dataclass(frozen=True)
 class Retention:
-    """For how many days account data is kept; None for good.
+    """For how many days account data and lost pairs are kept; None for good.
 
     Attributes:
         raw_answers: answers as they came.
         other_people: comments and mentions, from when they were last read.
         history: readings, days, hours and shares.
+        lost_pairs: pairs of creators who have to authorize again.
     """
 
     raw_answers: float
     other_people: float
     history: float | None
+    lost_pairs: float
 
 
 class ConsentReplayer(Replayer):
@@ -66,6 +71,8 @@ class Upkeep:
     """Periodic work of any worker; running it twice does no harm."""
 
     def __init__(self, ground: Ground, *, refreshes: Replayer, consents: ConsentReplayer, retention: Retention) -> None:
+        """Take what all use cases share, the two kinds of replay, and how long what is kept."""
+        self._wipes_lost_at = -math.inf
         self._ground = ground
         self._retention = retention
         self._refreshes = refreshes
@@ -106,6 +113,16 @@ class Upkeep:
     def wipe_superseded(self) -> int:
         """Wipe pairs that newer ones replaced long ago, for at most some seconds; return how many."""
         return _in_batches(lambda: self._ground.store.wipe_superseded(WIPE_AFTER_SECONDS, BATCH))
+
+    def wipe_lost(self) -> int:
+        """Wipe pairs of creators who were asked to authorize again long ago, once an hour; return how many."""
+        if time.monotonic() < self._wipes_lost_at:
+            return 0
+        self._wipes_lost_at = time.monotonic() + WIPE_LOST_SECONDS
+        wiped = _in_batches(lambda: self._ground.store.wipe_lost(self._retention.lost_pairs * 86400, BATCH))
+        if wiped:
+            self._ground.hook(Fact("pairs.wiped", {"pairs": wiped}))
+        return wiped
 
     def prune(self) -> int:
         """Delete old history, for at most some seconds of each kind; return how many rows."""
