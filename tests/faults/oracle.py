@@ -52,12 +52,14 @@ class Evidence:
 
 
 def lost_pairs(evidence: Evidence) -> list[str]:
-    """V1: a pair whose bytes a worker had received is neither stored nor in the journal."""
+    """V1: a received pair is neither stored nor in the journal, and was not wiped on purpose."""
     windows = set(window_kills(evidence))
+    ended = {grant.creator_id for grant in evidence.grants if grant.status is GrantStatus.REVOKED}
     return [
         f"{creator}: the pair {fp} was received and is nowhere"
         for fp, creator in _received(evidence).items()
         if fp not in windows and fp not in evidence.stored.get(creator, ()) and fp not in evidence.kept
+        if creator not in ended
     ]
 
 
