@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ def facts_of(world: World) -> list[Fact]:
     ids=["system error", "app secret", "unknown code", "no answer"],
 )
 def test_a_revocation_that_tiktok_does_not_confirm_holds_here_and_is_tried_again(
-    new_world: NewWorld, fault: dict[str, object]
+    new_world: NewWorld, fault: dict[str, Any]
 ) -> None:
     """Nobody is served meanwhile; one warning a try; when TikTok answers, the pairs are wiped."""
     world = new_world()
