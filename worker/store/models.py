@@ -2,6 +2,8 @@
 
 Models describe the schema; the modules of the store write statements on the tables at the end of this module and return
 the frozen values of `values`. No model holds a token: sealed columns are plain bytes that only the vault opens.
+
+One idea: the schema, read from top to bottom in one place, since its tables refer to each other.
 """
 
 from __future__ import annotations
