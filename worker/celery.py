@@ -280,6 +280,7 @@ def begin_work(**_: Any) -> None:
                 beat_silent=services.beat_silent,
                 refresh_late=services.refresh_late,
                 notices_late=services.notices_late,
+                access_life=services.contract_watch.access_seconds,
             )
     except EvertokenError as error:
         refuse(error)

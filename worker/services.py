@@ -20,6 +20,7 @@ from worker.planning.headroom import Headroom
 from worker.reading import POOL_SIZE, PerProcess
 from worker.refresh.brake import Brake
 from worker.refresh.call import Caller
+from worker.refresh.contract import ContractWatch
 from worker.refresh.ending import Ending
 from worker.refresh.refresher import Refresher
 from worker.refresh.replay import Replayer
@@ -62,7 +63,14 @@ class Services(Foundation):
     @cached_property
     def ending(self) -> Ending:
         """How attempts end."""
-        return Ending(self.ground, brake=self.brake, settlement=self.settlement, commits=self.commits)
+        return Ending(
+            self.ground, brake=self.brake, settlement=self.settlement, commits=self.commits, watch=self.contract_watch
+        )
+
+    @cached_property
+    def contract_watch(self) -> ContractWatch:
+        """Notices changes of TikTok's contract."""
+        return ContractWatch(self.ground)
 
     @cached_property
     def replayer(self) -> Replayer:

@@ -13,7 +13,6 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.support.ground import ground_of
-from worker.accounts.resources import ACCOUNT
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges, OtherAccountError
 from worker.errors import (

@@ -232,3 +232,34 @@ def test_every_combination_of_rotations_can_be_asked_of_the_stand_in(scene: Scen
         ("grace", "another"): (0, 2),
         ("same", "same"): (0, 1),
     }
+
+
+def test_a_running_fleet_follows_a_contract_that_changes_under_it(
+    scene: Scene, wait_until: Callable[..., None]
+) -> None:
+    """Lives become a fraction and rotation ends while two workers refresh: no token expires, one notice for each."""
+    scene.sandbox.change(expires_in=60)
+    grants = scene.creators(5)
+    workers = [scene.worker({"do": "serve", "seconds": 40}) for _ in range(2)]
+    try:
+        wait_until(lambda: all(scene.look(grant).pair_generation >= 2 for grant in grants), 30)
+
+        scene.sandbox.change(expires_in=6, rotation="same")
+        for grant in grants:
+            scene.world.make_due(grant)
+        wait_until(lambda: len(_changes(scene)) >= 2, 30)
+        wait_until(lambda: all(scene.look(grant).pair_generation >= 4 for grant in grants), 30)
+        for worker in workers:
+            assert worker.finish() == 0
+        assert _changes(scene) == {"access_seconds": "6", "refresh_token_rotates": "no"}
+        assert scene.judge() == {}
+        assert sum(each.said().count('"contract.changed"') for each in workers) == len(_changes(scene))
+    finally:
+        scene.sandbox.change(expires_in=86_400, rotation="strict")
+
+
+def _changes(scene: Scene) -> dict[str, str]:
+    """Return what was announced of the contract; each term once."""
+    found = [notice.data for notice in scene.store.undelivered_notices() if notice.kind == "contract_changed"]
+    assert len({each["term"] for each in found if each}) == len(found)
+    return {each["term"]: each["now"] for each in found if each}

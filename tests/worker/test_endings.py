@@ -12,8 +12,8 @@ import pytest
 
 from tests.support.world import World
 from worker.errors import NotReadyError, RevokedError, UnknownCreatorError, UsageError
-from worker.records import entry_of_refresh
-from worker.store import Claim, GrantStatus, GrantView
+from worker.journal import JournalEntry
+from worker.store import GrantStatus, GrantView
 from worker.telemetry import Fact
 from worker.tiktok import RawAnswer
 from worker.tokens import token_reader
@@ -136,18 +136,14 @@ def set_aside(world: World, grant: GrantView, *, asked_for: GrantView | None = N
     token = world.sandbox.grants(creators=[grant.creator_id])[0]
     asked = asked_for or grant
     now = world.services.store.ping()
-    claim = Claim(
-        grant_id=asked.grant_id, creator_id=asked.creator_id, consent=1, generation=2, owner="x", claimed_at=now,
-        lease_until=now, status=GrantStatus.ACTIVE, sealed=None, kept=(), unresolved=(), failures=0, jitter=0.5,
-        issued_at=now, access_expires_at=now, refresh_expires_at=None, scope="", pair_generation=1,
-    )  # fmt: skip
     body = json.dumps({"code": 0, "message": "OK", "request_id": "r", "data": token}).encode()
     raw = RawAnswer(
         call="tt_user/oauth2/refresh_token/", http_status=200, body=body, complete=True, fault=None, retry_after=None
     )
     journal = world.services.journal
     journal.ready()
-    journal.set_aside(journal.append(entry_of_refresh(raw, claim, sent_at=now, seconds=0)))
+    ids = (asked.grant_id, asked.creator_id, 1, 2)
+    journal.set_aside(journal.append(JournalEntry.of("refresh", raw, ids, sent_at=now, seconds=0)))
     return grant.creator_id
 
 

@@ -67,13 +67,15 @@ def test_the_schema_knows_each_kind_once() -> None:
 
 def test_what_is_posted_fits_the_schema(store: Store, grant_id: int, links: ConsentLinks) -> None:
     """Each kind as it is posted is taken by its branch, and by no other one."""
-    for kind in KINDS.keys() - {"connected", "reauth_soon"}:
+    for kind in KINDS.keys() - {"connected", "contract_changed", "reauth_soon"}:
         store.raise_alarm(kind, kind, "why", grant_id=grant_id if kind in OF_CREATORS else None)
     fleet = Fleet(store)
     ends_at = store.ping() + timedelta(days=6)
     ending = fleet.consent("bob", issued_at=ends_at - timedelta(days=365), refresh_expires_at=ends_at)
     store.save_consents([ending], seal_name, replace=True, announce=True)
     assert store.warn_of_ends(500) == 1
+    for life in ("86400", "7200"):
+        store.note_terms([(number, {"access_seconds": life}) for number in range(3)])
     with running_receiver() as receiver:
         notifier_to(store, receiver.url, links=links).deliver()
 

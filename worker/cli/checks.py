@@ -6,7 +6,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -22,11 +22,12 @@ State = Literal["ok", "warn", "fail", "skip"]
 CLOCK_WARN_SECONDS: Final = 2.0
 CLOCK_FAIL_SECONDS: Final = 60.0
 NEED_DATABASE: Final = frozenset({
-    "clock", "keyring", "brake", "grants", "endings", "capacity", "notices", "accounts", "beat",
+    "clock", "keyring", "brake", "grants", "endings", "contract", "capacity", "notices", "accounts", "beat",
 })  # fmt: skip
 LATE_PULL_SECONDS: Final = 6 * 3600.0
 RECENT_SECONDS: Final = 86_400.0
 CONTESTED_CREATORS: Final = 100
+CONTRACT_NEWS: Final = timedelta(days=7)
 SPACE_WARN_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -68,6 +69,7 @@ def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding
     yield "brake", lambda: brake(services)
     yield "grants", lambda: grants(services)
     yield "endings", lambda: endings(services)
+    yield "contract", lambda: contract(services)
     yield "capacity", lambda: capacity(services)
     yield "notices", lambda: notices(services)
     yield "accounts", lambda: accounts(services)
@@ -203,6 +205,24 @@ def endings(services: Services) -> Finding:
     ]
     since = f"{'; '.join(found)}, the longest since {output.moment(waiting.oldest_at)} UTC"
     return Finding("endings", "warn", f"{since}: workers go on by themselves; docs/operations.md, grant.revoked")
+
+
+def contract(services: Services) -> Finding:
+    """Compare TikTok's contract with what it was a week ago."""
+    from worker.policy.contract import ACCESS_LIFE, change_of  # noqa: PLC0415 - Celery loads the doctor on every start
+
+    terms, now = services.store.terms(), services.store.ping()
+    if not terms:
+        return Finding("contract", "ok", "no refresh has shown it yet")
+    news = [
+        f"{change_of(name, view.before, view.term.value).told} (since {output.moment(view.changed_at)} UTC)"
+        for name, view in sorted(terms.items())
+        if view.changed_at is not None and view.before is not None and now - view.changed_at < CONTRACT_NEWS
+    ]
+    if news:
+        return Finding("contract", "warn", f"{'; '.join(news)}; docs/operations.md, contract.changed")
+    life = terms[ACCESS_LIFE].term.value if ACCESS_LIFE in terms else "?"
+    return Finding("contract", "ok", f"as known, in {output.counted(len(terms), 'term')}; access tokens live {life} s")
 
 
 def notices(services: Services) -> Finding:

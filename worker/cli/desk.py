@@ -66,4 +66,5 @@ def _prepare(services: Services) -> None:
             beat_silent=services.beat_silent,
             refresh_late=services.refresh_late,
             notices_late=services.notices_late,
+            access_life=services.contract_watch.access_seconds,
         )

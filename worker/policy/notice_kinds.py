@@ -16,6 +16,7 @@ KINDS: Final = {
     "app_resumed": "app.resumed",
     "app_stopped": "app.stopped",
     "connected": "grant.connected",
+    "contract_changed": "contract.changed",
     "misfit": "grant.misfit",
     "reauth_needed": "grant.reauth_needed",
     "reauth_soon": "grant.reauth_soon",

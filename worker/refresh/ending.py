@@ -27,6 +27,7 @@ from worker.policy.verdicts import Action, AttemptOutcome, Standing, Verdict, ju
 from worker.refresh.attempt import Attempt
 from worker.refresh.brake import Brake
 from worker.refresh.commits import PatientCommits
+from worker.refresh.contract import ContractWatch
 from worker.refresh.results import Failed, LeftOver, Refreshed, Result, Superseded
 from worker.refresh.settlement import Answered, MisfitError, Settlement
 from worker.store import Claim, GrantStatus, NewPair, Saved
@@ -53,8 +54,11 @@ class _Told(TypedDict):
 class Ending:
     """Writes the outcome of attempts to the database, however long that takes."""
 
-    def __init__(self, ground: Ground, *, brake: Brake, settlement: Settlement, commits: PatientCommits) -> None:
+    def __init__(
+        self, ground: Ground, *, brake: Brake, settlement: Settlement, commits: PatientCommits, watch: ContractWatch
+    ) -> None:
         self._ground = ground
+        self._watch = watch
         self._brake = brake
         self._settlement = settlement
         self._commits = commits
@@ -89,6 +93,7 @@ class Ending:
             self._commits.run(lambda: write(everything), until_done=not attempts[0].calls[-1].journaled)
         else:
             self._commits.run_group(lambda: write(everything), [partial(write, (place,)) for place in everything])
+        self._watch.observe([pairs[place] for place in saved])
         resumed = self._brake.succeeded() if saved else False
         return [self._result(attempts[place], saved.get(place), resumed=resumed) for place in everything]
 
@@ -244,6 +249,7 @@ def _answered(attempt: Attempt) -> Answered:
         sent=call.sent,
         answer=call.result,
         seconds=call.seconds,
+        refresh_ended_at=None if claim.unproven else claim.refresh_expires_at,  # a file's word is no answer
     )
 
 

@@ -27,6 +27,7 @@ class Answered:
         sent_at: when the request was sent, on the database's clock: the start of the pair's life.
         jitter: the grant's own number in [0, 1).
         scope: the scopes stored before, comma separated.
+        refresh_ended_at: the end of the refresh token that was sent, if TikTok told it.
         sent: the refresh token that was sent; it is kept if the answer holds none (RFC 6749, section 6).
         seconds: how long the call took; None for an answer from a journal.
     """
@@ -41,6 +42,7 @@ class Answered:
     sent: Token
     answer: TokenAnswer
     seconds: float | None = None
+    refresh_ended_at: datetime | None = None
 
     @property
     def kept(self) -> bool:

@@ -53,6 +53,7 @@ from worker.store.values import (
     SnapshotView,
     StaleAttempt,
     StoredPair,
+    TermView,
     Tombstone,
     WorkerView,
 )
@@ -103,6 +104,7 @@ __all__ = [
     "StaleAttempt",
     "Store",
     "StoredPair",
+    "TermView",
     "Tombstone",
     "WorkerView",
     "account_columns",

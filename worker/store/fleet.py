@@ -20,12 +20,13 @@ from sqlalchemy import (
     type_coerce,
 )
 
+from worker.policy.contract import ACCESS_LIFE
 from worker.policy.verdicts import WRONG_APP_CODES, AttemptOutcome, FleetEvidence
 from worker.store.clock import milliseconds, now
 from worker.store.conditions import conditions, is_serving, kept_aside, newest_attempt
 from worker.store.engine import Transactions, reads
-from worker.store.models import ATTEMPTS, FINISHED, GRANTS, UNRESOLVED
-from worker.store.rows import is_of_app, lease_is_free
+from worker.store.models import ATTEMPTS, FINISHED, GRANTS, TERMS, UNRESOLVED
+from worker.store.rows import app_of, is_of_app, lease_is_free
 from worker.store.values import FleetStatus, GrantCondition, GrantStatus
 
 WEEK_SECONDS: Final = 7 * 86_400
@@ -116,6 +117,8 @@ class Fleet(Transactions):
     def load(self, connection: Connection, *, slice_seconds: int) -> list[LoadSlice]:
         """Return how many grants are due in each slice of time; it reads every grant once.
 
+        If TikTok has changed the life of access tokens, grants that it has not refreshed since count with the new life.
+
         Args:
             connection: given by the decorator.
             slice_seconds: length of a slice.
@@ -123,6 +126,13 @@ class Fleet(Transactions):
         at = connection.execute(select(now())).scalar_one()
         grant = GRANTS.c
         life = type_coerce(grant.access_expires_at - grant.issued_at, BigInteger) // milliseconds(60)
+        changed = connection.execute(
+            select(TERMS.c.value, TERMS.c.changed_at).where(
+                TERMS.c.app_id == app_of(connection), TERMS.c.term == ACCESS_LIFE, TERMS.c.changed_at.is_not(None)
+            )
+        ).first()
+        if changed is not None:
+            life = case((grant.issued_at < changed.changed_at, int(changed.value) // 60), else_=life)
         ahead = type_coerce(grant.next_refresh_at - at, BigInteger) // milliseconds(slice_seconds)
         number = case((grant.next_refresh_at <= at, 0), else_=ahead).label("number")
         attempt = ATTEMPTS.c  # pruning keeps the newest attempt of each grant

@@ -310,6 +310,20 @@ class Tombstone(Row, table=True):
     finished_at: datetime | None = _instant(null=True)
 
 
+class ContractTerm(Row, table=True):
+    """A term of TikTok's contract as answers to refreshes show it; `odd_*` is another value that some have told."""
+
+    __tablename__ = "contract_terms"
+
+    app_id: str = Field(sa_column=Column(String(64), primary_key=True))
+    term: str = Field(sa_column=Column(String(160), primary_key=True))
+    value: str = _text()
+    value_before: str | None = _text(null=True)
+    changed_at: datetime | None = _instant(null=True)
+    odd_value: str | None = _text(null=True)
+    odd_ids: list[int] | None = Field(sa_column=Column(JSON(none_as_null=True), nullable=True))
+
+
 class Brake(Row, table=True):
     """The single row that stops an app; a row of another app or without a reason stops nothing."""
 
@@ -402,6 +416,7 @@ GRANTS: Final[Table] = METADATA.tables["grants"]
 PAIRS: Final[Table] = METADATA.tables["pairs"]
 ATTEMPTS: Final[Table] = METADATA.tables["attempts"]
 SNAPSHOTS: Final[Table] = METADATA.tables["snapshots"]
+TERMS: Final[Table] = METADATA.tables["contract_terms"]
 TOMBSTONES: Final[Table] = METADATA.tables["tombstones"]
 LINKS: Final[Table] = METADATA.tables["links"]
 NOTICES: Final[Table] = METADATA.tables["notices"]

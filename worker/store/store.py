@@ -7,6 +7,7 @@ from worker.store.account_saving import AccountSaving
 from worker.store.claims import Claims
 from worker.store.consents import Consents
 from worker.store.consumers import Consumers
+from worker.store.contract import Contract
 from worker.store.deliveries import Deliveries
 from worker.store.due import DueScan
 from worker.store.endings import Endings
@@ -45,6 +46,7 @@ class Store(
     Deliveries,
     Consumers,
     Operations,
+    Contract,
     Endings,
     Tombstones,
 ):

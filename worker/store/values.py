@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from worker.policy.contract import Term
 from worker.policy.scope import ConsumerScope
 from worker.policy.verdicts import AttemptOutcome
 from worker.vault.sealing import SealedPair
@@ -608,6 +609,21 @@ class Tombstone:
     def covers(self, at: datetime) -> bool:
         """Return True if what came at this instant is of the time that was forgotten, not of a later consent."""
         return self.finished_at is not None and at <= self.finished_at
+
+
+@dataclass(frozen=True)
+class TermView:
+    """A term of TikTok's contract.
+
+    Attributes:
+        term: what holds now.
+        before: what held before; None if it never changed.
+        changed_at: when it changed last.
+    """
+
+    term: Term
+    before: str | None
+    changed_at: datetime | None
 
 
 class Likeness(StrEnum):

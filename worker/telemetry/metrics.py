@@ -63,6 +63,11 @@ NOTICES_LATE: Final = Gauge(
     "For how long the oldest notice that may go out has waited; 0 if none waits, NaN while that cannot be known.",
     registry=REGISTRY,
 )
+ACCESS_LIFE: Final = Gauge(
+    "evertoken_access_life_seconds",
+    "Life of access tokens as TikTok's answers to refreshes tell it; NaN until this process has read one.",
+    registry=REGISTRY,
+)
 OWN_SHARE: Final = Gauge(
     "evertoken_quota_own_share",
     "1 if this process keeps to its own share of the quota, because Redis gives it no usable answer; else 0.",
@@ -122,6 +127,7 @@ def serve_metrics(
     beat_silent: Callable[[], float],
     refresh_late: Callable[[], float],
     notices_late: Callable[[], float],
+    access_life: Callable[[], float],
 ) -> None:
     """Serve the metrics; if the port is taken or forbidden, only log it, since tokens matter more.
 
@@ -135,6 +141,7 @@ def serve_metrics(
         beat_silent: returns the seconds since beat's last message reached a worker.
         refresh_late: returns the seconds for which the grant that waits longest has been due.
         notices_late: returns the seconds for which the oldest notice that may be sent has waited.
+        access_life: returns the life of access tokens in seconds.
     """
     HEADROOM.set_function(headroom)
     STORE_AWAY.set_function(store_away)
@@ -143,6 +150,7 @@ def serve_metrics(
     BEAT_SILENT.set_function(beat_silent)
     REFRESH_LATE.set_function(refresh_late)
     NOTICES_LATE.set_function(notices_late)
+    ACCESS_LIFE.set_function(access_life)
     try:
         start_http_server(port, address, registry=REGISTRY)
     except OSError as error:

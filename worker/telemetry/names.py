@@ -16,6 +16,7 @@ FACT_NAMES: Final = (
     "call.failed",
     "consumer.added",
     "consumer.revoked",
+    "contract.changed",
     "desk.consent_failed",
     "desk.crashed",
     "desk.ended",

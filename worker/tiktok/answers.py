@@ -52,6 +52,10 @@ ACCESS_LIFE_NAMES: Final = ("expires_in", "expires")
 REFRESH_LIFE_NAMES: Final = ("refresh_token_expires_in", "refresh_expires_in", "refresh_expires")
 ABSURD_SECONDS: Final = 400 * 86400
 SCOPE_LIMIT: Final = 100
+TOKEN_FIELDS: Final = frozenset(
+    {"access_token", "refresh_token", "scope", "token_type", *CREATOR_NAMES, *ACCESS_LIFE_NAMES, *REFRESH_LIFE_NAMES}
+)
+FIELD: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 DECISIVE_KEYS: Final = frozenset({"code", "data", "access_token", "refresh_token", *CREATOR_NAMES})
 """If one of these occurs twice with different values, it is unknown which one TikTok meant."""
 
@@ -378,7 +382,12 @@ def _token_object(
         scope=read_scope(found.get("scope"), noted, echoes),
         request_id=request_id,
         remarks=tuple(noted),
+        fields=frozenset(name for name in found if name in TOKEN_FIELDS or _is_field(name, echoes)),
     )
+
+
+def _is_field(name: str, echoes: Echoes) -> bool:
+    return FIELD.fullmatch(name) is not None and not echoes.in_text(name)
 
 
 def read_creator(found: dict[str, Any], echoes: Echoes) -> str | None:

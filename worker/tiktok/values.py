@@ -44,6 +44,7 @@ class TokenAnswer:
         refresh_seconds: seconds left of the refresh token, or None if TikTok does not say.
         scope: granted scopes, sorted and without duplicates; None if the answer named none.
         request_id: TikTok's `request_id`, or None.
+        fields: names of the fields that it has.
         remarks: what was odd about the answer, in words fit for a log; holds no value of a token.
     """
 
@@ -55,6 +56,7 @@ class TokenAnswer:
     scope: tuple[str, ...] | None
     request_id: str | None = None
     remarks: tuple[str, ...] = ()
+    fields: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
