@@ -30,7 +30,7 @@ from worker.store.clock import Instant
 from worker.store.forgetting import CREATOR_KEYS, keyed_tables
 from worker.store.models import METADATA
 
-WITHOUT_CREATORS = {"beat", "brake", "notice_receivers", "sentinels", "tombstones", "workers"}
+WITHOUT_CREATORS = {"beat", "brake", "contract_terms", "notice_receivers", "sentinels", "tombstones", "workers"}
 """Tables that hold nothing of a creator; a tombstone holds a hash."""
 LISTS_CREATORS = {"consumers"}
 """Tables whose rows are of somebody else and may name creators in a list, which a test of its own looks at."""
