@@ -14,6 +14,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Connection,
+    Date,
     Double,
     Integer,
     LargeBinary,
@@ -30,12 +31,21 @@ from worker.store.clock import Instant
 from worker.store.forgetting import CREATOR_KEYS, keyed_tables
 from worker.store.models import METADATA
 
-WITHOUT_CREATORS = {"beat", "brake", "contract_terms", "notice_receivers", "sentinels", "tombstones", "workers"}
+WITHOUT_CREATORS = {
+    "beat",
+    "benchmarks",
+    "brake",
+    "contract_terms",
+    "notice_receivers",
+    "sentinels",
+    "tombstones",
+    "workers",
+}
 """Tables that hold nothing of a creator; a tombstone holds a hash."""
 LISTS_CREATORS = {"consumers"}
 """Tables whose rows are of somebody else and may name creators in a list, which a test of its own looks at."""
-KNOWN_COLUMNS = {"grant_id", "creator_id", "creator_hash"}
-"""Names of columns that point to a creator: two by which rows are deleted, and the tombstone's."""
+KNOWN_COLUMNS = {"grant_id", "creator_id", "creator_hash", "creator_handle_name"}
+"""Names of columns that point to a creator: two by which rows are deleted, the tombstone's, and who mentioned one."""
 
 
 def forget(store: Store, creator_id: str) -> None:
@@ -102,6 +112,7 @@ def value(table: Table, column: Column[Any], grant_id: int, creator_id: str, mad
         return choice[1]
     kinds: tuple[tuple[Any, Any], ...] = (
         (Instant, datetime.now(UTC)), (JSON, {"of": creator_id}), (LargeBinary, creator_id.encode()), (Boolean, False),
+        (Date, datetime.now(UTC).date()),
         (Integer, None if column.autoincrement is True else 1_000 + grant_id), (Double, 0.5),
     )  # fmt: skip
     return next((each for kind, each in kinds if isinstance(column.type, kind)), f"{column.name} {creator_id}")
