@@ -6,8 +6,8 @@ Instants are milliseconds since 1970 in the tables, and timestamps in the views 
 
 from alembic import op
 
-revision = "0013"
-down_revision = "0012"
+revision = "0015"
+down_revision = "0014"
 compatible_from = "0001"
 
 INSTANT = {
