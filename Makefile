@@ -30,7 +30,7 @@ test: $(READY) ## run the tests; real Redis and PostgreSQL servers start as chil
 faults: $(READY) ## run the tests that take long: on the other database, on real processes, on whole stacks
 	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup -m 'slow_suite and not browser' $(ARGS)
 
-browser: $(READY) ## run the tests that look at Flower through Chromium, which must be installed
+browser: $(READY) ## run the tests that look at Flower and the desk through Chromium, which must be installed
 	@$(VENV)/bin/pytest -m browser $(ARGS)
 
 chaos: $(READY) ## play random schedules of three faults and judge them: make chaos SCHEDULES=1000 SEED=7 ROTATION=strict

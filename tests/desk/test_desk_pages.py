@@ -163,8 +163,8 @@ def test_operators_see_the_fleet(desk: RunningDesk, operator: Person) -> None:
     desk.world.sql(f"UPDATE grants SET refresh_expires_at = {ends} WHERE id = {first.grant_id}")  # noqa: S608 - numbers of our own
     text = operator.get("/ops").text
 
-    assert re.search(r"state=active\">active</a></th><td>2<", text)
-    assert re.search(r"state=revoked\">revoked</a></th><td>1<", text)
+    assert re.search(r'state=active">active</a> <strong>2<', text)
+    assert re.search(r'state=revoked">revoked</a> <strong>1<', text)
     assert "ends in" in text
     assert re.search(r'<th scope="row">week 2</th><td>1</td>', text)
     assert re.search(r'<th scope="row">0 h</th><td>2</td>', text)

@@ -38,7 +38,7 @@ class RunningDesk:
 
     def __init__(self, world: World, **changes: str) -> None:
         self.world = world
-        self.port = find_free_port()
+        self.port = int(changes.pop("DESK_PORT", find_free_port()))
         self.url = f"http://127.0.0.1:{self.port}"
         self.services: Services = world.another(**desk_settings(self.port, **changes))
         self.facts: list[Fact] = []

@@ -32,6 +32,16 @@ from worker.services import Services
 from worker.telemetry import Fact
 
 CALLBACK: Final = "/callback"
+SCOPES: Final = {
+    "user.info.basic": "your name and picture",
+    "user.info.username": "your user name",
+    "user.info.stats": "how many followers, likes and videos you have",
+    "user.info.profile": "your profile's text and link",
+    "user.insights": "figures about your account, such as its audience",
+    "video.list": "the list of your videos",
+    "video.insights": "figures about your videos",
+}
+"""What creators are asked to share, in words; a scope that is not here is shown as TikTok writes it."""
 LONGEST_STATE: Final = 200
 LINKS: Final = {
     LinkProblem.MISSING: "link-unknown",
@@ -83,7 +93,7 @@ class Connecting:
             refuse_bad_state(state, link)
         except LinkError as error:
             return self._told(OUTCOMES[LINKS[error.problem]])
-        scopes = self._services.settings.tiktok_scopes
+        scopes = [(scope, SCOPES.get(scope, "")) for scope in self._services.settings.tiktok_scopes]
         return self._pages.show("connect", url=self._links.consent_page(state), scopes=scopes)
 
     def callback(self, asked: Asked) -> Response:
