@@ -12,7 +12,7 @@ import pytest
 from tests.store.conftest import Fleet
 from tests.store.test_store_account_data import Desk
 from worker.store import LabelledList
-from worker.store.migrations.versions.v0015_views import VIEWS
+from worker.store.migrations.versions.v0013_views import VIEWS
 
 POISON = "'; DROP TABLE videos; --\u202e\ufffd\"\\%s{0}$[0]"
 

@@ -6,8 +6,8 @@ Instants are milliseconds since 1970 in the tables, and timestamps in the views 
 
 from alembic import op
 
-revision = "0015"
-down_revision = "0014"
+revision = "0013"
+down_revision = "0012"
 compatible_from = "0001"
 
 INSTANT = {
