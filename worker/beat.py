@@ -12,8 +12,11 @@ from typing import Any
 from celery import signals
 from celery.beat import Scheduler, SchedulingError
 
-from worker.celery import TOUCH_SECONDS, note_published, note_unpublished, touch
+from worker.celery import TOUCH_SECONDS, all_published, app, command, note_published, note_unpublished, touch
+from worker.celeryconfig import settings
+from worker.limiter.rights import serves
 from worker.telemetry import Fact, report
+from worker.watchdog import STATUS, watchdog
 
 
 class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no types
@@ -44,7 +47,10 @@ class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no type
         if self.stopping:
             raise SystemExit
         touch("beat")
-        return float(super().tick(*args, **options))
+        wait = float(super().tick(*args, **options))
+        if all_published():
+            watchdog.moved()
+        return wait
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
         """Publish one entry; Celery would log two tracebacks for each entry that Redis does not take."""
@@ -63,6 +69,24 @@ def answer_signals(sender: Any, **_: Any) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         if getattr(signal.getsignal(number), "__module__", None) == "celery.apps.beat":
             signal.signal(number, sender.scheduler.stop)
+
+
+@signals.beat_init.connect
+def judge(**_: Any) -> None:
+    """Judge from now on whether beat ticks and publishes; it has nothing in hand when it ends."""
+
+    def end() -> None:
+        if command == "worker":  # a worker does not start its beat again
+            os.kill(os.getppid(), signal.SIGTERM)
+        os._exit(STATUS)
+
+    watchdog.judge(
+        "beat",
+        busy=lambda: False,
+        could_work=lambda _: serves(settings.redis_url, app.amqp.queues),
+        alive=lambda: touch("beat"),
+        end=end,
+    )
 
 
 @signals.beat_embedded_init.connect

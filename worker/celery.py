@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from celery import Celery, Task, bootsteps, signals
+from celery import Celery, Task, signals
 from celery.exceptions import CeleryError
 from celery.loaders.app import AppLoader
 from celery.utils.nodenames import node_format
@@ -24,17 +24,14 @@ from kombu.exceptions import OperationalError
 
 from worker import celeryconfig
 from worker.errors import ConfigurationError, EvertokenError, StoreRefusedError, StoreUnavailableError
-from worker.hardening import (
-    dump_stacks_on_signal,
-    keep_memory_private,
-    refuse_debug_switches,
-)
+from worker.hardening import keep_memory_private, refuse_debug_switches
 from worker.mistakes import POOL_REFUSED, explain_uncaught, mistake_of_flower, mistake_of_options, split_command
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
 from worker.sources import is_service_link
 from worker.telemetry import Fact, configure_logging, count_fact, install_last_words, log_fact, report, serve_metrics
 from worker.vault.redaction import redact
+from worker.watchdog import watchdog
 
 WRONG_USE: Final = 2
 NOT_READY: Final = 1
@@ -230,6 +227,7 @@ def refuse_bad_settings(sender: str = "", options: Mapping[str, Any] | None = No
             refuse_debug_switches(os.environ)
     except ConfigurationError as error:
         refuse(error)
+    watchdog.begin(celeryconfig.settings.hang_seconds)
 
 
 @signals.beat_init.connect
@@ -239,6 +237,7 @@ def refuse_bad_settings_of_beat(**_: Any) -> None:
     install_last_words()
     if celeryconfig.settings_problem is not None:
         refuse(celeryconfig.settings_problem)
+    watchdog.begin(celeryconfig.settings.hang_seconds)
 
 
 @signals.worker_init.connect
@@ -281,6 +280,8 @@ def begin_work(**_: Any) -> None:
                 refresh_late=services.refresh_late,
                 notices_late=services.notices_late,
                 access_life=services.contract_watch.access_seconds,
+                silent=watchdog.silent_seconds,
+                alive=watchdog.well,
             )
     except EvertokenError as error:
         refuse(error)
@@ -305,29 +306,7 @@ def end_work(**_: Any) -> None:
         services.close()
 
 
-class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
-    """Touches a file every second from the worker's own loop, so that a loop that hangs is noticed."""
-
-    requires = ("celery.worker.components:Timer",)
-
-    def __init__(self, parent: Any, **options: Any) -> None:
-        super().__init__(parent, **options)
-        self.name = f"worker-{parent.hostname}"
-        self.timer: Any = None
-
-    def start(self, parent: Any) -> None:
-        """Start the timer, and replace Celery's handler of SIGUSR1, which is installed by now."""
-        dump_stacks_on_signal()
-        self.timer = parent.timer.call_repeatedly(TOUCH_SECONDS, touch, (self.name,), priority=10)
-
-    def stop(self, parent: Any) -> None:
-        """Stop the timer."""
-        del parent
-        if self.timer is not None:
-            self.timer.cancel()
-
-
-app.steps["worker"].add(Heartbeat)
+app.steps["worker"].add("worker.consumer:Watched")
 app.steps["consumer"].add("worker.consumer:LooksAgain")
 
 
@@ -368,3 +347,8 @@ def note_published(task: str) -> None:
         _unpublished.clear()
         count_fact(fact)
         log_fact(fact)
+
+
+def all_published() -> bool:
+    """Return False while Redis does not take this process's messages."""
+    return not _unpublished

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -10,7 +12,8 @@ from datetime import UTC, datetime
 from queue import Empty
 from typing import Any, Final, cast
 
-from celery import bootsteps
+from celery import bootsteps, signals
+from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.control import Panel
 from celery.worker.state import maybe_shutdown
@@ -18,14 +21,21 @@ from kombu.exceptions import OperationalError
 from kombu.transport import redis
 from kombu.transport.virtual import Message
 
-from worker.limiter.rights import spoilt_keys
+from worker.celery import app, end_work, touch
+from worker.celeryconfig import settings
+from worker.hardening import dump_stacks_on_signal
+from worker.limiter.rights import serves, spoilt_keys
 from worker.policy.messages import envelope_problem, task_problem
+from worker.services import shared_services
 from worker.telemetry import Fact, report
+from worker.watchdog import STATUS, watchdog
 
 PREFIX: Final = "tasks."
 LOOK_AGAIN_SECONDS: Final = 0.1
 SPOILT_SECONDS: Final = 2.0
 """Time between two looks at keys that a person has to delete."""
+CLOSING_SECONDS: Final = 5.0
+"""Time in which a hung worker that has nothing in hand may close what it opened."""
 CONTROLS: Final = frozenset({
     "ping", "active_queues", "registered", "stats", "conf", "active", "reserved", "scheduled", "revoked",
     "enable_events",
@@ -73,7 +83,13 @@ class CheckedChannel(redis.Channel):
     Message = CheckedMessage
 
     def _brpop_read(self, **options: Any) -> Any:
-        return self._checked(super()._brpop_read, **options)
+        try:
+            message = self._checked(super()._brpop_read, **options)
+        except Empty:  # no message, but an answer
+            watchdog.moved()
+            raise
+        watchdog.moved()
+        return message
 
     def _receive(self) -> Any:
         return self._checked(super()._receive)
@@ -85,6 +101,57 @@ class CheckedChannel(redis.Channel):
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             refuse_message(f"it cannot be read ({type(error).__name__})")
             raise Empty from None
+
+
+class Watched(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+    """Judges whether the worker still takes messages, and touches a file while it does.
+
+    The pool is there before the consumer is, so a consumer that hangs at its first connection is found too.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, parent: Any) -> None:
+        """Begin to judge, and replace Celery's handler of SIGUSR1, which is installed by now."""
+        dump_stacks_on_signal()
+        watchdog.judge(
+            "worker",
+            busy=lambda: len(state.reserved_requests) >= parent.pool.num_processes,
+            could_work=could_work,
+            alive=lambda: touch(f"worker-{parent.hostname}"),
+            end=end_hung,
+        )
+
+
+def could_work(busy: bool) -> bool:
+    """Return True if nothing but the worker itself can be why it does nothing.
+
+    Args:
+        busy: True if all threads are busy, which they are for long while the database is away.
+    """
+    return serves(settings.redis_url, app.amqp.queues) and not (busy and shared_services().store.outages.seconds())
+
+
+def end_hung() -> None:
+    """End this worker once what it has in hand is stored, or a lease later: by Celery, or without it if its loop hangs.
+
+    What is not stored by then is in the journal.
+    """
+    state.should_stop = STATUS
+    deadline = time.monotonic() + shared_services().settings.lease_seconds
+    while state.reserved_requests and time.monotonic() < deadline:
+        time.sleep(LOOK_AGAIN_SECONDS)
+    time.sleep(CLOSING_SECONDS)  # a loop that runs ends the process meanwhile, and this thread with it
+    closing = threading.Thread(target=end_work, daemon=True)
+    closing.start()
+    closing.join(CLOSING_SECONDS)
+    os._exit(STATUS)
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]  # celery ships no types
+def judge_no_more(**_: Any) -> None:
+    """Leave a worker alone that ends in good order: it takes no messages any more."""
+    watchdog.stop()
 
 
 class LooksAgain(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types

@@ -97,6 +97,13 @@ class MessengerSettings(BaseModel):
     run_dir: Path = Field(default=Path("var/run"), description="Folder of the heartbeat files of worker and beat.")
     scan_seconds: float = Field(default=10, gt=0, le=300, description="Time between two scans for due grants.")
     upkeep_seconds: float = Field(default=60, gt=0, le=3600, description="Time between two rounds of upkeep.")
+    hang_seconds: float = Field(
+        default=120,
+        ge=1,
+        le=3600,
+        description="A worker or beat that does nothing for so long while Redis serves ends itself, to be started "
+        "again. A reconnect after an outage of Redis can take a minute.",
+    )
     log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or text.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
 

@@ -8,6 +8,9 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from worker.consumer import CLOSING_SECONDS
+from worker.policy.hanging import LOOKS
+from worker.settings import Settings
 from worker.store.models import METADATA
 from worker.store.schema import VERSIONS
 
@@ -80,6 +83,21 @@ def test_every_unit_is_shut_in_as_the_others_are(root: Path) -> None:
     assert len({"\n".join(lines) for lines in shut.values()}) == 1
     for lines in units(root).values():
         assert {"UMask=0077", "LimitCORE=0", "MemoryMax=512M", "Restart=always"} <= set(lines)
+
+
+def test_systemd_watches_what_feeds_it_and_gives_a_hung_worker_time_to_store(root: Path) -> None:
+    """Worker and beat are watched; the time is longer than they need to find a hang, and to end by themselves."""
+    watched = {
+        name: int(line.partition("=")[2])
+        for name, lines in units(root).items()
+        for line in lines
+        if line.startswith("WatchdogSec=")
+    }
+    fields = Settings.model_fields
+    longest = fields["lease_seconds"].default + 2 * CLOSING_SECONDS + fields["hang_seconds"].default / LOOKS
+
+    assert set(watched) == {name for name in units(root) if "flower" not in name}
+    assert all(seconds > longest for seconds in watched.values())
 
 
 def test_flowers_unit_has_no_key_and_no_journal(root: Path) -> None:

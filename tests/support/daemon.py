@@ -76,6 +76,10 @@ class Daemon:
         """Start beat; `wait_ready` waits for it."""
         return self._start("beat", "beat", "--max-interval", "1")
 
+    def script(self, name: str, script: str) -> Child:
+        """Start a script in Python, such as one that starts a worker with changes to it."""
+        return self._launch(name, ["-c", script])
+
     def wait_ready(self, wait_until: Callable[..., None], *children: Child) -> None:
         """Wait until workers take messages and beat ticks; one that ended fails the test with the end of its log."""
         for child in children:
@@ -115,7 +119,9 @@ class Daemon:
         self._children.close(seconds=STOP_SECONDS)
 
     def _start(self, name: str, *arguments: str) -> Child:
-        command = ["-m", "celery", "-A", "worker", *arguments]
+        return self._launch(name, ["-m", "celery", "-A", "worker", *arguments])
+
+    def _launch(self, name: str, command: list[str]) -> Child:
         if not self._warm:
             return self._children.start(name, [sys.executable, *command], environ=self.environ, folder=self.folder)
         log = self.folder / "logs" / f"{name}.log"

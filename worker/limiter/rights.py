@@ -10,6 +10,8 @@ from typing import Final
 
 import redis
 
+from worker.limiter.shared import connect
+
 PREFIX: Final = "evertoken:"
 KEY: Final = f"{PREFIX}doctor"
 PIDBOX: Final = "evertoken:/{db}.celery.pidbox"
@@ -124,6 +126,29 @@ OF_KOMBU: Final[dict[str, tuple[str, ...]]] = {
     "smembers": tuple(f"_kombu.{table}.{name}" for table in ("binding", "binding_permanent") for name in EXCHANGES),
 }
 """Keys of Celery's broker besides the queues, by a command that Redis refuses if the key has another type."""
+
+
+SERVES_SECONDS: Final = 2.0
+"""Longest wait for each answer of a Redis that serves; it is shorter than the broker's own, so a slow one excuses."""
+SERVED: Final = f"{PREFIX}served"
+SERVED_SECONDS: Final = 60
+
+
+def serves(url: str, queues: Iterable[str]) -> bool:
+    """Return True if Redis serves a new client as the broker needs it: it answers, takes writes, and no key is spoilt.
+
+    A Redis that is away, full, read-only or refuses our user does not serve.
+
+    Args:
+        url: the address, as Celery writes it.
+        queues: the names of the queues.
+    """
+    try:
+        with connect(url, SERVES_SECONDS) as client:
+            client.set(SERVED, "1", ex=SERVED_SECONDS)
+            return not spoilt_keys(client, queues)
+    except (redis.RedisError, OSError):
+        return False
 
 
 def spoilt_keys(client: redis.Redis, queues: Iterable[str]) -> list[str]:

@@ -308,7 +308,7 @@ class Shared:
         return Answer(wait, str(epoch), _within(pause, LONGEST_PAUSE), given)
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, seconds: float = ANSWER_SECONDS) -> redis.Redis:
     """Return a client; it connects at its first use.
 
     A connection that was dropped while idle is replaced once, at once; nothing else is retried, so that a call takes at
@@ -316,11 +316,12 @@ def connect(url: str) -> redis.Redis:
 
     Args:
         url: `redis://`, `rediss://` or, as Celery writes it, `redis+socket:///path?virtual_host=0`.
+        seconds: longest wait to connect, and for each answer.
     """
     return redis.Redis.from_url(
         redis_client_url(url),
-        socket_timeout=ANSWER_SECONDS,
-        socket_connect_timeout=ANSWER_SECONDS,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
         decode_responses=True,
         **redis_tls(url),

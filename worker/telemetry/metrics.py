@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -13,12 +14,12 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
 )
 
 from worker.telemetry.facts import Fact
 from worker.telemetry.logs import log_fact
 from worker.telemetry.names import FACT_NAMES
+from worker.telemetry.serving import serve
 
 # Not the library's own registry: Flower and an application that imports `worker.tokens` serve that one as theirs.
 REGISTRY: Final = CollectorRegistry()
@@ -66,6 +67,11 @@ NOTICES_LATE: Final = Gauge(
 ACCESS_LIFE: Final = Gauge(
     "evertoken_access_life_seconds",
     "Life of access tokens as TikTok's answers to refreshes tell it; NaN until this process has read one.",
+    registry=REGISTRY,
+)
+SILENT: Final = Gauge(
+    "evertoken_worker_silent_seconds",
+    "Seconds since Redis last answered this worker's question for messages; NaN before that. A busy worker asks none.",
     registry=REGISTRY,
 )
 OWN_SHARE: Final = Gauge(
@@ -128,8 +134,10 @@ def serve_metrics(
     refresh_late: Callable[[], float],
     notices_late: Callable[[], float],
     access_life: Callable[[], float],
+    silent: Callable[[], float] = lambda: math.nan,
+    alive: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Serve the metrics; if the port is taken or forbidden, only log it, since tokens matter more.
+    """Serve the metrics and `/healthz`; if the port is taken or forbidden, only log it, since tokens matter more.
 
     Args:
         port: TCP port.
@@ -142,6 +150,9 @@ def serve_metrics(
         refresh_late: returns the seconds for which the grant that waits longest has been due.
         notices_late: returns the seconds for which the oldest notice that may be sent has waited.
         access_life: returns the life of access tokens in seconds.
+        silent: returns the seconds since Redis last answered this worker's question for messages; the
+            desk asks none.
+        alive: returns False if this worker hangs, which `/healthz` then answers with 503.
     """
     HEADROOM.set_function(headroom)
     STORE_AWAY.set_function(store_away)
@@ -151,8 +162,9 @@ def serve_metrics(
     REFRESH_LATE.set_function(refresh_late)
     NOTICES_LATE.set_function(notices_late)
     ACCESS_LIFE.set_function(access_life)
+    SILENT.set_function(silent)
     try:
-        start_http_server(port, address, registry=REGISTRY)
+        serve(port, address, REGISTRY, alive=alive)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         log_fact(Fact("metrics.unserved", {"port": port, "reason": reason}, level="error"))

@@ -10,6 +10,7 @@ FACT_NAMES: Final = (
     "attempts.unfinished",
     "authorize.other_account",
     "authorize.unread",
+    "beat.hangs",
     "beat.left_alone",
     "broker.mended",
     "broker.spoilt",
@@ -117,5 +118,6 @@ FACT_NAMES: Final = (
     "thread.crashed",
     "token.unaudited",
     "token.unreadable",
+    "worker.hangs",
     "worker.left_untold",
 )

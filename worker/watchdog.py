@@ -1,0 +1,132 @@
+"""Finds out that a worker or beat hangs, and ends it, so that its supervisor starts another.
+
+An idle worker asks Redis for messages all the time and gets an answer every second, with or without a message. If
+none comes for two minutes, although a thread is free and Redis serves other clients, the worker hangs. Redis, or the
+host, that is away is no evidence: a restart would not help. A thread of its own looks, so that it sees a loop that
+stands still. While all is well it touches the heartbeat file and feeds systemd's watchdog.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import math
+import mmap
+import os
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from worker.policy.hanging import LOOKS, Evidence, Progress
+from worker.telemetry import Fact, report
+
+STATUS: Final = os.EX_TEMPFAIL
+"""Exit status of a process that ended because it hung."""
+WELL, MOVED, CLOCK = 0, 8, struct.Struct("d")
+"""Where the shared memory has the time at which the process was last well, and last moved; 0 until then."""
+HUNG: Final = -1.0
+
+
+class Watchdog:
+    """The watch over one process."""
+
+    def __init__(self) -> None:
+        """Watch nothing yet."""
+        self._signs = 0
+        self._clocks = mmap.mmap(-1, 2 * CLOCK.size)
+        self._over = threading.Event()
+        self._hang_seconds = 0.0
+        self._look: Callable[[], None] = feed
+
+    def begin(self, hang_seconds: float) -> None:
+        """Feed systemd's watchdog from now on, so that a long start is not taken for a hang.
+
+        Args:
+            hang_seconds: the time after which a process that could work and does not is known to hang.
+        """
+        self._hang_seconds = hang_seconds
+        self._clocks = mmap.mmap(-1, 2 * CLOCK.size)  # shared with children, which answer /healthz for their worker
+        threading.Thread(target=self._run, name="watchdog", daemon=True).start()
+
+    def moved(self) -> None:
+        """Note a sign of work."""
+        self._signs += 1
+        CLOCK.pack_into(self._clocks, MOVED, time.monotonic())
+
+    def judge(
+        self,
+        name: str,
+        *,
+        busy: Callable[[], bool],
+        could_work: Callable[[bool], bool],
+        alive: Callable[[], None],
+        end: Callable[[], None],
+    ) -> None:
+        """Judge from now on whether the process works.
+
+        Args:
+            name: `worker` or `beat`, for the log.
+            busy: returns True if no thread is free.
+            could_work: asks what the process depends on, and returns True if the process could work; it gets `busy`.
+            alive: called at each look that finds the process well.
+            end: ends the process when it hangs; it may take long.
+        """
+        evidence, last = Evidence(self._hang_seconds), Progress(-1)
+
+        def look() -> None:
+            nonlocal last
+            progress = Progress(self._signs, busy())
+            able = progress != last or could_work(progress.busy)  # if it moved, nobody has to be asked
+            last = progress
+            if evidence.hangs(time.monotonic(), progress if able else None):
+                self.stop()
+                CLOCK.pack_into(self._clocks, WELL, HUNG)
+                fields = {"limit_seconds": self._hang_seconds, "busy": progress.busy}
+                report(Fact(f"{name}.hangs", fields, level="error"))
+                with suppress(ValueError, OSError, AttributeError):  # standard error may be closed
+                    faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)
+                end()
+                return
+            CLOCK.pack_into(self._clocks, WELL, time.monotonic())
+            alive()
+            feed()
+
+        self._look = look
+
+    def stop(self) -> None:
+        """Judge no more, because the process ends."""
+        self._over.set()
+
+    def well(self) -> bool:
+        """Return False if this process, or the worker that is its parent, hangs, or if nobody watches it any more."""
+        well_at: float = CLOCK.unpack_from(self._clocks, WELL)[0]
+        return well_at == 0 or time.monotonic() - well_at < self._hang_seconds
+
+    def silent_seconds(self) -> float:
+        """Return the seconds since the last sign of work; NaN before the first."""
+        moved_at: float = CLOCK.unpack_from(self._clocks, MOVED)[0]
+        return time.monotonic() - moved_at if moved_at else math.nan
+
+    def _run(self) -> None:
+        while True:
+            self._look()
+            if self._over.wait(self._hang_seconds / LOOKS):
+                return
+
+
+def feed() -> None:
+    """Feed systemd's watchdog, if it watches this process: one datagram to the socket that it named."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+        notifier.setblocking(False)
+        notifier.sendto(b"WATCHDOG=1", "\0" + address[1:] if address.startswith("@") else address)
+
+
+watchdog: Final = Watchdog()
+"""The watch over this process."""
