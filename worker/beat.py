@@ -81,7 +81,7 @@ def judge(**_: Any) -> None:
         os._exit(STATUS)
 
     watchdog.judge(
-        "beat",
+        Fact("beat.hangs", {"limit_seconds": settings.hang_seconds}, level="error"),
         busy=lambda: False,
         could_work=lambda _: serves(settings.redis_url, app.amqp.queues),
         alive=lambda: touch("beat"),

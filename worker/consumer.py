@@ -114,8 +114,9 @@ class Watched(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no
     def start(self, parent: Any) -> None:
         """Begin to judge, and replace Celery's handler of SIGUSR1, which is installed by now."""
         dump_stacks_on_signal()
+        touch(f"worker-{parent.hostname}")
         watchdog.judge(
-            "worker",
+            Fact("worker.hangs", {"limit_seconds": settings.hang_seconds}, level="error"),
             busy=lambda: len(state.reserved_requests) >= parent.pool.num_processes,
             could_work=could_work,
             alive=lambda: touch(f"worker-{parent.hostname}"),

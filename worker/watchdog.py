@@ -59,7 +59,7 @@ class Watchdog:
 
     def judge(
         self,
-        name: str,
+        hangs: Fact,
         *,
         busy: Callable[[], bool],
         could_work: Callable[[bool], bool],
@@ -69,7 +69,7 @@ class Watchdog:
         """Judge from now on whether the process works.
 
         Args:
-            name: `worker` or `beat`, for the log.
+            hangs: what to report when it hangs.
             busy: returns True if no thread is free.
             could_work: asks what the process depends on, and returns True if the process could work; it gets `busy`.
             alive: called at each look that finds the process well.
@@ -85,8 +85,7 @@ class Watchdog:
             if evidence.hangs(time.monotonic(), progress if able else None):
                 self.stop()
                 CLOCK.pack_into(self._clocks, WELL, HUNG)
-                fields = {"limit_seconds": self._hang_seconds, "busy": progress.busy}
-                report(Fact(f"{name}.hangs", fields, level="error"))
+                report(hangs)
                 with suppress(ValueError, OSError, AttributeError):  # standard error may be closed
                     faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)
                 end()

@@ -19,6 +19,7 @@ from worker.telemetry.serving import serve
 from worker.watchdog import Watchdog, feed
 
 FED = b"WATCHDOG=1"
+HANGS = Fact("worker.hangs", {"limit_seconds": 1.0}, level="error")
 
 
 class Watched:
@@ -43,7 +44,7 @@ class Watched:
             self.ended += 1
 
         watchdog.begin(seconds)
-        watchdog.judge("worker", busy=lambda: self.busy, could_work=could_work, alive=alive, end=end)
+        watchdog.judge(HANGS, busy=lambda: self.busy, could_work=could_work, alive=alive, end=end)
 
 
 @pytest.fixture
@@ -100,9 +101,7 @@ def test_a_process_that_hangs_is_red_starves_systemd_and_ends_once(
     assert not watchdog.well()
     assert watched.alive > 1
     assert watched.ended == 1
-    assert [(fact.name, fact.level, dict(fact.fields)) for fact in reported] == [
-        ("worker.hangs", "error", {"limit_seconds": 1.0, "busy": False})
-    ]
+    assert reported == [HANGS]
 
 
 def test_a_process_that_waits_for_redis_is_well_for_ever(
@@ -162,7 +161,7 @@ def test_the_children_of_a_worker_know_whether_it_is_well(
         os.write(writing, b"well" if watchdog.well() else b"hangs")
         os._exit(0)
     watched = Watched()
-    watchdog.judge("worker", busy=lambda: False, could_work=lambda _: True, alive=lambda: None, end=lambda: None)
+    watchdog.judge(HANGS, busy=lambda: False, could_work=lambda _: True, alive=lambda: None, end=lambda: None)
     wait_until(lambda: not watchdog.well())
     os.write(go, b"1")
     answer = os.read(reading, 9)
