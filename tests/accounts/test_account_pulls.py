@@ -375,6 +375,27 @@ def test_comments_are_read_when_their_number_changes(studio: Studio) -> None:
     assert studio.truth.count("business/comment/list/") == 3
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        pytest.param(ReadAnswer({}, "r", raw=b"{}"), id="empty"),
+        pytest.param(ReadAnswer({"comments": []}, "r", raw=b"{}", partial=True), id="partial"),
+    ],
+)
+def test_comments_are_read_again_after_an_answer_that_lacks_them(studio: Studio, spoilt: ReadAnswer) -> None:
+    """An empty or a partial answer is not taken for the whole list: the comments come with the next pass."""
+    studio.truth.videos = [studio.video(1, age=1, comments=1)]
+    studio.truth.comments["v1"] = [{"comment_id": "c1", "video_id": "v1", "text": "hi", "create_time": "1795867200"}]
+    studio.truth.faults["business/comment/list/"] = [spoilt]
+    studio.pull()
+    assert studio.rows("video_comments") == []
+
+    studio.pass_days(1.1)
+    studio.pull()
+
+    assert [row["comment_id"] for row in studio.rows("video_comments")] == ["c1"]
+
+
 def test_a_benchmark_is_read_once_for_all_creators(new_studio: NewStudio) -> None:
     """Two creators, two categories: two requests a day."""
     first, second = (new_studio(name, categories=("PETS", "BEAUTY"), resources=()) for name in ("ada", "bob"))

@@ -85,7 +85,8 @@ class Oracle:
         creator: whose rows are compared.
         since: the day of the first pull.
         now: the moment of the last pull.
-        gaps: whether a figure may be missing in the reading of one day, because its answer was spoilt.
+        gaps: whether a figure may be missing in the reading of one day, or be an older one, because its answer was
+            spoilt.
     """
 
     ask: Ask
@@ -246,9 +247,13 @@ class Oracle:
         true = {(row["item_id"], date.fromisoformat(row["pull_date"])): row for row in self._true("video_readings")}
         stored = {(row["item_id"], row["pull_day"]): row for row in self._rows("video_readings")}
         read_on = {day for _, day in stored}
+        known: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(lambda: {None}))
+        for (item_id, _), shown in true.items():
+            for name in VIDEO_FIGURES:
+                known[item_id][name].add(shown.get(name))
         for key, row in stored.items():
             for name, value in true.get(key, {"rows": NONE}).items():
-                if name in VIDEO_FIGURES and row[name] != value and not (self.gaps and row[name] is None):
+                if name in VIDEO_FIGURES and row[name] not in (value, *(known[key[0]][name] if self.gaps else ())):
                     yield Difference("video_readings", key, name, row[name], value)
                 if name == "rows":
                     yield Difference("video_readings", key, "row", "stored", NONE)

@@ -226,7 +226,9 @@ class Visit:
             progress = replace(progress, pages=progress.pages + 1)
             if not cleaned.has_more or self._stuck(resource, paging, cleaned, cursor, progress):
                 progress = replace(progress, target=None, cursor=None)
-                self._save(resource, answer, cleaned, progress, target_done=_id_of(target))
+                # An answer without the list, or with a part of it, does not say that the rest was read.
+                whole = not cleaned.missing and not answer.partial
+                self._save(resource, answer, cleaned, progress, target_done=_id_of(target) if whole else None)
                 return progress
             progress = replace(progress, cursor=str(cleaned.cursor))
             self._save(resource, answer, cleaned, progress)
