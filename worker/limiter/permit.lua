@@ -123,7 +123,7 @@ for place = first_account, #KEYS do
           told = lane == 'refresh' and opens or told + 2 * horizon
         end
         if told <= opens + horizon then
-          state[queue] = told + 0.75 * pace -- closer than permits come, since some callers will come late or not at all
+          state[queue] = told + math.max(pace, pull_pace)
         end
       end
       if lane == 'refresh' then state.wanted = math.max(state.wanted, told + pace / 2) end
