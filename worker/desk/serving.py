@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Final
 
 import uvicorn
@@ -97,6 +99,7 @@ class Desk:
             ws="none",
             lifespan="on",
             log_config=None,
+            log_level="warning",  # our own facts say when it starts and ends
             access_log=False,
             proxy_headers=False,
             server_header=False,
@@ -140,6 +143,15 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, ready: Callable[[int], None]) -> None:
         super().__init__(config)
         self._said = ready
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end; a second Ctrl-C ends at once.
+
+        Uvicorn would send itself the signal again at the end, before this process has left the list of living ones.
+        """
+        del frame
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     async def startup(self, sockets: Any = None) -> None:
         """Begin to listen."""
