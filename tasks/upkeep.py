@@ -20,5 +20,6 @@ def keep_house() -> None:
     services.forgetting.resume()
     services.upkeep.wipe_superseded()
     services.upkeep.wipe_lost()
+    services.consent_round.go()
     services.upkeep.prune()
     services.upkeep.prune_account_data()

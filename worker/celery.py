@@ -282,6 +282,7 @@ def begin_work(**_: Any) -> None:
                 access_life=services.contract_watch.access_seconds,
                 silent=watchdog.silent_seconds,
                 alive=watchdog.well,
+                consents_ending=services.reauthorizations.within,
             )
     except EvertokenError as error:
         refuse(error)

@@ -12,11 +12,13 @@ from worker.consent.exchanges import Exchanges
 from worker.consent.forget import Forgetting
 from worker.consent.placing import Placing
 from worker.consent.revoke import Revocation
+from worker.consent.rounds import ConsentRound
 from worker.foundation import Foundation
 from worker.links import ConsentLinks
 from worker.notices.delivery import Notifier
 from worker.owners import OwnerCheck
 from worker.planning.headroom import Headroom
+from worker.planning.reauthorizations import Reauthorizations
 from worker.reading import POOL_SIZE, PerProcess
 from worker.refresh.brake import Brake
 from worker.refresh.call import Caller
@@ -149,6 +151,17 @@ class Services(Foundation):
         return Revocation(self.ground, owners=self.owners)
 
     @cached_property
+    def consent_round(self) -> ConsentRound:
+        """Finds out which grants were taken back although nobody used them."""
+        settings = self.settings
+        return ConsentRound(
+            self.ground,
+            per_second=settings.quota_per_second,
+            per_minute=settings.quota_per_minute,
+            upkeep_seconds=settings.upkeep_seconds,
+        )
+
+    @cached_property
     def forgetting(self) -> Forgetting:
         """The use case of forgetting creators."""
         return Forgetting(self.ground, revocation=self.revocation)
@@ -214,6 +227,11 @@ class Services(Foundation):
             per_second=settings.quota_per_second,
             per_minute=settings.quota_per_minute,
         )
+
+    @cached_property
+    def reauthorizations(self) -> Reauthorizations:
+        """Counts the consents that end in the coming year."""
+        return Reauthorizations(store=self.store)
 
     @cached_property
     def preflight(self) -> Preflight:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from worker.policy.renewal import emergency_at, next_refresh
-from worker.policy.verdicts import AttemptOutcome
+from worker.policy.verdicts import CAUSE_WORDS, AttemptOutcome
 from worker.policy.wording import span
 from worker.store import AttemptView, GrantStatus, GrantView, SnapshotView
 
@@ -59,6 +59,12 @@ def events(grant: GrantView, attempts: Sequence[AttemptView], snapshots: Iterabl
     return sorted(found, key=lambda event: event.at)
 
 
+def verdict_words(verdict: str) -> str:
+    """Return a verdict with its meaning; one of a later version stays a word."""
+    known = {cause.value: words for cause, words in CAUSE_WORDS.items()}
+    return f"{verdict}: {known[verdict]}" if verdict in known else verdict
+
+
 def what_next(grant: GrantView, aside: Sequence[AttemptView], *, now: datetime, renew_at: float) -> Next:
     """Return what is planned for a grant.
 
@@ -97,6 +103,7 @@ def _attempt(item: AttemptView) -> str:
         return text + "begun, no outcome yet; its process works on it, or died"
     text += _OUTCOMES[item.outcome]
     details = [item.reason] if item.reason else []
+    details += [f"verdict {verdict_words(item.verdict)}"] if item.verdict else []
     details += [f"code {item.code}"] if item.code is not None else []
     details += [f"HTTP {item.http_status}"] if item.http_status is not None else []
     details += [f"request {item.request_id}"] if item.request_id else []
@@ -106,7 +113,9 @@ def _attempt(item: AttemptView) -> str:
 
 
 def _standing(grant: GrantView) -> str:
-    reason = f" ({grant.last_reason})" if grant.last_reason else ""
+    said = [grant.last_reason] if grant.last_reason else []
+    said += [f"verdict {verdict_words(grant.verdict)}"] if grant.verdict else []
+    reason = f" ({', '.join(said)})" if said else ""
     if grant.status is GrantStatus.SUSPECT:
         return f"suspect{reason}: the access token is served until the refusal is checked again"
     if grant.status is GrantStatus.REVOKED:

@@ -37,6 +37,8 @@ Visit = Callable[..., str]
 STATUS_NAMES = {
     "total",
     "by_status",
+    "by_verdict",
+    "ends_by_week",
     "fresh",
     "due",
     "overdue",

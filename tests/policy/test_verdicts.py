@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from worker.errors import (
@@ -20,17 +22,22 @@ from worker.errors import (
 )
 from worker.policy import backoff
 from worker.policy.verdicts import (
+    CAUSE_WORDS,
     KEPT_ASIDE,
     Action,
     AttemptOutcome,
+    Cause,
     FleetEvidence,
     Standing,
     brake_reason,
+    cause_of,
     hold_reason,
     judge,
     retry,
     spare,
 )
+from worker.tiktok import REFRESH_CALL, RawAnswer, read_token_answer
+from worker.tiktok.codes import CODES
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 STANDING = Standing(
@@ -238,3 +245,54 @@ def test_the_app_stops_for_its_own_trouble_and_not_for_one_grants(
 def test_creators_are_held_back_when_an_unlikely_share_is_refused(evidence: FleetEvidence, holds: bool) -> None:
     """Five or more, and more than a fifth of what was tried: then nobody is asked for now."""
     assert (hold_reason(evidence) is not None) is holds
+
+
+@pytest.mark.parametrize(
+    ("error", "standing", "lives", "cause"),
+    [
+        (REFUSED, {}, True, Cause.SPENT_ELSEWHERE),
+        (REFUSED, {}, False, Cause.CREATOR_REVOKED),
+        (REFUSED, {}, None, Cause.UNKNOWN),
+        (REFUSED, {"unresolved": True}, False, Cause.LOST_HERE),
+        (REFUSED, {"aside": True}, True, Cause.LOST_HERE),
+        (REFUSED, {"refresh_expires_at": NOW}, True, Cause.CONSENT_ENDED),
+        (AskCreatorError("over", call="refresh", code=40103), {}, True, Cause.CONSENT_ENDED),
+        (SECRET, {}, None, Cause.APP_SECRET_WRONG),
+        (BLOCKED, {}, None, Cause.APP_SECRET_WRONG),
+        (PARAMETER, {}, None, Cause.UNKNOWN),
+        (BUSY, {}, None, Cause.TIKTOK_INCIDENT),
+        (InDoubtError("no answer", call="refresh"), {}, None, Cause.TIKTOK_INCIDENT),
+        (NotSentError("no way", call="refresh"), {}, None, Cause.TIKTOK_INCIDENT),
+        (BackOffError("odd", call="refresh", code=49_999), {}, None, Cause.UNKNOWN),
+        (WaitError("busy", call="refresh", code=40100, scope="second", seconds=1), {}, None, None),
+    ],
+)
+def test_each_failure_has_its_typed_verdict(
+    error: TikTokError, standing: dict[str, Any], lives: bool | None, cause: Cause | None
+) -> None:
+    """What cannot be known is called unknown, and a spent quota says nothing of the grant."""
+    assert cause_of(error, replace(STANDING, **standing), access_lives=lives) is cause
+
+
+def test_every_typed_verdict_has_words() -> None:
+    """Whoever reads `explain` gets a sentence."""
+    assert set(CAUSE_WORDS) == set(Cause)
+
+
+@given(code=st.integers(-1, 70_000), suspect=st.booleans(), ended=st.booleans(), failures=st.integers(0, 50))
+def test_a_code_that_nobody_knows_disconnects_nobody(code: int, *, suspect: bool, ended: bool, failures: int) -> None:
+    """However often it comes, and after the access token has ended too: only recognised errors ask a creator."""
+    assume(code not in CODES)
+    raw = RawAnswer(
+        call=REFRESH_CALL, http_status=200, complete=True,
+        body=json.dumps({"code": code, "message": "a new code", "data": {}}).encode(),
+    )  # fmt: skip
+    with pytest.raises(TikTokError) as caught:
+        read_token_answer(raw)
+    until = NOW - timedelta(hours=1) if ended else NOW + timedelta(hours=1)
+    standing = replace(STANDING, suspect=suspect, failures=failures, access_expires_at=until)
+
+    verdict = judge(caught.value, standing)
+
+    assert verdict.action is Action.RETRY
+    assert cause_of(caught.value, standing, access_lives=False) in {Cause.UNKNOWN, Cause.TIKTOK_INCIDENT}

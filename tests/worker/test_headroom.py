@@ -86,7 +86,7 @@ def serve(port: int, **gauges: Any) -> None:
     usual: dict[str, Any] = {
         "address": "127.0.0.1", "headroom": lambda: 1.0, "store_away": lambda: 0.0, "quota_paused": lambda: 0.0,
         "own_share": lambda: True, "beat_silent": lambda: 3.5, "refresh_late": lambda: 4.5,
-        "notices_late": lambda: 5.5, "access_life": lambda: 6.5,
+        "notices_late": lambda: 5.5, "access_life": lambda: 6.5, "consents_ending": float,
     }  # fmt: skip
     serve_metrics(port, **(usual | gauges))
 

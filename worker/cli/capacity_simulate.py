@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from worker.planning.scenarios import Scenario
     from worker.planning.summary import Summary
 
-NAMES: Final = ("mass-import", "outage-12h", "lifetimes-cut", "quota-halved", "one-year-cliff")
+NAMES: Final = ("mass-import", "outage-12h", "lifetimes-cut", "quota-halved", "one-year-cliff", "one-year-spread")
 
 
 @click.command(cls=output.Command)
@@ -46,6 +46,7 @@ def simulate(
     lifetimes-cut   tokens live two hours in place of twenty-four
     quota-halved    the app loses half of its quota
     one-year-cliff  the consents of a whole fleet end on one day, after a year
+    one-year-spread the same, with invitations that are spread over three months
 
     Nothing is read or sent. By default the quota is that of TikTok's highest level. A year of a million
     creators takes some minutes.

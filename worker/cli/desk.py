@@ -67,4 +67,5 @@ def _prepare(services: Services) -> None:
             refresh_late=services.refresh_late,
             notices_late=services.notices_late,
             access_life=services.contract_watch.access_seconds,
+            consents_ending=services.reauthorizations.within,
         )

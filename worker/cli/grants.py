@@ -126,10 +126,15 @@ def show(creator: str, *, as_json: bool) -> None:
 @output.json_option
 def status(*, as_json: bool) -> None:
     """Count fresh, due, overdue, in doubt and needing re-authorization; exit 1 if a token has expired."""
+    from worker.planning.reauthorizations import busiest, total_within  # noqa: PLC0415 - as above
+    from worker.timeline import verdict_words  # noqa: PLC0415 - Celery loads this module on every start
+
     with output.services() as services:
         fleet = services.store.fleet_status()
+        verdicts, weeks = services.store.verdict_counts(), services.store.ends_by_week()
     if as_json:
-        output.print_json(fleet)
+        ends = [{"begins_at": week.begins_at, "grants": week.grants} for week in weeks]
+        output.print_json(asdict(fleet) | {"by_verdict": verdicts, "ends_by_week": ends})
     else:
         rows: list[tuple[str, object]] = [("total", fleet.total)]
         rows += [(f"status {name}", count) for name, count in sorted(fleet.by_status.items())]
@@ -144,6 +149,9 @@ def status(*, as_json: bool) -> None:
             ("imported, owner not confirmed yet (unproven)", fleet.unproven),
             ("imported pair of another creator (held)", fleet.held),
             ("unread answer kept aside, the operator decides (aside)", fleet.aside),
+            *((f"verdict {verdict_words(name)}", count) for name, count in sorted(verdicts.items())),
+            *((f"consents that end within {days} days", total_within(weeks, days)) for days in (7, 28, 91, 364)),
+            *((f"most of them in the week from {each.begins_at:%Y-%m-%d}", each.grants) for each in busiest(weeks)),
             ("first end of an access token", output.until(fleet.least_seconds_left, past="ended {} ago")),
             ("oldest due for", output.span(fleet.oldest_due_seconds)),
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from worker.policy.invitations import EARLIEST_DAYS
 from worker.policy.quota import HIGHEST
 
 MILLION: Final = 1_000_000
@@ -105,6 +106,16 @@ SCENARIOS: Final = {
             looked_at=DAY,
             consent=YEAR,
             answering=0.8,
+        ),
+        Scenario(
+            "one-year-spread",
+            "the same, and creators are invited from three months before the end on, each on a day of their own",
+            creators=100_000,
+            seconds=YEAR + 5 * DAY,
+            looked_at=DAY,
+            consent=YEAR,
+            answering=0.8,
+            notice=EARLIEST_DAYS * DAY,
         ),
     )
 }

@@ -48,6 +48,38 @@ class AttemptOutcome(StrEnum):
     MISFIT = "misfit"  # an answer that does not fit: the wrong creator, or nothing that can be used
 
 
+class Cause(StrEnum):
+    """The typed verdict: what is behind a failure, as far as it can be known."""
+
+    CREATOR_REVOKED = "creator_revoked"
+    CONSENT_ENDED = "consent_ended"
+    SCOPE_NARROWED = "scope_narrowed"
+    SPENT_ELSEWHERE = "spent_elsewhere"
+    LOST_HERE = "lost_here"
+    APP_SECRET_WRONG = "app_secret_wrong"  # noqa: S105 - a word, no secret
+    TIKTOK_INCIDENT = "tiktok_incident"
+    UNKNOWN = "unknown"
+
+
+CAUSE_WORDS: Final = {
+    Cause.CREATOR_REVOKED: "the creator took the consent back: TikTok takes neither token",
+    Cause.CONSENT_ENDED: "the refresh token ran out",
+    Cause.SCOPE_NARROWED: "the creator gave fewer scopes than before",
+    Cause.SPENT_ELSEWHERE: "the refresh token was used elsewhere: TikTok still takes the access token",
+    Cause.LOST_HERE: "the pair that TikTok holds for the current one was lost here",
+    Cause.APP_SECRET_WRONG: "TikTok refuses the app or its secret",
+    Cause.TIKTOK_INCIDENT: "TikTok had trouble, or could not be reached",
+    Cause.UNKNOWN: "not known",
+}
+"""For people."""
+EVIDENT: Final = (Cause.CREATOR_REVOKED, Cause.SPENT_ELSEWHERE, Cause.LOST_HERE)
+"""What a later refusal without evidence does not take back: an access token that has ended shows nothing any more."""
+RAN_OUT_CODE: Final = 40103
+"""TikTok's code for a refresh token that has expired (its error appendix)."""
+FIRST_INCIDENT_CODE: Final = 50000
+"""TikTok's codes for its own trouble begin here."""
+
+
 class Action(StrEnum):
     """What is done with the grant."""
 
@@ -112,6 +144,36 @@ def judge(error: TikTokError, standing: Standing) -> Verdict:
         return retry(AttemptOutcome.NOT_SENT, word, standing)
     # TikTok may answer a system error after it has rotated the pair, so the attempt is in doubt.
     return retry(AttemptOutcome.IN_DOUBT, word, standing)
+
+
+def cause_of(error: TikTokError, standing: Standing, *, access_lives: bool | None) -> Cause | None:
+    """Return what is behind a failed attempt; None if it says nothing, as a spent quota does not.
+
+    Args:
+        error: what the attempt met.
+        standing: what is known of the grant.
+        access_lives: whether TikTok takes the grant's access token, if it could be asked.
+    """
+    if isinstance(error, WaitError):
+        return None
+    if isinstance(error, AskCreatorError):
+        return _cause_of_refusal(error, standing, access_lives=access_lives)
+    if isinstance(error, StopEveryoneError):
+        return Cause.APP_SECRET_WRONG if error.code in WRONG_APP_CODES else Cause.UNKNOWN
+    if error.code is None or error.code >= FIRST_INCIDENT_CODE:
+        return Cause.TIKTOK_INCIDENT
+    return Cause.UNKNOWN
+
+
+def _cause_of_refusal(error: AskCreatorError, standing: Standing, *, access_lives: bool | None) -> Cause:
+    ended = standing.refresh_expires_at is not None and standing.refresh_expires_at <= standing.now
+    if ended or error.code == RAN_OUT_CODE:
+        return Cause.CONSENT_ENDED
+    if standing.unresolved or standing.aside:
+        return Cause.LOST_HERE
+    if access_lives is None:
+        return Cause.UNKNOWN
+    return Cause.SPENT_ELSEWHERE if access_lives else Cause.CREATOR_REVOKED
 
 
 def retry(outcome: AttemptOutcome, reason: str, standing: Standing) -> Verdict:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final, TypedDict
@@ -23,16 +24,27 @@ from worker.errors import (
 )
 from worker.ground import Ground
 from worker.journal import RecordId
-from worker.policy.verdicts import Action, AttemptOutcome, Standing, Verdict, judge, retry, spare
+from worker.policy.verdicts import (
+    Action,
+    AttemptOutcome,
+    Cause,
+    Standing,
+    Verdict,
+    cause_of,
+    judge,
+    retry,
+    spare,
+)
 from worker.refresh.attempt import Attempt
 from worker.refresh.brake import Brake
 from worker.refresh.commits import PatientCommits
 from worker.refresh.contract import ContractWatch
 from worker.refresh.results import Failed, LeftOver, Refreshed, Result, Superseded
-from worker.refresh.settlement import Answered, MisfitError, Settlement
+from worker.refresh.settlement import Answered, MisfitError, Settlement, narrowed_scopes
 from worker.store import Claim, GrantStatus, NewPair, Saved
 from worker.telemetry import Fact, FactValue
-from worker.tiktok import TokenAnswer
+from worker.tiktok import DEAD_TOKEN_CODES, TOKEN_INFO_CALL, TokenAnswer
+from worker.vault import PairPlace
 
 UNREAD: Final = (
     "TikTok's answer held a refresh token and could not be stored; it is kept aside in the journal of {owner}, and the "
@@ -49,6 +61,7 @@ class _Told(TypedDict):
     code: int | None
     http_status: int | None
     request_id: str | None
+    cause: Cause | None
 
 
 class Ending:
@@ -94,6 +107,9 @@ class Ending:
         else:
             self._commits.run_group(lambda: write(everything), [partial(write, (place,)) for place in everything])
         self._watch.observe([pairs[place] for place in saved])
+        for place in saved:
+            if narrowed_scopes(pairs[place][0]):
+                self._note_narrowed(attempts[place].claim)
         resumed = self._brake.succeeded() if saved else False
         return [self._result(attempts[place], saved.get(place), resumed=resumed) for place in everything]
 
@@ -110,13 +126,15 @@ class Ending:
             self._ground.limiter.punish(error.scope, error.seconds)
         stopped = self._weigh(error, claim)
         standing = replace(_standing(attempt), aside=isinstance(error, AskCreatorError) and self._aside(attempt))
+        lives = self._access_lives(attempt) if isinstance(error, AskCreatorError) and not stopped else None
+        cause = cause_of(error, standing, access_lives=lives)
         verdict = judge(error, standing)
         if stopped:
             verdict = spare(verdict, standing)
         outcome = AttemptOutcome.IN_DOUBT if attempt.in_doubt else verdict.outcome
 
         def write() -> None:
-            self._end(attempt, verdict, outcome, error)
+            self._end(attempt, verdict, outcome, error, cause)
             self._release(attempt)
 
         if not self._commits.run(write):
@@ -134,6 +152,7 @@ class Ending:
                     "code": error.code,
                     "request_id": error.request_id,
                     "reason": verdict.reason,
+                    "verdict": cause,
                     "next_refresh_at": verdict.at.isoformat(timespec="seconds"),
                 },
                 level="warning",
@@ -188,6 +207,37 @@ class Ending:
         except StoreUnavailableError:
             return "the database is away, so nothing is known of the other grants"
 
+    def _note_narrowed(self, claim: Claim) -> None:
+        with suppress(StoreUnavailableError):  # the scopes themselves are stored; this is only said of them
+            self._ground.store.note_narrowed(claim.grant_id, claim.consent, claim.generation)
+
+    def _access_lives(self, attempt: Attempt) -> bool | None:
+        """Ask TikTok whether it takes the access token of a grant whose refresh token it refused; None if unknown.
+
+        It tells a consent that was taken back from a refresh token that somebody else has used. Only what the quota has
+        to spare is spent on it.
+        """
+        claim = attempt.claim
+        if claim.sealed is None or claim.access_expires_at <= attempt.now:
+            return None
+        try:
+            access = self._ground.sealer.open_access(
+                claim.sealed, PairPlace(claim.creator_id, claim.consent, claim.pair_generation)
+            )
+            if self._ground.limiter.admit(
+                lane="pull", call=TOKEN_INFO_CALL, account=str(claim.grant_id), patience_seconds=0.0
+            ):
+                return None
+            self._ground.tiktok.token_info(access)
+        except WaitError as error:
+            self._ground.limiter.punish(error.scope, error.seconds)
+            return None
+        except TikTokError as error:
+            return False if error.code in DEAD_TOKEN_CODES else None
+        except SealError:
+            return None
+        return True
+
     def _aside(self, attempt: Attempt) -> bool:
         """Return True if an unread answer is kept aside, or the database is away: then nobody is asked."""
         try:
@@ -199,13 +249,21 @@ class Ending:
         verdict = retry(outcome, reason, _standing(attempt))
         self._commits.run(lambda: self._end(attempt, verdict, outcome, None))
 
-    def _end(self, attempt: Attempt, verdict: Verdict, outcome: AttemptOutcome, error: TikTokError | None) -> None:
+    def _end(
+        self,
+        attempt: Attempt,
+        verdict: Verdict,
+        outcome: AttemptOutcome,
+        error: TikTokError | None,
+        cause: Cause | None = None,
+    ) -> None:
         claim = attempt.claim
         told = _Told(
             reason=verdict.reason,
             code=None if error is None else error.code,
             http_status=None if error is None else error.http_status,
             request_id=None if error is None else error.request_id,
+            cause=cause,
         )
         if attempt.aside:
             self._ground.store.note_aside(claim.grant_id, claim.consent, claim.generation)

@@ -9,6 +9,7 @@ from datetime import datetime
 from worker.errors import EvertokenError, NotFoundError
 from worker.ground import Ground
 from worker.policy import renewal
+from worker.policy.verdicts import Cause
 from worker.store import BroughtPair, GrantStatus, NewPair, Saved
 from worker.telemetry import Fact, FactValue, one_write
 from worker.tiktok import REFRESH_CALL, TokenAnswer
@@ -48,6 +49,12 @@ class Answered:
     def kept(self) -> bool:
         """True if the refresh token stays the one that was sent."""
         return self.answer.refresh_token is None or self.answer.refresh_token == self.sent
+
+
+def narrowed_scopes(answered: Answered) -> set[str]:
+    """Return the scopes that the grant had and the answer no longer has."""
+    scope = answered.answer.scope
+    return set() if scope is None else set(answered.scope.split(",")) - set(scope) - {""}
 
 
 class Settlement:
@@ -140,8 +147,8 @@ class Settlement:
                 },
             )
         )
-        lost = set(answered.scope.split(",")) - set(answer.scope or ()) - {""} if answer.scope is not None else set()
-        if lost:
-            self._ground.hook(Fact("grant.scope_narrowed", ids | {"scopes": ",".join(sorted(lost))}, level="warning"))
+        if lost := narrowed_scopes(answered):
+            fields = ids | {"scopes": ",".join(sorted(lost)), "verdict": Cause.SCOPE_NARROWED}
+            self._ground.hook(Fact("grant.scope_narrowed", fields, level="warning"))
         for remark in answer.remarks:
             self._ground.hook(Fact("answer.odd", ids | {"remark": remark}, level="warning"))

@@ -333,6 +333,7 @@ _NEXT_CONSENT: Final = (
         unproven_since=_UNPROVEN_SINCE,
         belongs_to=None,
         ending_at=None,
+        verdict=None,
         updated_at=now(),
     )
 )

@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, exists, func, select, text, update
 
+from worker.policy.verdicts import Cause
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.grants import wipe_pairs
@@ -108,14 +109,16 @@ class Keys(Transactions):
             .values(
                 status=GrantStatus.NEEDS_REAUTH.value,
                 last_reason=reason,
+                verdict=Cause.LOST_HERE.value,
                 lease_owner=None,
                 lease_until=None,
                 updated_at=now(),
             )
             .returning(GRANTS.c.id, GRANTS.c.consent, GRANTS.c.pair_generation)
         ).all()
+        data = {"verdict": Cause.LOST_HERE.value}
         for row in asked:
-            insert_notice(connection, reauth_key(*row), REAUTH_NEEDED, reason, grant_id=row.id)
+            insert_notice(connection, reauth_key(*row), REAUTH_NEEDED, reason, grant_id=row.id, data=data)
         wiped = wipe_pairs(connection, sealed)
         connection.execute(delete(SENTINELS).where(SENTINELS.c.key_id == key_id))
         return AbandonedKey(pairs=wiped, asked=len(asked))

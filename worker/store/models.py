@@ -159,6 +159,8 @@ class Grant(Row, table=True):
     unproven_since: datetime | None = _instant(null=True)
     belongs_to: str | None = _text(null=True)
     ending_at: datetime | None = _instant(null=True)
+    verdict: str | None = Field(sa_column=Column(String(24), nullable=True))
+    checked_at: datetime | None = _instant(null=True)
 
 
 class Pair(Row, table=True):
@@ -212,6 +214,7 @@ class Attempt(Row, table=True):
     request_id: str | None = _text(null=True)
     reason: str | None = _text(null=True)
     aside_at: datetime | None = _instant(null=True)
+    verdict: str | None = Field(sa_column=Column(String(24), nullable=True))
 
 
 class Snapshot(Row, table=True):

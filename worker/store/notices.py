@@ -6,6 +6,7 @@ A notice is written in the transaction of the change that it reports (`outbox`);
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -23,16 +24,23 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    type_coerce,
 )
 
+from worker.policy.contract import REFRESH_ROLLS, YES
+from worker.policy.invitations import EARLIEST_DAYS, USUAL_DAYS, crowded_weeks
 from worker.policy.notice_kinds import NEWS
 from worker.store.clock import iso_of, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import DELIVERIES, GRANTS, NOTICES, PAIRS, REFRESHABLE, UNDELIVERED
+from worker.store.models import DELIVERIES, GRANTS, NOTICES, PAIRS, REFRESHABLE, TERMS, UNDELIVERED
 from worker.store.outbox import SOON_KEY, WARNED_DAYS, insert_notice
-from worker.store.rows import brake_state, is_of_app
-from worker.store.values import NoticeView
+from worker.store.rows import AnyRow, app_of, brake_state, is_of_app
+from worker.store.values import EndingWeek, NoticeView
 
+WEEK_SECONDS: Final = 7 * 86400
+YEAR_WEEKS: Final = 53
+EARLY_DAYS: Final = (60, 90)
+"""Within how many days a consent ends whose creator is invited before the usual time."""
 _OPEN: Final = DELIVERIES.c.delivered_at.is_(None)
 
 
@@ -71,7 +79,7 @@ class Notices(Transactions):
         Returns:
             How many notices were written.
         """
-        ending = connection.execute(_ending(connection).limit(limit)).all()
+        ending = connection.execute(_ending(connection, _crowds(connection)).limit(limit)).all()
         for row in ending:
             insert_notice(
                 connection,
@@ -79,9 +87,20 @@ class Notices(Transactions):
                 REAUTH_SOON,
                 f"the consent ends at {row.refresh_expires_at:%Y-%m-%d %H:%M} UTC: the creator has to authorize again",
                 grant_id=row.id,
-                data={"days": row.days, "ends_at": iso_of(row.refresh_expires_at)},
+                data={"days": _told_days(row), "ends_at": iso_of(row.refresh_expires_at)},
             )
         return len(ending)
+
+    @reads
+    def ends_by_week(self, connection: Connection, *, weeks: int = YEAR_WEEKS) -> list[EndingWeek]:
+        """Return how many consents end in each of the coming weeks, so that their creators have to authorize again.
+
+        Empty if TikTok's answers show that each refresh moves the end ahead. It reads every grant once.
+        """
+        rolls = select(TERMS.c.value).where(TERMS.c.app_id == app_of(connection), TERMS.c.term == REFRESH_ROLLS)
+        if connection.execute(rolls).scalar() == YES:
+            return []
+        return ends_by_week(connection, weeks=weeks)
 
     @reads
     def notices(
@@ -164,7 +183,51 @@ MOVED_MILLISECONDS: Final = 60_000
 LONGEST_NUMBER: Final = 18
 
 
-def _ending(connection: Connection) -> Select[Any]:
+def _told_days(row: AnyRow) -> int:
+    """Return within how many days the consent ends, in the numbers that receivers know."""
+    left = (row.refresh_expires_at - row.now) / timedelta(days=1)
+    return int(row.days) if left <= row.days else next(days for days in EARLY_DAYS if left <= days)
+
+
+def _crowds(connection: Connection) -> list[int]:
+    """Return the coming weeks, by their numbers from now, in which too many consents end."""
+    ends = {week.week: week.grants for week in ends_by_week(connection, weeks=EARLIEST_DAYS // 7 + 1)}
+    if not ends:
+        return []
+    fleet = select(func.count()).select_from(GRANTS).where(is_of_app(connection), text(REFRESHABLE))
+    return crowded_weeks(ends, fleet=connection.execute(fleet).scalar_one())
+
+
+def ends_by_week(connection: Connection, *, weeks: int) -> list[EndingWeek]:
+    """Return how many consents end in each of the coming weeks; weeks without an end are left out."""
+    at: datetime = connection.execute(select(now())).scalar_one()
+    ends_at = GRANTS.c.refresh_expires_at
+    number = (type_coerce(ends_at - at, BigInteger) // milliseconds(WEEK_SECONDS)).label("number")
+    counted = (
+        select(number, func.count().label("grants"))
+        .where(is_of_app(connection), text(REFRESHABLE), ends_at > at, ends_at < at + timedelta(weeks=weeks))
+        .group_by("number")
+        .order_by("number")
+    )
+    rows = connection.execute(counted).all()
+    return [EndingWeek(int(row.number), at + timedelta(weeks=int(row.number)), row.grants) for row in rows]
+
+
+def _is_early(crowds: list[int]) -> ColumnElement[bool]:
+    """The consent ends in a crowded week, is not young, and its own day for an early invitation has come."""
+    ends_at, day = GRANTS.c.refresh_expires_at, milliseconds(DAY_SECONDS)
+    in_crowd = or_(
+        *(and_(ends_at >= now() + week * 7 * day, ends_at < now() + (week + 1) * 7 * day) for week in crowds)
+    )
+    ahead = cast((USUAL_DAYS + (EARLIEST_DAYS - USUAL_DAYS) * GRANTS.c.jitter) * day, BigInteger)
+    old = now() - (EARLIEST_DAYS - USUAL_DAYS) * day
+    kept = exists().where(
+        PAIRS.c.grant_id == GRANTS.c.id, PAIRS.c.consent == GRANTS.c.consent, PAIRS.c.issued_at <= old
+    )
+    return and_(in_crowd, ends_at <= now() + ahead, or_(kept, and_(GRANTS.c.consent == 1, GRANTS.c.created_at <= old)))
+
+
+def _ending(connection: Connection, crowds: list[int]) -> Select[Any]:
     """Select grants whose refresh token ends soon, each with the days of the notice that is not written yet."""
     ends_at = GRANTS.c.refresh_expires_at
     days = case(
@@ -189,11 +252,12 @@ def _ending(connection: Connection) -> Select[Any]:
         literal(parts[0]) + cast(GRANTS.c.id, Text) + parts[1] + cast(GRANTS.c.consent, Text) + parts[2]
         + cast(days, Text)
     )  # fmt: skip
-    return select(GRANTS.c.id, GRANTS.c.consent, ends_at, days.label("days")).where(
+    soon = ends_at <= now() + milliseconds(max(WARNED_DAYS) * DAY_SECONDS)
+    return select(GRANTS.c.id, GRANTS.c.consent, ends_at, days.label("days"), now().label("now")).where(
         is_of_app(connection),
         text(REFRESHABLE),
         ends_at > now(),
-        ends_at <= now() + milliseconds(max(WARNED_DAYS) * DAY_SECONDS),
+        or_(soon, _is_early(crowds)) if crowds else soon,
         ~exists().where(NOTICES.c.dedupe_key == key),
         ~func.coalesce(moves, False),
         ~func.coalesce(short, False),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, TextClause, case, literal, null, select, text, update
+from sqlalchemy import ColumnElement, Connection, TextClause, case, func, literal, null, select, text, update
 
 from worker.store.clock import Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.models import GRANTS, PAIRS, PULL_WANTED, SNAPSHOTS
+from worker.store.models import GRANTS, HEALTHY, PAIRS, PULL_WANTED, SNAPSHOTS
 from worker.store.rows import CURRENT_PAIR, current_pair, is_current_pair, is_of_app, pull_lease_is_free
-from worker.store.values import PullClaim, SnapshotView
+from worker.store.values import CurrentPair, PullClaim, SnapshotView
 
 
 class Pulls(Transactions):
@@ -45,6 +45,53 @@ class Pulls(Transactions):
         """Return True if a claim on this pull would be won now."""
         wanted = select(GRANTS.c.id).where(GRANTS.c.id == grant_id, *_pull_is_due(connection))
         return connection.execute(wanted).first() is not None
+
+    @reads
+    def unused_pairs(
+        self, connection: Connection, after_id: int, stretch: int, *, unused_seconds: float, limit: int
+    ) -> tuple[list[CurrentPair], int]:
+        """Return current pairs, valid and proven, of healthy grants of which TikTok has said nothing for long.
+
+        Args:
+            connection: given by the decorator.
+            after_id: only grants after this id.
+            stretch: how many ids to look at.
+            unused_seconds: least time since the last refresh, pull or look-up.
+            limit: most pairs to return.
+
+        Returns:
+            The pairs in the order of their grants' ids, and the id to go on after; 0 for the beginning.
+        """
+        grant, before = GRANTS.c, now() - milliseconds(unused_seconds)
+        unused = (
+            select(*CURRENT_PAIR)
+            .join_from(GRANTS, PAIRS, is_current_pair())
+            .where(
+                is_of_app(connection),
+                grant.id > after_id,
+                grant.id <= after_id + stretch,
+                text(f"grants.{HEALTHY.replace(' AND ', ' AND grants.')}"),
+                grant.access_expires_at > now(),
+                grant.issued_at <= before,
+                func.coalesce(grant.pulled_at, grant.issued_at) <= before,
+                func.coalesce(grant.checked_at, grant.issued_at) <= before,
+                grant.unproven_since.is_(None),
+                grant.belongs_to.is_(None),
+                PAIRS.c.wiped_at.is_(None),
+            )
+            .order_by(grant.id)
+            .limit(limit)
+        )
+        found = [current_pair(row) for row in connection.execute(unused)]
+        if len(found) == limit:
+            return found, found[-1].grant_id
+        last = connection.execute(select(func.max(grant.id))).scalar() or 0
+        return found, after_id + stretch if after_id + stretch < last else 0
+
+    @writes
+    def note_checked(self, connection: Connection, grant_id: int) -> None:
+        """Note that TikTok was asked about a grant's access token just now."""
+        connection.execute(update(GRANTS).where(GRANTS.c.id == grant_id).values(checked_at=now()))
 
     @writes
     def claim_pull(

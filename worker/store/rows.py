@@ -177,7 +177,7 @@ def current_pair(row: AnyRow) -> CurrentPair:
 def grant_view(row: AnyRow) -> GrantView:
     """Return a grant as people look at it."""
     columns = dict(row._mapping)  # noqa: SLF001 - the documented way to a row's columns by name
-    for hidden in ("app_id", "pull_lease_owner", "pull_lease_until"):
+    for hidden in ("app_id", "pull_lease_owner", "pull_lease_until", "checked_at"):
         del columns[hidden]
     return GrantView(grant_id=columns.pop("id"), status=GrantStatus(columns.pop("status")), **columns)
 

@@ -80,6 +80,7 @@ STORE: Final = text(f"""
              last_reason = CASE WHEN m.newer THEN NULL ELSE t.last_reason END,
              unproven_since = CASE WHEN m.newer THEN NULL ELSE t.unproven_since END,
              belongs_to = CASE WHEN m.newer THEN NULL ELSE t.belongs_to END,
+             verdict = CASE WHEN m.newer THEN NULL ELSE t.verdict END,
              next_pull_at = CASE WHEN m.newer THEN {NOW_ON_POSTGRESQL} ELSE t.next_pull_at END,
              updated_at = CASE WHEN m.newer THEN {NOW_ON_POSTGRESQL} ELSE t.updated_at END,
              lease_owner = CASE WHEN t.generation = g.generation THEN NULL ELSE t.lease_owner END,
@@ -116,7 +117,8 @@ POINT: Final = text(f"""
     UPDATE grants SET pair_generation = :generation, status = 'active', issued_at = :issued_at,
            access_expires_at = :access_expires_at, refresh_expires_at = :refresh_expires_at,
            next_refresh_at = :next_refresh_at, scope = coalesce(:scope, scope), failures = 0, last_reason = NULL,
-           unproven_since = NULL, belongs_to = NULL, next_pull_at = {NOW["sqlite"]}, updated_at = {NOW["sqlite"]}
+           unproven_since = NULL, belongs_to = NULL, verdict = NULL, next_pull_at = {NOW["sqlite"]},
+           updated_at = {NOW["sqlite"]}
      WHERE id = :grant_id""")  # noqa: S608 - our own words, no value
 FREE: Final = text(
     "UPDATE grants SET lease_owner = NULL, lease_until = NULL"

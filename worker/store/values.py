@@ -382,6 +382,7 @@ class GrantView:
     """A grant as people see it, without sealed bytes.
 
     Attributes:
+        verdict: what is behind the last failure, a word of `worker.policy.verdicts.Cause`; None after a success.
         ending_at: for a revoked grant, when TikTok is told next; None once it has confirmed and the pairs are wiped.
     """
 
@@ -410,6 +411,7 @@ class GrantView:
     unproven_since: datetime | None = None
     belongs_to: str | None = None
     ending_at: datetime | None = None
+    verdict: str | None = None
 
 
 @dataclass(frozen=True)
@@ -417,6 +419,7 @@ class AttemptView:
     """One attempt in a grant's history.
 
     Attributes:
+        verdict: what was behind its failure, a word of `worker.policy.verdicts.Cause`.
         aside_at: since when an unread answer of it is kept aside in its host's journal; None if there is none.
     """
 
@@ -431,6 +434,7 @@ class AttemptView:
     request_id: str | None
     reason: str | None
     aside_at: datetime | None = None
+    verdict: str | None = None
 
 
 @dataclass(frozen=True)
@@ -609,6 +613,20 @@ class Tombstone:
     def covers(self, at: datetime) -> bool:
         """Return True if what came at this instant is of the time that was forgotten, not of a later consent."""
         return self.finished_at is not None and at <= self.finished_at
+
+
+@dataclass(frozen=True)
+class EndingWeek:
+    """Consents that end in one coming week.
+
+    Attributes:
+        week: its number; 0 begins now.
+        begins_at: when it begins.
+    """
+
+    week: int
+    begins_at: datetime
+    grants: int
 
 
 @dataclass(frozen=True)

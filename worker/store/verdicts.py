@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, exists, false, func, or_, select, text, update
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, false, func, or_, select, text, update
 
-from worker.policy.verdicts import AttemptOutcome
+from worker.policy.verdicts import EVIDENT, AttemptOutcome, Cause
 from worker.store.clock import now
 from worker.store.conditions import kept_aside
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import ATTEMPTS, GRANTS, PAIRS, REFRESHABLE
 from worker.store.outbox import REAUTH_NEEDED, insert_notice, reauth_key
-from worker.store.rows import attempt_view, is_attempt, lease_is_free
+from worker.store.rows import attempt_view, is_attempt, is_of_app, lease_is_free
 from worker.store.values import AttemptView, Claim, GrantStatus
 
 
@@ -31,6 +31,7 @@ class _Answer:
     code: int | None
     http_status: int | None
     request_id: str | None
+    cause: Cause | None = None
 
 
 class Verdicts(Transactions):
@@ -49,6 +50,7 @@ class Verdicts(Transactions):
         code: int | None = None,
         http_status: int | None = None,
         request_id: str | None = None,
+        cause: Cause | None = None,
     ) -> bool:
         """End an attempt and put the grant back on the schedule; its status stays as it is.
 
@@ -62,11 +64,12 @@ class Verdicts(Transactions):
             code: TikTok's code.
             http_status: the HTTP status.
             request_id: TikTok's `request_id`.
+            cause: what is behind it.
 
         Returns:
             False if the grant has changed since the claim, so that its schedule was left alone.
         """
-        answer = _Answer(outcome, reason, code, http_status, request_id)
+        answer = _Answer(outcome, reason, code, http_status, request_id, cause)
         values = {"next_refresh_at": next_refresh_at, "last_reason": reason}
         return _end(connection, claim, answer, values, failed=failed)
 
@@ -82,12 +85,13 @@ class Verdicts(Transactions):
         code: int | None = None,
         http_status: int | None = None,
         request_id: str | None = None,
+        cause: Cause | None = None,
     ) -> bool:
         """End an attempt and mark the grant as suspect: its access token is served, and the grant is tried again.
 
         Arguments and result are those of `release`; it always counts as a failure.
         """
-        answer = _Answer(outcome, reason, code, http_status, request_id)
+        answer = _Answer(outcome, reason, code, http_status, request_id, cause)
         values = {
             "next_refresh_at": next_refresh_at,
             "last_reason": reason,
@@ -105,18 +109,20 @@ class Verdicts(Transactions):
         code: int | None = None,
         http_status: int | None = None,
         request_id: str | None = None,
+        cause: Cause | None = None,
     ) -> bool:
         """End an attempt with the verdict that the creator must authorize again, and write one notice.
 
         Returns:
             False if the grant has changed since the claim: then nobody is asked.
         """
-        answer = _Answer(AttemptOutcome.REFUSED, reason, code, http_status, request_id)
+        answer = _Answer(AttemptOutcome.REFUSED, reason, code, http_status, request_id, cause)
         values = {"last_reason": reason, "status": GrantStatus.NEEDS_REAUTH.value}
         asked = _end(connection, claim, answer, values, failed=True)
         if asked:
             key = reauth_key(claim.grant_id, claim.consent, claim.pair_generation)
-            insert_notice(connection, key, REAUTH_NEEDED, reason, grant_id=claim.grant_id)
+            data = {"verdict": _verdict_of(connection, claim.grant_id)}
+            insert_notice(connection, key, REAUTH_NEEDED, reason, grant_id=claim.grant_id, data=data)
         return asked
 
     @writes
@@ -134,7 +140,8 @@ class Verdicts(Transactions):
         ).first()
         if asked is None:
             return False
-        insert_notice(connection, reauth_key(grant_id, *asked), REAUTH_NEEDED, reason, grant_id=grant_id)
+        data = {"verdict": _verdict_of(connection, grant_id)}
+        insert_notice(connection, reauth_key(grant_id, *asked), REAUTH_NEEDED, reason, grant_id=grant_id, data=data)
         return True
 
     @writes
@@ -157,6 +164,22 @@ class Verdicts(Transactions):
         """
         answer = _Answer(outcome, reason, code, http_status, None)
         return _finish(connection, grant_id, consent, generation, answer)
+
+    @writes
+    def note_narrowed(self, connection: Connection, grant_id: int, consent: int, generation: int) -> None:
+        """Note that the answer of an attempt, whose pair is stored, had fewer scopes than the one before."""
+        narrowed = {"verdict": Cause.SCOPE_NARROWED.value}
+        connection.execute(update(ATTEMPTS).where(is_attempt(grant_id, consent, generation)).values(**narrowed))
+        current = and_(GRANTS.c.id == grant_id, GRANTS.c.consent == consent, GRANTS.c.pair_generation == generation)
+        connection.execute(update(GRANTS).where(current).values(**narrowed))
+
+    @reads
+    def verdict_counts(self, connection: Connection) -> dict[str, int]:
+        """Return how many suspect grants, and grants whose creators must authorize again, there are by verdict."""
+        unwell = GRANTS.c.status.in_([GrantStatus.SUSPECT.value, GrantStatus.NEEDS_REAUTH.value])
+        verdict = func.coalesce(GRANTS.c.verdict, Cause.UNKNOWN.value)
+        counted = select(verdict, func.count()).where(is_of_app(connection), unwell).group_by(verdict)
+        return {row[0]: row[1] for row in connection.execute(counted)}
 
     @writes
     def note_aside(self, connection: Connection, grant_id: int, consent: int, generation: int) -> None:
@@ -195,6 +218,8 @@ def _end(connection: Connection, claim: Claim, answer: _Answer, values: dict[str
     freed = {"lease_owner": None, "lease_until": None, "updated_at": now()}
     if failed:
         values = values | {"failures": GRANTS.c.failures + 1}
+    if answer.cause is not None:
+        values = values | {"verdict": _unless_evident(answer.cause)}
     applied = connection.execute(
         update(GRANTS).where(newest, text(REFRESHABLE), _nothing_came_since(claim)).values(**freed, **values)
     )
@@ -202,6 +227,18 @@ def _end(connection: Connection, claim: Claim, answer: _Answer, values: dict[str
         return True
     connection.execute(update(GRANTS).where(newest).values(**freed))
     return False
+
+
+def _unless_evident(cause: Cause) -> Any:
+    """Return the verdict to store: a refusal that shows nothing does not take back what an earlier one showed."""
+    if cause is not Cause.UNKNOWN:
+        return cause.value
+    evident = GRANTS.c.verdict.in_([each.value for each in EVIDENT])
+    return case((and_(text("failures > 0"), evident), GRANTS.c.verdict), else_=cause.value)
+
+
+def _verdict_of(connection: Connection, grant_id: int) -> str:
+    return connection.execute(select(GRANTS.c.verdict).where(GRANTS.c.id == grant_id)).scalar() or Cause.UNKNOWN.value
 
 
 def _nothing_came_since(claim: Claim) -> ColumnElement[bool]:
@@ -228,6 +265,7 @@ def _finish(connection: Connection, grant_id: int, consent: int, generation: int
             http_status=answer.http_status,
             request_id=answer.request_id,
             reason=answer.reason,
+            verdict=answer.cause,
         )
     )
     return finished.rowcount == 1

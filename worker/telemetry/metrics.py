@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from prometheus_client import (
@@ -16,6 +17,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
+from worker.policy.verdicts import Cause
 from worker.telemetry.facts import Fact
 from worker.telemetry.logs import log_fact
 from worker.telemetry.names import FACT_NAMES
@@ -33,6 +35,9 @@ SECONDS: Final = Histogram(
     ["call"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 45),
     registry=REGISTRY,
+)
+VERDICTS: Final = Counter(
+    "evertoken_verdicts", "Failed attempts and narrowed scopes by what was behind them.", ["verdict"], registry=REGISTRY
 )
 HEADROOM: Final = Gauge(
     "evertoken_quota_headroom",
@@ -74,6 +79,13 @@ SILENT: Final = Gauge(
     "Seconds since Redis last answered this worker's question for messages; NaN before that. A busy worker asks none.",
     registry=REGISTRY,
 )
+CONSENTS_ENDING: Final = Gauge(
+    "evertoken_consents_ending",
+    "Consents that end within so many days, so that their creators have to authorize again; NaN while not known.",
+    ["within_days"],
+    registry=REGISTRY,
+)
+ENDING_DAYS: Final = (7, 28, 91, 364)
 OWN_SHARE: Final = Gauge(
     "evertoken_quota_own_share",
     "1 if this process keeps to its own share of the quota, because Redis gives it no usable answer; else 0.",
@@ -94,13 +106,16 @@ HAND_OUTS: Final = Counter(
     "evertoken_desk_tokens", "Tokens that were handed out over HTTP, by consumer.", ["consumer"], registry=REGISTRY
 )
 
+_VERDICTS: Final[dict[object, Counter]] = {cause: VERDICTS.labels(verdict=cause) for cause in Cause}
 _COUNTERS: Final = {name: FACTS.labels(fact=name) for name in FACT_NAMES}
 
 
 def count_fact(fact: Fact) -> None:
-    """Count a fact, and observe its `seconds` if it reports how long a call took."""
+    """Count a fact and its `verdict`, and observe its `seconds` if it reports how long a call took."""
     (_COUNTERS.get(fact.name) or FACTS.labels(fact=fact.name)).inc()
     seconds, call = fact.fields.get("seconds"), fact.fields.get("call")
+    if (verdict := _VERDICTS.get(fact.fields.get("verdict"))) is not None:
+        verdict.inc()
     if isinstance(seconds, float) and isinstance(call, str):
         SECONDS.labels(call=call).observe(seconds)
 
@@ -134,6 +149,7 @@ def serve_metrics(
     refresh_late: Callable[[], float],
     notices_late: Callable[[], float],
     access_life: Callable[[], float],
+    consents_ending: Callable[[int], float],
     silent: Callable[[], float] = lambda: math.nan,
     alive: Callable[[], bool] = lambda: True,
 ) -> None:
@@ -153,6 +169,7 @@ def serve_metrics(
         silent: returns the seconds since Redis last answered this worker's question for messages; the
             desk asks none.
         alive: returns False if this worker hangs, which `/healthz` then answers with 503.
+        consents_ending: returns how many consents end within so many days.
     """
     HEADROOM.set_function(headroom)
     STORE_AWAY.set_function(store_away)
@@ -163,6 +180,8 @@ def serve_metrics(
     NOTICES_LATE.set_function(notices_late)
     ACCESS_LIFE.set_function(access_life)
     SILENT.set_function(silent)
+    for days in ENDING_DAYS:
+        CONSENTS_ENDING.labels(within_days=days).set_function(partial(consents_ending, days))
     try:
         serve(port, address, REGISTRY, alive=alive)
     except OSError as error:

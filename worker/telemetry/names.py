@@ -36,6 +36,7 @@ FACT_NAMES: Final = (
     "grant.revoked",
     "grant.scope_narrowed",
     "grants.end_soon",
+    "grant.token_dead",
     "heartbeat.unwritten",
     "journal.alarm",
     "journal.append_failed",

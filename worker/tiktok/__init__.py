@@ -12,6 +12,7 @@ from worker.tiktok.answers import (
 from worker.tiktok.client import TikTok
 from worker.tiktok.codes import (
     ACCOUNT_CALL,
+    DEAD_TOKEN_CODES,
     EXCHANGE_CALL,
     REFRESH_CALL,
     REVOKE_CALL,
@@ -24,6 +25,7 @@ __all__ = [
     "ACCESS_LIFE_NAMES",
     "ACCOUNT_CALL",
     "CREATOR_NAMES",
+    "DEAD_TOKEN_CODES",
     "EXCHANGE_CALL",
     "REFRESH_CALL",
     "REFRESH_LIFE_NAMES",
