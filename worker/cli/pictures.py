@@ -25,6 +25,7 @@ QUOTA_SHOWN: Final = 0.2
 """Part of the quota that the highest load must reach for the quota's line to be drawn to scale."""
 HOUR: Final = 3600
 DAY: Final = 86_400
+DAY_STEPS: Final = DAY // 60
 BLUE, GREEN, GREY, RED, AMBER = "#1f5fa8", "#7fb069", "#777777", "#b3261e", "#d98e04"
 
 
@@ -51,8 +52,8 @@ def draw_report(report: Report, path: Path) -> None:
 
 
 def draw_course(scenario: Scenario, course: Course, path: Path) -> None:
-    """Draw a simulated course: requests a minute, and below them who waits or has no token."""
-    begin = 0 if scenario.consent is None else max(0, int((scenario.consent - 35 * DAY) / 60))
+    """Draw a simulated course: requests a minute, below them who waits or has no token, and new consents if any end."""
+    begin = 0 if scenario.consent is None else max(0, int((scenario.consent - scenario.notice - 5 * DAY) / 60))
     days = [(begin + at) * 60 / DAY for at in _places(len(course.refreshed) - begin)]
 
     def line(values: Sequence[int], pick: Callable[[Sequence[int]], float] = max) -> list[float]:
@@ -68,6 +69,9 @@ def draw_course(scenario: Scenario, course: Course, path: Path) -> None:
     people.plot(days, line(course.dark), color=RED, label="without a valid token")
     if scenario.consent is not None:
         people.plot(days, line(course.asked), color=GREY, label="to authorize again")
+        sums = [sum(course.authorized[at : at + DAY_STEPS]) for at in range(begin, len(course.authorized), DAY_STEPS)]
+        places = [begin * 60 / DAY + day for day in range(len(sums))]
+        people.plot(places, sums, color=BLUE, drawstyle="steps-post", label="authorize again, in a day")
     people.set_ylabel("creators")
     people.set_xlabel("days since the import")
     load.set_title(f"{scenario.name}: {scenario.story}\n{scenario.creators:,} creators", fontsize=10)

@@ -109,8 +109,8 @@ SCENARIOS: Final = {
         ),
         Scenario(
             "one-year-spread",
-            "the same, and creators are invited from three months before the end on, each on a day of their own",
-            creators=100_000,
+            "the same, with invitations over three months",
+            creators=20_000,
             seconds=YEAR + 5 * DAY,
             looked_at=DAY,
             consent=YEAR,

@@ -142,6 +142,15 @@ class Ending:
         if any(call.unread for call in attempt.calls):
             told = UNREAD.format(owner=self._ground.owner)
             self._alarm(claim, "misfit", f"misfit:{claim.grant_id}:{claim.generation}", told)
+        self._report_failure(claim, error, verdict, outcome, cause)
+        if isinstance(error, StopEveryoneError) and not stopped and claim.failures + 1 >= STUCK_FAILURES:
+            pair = f"{claim.grant_id}:{claim.consent}.{claim.pair_generation}"
+            self._alarm(claim, "stuck", f"stuck:{pair}", f"TikTok refuses this grant's requests: {verdict.reason}")
+        return Failed(claim.grant_id, verdict.reason, outcome)
+
+    def _report_failure(
+        self, claim: Claim, error: TikTokError, verdict: Verdict, outcome: AttemptOutcome, cause: Cause | None
+    ) -> None:
         self._ground.hook(
             Fact(
                 f"refresh.{outcome}" if verdict.action is not Action.ASK else "refresh.reauth_asked",
@@ -158,10 +167,6 @@ class Ending:
                 level="warning",
             )
         )
-        if isinstance(error, StopEveryoneError) and not stopped and claim.failures + 1 >= STUCK_FAILURES:
-            pair = f"{claim.grant_id}:{claim.consent}.{claim.pair_generation}"
-            self._alarm(claim, "stuck", f"stuck:{pair}", f"TikTok refuses this grant's requests: {verdict.reason}")
-        return Failed(claim.grant_id, verdict.reason, outcome)
 
     def unreadable(self, attempt: Attempt, error: SealError) -> Result:
         """End an attempt whose stored pair does not open: one alarm, and the creator is not marked."""
