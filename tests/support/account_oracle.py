@@ -85,8 +85,8 @@ class Oracle:
         creator: whose rows are compared.
         since: the day of the first pull.
         now: the moment of the last pull.
-        gaps: whether a figure may be missing in the reading of one day, or be an older one, because its answer was
-            spoilt.
+        gaps: whether a figure may be missing in the reading of one day, or be an older one, and a kind of shares on one
+            day, because the answer was spoilt.
     """
 
     ask: Ask
@@ -166,6 +166,9 @@ class Oracle:
         }
         true = {key: value for key, value in true.items() if key[0] in read_on}
         stored = {(row["pull_day"], row["kind"], row["label"]): row["share"] for row in self._rows("audience_shares")}
+        if self.gaps:
+            kinds = {(day, kind) for day, kind, _ in stored}
+            true = {key: value for key, value in true.items() if key[:2] in kinds}
         yield from _values("audience_shares", stored, true)
 
     def _profile(self) -> Iterator[Difference]:
