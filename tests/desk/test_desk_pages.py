@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.support.desk import RunningDesk, desk_settings
+from tests.support.desk import PASSWORD, RunningDesk, desk_settings
 from tests.support.receiver import SECRET, running_receiver
 from tests.support.surfing import Person
 from tests.support.world import World
@@ -336,8 +336,10 @@ def test_the_doctor_looks_at_the_desk(desk: RunningDesk, new_world: Callable[...
     assert (found.state, f"port {desk.port}: ready" in found.detail) == ("ok", True)
     away = desk.world.another(**desk_settings(free_port))
     assert checks_outside.desk(away).state == "warn"
-    assert "not set up" in checks_outside.desk(desk.world.services).detail
-    half = desk.world.another(DESK_URL="https://connect.example")
+    assert "not set up here;" in checks_outside.desk(desk.world.services).detail
+    elsewhere = checks_outside.desk(desk.world.another(DESK_URL="https://connect.example"))
+    assert (elsewhere.state, "lead to https://connect.example" in elsewhere.detail) == ("ok", True)
+    half = desk.world.another(DESK_PASSWORD=PASSWORD)
     with pytest.raises(ConfigurationError, match="DESK_SECRET is missing"):
         checks_outside.desk(half)
     desk.world.sql("DELETE FROM evertoken_schema")

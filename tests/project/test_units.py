@@ -79,7 +79,7 @@ def test_every_unit_is_shut_in_as_the_others_are(root: Path) -> None:
     """None has a right that the others lack, from its first line about rights to its last line."""
     shut = {name: lines[lines.index("NoNewPrivileges=yes") :] for name, lines in units(root).items()}
 
-    assert len(shut) == 4
+    assert len(shut) == 5
     assert len({"\n".join(lines) for lines in shut.values()}) == 1
     for lines in units(root).values():
         assert {"UMask=0077", "LimitCORE=0", "MemoryMax=512M", "Restart=always"} <= set(lines)

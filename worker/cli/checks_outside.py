@@ -48,8 +48,9 @@ def desk(services: Services) -> Finding:
     from worker.desk.lacking import refuse_lacking  # noqa: PLC0415 - Celery loads the doctor on every start
 
     settings = services.settings
-    if not (settings.desk_secret or settings.desk_password or settings.desk_operator_header or settings.desk_url):
-        return Finding("desk", "ok", "not set up; docs/desk.md says what it is for")
+    if not (settings.desk_secret or settings.desk_password or settings.desk_operator_header):
+        links = f"; consent links lead to {settings.desk_url}" if settings.desk_url else ""
+        return Finding("desk", "ok", f"not set up here{links}; docs/desk.md says what it is for")
     refuse_lacking(settings)
     place = f"{settings.desk_address} port {settings.desk_port}"
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.desk_address, settings.desk_address)  # noqa: S104 - where to look, not where to listen
