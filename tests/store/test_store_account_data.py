@@ -90,6 +90,17 @@ def test_a_known_value_is_never_erased(desk: Desk) -> None:
     assert (video["reach"], video["likes"], video["comments"]) == (40, 10, None)
 
 
+def test_a_row_that_lacks_what_its_neighbour_has_keeps_its_own(desk: Desk) -> None:
+    """One statement writes a page, and a column that only some of its rows have erases nothing in the others."""
+    desk.videos({"item_id": "1", "reach": 40}, {"item_id": "2", "likes": 9})
+    desk.videos({"item_id": "1", "likes": 1}, {"item_id": "2", "reach": 7})
+    desk.save({"account_days": [{"day": desk.back(9), "likes": 1}, {"day": desk.back(8), "shares": 2}]})
+    desk.save({"account_days": [{"day": desk.back(9), "shares": 3}, {"day": desk.back(8), "likes": 4}]})
+
+    assert [(row["reach"], row["likes"]) for row in desk.rows("videos")] == [(40, 1), (7, 9)]
+    assert [(row["likes"], row["shares"]) for row in desk.rows("account_days")] == [(1, 3), (4, 2)]
+
+
 def test_a_day_stands_after_two_readings_of_different_days(desk: Desk) -> None:
     """Reading it twice on one day proves nothing; three days old and unchanged on another day does."""
     desk.day(9, likes=5)
