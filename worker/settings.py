@@ -263,6 +263,9 @@ class Settings(MessengerSettings, ReaderSettings):
         default="127.0.0.1",
         description="Address that the metrics are served on; `0.0.0.0` or `::` for all, since they have no password.",
     )
+    exporter_port: int = Field(
+        default=8421, ge=1, le=65535, description="Port of `evertoken exporter`; its address is that of the metrics."
+    )
     notice_url: str | None = Field(
         default=None,
         repr=False,

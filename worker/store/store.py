@@ -11,6 +11,7 @@ from worker.store.contract import Contract
 from worker.store.deliveries import Deliveries
 from worker.store.due import DueScan
 from worker.store.endings import Endings
+from worker.store.figures import Figures
 from worker.store.fleet import Fleet
 from worker.store.forgetting import Tombstones
 from worker.store.grants import Grants
@@ -40,6 +41,7 @@ class Store(
     AccountSaving,
     AccountReading,
     Fleet,
+    Figures,
     Upkeep,
     Keys,
     Notices,

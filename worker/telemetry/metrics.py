@@ -107,12 +107,28 @@ HAND_OUTS: Final = Counter(
 )
 
 _VERDICTS: Final[dict[object, Counter]] = {cause: VERDICTS.labels(verdict=cause) for cause in Cause}
+REFRESHES: Final = Counter("evertoken_refreshes", "Attempts to refresh by outcome.", ["outcome"], registry=REGISTRY)
+PULLS: Final = Counter("evertoken_pulls", "Pulls of account data by outcome.", ["outcome"], registry=REGISTRY)
+NOTICES: Final = Counter(
+    "evertoken_notices", "Deliveries of notices to an address, by outcome.", ["outcome"], registry=REGISTRY
+)
+_OUTCOMES: Final = {
+    f"{prefix}.{outcome}": counter.labels(outcome=outcome)
+    for prefix, counter, outcomes in (
+        ("refresh", REFRESHES, ("saved", "backed_off", "in_doubt", "misfit", "not_sent", "refused", "stopped")),
+        ("pull", PULLS, ("saved", "empty", "failed", "unreadable")),
+        ("notice", NOTICES, ("delivered", "failed")),
+    )
+    for outcome in outcomes
+}
 _COUNTERS: Final = {name: FACTS.labels(fact=name) for name in FACT_NAMES}
 
 
 def count_fact(fact: Fact) -> None:
-    """Count a fact and its `verdict`, and observe its `seconds` if it reports how long a call took."""
+    """Count a fact, its `verdict` and its outcome as the end of something, and observe a call's `seconds`."""
     (_COUNTERS.get(fact.name) or FACTS.labels(fact=fact.name)).inc()
+    if (outcome := _OUTCOMES.get(fact.name)) is not None:
+        outcome.inc()
     seconds, call = fact.fields.get("seconds"), fact.fields.get("call")
     if (verdict := _VERDICTS.get(fact.fields.get("verdict"))) is not None:
         verdict.inc()

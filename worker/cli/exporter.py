@@ -1,0 +1,126 @@
+"""`celery -A worker exporter`: the fleet's metrics for Prometheus, read once a minute by one process."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from worker.cli import output
+
+if TYPE_CHECKING:
+    from worker.services import Services
+    from worker.telemetry.fleet import FleetMetrics
+
+WEEKS: Final = 13
+SEEN_SECONDS: Final = 120.0
+
+
+@click.command(cls=output.Command)
+@click.option("--every", type=output.Number(min=1, max=3600), default=60, show_default=True, help="Seconds of a round.")
+def exporter(every: float) -> None:
+    """Serve the fleet's metrics on EVERTOKEN_EXPORTER_PORT until SIGTERM or Ctrl-C.
+
+    One process is enough for all hosts. It needs the database, Redis and the keyring, and changes nothing.
+    """
+    from worker.telemetry import Fact, report  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.telemetry.fleet import FleetMetrics  # noqa: PLC0415 - as above
+    from worker.telemetry.serving import serve  # noqa: PLC0415 - as above
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with output.services() as services:
+        rounds = Rounds(services, FleetMetrics(version(output.APP_NAME)))
+        rounds.once()
+        address, port = services.settings.metrics_address, services.settings.exporter_port
+        try:
+            serve(port, address, rounds.metrics.registry, alive=lambda: rounds.age() < 3 * every)
+        except OSError as error:
+            output.fail(f"the exporter cannot listen on {address} port {port}: {error.strerror or error}")
+        report(Fact("exporter.started", {"address": address, "port": port}))
+        while not stop.wait(every):
+            rounds.once()
+    sys.exit(0)
+
+
+class Rounds:
+    """Reads the fleet, round by round; a database that is away costs a round and is reported once."""
+
+    def __init__(self, services: Services, metrics: FleetMetrics) -> None:
+        """Read nothing yet.
+
+        Args:
+            services: where the figures come from.
+            metrics: what is served.
+        """
+        self.metrics = metrics
+        self._services = services
+        self._away = False
+        self._read_at: float | None = None
+        self._tried_at = time.monotonic()
+
+    def age(self) -> float:
+        """Return the seconds since a round last ended, in whatever way."""
+        return time.monotonic() - self._tried_at
+
+    def once(self) -> None:
+        """Read the figures and serve them, or serve none."""
+        from worker.errors import EvertokenError  # noqa: PLC0415 - as above
+        from worker.telemetry import Fact, report  # noqa: PLC0415 - as above
+
+        try:
+            self._read()
+        except EvertokenError as error:
+            self.metrics.failed()
+            if not self._away:
+                report(Fact("exporter.failed", {"reason": str(error)}, level="error"))
+            self._away = True
+        else:
+            if self._away:
+                report(Fact("exporter.reads_again", level="warning"))
+            self._away = False
+        self._tried_at = time.monotonic()
+
+    def _read(self) -> None:
+        from worker.telemetry.fleet import BOUNDS, FleetFigures  # noqa: PLC0415 - as above
+
+        services, began = self._services, time.monotonic()
+        store = services.store
+        window = 0.0 if self._read_at is None else began - self._read_at
+        lives = store.token_lives(BOUNDS, window_seconds=window)
+        status, brake, tick, limits = store.fleet_status(), store.brake(), store.tick_age(), services.limiter.status()
+        least = status.least_seconds_left
+        figures = FleetFigures(
+            states=status.by_status,
+            conditions={
+                name: getattr(status, name)
+                for name in ("fresh", "due", "overdue", "expired", "retrying", "in_doubt", "unproven", "held", "aside")
+            },
+            ends_within=lives.within,
+            seconds_left=lives.seconds,
+            single={
+                "fleet_least_seconds_left": math.inf if least is None else least,
+                "fleet_oldest_due_seconds": status.oldest_due_seconds,
+                "fleet_brake": brake.stopped,
+                "fleet_hold": brake.held_reason is not None,
+                "fleet_quota_paused_seconds": limits.paused_seconds,
+                "fleet_quota_headroom": services.headroom.factor(),
+                "fleet_redis_up": limits.shared,
+                "fleet_workers": len(store.workers_seen(SEEN_SECONDS)),
+                "fleet_beat_silent_seconds": math.nan if tick is None else tick,
+                "fleet_notices_waiting": store.undelivered_count(),
+                "fleet_notices_late_seconds": services.notices_late(),
+            },
+            reauthorizations=store.consents_ending(WEEKS),
+            seals=store.key_usage(),
+            held=frozenset(services.keyring.keys),
+        )
+        self._read_at = began
+        self.metrics.found(figures, late_seconds=lives.late_seconds, waiting_seconds=lives.waiting_seconds)
