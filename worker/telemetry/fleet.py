@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily, Metric
@@ -68,43 +68,32 @@ class FleetCollector(Collector):
         figures = self.figures
         if figures is None:
             return
-        grants = GaugeMetricFamily("evertoken_fleet_grants", "Grants by status.", labels=["state"])
-        for state, count in figures.states.items():
-            grants.add_metric([state], count)
-        yield grants
-        name, text = "evertoken_fleet_condition_grants", "Grants by condition; a grant may be in several, or in none."
-        conditions = GaugeMetricFamily(name, text, labels=["condition"])
-        for condition, count in figures.conditions.items():
-            conditions.add_metric([condition], count)
-        yield conditions
-        counted = [*zip(map(floatToGoString, BOUNDS), figures.ends_within, strict=True)]
+        keys = sorted(figures.seals.keys() | figures.held)
+        yield _gauges("grants", "Grants by status.", "state", figures.states)
+        text = "Grants by condition; a grant may be in several, or in none."
+        yield _gauges("condition_grants", text, "condition", figures.conditions)
+        text = "Creators whose consent ends, by week from now; 0 has those that ended."
+        yield _gauges("reauthorizations", text, "week", dict(enumerate(figures.reauthorizations)))
+        text = "Stored pairs by the key that sealed them."
+        yield _gauges("seals", text, "key_id", {key_id: figures.seals.get(key_id, 0) for key_id in keys})
+        text = "1 if the exporter's keyring has this key, 0 if it lacks one that is in use."
+        yield _gauges("key_held", text, "key_id", {key_id: key_id in figures.held for key_id in keys})
+        for name, text in SINGLE.items():
+            yield GaugeMetricFamily(f"evertoken_{name}", text, value=figures.single[name])
         total = sum(figures.states.get(state, 0) for state in ("active", "suspect"))
         yield GaugeHistogramMetricFamily(
             "evertoken_fleet_seconds_left",
             "Seconds left of the access tokens of all grants that are refreshed, now.",
-            buckets=[*counted, ("+Inf", total)],
+            buckets=[*zip(map(floatToGoString, BOUNDS), figures.ends_within, strict=True), ("+Inf", total)],
             gsum_value=figures.seconds_left,
         )
-        for name, text in SINGLE.items():
-            yield GaugeMetricFamily(f"evertoken_{name}", text, value=figures.single[name])
-        name, text = (
-            "evertoken_fleet_reauthorizations",
-            "Creators whose consent ends, by week from now; 0 has ended ones.",
-        )
-        weeks = GaugeMetricFamily(name, text, labels=["week"])
-        for week, count in enumerate(figures.reauthorizations):
-            weeks.add_metric([str(week)], count)
-        yield weeks
-        seals = GaugeMetricFamily(
-            "evertoken_fleet_seals", "Stored pairs by the key that sealed them.", labels=["key_id"]
-        )
-        text = "1 if the exporter's keyring has this key, 0 if it lacks one that is in use."
-        held = GaugeMetricFamily("evertoken_fleet_key_held", text, labels=["key_id"])
-        for key_id in sorted(figures.seals.keys() | figures.held):
-            seals.add_metric([str(key_id)], figures.seals.get(key_id, 0))
-            held.add_metric([str(key_id)], key_id in figures.held)
-        yield seals
-        yield held
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[Any, float]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"evertoken_fleet_{name}", text, labels=[label])
+    for labelled, value in values.items():
+        family.add_metric([str(labelled)], value)
+    return family
 
 
 class FleetMetrics:
