@@ -168,7 +168,6 @@ def test_operators_see_the_fleet(desk: RunningDesk, operator: Person) -> None:
     assert "ends in" in text
     assert re.search(r'<th scope="row">week 2</th><td>1</td>', text)
     assert re.search(r'<th scope="row">0 h</th><td>2</td>', text)
-    assert desk.services.store.consents_ending(3) == [0, 1, 0]
     desk.services.store.pull_brake("the secret is <refused>", probe_seconds=60)
     assert "the secret is &lt;refused&gt;" in operator.get("/ops").text
 

@@ -101,7 +101,9 @@ class Operating:
     def overview(self, asked: Asked, operator: Operator) -> Response:
         """Show the fleet: states, the token that ends first, and what is coming."""
         asked.query(())
-        fleet, hours = self._store.fleet_status(), [0] * HOURS
+        fleet, hours, weeks = self._store.fleet_status(), [0] * HOURS, [0] * WEEKS
+        for each in self._store.ends_by_week(weeks=WEEKS):
+            weeks[each.week] = each.grants
         for part in self._store.load(slice_seconds=HOUR_SECONDS):
             if part.slice < HOURS:
                 hours[part.slice] += part.grants
@@ -111,7 +113,7 @@ class Operating:
             fleet=fleet,
             brake=self._store.brake(),
             hours=hours,
-            weeks=self._store.consents_ending(WEEKS),
+            weeks=weeks,
         )
 
     def grants(self, asked: Asked, operator: Operator) -> Response:

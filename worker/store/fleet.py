@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -28,8 +28,6 @@ from worker.store.engine import Transactions, reads
 from worker.store.models import ATTEMPTS, FINISHED, GRANTS, TERMS, UNRESOLVED
 from worker.store.rows import app_of, is_of_app, lease_is_free
 from worker.store.values import FleetStatus, GrantCondition, GrantStatus
-
-WEEK_SECONDS: Final = 7 * 86_400
 
 
 class LoadSlice(NamedTuple):
@@ -148,23 +146,6 @@ class Fleet(Transactions):
             .order_by("life", "number", "refreshed")
         )
         return [LoadSlice(int(row.life) * 60, int(row.number), row.grants, bool(row.refreshed)) for row in rows]
-
-    @reads
-    def consents_ending(self, connection: Connection, weeks: int) -> list[int]:
-        """Return how many creators have to authorize again in each of the coming weeks, as far as TikTok said when.
-
-        The first week holds those, too, whose refresh token has ended already.
-        """
-        at = connection.execute(select(now())).scalar_one()
-        ahead = type_coerce(GRANTS.c.refresh_expires_at - at, BigInteger) // milliseconds(WEEK_SECONDS)
-        week = case((GRANTS.c.refresh_expires_at <= at, 0), else_=ahead).label("week")
-        rows = connection.execute(
-            select(week, func.count().label("grants"))
-            .where(is_of_app(connection), is_serving(), GRANTS.c.refresh_expires_at < at + timedelta(weeks=weeks))
-            .group_by("week")
-        )
-        counted = {int(row.week): row.grants for row in rows}
-        return [counted.get(number, 0) for number in range(weeks)]
 
 
 def _last_pair(since: ColumnElement[Any]) -> ColumnElement[Any]:
