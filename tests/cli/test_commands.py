@@ -710,7 +710,8 @@ def test_the_doctor_asks_a_database_that_is_away_once(
     assert states["database"] == "fail"
     skipped = {check for check, state in states.items() if state == "skip"}
     assert skipped == {
-        "clock", "keyring", "brake", "grants", "endings", "contract", "capacity", "notices", "accounts", "beat", "tiktok",
+        "clock", "keyring", "brake", "grants", "endings", "contract", "capacity", "notices", "accounts", "beat",
+        "tiktok",
     }  # fmt: skip
 
 
