@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from worker.cli import output
+from worker.cli.alive import WITHIN_SECONDS, fleet_alive
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -41,7 +42,8 @@ def exporter(every: float) -> None:
         rounds.once()
         address, port = services.settings.metrics_address, services.settings.exporter_port
         try:
-            serve(port, address, rounds.metrics.registry, alive=lambda: rounds.age() < 3 * every)
+            registry = rounds.metrics.registry
+            serve(port, address, registry, alive=lambda: rounds.age() < 3 * every, pages={"/alive": rounds.alive})
         except OSError as error:
             output.fail(f"the exporter cannot listen on {address} port {port}: {error.strerror or error}")
         report(Fact("exporter.started", {"address": address, "port": port}))
@@ -70,6 +72,15 @@ class Rounds:
         """Return the seconds since a round last ended, in whatever way."""
         return time.monotonic() - self._tried_at
 
+    def alive(self) -> tuple[bool, str]:
+        """Return what `evertoken alive` says, asked now; also if the database is away."""
+        from worker.errors import EvertokenError  # noqa: PLC0415 - as above
+
+        try:
+            return fleet_alive(self._services, WITHIN_SECONDS)
+        except EvertokenError:
+            return False, "not alive: the database does not answer"
+
     def once(self) -> None:
         """Read the figures and serve them, or serve none."""
         from worker.errors import EvertokenError  # noqa: PLC0415 - as above
@@ -96,7 +107,7 @@ class Rounds:
         window = 0.0 if self._read_at is None else began - self._read_at
         lives = store.token_lives(BOUNDS, window_seconds=window)
         status, brake, tick, limits = store.fleet_status(), store.brake(), store.tick_age(), services.limiter.status()
-        least = status.least_seconds_left
+        least, ending = status.least_seconds_left, {one.week: one.grants for one in store.ends_by_week(weeks=WEEKS)}
         figures = FleetFigures(
             states=status.by_status,
             conditions={
@@ -118,7 +129,7 @@ class Rounds:
                 "fleet_notices_waiting": store.undelivered_count(),
                 "fleet_notices_late_seconds": services.notices_late(),
             },
-            reauthorizations=store.consents_ending(WEEKS),
+            reauthorizations=[ending.get(week, 0) for week in range(WEEKS)],
             seals=store.key_usage(),
             held=frozenset(services.keyring.keys),
         )
