@@ -91,11 +91,11 @@ def test_three_grants_in_a_row_make_a_change() -> None:
     assert after([(1, "7200"), (2, "3600"), (3, "7200")]).value == "86400"
 
 
-def test_a_small_fleet_needs_all_of_its_grants() -> None:
-    """With one grant its next answer is all that there is."""
-    assert after([(1, "7200")], fleet=1).value == "7200"
-    assert after([(1, "7200")], fleet=2).value == "86400"
-    assert after([(1, "7200"), (2, "7200")], fleet=2).value == "7200"
+def test_a_small_fleet_needs_three_answers() -> None:
+    """With one grant a single odd answer, such as one that was given again, is no change."""
+    assert after([(1, "7200")] * 2, fleet=1).value == "86400"
+    assert after([(1, "7200")] * 3, fleet=1).value == "7200"
+    assert after([(1, "7200"), (2, "7200"), (1, "7200")], fleet=2).value == "7200"
 
 
 def test_lives_that_vary_a_little_are_the_same() -> None:

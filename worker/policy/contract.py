@@ -22,7 +22,7 @@ SCOPE: Final = "scope "
 YES: Final = "yes"
 NO: Final = "no"
 NEEDED: Final = 3
-"""Grants whose answers must say so, if there are as many."""
+"""Grants whose answers must say so; in a smaller fleet as many answers."""
 SAME_LIFE: Final = 0.05
 """Lives that differ by less than this part are one: answers may tell the time left."""
 SAME_END_SECONDS: Final = 120.0
@@ -118,10 +118,11 @@ def weigh(known: Term | None, term: str, seen: str, grant_id: int, *, fleet: int
     if agrees(term, known.value, seen):
         return Term(known.value)
     again = known.odd is not None and agrees(term, known.odd, seen)
-    grants = tuple(dict.fromkeys((*known.odd_grants, grant_id))) if again else (grant_id,)
-    # One creator may take a scope back; it takes several for the app to have lost it, however small the fleet.
-    needed = NEEDED if term.startswith(SCOPE) else min(NEEDED, max(1, fleet))
-    return Term(seen) if len(grants) >= needed else Term(known.value, seen, grants)
+    grants = (*known.odd_grants, grant_id) if again else (grant_id,)
+    if fleet >= NEEDED or term.startswith(SCOPE):
+        # One creator may take a scope back; it takes several for the app to have lost it, however small the fleet.
+        grants = tuple(dict.fromkeys(grants))
+    return Term(seen) if len(grants) >= NEEDED else Term(known.value, seen, grants)
 
 
 def change_of(term: str, before: str, now: str) -> Change:
