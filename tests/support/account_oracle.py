@@ -85,8 +85,8 @@ class Oracle:
         creator: whose rows are compared.
         since: the day of the first pull.
         now: the moment of the last pull.
-        gaps: whether a figure may be missing in the reading of one day, or be an older one, and a kind of shares on one
-            day, because the answer was spoilt.
+        gaps: whether, because an answer was spoilt, a figure may be missing in the reading of one day or be an older
+            one, a kind of shares may be missing on one day, and a figure that was not read at first has no correction.
     """
 
     ask: Ask
@@ -140,6 +140,7 @@ class Oracle:
             for row in rows:
                 if row["old"] not in versions or row["new"] not in versions or row["old"] == row["new"]:
                     yield Difference("account_corrections", (day, name), "old, new", (row["old"], row["new"]), versions)
+        corrected = {day for day, _ in kept}
         for row in self._rows("account_days"):
             expected = true.get(row["day"])
             if expected is None or not expected["settled"]:
@@ -148,6 +149,8 @@ class Oracle:
             for name in DAILY:
                 moved = early and expected["versions"] and expected["versions"][-1].get(name) != expected.get(name)
                 last = kept.get((row["day"], name), [])
+                if self.gaps and not last and row["day"] in corrected:
+                    continue  # the first answer was spoilt there
                 if moved and (not last or last[-1]["new"] != expected[name]):
                     yield Difference("account_corrections", (row["day"], name), "missing", NONE, expected[name])
 
