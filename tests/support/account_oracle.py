@@ -271,7 +271,7 @@ class Oracle:
                 row.get(name, 0) != before.get(name, 0) for name in ("video_views", "likes")
             )
             daily = day in read_on and day - timedelta(days=1) in read_on and day < self.now.date()
-            if young and changed and daily and (item_id, day) not in stored:
+            if young and changed and daily and not self.gaps and (item_id, day) not in stored:
                 yield Difference("video_readings", (item_id, day), "row", NONE, row.get("video_views"))
 
     def _video_shares(self) -> Iterator[Difference]:
