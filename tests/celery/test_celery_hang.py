@@ -22,7 +22,8 @@ from worker.sandbox.process import RunningSandbox
 from worker.watchdog import STATUS
 
 HANG_SECONDS = 4.0
-HUNG_SECONDS = 60.0
+HUNG_SECONDS = 130.0
+"""Longer than a lease: a task that waits for ever for a connection without a timeout is waited for that long."""
 
 START = """
 import sys
@@ -82,7 +83,7 @@ def fail(self, *args, **options):
 Scheduler.apply_async = fail
 """
 
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True), pytest.mark.timeout(300)]
 
 
 @pytest.fixture
