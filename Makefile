@@ -14,7 +14,7 @@ PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_SCRIPT_LOCATION=1 $(VENV)/bin/
 READY = $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults browser chaos mutants bench check audit format docs lock clean
+.PHONY: help demo test faults nights browser chaos mutants bench check audit format docs lock clean
 
 help: ## list what can be made
 	@echo "make TARGET, where TARGET is one of"
@@ -29,6 +29,9 @@ test: $(READY) ## run the tests; real Redis and PostgreSQL servers start as chil
 
 faults: $(READY) ## run the tests that take long: on the other database, on real processes, on whole stacks
 	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup -m 'slow_suite and not browser' $(ARGS)
+
+nights: $(READY) ## run the tests that take many minutes each: weeks of account data, a million rows
+	@$(VENV)/bin/pytest -m night $(ARGS)
 
 browser: $(READY) ## run the tests that look at Flower and the desk through Chromium, which must be installed
 	@$(VENV)/bin/pytest -m browser $(ARGS)

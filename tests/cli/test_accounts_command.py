@@ -204,7 +204,7 @@ def test_a_full_or_closed_output_ends_quietly_or_in_a_sentence(run: Any) -> None
     assert "Traceback" not in closed.stderr
 
 
-@pytest.mark.slow_suite
+@pytest.mark.night
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_million_rows_take_no_more_memory_than_a_page(desk: Desk, kind: str, tmp_path: Path) -> None:

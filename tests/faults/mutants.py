@@ -149,8 +149,8 @@ MUTANTS: Final = (
         "worker/refresh/refresher.py",
         (
             (
-                "results, dict(zip(due, asked.given, strict=False))\n",
-                "results, dict.fromkeys(due, asked.given[0])\n",
+                "results, dict(zip(due, asked.given, strict=False))  # those",
+                "results, dict.fromkeys(due, asked.given[0])  # those",
             ),
         ),
         ("tests/worker/test_groups.py::test_every_request_of_a_group_has_a_permit_of_its_own[sqlite]",),

@@ -242,6 +242,8 @@ def test_few_places_ask_for_the_text() -> None:
         "worker/tokens/__init__.py",  # what a neighbour asked for
         "worker/cli/grants.py",  # what an operator asked for
         "worker/cli/consumers.py",  # to print a new key, once
+        "worker/desk/api.py",  # to hand it out
+        "worker/desk/sessions.py",  # the operators' password, to compare it
         "worker/settings.py",  # to refuse one that cannot be a secret
         "worker/refresh/attempt.py",  # to send each token once
         "worker/consent/importer.py",  # to find lines that bear the same token

@@ -145,7 +145,7 @@ def weeks(new_world: Callable[..., World], tmp_path: Path) -> Iterator[Weeks]:
         yield found
 
 
-@pytest.mark.slow_suite
+@pytest.mark.night
 @pytest.mark.timeout(1200)
 def test_sixty_days_with_faults_and_deaths_equal_the_truth(weeks: Weeks) -> None:
     """After sixty days, with faults on and workers killed between any two steps, every row is as the truth has it."""
