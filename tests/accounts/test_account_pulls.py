@@ -63,6 +63,16 @@ def test_later_pulls_read_again_until_the_days_stand(studio: Studio) -> None:
     assert spans(studio)[2][0] == studio.back(3).isoformat()
 
 
+def test_further_pulls_of_a_day_ask_for_its_last_days_alone(studio: Studio) -> None:
+    """A second reading on the same day settles nothing, so it does not ask for sixty days again."""
+    with_days(studio, *range(1, 61))
+    studio.pull()
+
+    studio.pull()
+
+    assert [first for first, _ in spans(studio)] == [studio.back(60).isoformat(), studio.back(3).isoformat()]
+
+
 def test_an_outage_leaves_no_hole(studio: Studio) -> None:
     """After ten days without a pull the first one asks for the days that are missing."""
     with_days(studio, *range(11, 61))

@@ -129,7 +129,7 @@ def hang(daemon: Daemon, hole: BlackHole) -> None:
     [
         pytest.param(QUICK, FORGETS, id="asks no more"),
         pytest.param(QUICK, STANDS, id="its loop stands", marks=pytest.mark.slow_suite),
-        pytest.param(FOR_EVER, "", id="half open and no timeout", marks=pytest.mark.slow_suite),
+        pytest.param(FOR_EVER, "", id="half open and no timeout", marks=pytest.mark.night),
     ],
 )
 def test_a_worker_that_hangs_stores_what_it_has_and_ends(  # noqa: PLR0917 - fixtures
@@ -175,8 +175,8 @@ def test_a_worker_that_hangs_stores_what_it_has_and_ends(  # noqa: PLR0917 - fix
     ("options", "change"),
     [
         pytest.param(QUICK, BEAT_STANDS, id="its loop stands"),
-        pytest.param(QUICK, BEAT_FAILS, id="publishes nothing", marks=pytest.mark.slow_suite),
-        pytest.param(FOR_EVER, "", id="half open and no timeout", marks=pytest.mark.slow_suite),
+        pytest.param(QUICK, BEAT_FAILS, id="publishes nothing", marks=pytest.mark.night),
+        pytest.param(FOR_EVER, "", id="half open and no timeout", marks=pytest.mark.night),
     ],
 )
 def test_a_beat_that_hangs_ends(  # noqa: PLR0917 - fixtures
@@ -236,7 +236,7 @@ def _and_dropped(server: Restartable, trouble: Callable[[str], Callable[[], None
     [
         paused,
         pytest.param(killed, marks=pytest.mark.slow_suite),
-        pytest.param(full_up, marks=pytest.mark.slow_suite),
+        pytest.param(full_up, marks=pytest.mark.night),
         pytest.param(read_only, marks=pytest.mark.slow_suite),
     ],
 )

@@ -162,7 +162,7 @@ def test_sixty_days_with_faults_and_deaths_equal_the_truth(weeks: Weeks) -> None
     assert weeks.sandbox.stats()["faults"] > 100
 
 
-@pytest.mark.slow_suite
+@pytest.mark.night
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(

@@ -73,8 +73,10 @@ class AccountReading(Transactions):
         at = connection.execute(select(now())).scalar_one()
         ours = connection.execute(select(PROGRESS).where(PROGRESS.c.creator_id == creator_id))
         earliest = at.date() - timedelta(days=readings.LOOK_BACK_DAYS)
-        days = select(DAYS.c.day, DAYS.c.settled).where(DAYS.c.creator_id == creator_id, DAYS.c.day >= earliest)
-        stored = {row.day: row.settled for row in connection.execute(days)}
+        days = select(DAYS.c.day, DAYS.c.settled, DAYS.c.read_at).where(
+            DAYS.c.creator_id == creator_id, DAYS.c.day >= earliest
+        )
+        stored = connection.execute(days).all()
         spent = select(func.coalesce(func.sum(REQUESTS.c.requests), 0)).where(
             REQUESTS.c.creator_id == creator_id, REQUESTS.c.day == at.date()
         )
@@ -83,8 +85,11 @@ class AccountReading(Transactions):
             progress={row.resource: _progress(row) for row in ours},
             narrowed=_narrowed(connection, creator_id, at),
             requests_today=connection.execute(spent).scalar_one(),
-            unsettled=min((day for day, settled in stored.items() if not settled), default=None),
-            days=frozenset(stored),
+            # A second reading on the same day settles nothing.
+            unsettled=min(
+                (row.day for row in stored if not row.settled and row.read_at.date() < at.date()), default=None
+            ),
+            days=frozenset(row.day for row in stored),
             newest_video=connection.execute(newest).scalar_one(),
             now=at,
         )

@@ -134,7 +134,7 @@ class AccountState:
         progress: by resource.
         narrowed: the fields that TikTok refused.
         requests_today: requests that were sent on the current UTC day.
-        unsettled: the oldest day whose figures do not stand yet.
+        unsettled: the oldest day whose figures do not stand yet and were not read today.
         days: the stored days that TikTok still has.
         newest_video: when the newest video was posted.
         now: the database's time.
