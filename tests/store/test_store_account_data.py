@@ -121,6 +121,8 @@ def test_a_provisional_day_does_not_stand(desk: Desk) -> None:
     desk.day(2, likes=5)
 
     assert not desk.rows("account_days")[0]["settled"]
+    assert desk.store.account_state("ada").unsettled is None  # it was read today
+    desk.age(1)
     assert desk.store.account_state("ada").unsettled == desk.back(2)
 
 
