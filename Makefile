@@ -28,7 +28,7 @@ test: $(READY) ## run the tests; real Redis and PostgreSQL servers start as chil
 	@$(VENV)/bin/pytest -n $(WORKERS) $(ARGS)
 
 faults: $(READY) ## run the tests that take long: on the other database, on real processes, on whole stacks
-	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup -m 'slow_suite and not browser' $(ARGS)
+	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup -m 'slow_suite and not browser and not night' $(ARGS)
 
 nights: $(READY) ## run the tests that take many minutes each: weeks of account data, a million rows
 	@$(VENV)/bin/pytest -m night $(ARGS)

@@ -12,6 +12,7 @@ import redis
 
 from tests.faults.aging import run_sql
 from tests.security.canary import Scan
+from tests.security.canary_faults import OF_ACCOUNT_DATA
 from tests.security.canary_flower import Client, one_task_of_each_kind, pages
 from tests.security.canary_pages import Browser, PlainClient, browser_program
 from tests.security.canary_run import Rehearsal
@@ -75,7 +76,7 @@ def assert_rich(rehearsal: Rehearsal, scan: Scan) -> None:
     """Assert that every place that should have secrets had them, so that a leak would have been found."""
     known = rehearsal.secrets
     entries = rehearsal.sandbox.entries()
-    assert {kind for entry in entries for kind in entry.faults} == set(MAKERS)
+    assert {kind for entry in entries for kind in entry.faults} == set(MAKERS) - OF_ACCOUNT_DATA
     assert sum(entry.call.endswith("refresh_token/") and entry.code == 0 for entry in entries) >= 150
     opened = rehearsal.opened_pairs()
     assert sum(known.issued in token for token in opened) >= 300
