@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.parse
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from worker.vault import Token
-from worker.vault.redaction import HIDDEN, READ_LIMIT, TEXT_LIMIT, redact, redact_event
+from worker.vault.redaction import HIDDEN, KEPT_GRAM, READ_LIMIT, TEXT_LIMIT, Echoes, redact, redact_event
 
 UNHURRIED = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 
@@ -216,3 +217,69 @@ def test_no_text_takes_long(unit: str) -> None:
     redact(unit * (2 * READ_LIMIT // len(unit)))
 
     assert time.process_time() - start < 2
+
+
+ODD_SECRET = 'Ke"str\\el0/3qw"Er\\tY/ui"Op\\as/D48"21'
+PLAIN_SECRET = "Kestrel04-qwErtYuiOpasD~4821"
+
+
+def echoing_texts(secret: str) -> st.SearchStrategy[str]:
+    """Give texts, some of which repeat a stretch of a secret between odd characters."""
+    odd = st.text(st.sampled_from('aZ 9\n\t"\\/\x00\u00e9\U0001f600\ud83d\ude00'), max_size=6)
+    places = st.integers(0, len(secret))
+    stretches = st.builds(lambda at, size: secret[at : at + size], places, st.integers(4, 16))
+    strange = st.just("act." + "x1" * 14)
+    return st.builds("{}{}{}".format, odd, st.one_of(st.just(""), stretches, strange), odd)
+
+
+def echoing_values(secret: str) -> st.SearchStrategy[Any]:
+    """Give values of JSON with such texts, in names of members too."""
+    texts = echoing_texts(secret)
+    return st.recursive(
+        st.one_of(texts, st.integers(), st.none()),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+        max_leaves=8,
+    )
+
+
+@pytest.mark.parametrize("secret", [PLAIN_SECRET, ODD_SECRET, "Kestrel"])
+@UNHURRIED
+@given(data=st.data())
+def test_an_answer_that_is_searched_as_a_whole_holds_nothing_that_a_search_of_each_text_finds(
+    secret: str, data: st.DataObject
+) -> None:
+    """Whatever escapes the JSON was written with: a value that counts as fit is one that would not be changed."""
+    value = data.draw(echoing_values(secret))
+    echoes = Echoes([Token(secret)])
+    texts = [json.dumps(value), json.dumps(value).replace("q", "\\u0071"), json.dumps(value).replace("/", "\\/")]
+    with suppress(UnicodeEncodeError):  # half a character, which UTF-8 cannot hold
+        texts.append(json.dumps(value, ensure_ascii=False).encode().decode())
+
+    fitted = echoes._fitted(value, 64)
+
+    assert echoes.fit_to_store(value) == fitted
+    for text in texts:
+        if echoes.is_fit(json.loads(text), text):
+            assert fitted == value
+
+
+def test_most_answers_are_searched_as_a_whole() -> None:
+    """An ordinary answer, with emoji and accents as escapes, needs no search of each text; one of each danger does."""
+    echoes = Echoes([Token(PLAIN_SECRET)])
+    value = {"caption": "caf\u00e9 \U0001f600 contact. me", "n": [1, 2.5, None]}
+
+    assert echoes.is_fit(value, json.dumps(value))
+    assert echoes.fit_to_store(value) is value
+    deep: Any = 1
+    for _ in range(65):
+        deep = [deep]
+    for odd in (
+        "a\x00",
+        "\ud83d",
+        "\ude00",
+        PLAIN_SECRET[3 : 3 + KEPT_GRAM],
+        "act." + "x1" * 14,
+        "\nrft." + "x1" * 14,
+        deep,
+    ):
+        assert not echoes.is_fit([odd], json.dumps([odd]))

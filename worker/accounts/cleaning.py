@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
-from worker.accounts.resources import Field, Kind, Part, Resource
+from worker.accounts.resources import Field, Kind, Listed, Part, Resource
 from worker.policy import readings
 from worker.store import Doubt, LabelledList
 from worker.tiktok import OddNumber, ReadAnswer
@@ -24,6 +24,7 @@ OWNER_NAMES: Final = ("open_id", "business_id", "creator_id")
 ENVELOPE: Final = frozenset({"cursor", "has_more", "total", "total_number", *OWNER_NAMES})
 LARGEST: Final = 10**15
 """No account has a figure of this size."""
+SHORT_DIGITS: Final = 16
 LARGEST_SHARE: Final = 1.01
 LARGEST_POINT: Final = 10.0
 """A curve may rise above 1, since viewers watch a part again."""
@@ -206,7 +207,7 @@ class Cleaner:
         points: dict[str | int, float] = {}
         for item in found:
             try:
-                label, share = self._point(each, item)
+                label, share = self._point(each.listed, item)
             except _OddError as odd:
                 self._doubt(f"{path}[]", str(odd), item)
                 continue
@@ -219,15 +220,14 @@ class Cleaner:
             )
 
     @staticmethod
-    def _point(each: Field, item: Any) -> tuple[str | int, float]:
-        assert each.listed is not None  # noqa: S101 - as above
+    def _point(listed: Listed, item: Any) -> tuple[str | int, float]:
         if not isinstance(item, dict):
             raise _OddError("not an object")
-        share = _number(item.get(each.listed.value))
-        if not 0 <= share <= (LARGEST_POINT if each.listed.curve else LARGEST_SHARE):
+        share = _number(item.get(listed.value))
+        if not 0 <= share <= (LARGEST_POINT if listed.curve else LARGEST_SHARE):
             raise _OddError("a share out of bounds")
-        label = item.get(each.listed.label)
-        if each.listed.curve:
+        label = item.get(listed.label)
+        if listed.curve:
             second = _whole(label)
             if second < 0:
                 raise _OddError("a second before the first")
@@ -311,6 +311,8 @@ def _id(value: Any) -> str:
 
 
 def _whole(value: Any) -> int:
+    if type(value) is str and len(value) < SHORT_DIGITS and value.isascii() and value.isdigit():
+        return int(value)
     if isinstance(value, OddNumber):
         raise _OddError("an absurd number")
     if isinstance(value, str) and WHOLE.fullmatch(value):
@@ -325,6 +327,8 @@ def _whole(value: Any) -> int:
 
 
 def _number(value: Any) -> float:
+    if type(value) is float and -LARGEST < value < LARGEST:
+        return value
     if isinstance(value, OddNumber):
         raise _OddError("an absurd number")
     if isinstance(value, str) and len(value) <= LONGEST_ID:

@@ -44,7 +44,7 @@ from worker.tiktok.parsing import (
 )
 from worker.tiktok.values import RawAnswer, ReadAnswer, TokenAnswer, TokenInfo
 from worker.tiktok.waits import busy_wait, quota_wait
-from worker.vault.redaction import GRAM, HIDDEN, Echoes
+from worker.vault.redaction import GRAM, HIDDEN, HIDING_ESCAPE, Echoes
 from worker.vault.token import Token
 
 CREATOR_NAMES: Final = ("creator_id", "open_id")
@@ -95,6 +95,7 @@ class Envelope:
         request_id: TikTok's request id, or None.
         echoes: knows the secrets that were sent or received; nothing that is stored or shown may repeat them.
         frame: what was odd about the frame of the answer; None if nothing was.
+        text: what was parsed.
     """
 
     code: int | None
@@ -103,6 +104,7 @@ class Envelope:
     request_id: str | None
     echoes: Echoes = field(repr=False)
     frame: str | None = None
+    text: str = field(default="", repr=False)
 
 
 def open_envelope(raw: RawAnswer, *, now: datetime | None = None, reads: bool = False) -> Envelope:
@@ -146,7 +148,7 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None = None, reads: bool = 
         _raise_by_code(raw, document.members, code, now or datetime.now(UTC))
     if code is None and status in REFUSED_UNREAD:
         _raise_unread_refusal(raw)
-    echoes = echoes_of(raw, document.members)
+    echoes = echoes_of(raw, document.members, document.text)
     return Envelope(
         code=code,
         members=document.members,
@@ -154,6 +156,7 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None = None, reads: bool = 
         request_id=request_id_of(document.members, echoes),
         echoes=echoes,
         frame=document.frame,
+        text=document.text,
     )
 
 
@@ -171,8 +174,16 @@ def read_code(value: Any) -> int | None:
     return value
 
 
-def echoes_of(raw: RawAnswer, members: dict[str, Any]) -> Echoes:
-    """Return the finder of secrets that no text about this answer may show: those that were sent or received."""
+def echoes_of(raw: RawAnswer, members: dict[str, Any], text: str | None = None) -> Echoes:
+    """Return the finder of secrets that no text about this answer may show: those that were sent or received.
+
+    Args:
+        raw: the answer as received.
+        members: what was read from it.
+        text: the JSON from which they were read; it can show quickly that no token is among them.
+    """
+    if text is not None and "_token" not in text and not HIDING_ESCAPE.search(text):
+        return Echoes(raw.sent or ())
     brought = [found.get(name) for found in objects_in(members) for name in ("access_token", "refresh_token")]
     texts = [text for text in brought if isinstance(text, str) and is_text(text)]
     return Echoes([*(raw.sent or ()), *map(Token, texts)])
@@ -471,13 +482,17 @@ def read_answer(raw: RawAnswer) -> ReadAnswer:
     data = envelope.members.get("data")
     if envelope.code is None or not isinstance(data, dict):
         raise _unfit(envelope, raw.call)
-    fit = envelope.echoes.fit_to_store(data)
+    if envelope.frame is None and envelope.echoes.is_fit(data, envelope.text):
+        fit, kept = data, envelope.text.encode()
+    else:
+        fit = envelope.echoes.fit_to_store(data)
+        kept = _keepable(raw, envelope, data, fit)
     return ReadAnswer(
         data=fit,
         request_id=envelope.request_id,
         partial=envelope.code != 0,
         repeated=envelope.repeated,
-        raw=_keepable(raw, envelope, data, fit),
+        raw=kept,
     )
 
 
@@ -487,8 +502,7 @@ def _keepable(raw: RawAnswer, envelope: Envelope, data: dict[str, Any], fit: dic
     What was changed only because no database holds it (NUL, half characters) stays in the raw bytes.
     """
     opened, _ = open_body(raw.body, READ_LIMIT_BYTES)
-    written = json.dumps(fit, default=str)
-    if fit == data or written.count(HIDDEN) == json.dumps(data, default=str).count(HIDDEN):
+    if fit == data or json.dumps(fit, default=str).count(HIDDEN) == json.dumps(data, default=str).count(HIDDEN):
         text = opened.decode("utf-8", errors="replace")
         if not envelope.echoes.part_in(text):
             return opened

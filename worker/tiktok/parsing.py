@@ -9,7 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 GZIP_MARK: Final = b"\x1f\x8b"
@@ -53,11 +53,13 @@ class Document:
         members: its members; numbers that cannot be represented are None, or an `OddNumber` if they were asked for.
         repeated: keys that occurred twice in one object with different values, so that their meaning is unknown.
         frame: what was odd about its frame, in a few words; None if nothing was.
+        text: what was parsed.
     """
 
     members: dict[str, Any]
     repeated: frozenset[str]
     frame: str | None = None
+    text: str = field(default="", repr=False)
 
 
 def read_document(body: bytes, *, limit: int = OPENED_LIMIT_BYTES, odd_numbers: bool = False) -> Document | str:
@@ -115,16 +117,27 @@ def texts_in(body: bytes) -> Iterator[str]:
         yield text
 
 
-def objects_in(value: Any, depth: int = SEARCH_DEPTH) -> Iterator[dict[str, Any]]:
-    """Yield all objects in a value: in members, in lists, and as JSON in a string."""
-    if isinstance(value, str) and value.lstrip()[:1] in OPENERS:
+def objects_in(value: Any, depth: int = SEARCH_DEPTH) -> list[dict[str, Any]]:
+    """Return all objects in a value: in members, in lists, and as JSON in a string."""
+    found: list[dict[str, Any]] = []
+    _collect(value, depth, found)
+    return found
+
+
+def _collect(value: Any, depth: int, found: list[dict[str, Any]]) -> None:
+    if isinstance(value, str) and _may_be_json(value):
         value = _loaded(value)
     if isinstance(value, dict):
-        yield value
+        found.append(value)
     if depth and isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            if isinstance(item, (dict, list)) or (isinstance(item, str) and item.lstrip()[:1] in OPENERS):
-                yield from objects_in(item, depth - 1)
+            if isinstance(item, (dict, list)) or (isinstance(item, str) and _may_be_json(item)):
+                _collect(item, depth - 1, found)
+
+
+def _may_be_json(text: str) -> bool:
+    first = text[:1]
+    return first in OPENERS or (first.isspace() and text.lstrip()[:1] in OPENERS)
 
 
 def _unframed(data: bytes | str, depth: int = FRAMES) -> Iterator[tuple[str, str]]:
@@ -202,11 +215,13 @@ def _document(text: str, *, odd_numbers: bool = False) -> Document | str:
     repeated: set[str] = set()
 
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found and (type(found[key]) is not type(value) or found[key] != value):
-                repeated.add(key)
-            found[key] = value
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            seen: dict[str, Any] = {}
+            for key, value in pairs:
+                if key in seen and (type(seen[key]) is not type(value) or seen[key] != value):
+                    repeated.add(key)
+                seen[key] = value
         return found
 
     try:
@@ -221,7 +236,7 @@ def _document(text: str, *, odd_numbers: bool = False) -> Document | str:
         return "nested too deeply"
     except ValueError:
         return "not JSON"
-    return Document(value, frozenset(repeated)) if isinstance(value, dict) else "not a JSON object"
+    return Document(value, frozenset(repeated), text=text) if isinstance(value, dict) else "not a JSON object"
 
 
 def _integer(text: str) -> int | None:

@@ -11,6 +11,7 @@ hides whatever repeats a part of one of these secrets.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
@@ -35,17 +36,23 @@ SAID_LIMIT: Final = 200
 SAID_READ_LIMIT: Final = 2000
 GRAM: Final = 6
 """An echo of this many characters of a secret hides the whole word around it."""
-KEPT_GRAM: Final = 12
+KEPT_GRAM: Final = 2 * GRAM
 """An echo of this many characters is hidden from what is stored; fewer could be an accident in a long address."""
 USUAL_SECRET: Final = 512
 """Longest secret, in characters, that is searched as it is."""
 LONG_WORD: Final = 16
 VERY_LONG_WORD: Final = 32
-STRANGE_TOKEN: Final = re.compile(r"(?:\b|(?<=_))(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{24,}", re.IGNORECASE)
+_PREFIXED: Final = r"(?:act|rft)\.[A-Za-z0-9._!~*+/=%$-]{24,}"
+STRANGE_TOKEN: Final = re.compile(rf"(?:\b|(?<=_)){_PREFIXED}", re.IGNORECASE)
 """A token that we do not know: TikTok's prefix, and more characters than any word has."""
+PERHAPS_TOKEN: Final = re.compile(_PREFIXED, re.IGNORECASE)
 UNFIT: Final = re.compile(r"[\x00\ud800-\udfff]")
 """What databases cannot store in a text: NUL, and halves of characters, which JSON can contain."""
 MOST_DEPTH: Final = 64
+HIDING_ESCAPE: Final = re.compile(
+    r"\\(?:\\u|u00[0-7]|u[dD][89abAB]..(?!\\u[dD][c-fC-F])|u[dD][c-fC-F](?<!\\u[dD][89abAB]..\\u[dD].))", re.DOTALL
+)
+"""What JSON writes for a character of a secret, for NUL or for half a character, or what could be mistaken for it."""
 
 SHORT: Final = 64
 MOST_HARMLESS: Final = 512
@@ -130,11 +137,12 @@ def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
 class Echoes:
     """Finds repeated parts of known secrets in a text or in a value of an answer."""
 
-    __slots__ = ("_secrets",)
+    __slots__ = ("_escaped", "_secrets")
 
     def __init__(self, secrets: Iterable[Token]) -> None:
         """Take the secrets: what we sent and what the answer brought."""
         self._secrets = [_folded(_one_line(text)) for text in [secret.reveal() for secret in secrets]]
+        self._escaped = any(not text.isascii() or any(mark in text for mark in '"\\/') for text in self._secrets)
 
     def in_text(self, text: str, gram: int = KEPT_GRAM) -> bool:
         """Return True if a text repeats a part of a secret, or holds a token that we do not know."""
@@ -148,10 +156,12 @@ class Echoes:
     def part_in(self, text: str) -> bool:
         """Return what `in_text` does, for a text of megabytes: each part of a secret is searched in the whole text."""
         folded = _folded(text)
+        if _has_prefix(folded) and STRANGE_TOKEN.search(text) is not None:
+            return True
         parts = (
             secret[at : at + KEPT_GRAM] for secret in self._secrets for at in range(max(1, len(secret) - KEPT_GRAM + 1))
         )
-        return STRANGE_TOKEN.search(text) is not None or any(part in folded for part in parts if part)
+        return self._may_be_in(folded) and any(part in folded for part in parts if part)
 
     def clean_message(self, message: Any) -> str:
         """Return TikTok's message without control characters, without secrets, and cut to 200 characters.
@@ -178,17 +188,53 @@ class Echoes:
             value: a value of JSON.
             depth: how deep it is searched; what is deeper is cut off.
         """
+        try:
+            text = json.dumps(value, default=str)
+        except (ValueError, RecursionError):
+            text = None
+        return value if text and self.is_fit(value, text, depth) else self._fitted(value, depth)
+
+    def is_fit(self, value: Any, text: str, depth: int = MOST_DEPTH) -> bool:
+        """Return True if a value certainly may be stored as it is: all of it is searched as one text.
+
+        An answer has thousands of texts and hardly ever an echo; to search each of them costs more than to store them.
+
+        Args:
+            value: a value of JSON.
+            text: JSON that holds the value, decoded from UTF-8.
+            depth: how deep it may be.
+        """
+        # Behind an escape, a secret is not found. Quotes, slashes and backslashes are escaped in a way of their own; an
+        # escaped line end in front of a token looks like the letter n.
+        if self._escaped or HIDING_ESCAPE.search(text) or _is_deeper(value, depth):
+            return False
+        folded = _folded(text)
+        if _has_prefix(folded) and PERHAPS_TOKEN.search(text) is not None:
+            return False
+        return not self._may_be_in(folded)
+
+    def _fitted(self, value: Any, depth: int) -> Any:
         if isinstance(value, str):
             return self._hide(UNFIT.sub("\ufffd", value))
         if isinstance(value, (dict, list)) and not depth:
             return None
         if isinstance(value, dict):
-            return {
-                self.fit_to_store(name, depth): self.fit_to_store(inner, depth - 1) for name, inner in value.items()
-            }
+            return {self._fitted(name, depth): self._fitted(inner, depth - 1) for name, inner in value.items()}
         if isinstance(value, list):
-            return [self.fit_to_store(inner, depth - 1) for inner in value]
+            return [self._fitted(inner, depth - 1) for inner in value]
         return value
+
+    def _may_be_in(self, folded: str) -> bool:
+        """Return False if a text certainly repeats no KEPT_GRAM characters of a secret, nor all of a shorter one.
+
+        So many characters of a secret contain one of its pieces of half that length whole.
+        """
+        return any(
+            secret[at : at + GRAM] in folded
+            for secret in self._secrets
+            if secret
+            for at in range(0, max(1, len(secret) - GRAM + 1), GRAM)
+        )
 
     def _hide(self, text: str) -> str:
         marks = self._marked(text, KEPT_GRAM)
@@ -307,9 +353,29 @@ def _one_line(text: str) -> str:
 
 def _folded(text: str) -> str:
     """Lower the case without changing the length, so that places in both texts are the same."""
-    if text.isascii():
+    if not any(odd in text for odd in "İΣ"):  # one becomes two characters, the other depends on those around it
         return text.lower()
     return "".join(low if len(low := character.lower()) == 1 else character for character in text)
+
+
+def _has_prefix(folded: str) -> bool:
+    return "act." in folded or "rft." in folded
+
+
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Return True if objects and lists are nested more than `depth` times."""
+    level = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _looks_secret(word: str) -> bool:
