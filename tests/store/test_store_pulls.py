@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -112,3 +115,27 @@ def test_a_revoked_creator_is_not_pulled(fleet: Fleet) -> None:
     with pytest.raises(RevokedError):
         fleet.store.request_pull("ada")
     assert fleet.store.claim_pull(grant.grant_id, owner="a", lease_seconds=60) is None
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_after_a_bulk_write_sqlite_is_left_to_others_for_as_long(fleet: Fleet) -> None:
+    """Bulk writes of a process never follow each other at once, so that a refresh of another process gets its turn."""
+    spans: list[tuple[float, float]] = []
+
+    def work(_connection: object) -> None:
+        began = time.monotonic()
+        threading.Event().wait(0.02)
+        spans.append((began, time.monotonic()))
+
+    threads = [
+        threading.Thread(target=fleet.store.transact, args=(work,), kwargs={"writes": True, "bulk": True})
+        for _ in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(spans) == 5
+    for before, after in itertools.pairwise(spans):
+        assert after[0] - before[1] >= before[1] - before[0]

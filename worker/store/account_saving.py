@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Executable,
     Table,
     and_,
     delete,
@@ -55,13 +56,12 @@ from worker.store.account_models import (
 )
 from worker.store.account_values import AccountPage, Doubt, LabelledList, PageSaved, Progress
 from worker.store.clock import milliseconds, now
-from worker.store.engine import Transactions, writes
+from worker.store.engine import Transactions, bulk_writes, writes
 from worker.store.models import GRANTS, METADATA, SNAPSHOTS
 from worker.store.rows import AnyRow
 from worker.store.values import GrantStatus, PullClaim
 
 ANOTHER_ACCOUNT: Final = "of another account"
-ZLIB_LEVEL: Final = 6
 FIRST: Final = frozenset({"first_read_at", "first_seen_at"})
 """Columns that only the first row of a key sets."""
 EXAMPLE: Final = 500
@@ -71,7 +71,7 @@ Rows = Sequence[Mapping[str, Any]]
 class AccountSaving(Transactions):
     """What pulls of account data write."""
 
-    @writes
+    @bulk_writes
     def save_page(
         self, connection: Connection, claim: PullClaim, page: AccountPage, *, lease_seconds: float, snapshots: int = 1
     ) -> PageSaved | None:
@@ -290,7 +290,7 @@ class _Writer:
                 | {"first_seen_at": self._at, "last_seen_at": self._at}
                 | {"digests": json.dumps(digests, sort_keys=True)}
             )
-        _merge(self._connection, VIDEOS, written, null={"vanished_at"})
+        _merge(self._connection, VIDEOS, written, null=frozenset({"vanished_at"}))
         self._renew_end(VIDEOS, rows)
         _merge(self._connection, READINGS, [row | {"pull_day": self._today} for row in found])
         self._video_lists(fresh)
@@ -307,7 +307,7 @@ class _Writer:
     def doubts(self, page: AccountPage, doubts: Sequence[Doubt]) -> None:
         """Keep the raw answer, and count each kind of doubt with its newest example."""
         raw_id = None
-        if page.raw is not None:
+        if page.packed is not None:
             raw_id = self._connection.execute(
                 insert(RAW_ANSWERS)
                 .values(
@@ -317,7 +317,7 @@ class _Writer:
                     received_at=self._at,
                     partial=page.partial,
                     doubtful=bool(doubts),
-                    body=zlib.compress(page.raw, ZLIB_LEVEL),
+                    body=page.packed,
                 )
                 .returning(RAW_ANSWERS.c.id)
             ).scalar_one()
@@ -373,7 +373,7 @@ class _Writer:
         curves = [
             self._own(CURVES)
             | {"item_id": each.item_id, "kind": each.kind, "pull_day": self._today}
-            | {"points": json.dumps(each.points, separators=(",", ":"))}
+            | {"points": each.text}
             for each in lists
             if each.curve
         ]
@@ -441,7 +441,7 @@ def _merge(
     *,
     keep: frozenset[str] = FIRST,
     add: frozenset[str] = frozenset(),
-    null: set[str] | None = None,
+    null: frozenset[str] = frozenset(),
     exact: bool = False,
 ) -> None:
     """Insert rows, or change those that exist: one statement for all, field by field.
@@ -457,14 +457,37 @@ def _merge(
     """
     if not rows:
         return
-    keys = [column.name for column in table.primary_key]
+    keys = _keys(table)
     joined: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:  # one statement cannot change a row twice
         place = joined.setdefault(tuple(row[name] for name in keys), {})
         place.update(row if exact else {name: value for name, value in row.items() if value is not None})
-    names = sorted({name for row in joined.values() for name in row})
-    module = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = module.insert(table)
+    names = tuple(sorted({name for row in joined.values() for name in row}))
+    upsert = _upsert(connection.dialect.name, table, names, keep=keep, add=add, null=null, exact=exact)
+    filled = [{name: row.get(name) for name in names} for row in joined.values()]
+    # With RETURNING many rows go in one statement on both databases; without it, the driver sends one for each.
+    connection.execute(upsert, filled).close()
+
+
+@lru_cache
+def _keys(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.primary_key)
+
+
+@lru_cache(maxsize=256)
+def _upsert(
+    dialect: str,
+    table: Table,
+    names: tuple[str, ...],
+    *,
+    keep: frozenset[str],
+    add: frozenset[str],
+    null: frozenset[str],
+    exact: bool,
+) -> Executable:
+    """Return the statement of `_merge` for rows with these columns."""
+    keys = _keys(table)
+    statement = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     changes: dict[str, ColumnElement[Any]] = {}
     for name in names:
         new, old = statement.excluded[name], table.c[name]
@@ -472,15 +495,14 @@ def _merge(
             changes[name] = old + new
         elif name not in keys and name not in keep:
             changes[name] = new if exact else func.coalesce(new, old)
-    changes |= {name: literal(None, table.c[name].type) for name in null or ()}
+    changes |= {name: literal(None, table.c[name].type) for name in null}
     upsert = (
         statement.on_conflict_do_update(index_elements=keys, set_=changes)
         if changes
         else statement.on_conflict_do_nothing(index_elements=keys)
     )
-    filled = [{name: row.get(name) for name in names} for row in joined.values()]
-    # With RETURNING many rows go in one statement on both databases; without it, the driver sends one for each.
-    connection.execute(upsert.returning(table.c[keys[0]]), filled).close()
+    returning: Executable = upsert.returning(table.c[keys[0]])
+    return returning
 
 
 def _changes(before: AnyRow | None, row: Mapping[str, Any], names: Sequence[str]) -> dict[str, tuple[Any, Any]]:
@@ -507,4 +529,4 @@ def _merged(before: AnyRow | None, row: Mapping[str, Any], name: str) -> Any:
 
 
 def _digest(each: LabelledList) -> str:
-    return hashlib.blake2b(json.dumps(each.points).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(each.text.encode(), digest_size=8).hexdigest()

@@ -30,6 +30,7 @@ from worker.store.faults import describe, is_outage, is_transient
 MAX_TRIES: Final = 5
 RETRY_PAUSE_SECONDS: Final = 0.05
 CONNECT_SECONDS: Final = 5
+LONGEST_SPACE_SECONDS: Final = 0.1
 WRITES: Final = "evertoken_writes"
 APP: Final = "evertoken_app"
 BEGIN_POSTGRESQL: Final = (
@@ -155,6 +156,7 @@ class Transactions:
         self._statement_seconds = statement_seconds
         self._engines: dict[int, Engine] = {}
         self._turns: dict[int, threading.Lock] = {}
+        self._bulk_turns: dict[int, threading.Lock] = {}
         self.outages = Outages()
 
     def __repr__(self) -> str:
@@ -191,8 +193,13 @@ class Transactions:
         if engine is not None:
             engine.dispose()
 
-    def transact(self, work: Callable[[Connection], R], *, writes: bool) -> R:
+    def transact(self, work: Callable[[Connection], R], *, writes: bool, bulk: bool = False) -> R:
         """Run a function in one transaction; start over if the database broke a deadlock or gave up waiting for a lock.
+
+        Args:
+            work: the function.
+            writes: True if it writes.
+            bulk: True if it writes much, for which others should not have to wait.
 
         Raises:
             StoreUnavailableError: the database did not answer or did not commit.
@@ -200,7 +207,7 @@ class Transactions:
         """
         began = time.monotonic()
         for attempt in range(1, MAX_TRIES + 1):
-            result, fault = self._try(work, writes=writes, began=began)
+            result, fault = self._try(work, writes=writes, bulk=bulk, began=began)
             if fault is None:
                 self.outages.succeeded(writes=writes)
                 return cast("R", result)
@@ -218,7 +225,9 @@ class Transactions:
         self.outages.failed(text, writes=writes, began=began)
         return StoreUnavailableError(text)
 
-    def _try(self, work: Callable[[Connection], R], *, writes: bool, began: float) -> tuple[R | None, Exception | None]:
+    def _try(
+        self, work: Callable[[Connection], R], *, writes: bool, bulk: bool, began: float
+    ) -> tuple[R | None, Exception | None]:
         if self.is_missing:
             raise self._away(
                 f"the database is not available: there is no file {self.path and self.path.absolute()}; look at "
@@ -227,7 +236,7 @@ class Transactions:
                 began=began,
             )
         try:
-            with self._turn(writes=writes), self._begun(writes=writes) as connection:
+            with self._spacing(bulk=bulk), self._turn(writes=writes), self._begun(writes=writes) as connection:
                 return work(connection), None
         except (SQLAlchemyError, UnicodeEncodeError, OverflowError) as fault:
             return None, fault.with_traceback(None)
@@ -269,6 +278,26 @@ class Transactions:
             yield
         finally:
             turn.release()
+
+    @contextmanager
+    def _spacing(self, *, bulk: bool) -> Iterator[None]:
+        """Leave SQLite to others, after a bulk write, for as long as it took.
+
+        A process that finds SQLite busy looks again after growing pauses of up to a tenth of a second. If bulk writes
+        followed each other at once, it would hardly ever find it free, and refreshes would wait for account data.
+        """
+        if not bulk or self.kind != "sqlite":
+            yield
+            return
+        turn = self._bulk_turns.setdefault(os.getpid(), threading.Lock())
+        has_turn = turn.acquire(timeout=self._statement_seconds)
+        began = time.monotonic()
+        try:
+            yield
+            time.sleep(min(LONGEST_SPACE_SECONDS, time.monotonic() - began))
+        finally:
+            if has_turn:
+                turn.release()
 
     def _engine(self) -> Engine:
         pid = os.getpid()
@@ -335,6 +364,16 @@ def writes(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Conca
     @functools.wraps(method)
     def run(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.transact(lambda connection: method(self, connection, *args, **kwargs), writes=True)
+
+    return cast("Callable[Concatenate[S, P], R]", run)
+
+
+def bulk_writes(method: Callable[Concatenate[S, Connection, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Make a method of the store that writes much in one transaction, and leaves SQLite to others afterwards."""
+
+    @functools.wraps(method)
+    def run(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.transact(lambda connection: method(self, connection, *args, **kwargs), writes=True, bulk=True)
 
     return cast("Callable[Concatenate[S, P], R]", run)
 
