@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -167,7 +168,7 @@ class Truth:
 
 @dataclass
 class Studio:
-    """A creator, TikTok, and pulls."""
+    """A creator, TikTok, and pulls; `stop` tells the process to end."""
 
     fleet: Fleet
     grant: GrantView
@@ -175,6 +176,7 @@ class Studio:
     limiter: FreeLimiter
     puller: Puller
     facts: list[Fact]
+    stop: Event
 
     @property
     def store(self) -> Store:
@@ -261,7 +263,7 @@ def new_studio(fleet: Fleet) -> Callable[..., Studio]:
             choice=schedule.Choice(frozenset(resources), categories, budget, pull_seconds),
             keeps_answers=True,
         )
-        return Studio(fleet, fleet.add(creator, scope=scope), truth, limiter, puller, facts)
+        return Studio(fleet, fleet.add(creator, scope=scope), truth, limiter, puller, facts, ground.stop)
 
     return make
 

@@ -244,6 +244,35 @@ def test_a_pass_that_was_cut_off_goes_on_where_it_was(
     assert len(studio.rows("videos")) == 70
 
 
+@pytest.mark.parametrize("page", range(4))
+def test_a_process_that_ends_stops_at_the_next_page_and_another_goes_on(
+    studio: Studio, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No request follows the order to end; the lease is free at once, and no page is missing or asked for twice."""
+    studio.truth.videos = [studio.video(number, age=number) for number in range(1, 71)]
+    read, stop = studio.truth.read, studio.stop
+
+    def read_and_stop(*args: Any) -> ReadAnswer:
+        answer = read(*args)
+        if studio.truth.count(VIDEO_CALL) == page:
+            stop.set()
+        return answer
+
+    with monkeypatch.context() as ends:
+        ends.setattr(studio.truth, "read", read_and_stop)
+        studio.pull()
+    assert len(studio.truth.calls) == 1 + page
+    assert len(studio.told("pull.interrupted")) == 1
+    assert studio.puller.pull_all([studio.grant.grant_id]).refresh_first == ()
+    assert len(studio.truth.calls) == 1 + page
+
+    stop.clear()
+    assert studio.puller.pull(studio.grant.grant_id).kind == "pulled"
+
+    assert studio.truth.count(VIDEO_CALL) == 4
+    assert len(studio.rows("videos")) == 70
+
+
 @pytest.mark.parametrize("cursor", [None, 10**13, 10**14])
 def test_a_cursor_that_does_not_move_ends_the_pass(studio: Studio, cursor: int | None) -> None:
     """No loop without an end, no video marked as vanished, a doubt, and the next pass begins at the top."""

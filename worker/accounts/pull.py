@@ -9,7 +9,14 @@ from datetime import datetime, timedelta
 from typing import ClassVar, Final
 
 from worker.accounts import schedule
-from worker.accounts.reading import BudgetSpentError, EmptyAnswerError, LeaseLostError, NoPermitError, Visit
+from worker.accounts.reading import (
+    BudgetSpentError,
+    EmptyAnswerError,
+    InterruptedVisitError,
+    LeaseLostError,
+    NoPermitError,
+    Visit,
+)
 from worker.accounts.resources import ACCOUNT, RESOURCES, Resource
 from worker.errors import (
     RefreshFirstError,
@@ -134,13 +141,15 @@ class Puller:
         self._keeps_answers = keeps_answers
 
     def pull_all(self, ids: Sequence[int]) -> PullBatch:
-        """Pull the data of several creators one after the other, until the quota denies one.
+        """Pull the data of several creators one after the other, until the quota denies one or the process ends.
 
         Raises:
             StoreUnavailableError: the database went away; the rest of the ids is found by the next scan.
         """
         refresh_first: list[int] = []
         for position, grant_id in enumerate(ids):
+            if self._ground.stop.is_set():
+                break
             match self.pull(grant_id):
                 case NoPermit(wait_seconds=seconds):
                     return PullBatch(tuple(refresh_first), tuple(ids[position:]), seconds)
@@ -209,7 +218,10 @@ class Puller:
         """Read what is due, the most important first; what cannot be read now is put off, and the rest goes on."""
         allowed = schedule.allowed(RESOURCES, self._choice, scopes=visit.scopes, narrowed=visit.state.narrowed)
         for resource in schedule.due(allowed, visit.state, wanted_at=visit.claim.wanted_at):
-            ended = self._read_one(visit, resource)
+            try:
+                ended = self._read_one(visit, resource)
+            except InterruptedVisitError:
+                ended = self._leave(visit, resource)
             if ended is not None:
                 return ended
         # What was refused meanwhile is not waited for.
@@ -227,6 +239,12 @@ class Puller:
             request_id=visit.request_id,
         )
         return Pulled(visit.claim.grant_id)
+
+    def _leave(self, visit: Visit, resource: Resource) -> PullResult:
+        """Leave a pull to another worker, which goes on at once, after the last page that is stored."""
+        self._ground.store.defer_pull(visit.claim, next_pull_at=visit.claim.wanted_at, failed=False)
+        self._report(visit.claim, "pull.interrupted", resource=resource.name)
+        return NotWanted(visit.claim.grant_id, "this process ends; another goes on with the pull")
 
     def _read_one(self, visit: Visit, resource: Resource) -> PullResult | None:
         """Read one resource; return how the pull ended if it cannot go on with the next."""

@@ -56,6 +56,10 @@ class LeaseLostError(Exception):
     """Another worker has the pull by now, or the grant was revoked."""
 
 
+class InterruptedVisitError(Exception):
+    """The process ends: no further request is sent; the pages so far are stored."""
+
+
 class EmptyAnswerError(EvertokenError):
     """TikTok answered with success, and without what was asked for."""
 
@@ -125,7 +129,8 @@ class Visit:
         """Read a resource to the end of its pass.
 
         Raises:
-            NoPermitError, BudgetSpentError, LeaseLostError: see the classes; the pages so far are stored.
+            NoPermitError, BudgetSpentError, LeaseLostError, InterruptedVisitError: see the classes; the pages so far
+                are stored.
             EmptyAnswerError: the answer lacks what was asked for.
             TikTokError: a request did not succeed.
             StoreUnavailableError: the database did not answer.
@@ -289,6 +294,8 @@ class Visit:
         return asked.answer
 
     def _send(self, resource: Resource, parameters: Parameters) -> ReadAnswer:
+        if self._ground.stop.is_set():
+            raise InterruptedVisitError
         if self.state.requests_today + self.requests >= self._choice.budget or self._of_resource >= resource.budget:
             raise BudgetSpentError
         if self._has_permit and resource is ACCOUNT:
@@ -334,6 +341,7 @@ class Visit:
 
     def _store(self, page: AccountPage) -> None:
         page, self._uncounted = replace(page, requests=self._uncounted), 0
+        page.prepare()
         saved = self._ground.store.save_page(
             self.claim, page, lease_seconds=self._lease_seconds, snapshots=self._snapshots
         )

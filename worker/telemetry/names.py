@@ -83,6 +83,7 @@ FACT_NAMES: Final = (
     "pull.empty",
     "pull.failed",
     "pull.fields_refused",
+    "pull.interrupted",
     "pull.lease_lost",
     "pull.list_cut_off",
     "pull.partial",
