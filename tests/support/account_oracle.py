@@ -294,8 +294,10 @@ class Oracle:
             yield Difference("video_shares", (item_id, "source"), "rows", NONE, "shares")
 
     def _curves(self) -> Iterator[Difference]:
+        """Each curve is what TikTok showed on the last day on which its video was read, and none is missing."""
+        seen = {row["item_id"]: str(row["last_seen_at"].date()) for row in self._rows("videos")}
         true: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
-        for row in self._true("video_curves"):
+        for row in self._true("video_curves", seen=seen):
             true[row["item_id"], KINDS[row["kind"]]].append([int(row["second"]), row["percentage"]])
         stored = {(row["item_id"], row["kind"]): _points(row["points"]) for row in self._rows("video_curves")}
         for key, points in stored.items():

@@ -105,8 +105,8 @@ class Weeks:
         for creator in self.creators:
             self.world.services.store.request_pull(creator)
         for _ in range(3):
-            self.worker.pull()
             now = self.move(SOON)
+            self.worker.pull()
         dump = self.dump()
         return [
             found
