@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from worker.accounts.resources import RESOURCES
-from worker.store.account_models import DATA, OF_CREATORS
+from worker.store.account_models import DATA, NARROWINGS, PROGRESS, QUARANTINE, RAW_ANSWERS, REQUESTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -28,5 +28,5 @@ def test_every_table_and_call_is_on_the_page() -> None:
     """Whoever looks for a table's meaning, or for what a call costs, finds it."""
     words = set(re.findall(r"`(\w+)`", PAGE))
 
-    assert {table.name for table in (*DATA, *OF_CREATORS)} <= words
+    assert {table.name for table in (*DATA, RAW_ANSWERS, QUARANTINE, PROGRESS, NARROWINGS, REQUESTS)} <= words
     assert all(resource.call in PAGE for resource in RESOURCES if resource.per not in {"video", "comment"})

@@ -19,7 +19,7 @@ from tests.store.test_store_account_data import Desk
 from worker.cli import account_files
 from worker.cli.accounts import sparkline
 from worker.errors import NotFoundError, UsageError
-from worker.store import LabelledList, Store, account_tables
+from worker.store import Doubt, LabelledList, Store, account_tables
 
 FULL: Final = Path("/dev/full")
 
@@ -155,12 +155,14 @@ def run(desk: Desk, store_url: str, redis_url: str, keyring: Any, tmp_path: Path
     return call
 
 
-def test_the_commands_end_in_a_sentence(run: Any, tmp_path: Path) -> None:
+def test_the_commands_end_in_a_sentence(desk: Desk, run: Any, tmp_path: Path) -> None:
     """A picture of one creator, all tables in a folder, and for each mistake a sentence without a traceback."""
+    desk.save(doubts=[Doubt("data.metrics[].likes", "an absurd number", "1e999")], raw=b"{}", request_id="r1")
     shown = run("show", "ada")
     assert shown.returncode == 0, shown.stderr
     assert "followers_count" in shown.stdout
     assert "▁" in shown.stdout
+    assert "an absurd number" in shown.stdout
     assert json.loads(run("show", "ada", "--json").stdout)["profile"]["username"] == "ada"
 
     done = run("export", "--to", str(tmp_path / "out"), "--format", "jsonl")

@@ -54,7 +54,7 @@ def send() -> Callable[..., SimpleNamespace]:
 
 @pytest.fixture
 def ask() -> Callable[..., SimpleNamespace]:
-    """Make one token call by its short name; fields given replace the right ones, None leaves a field out."""
+    """Send a token call by its short name; given fields replace the right ones, and None leaves a field out."""
 
     def _ask(sandbox: RunningSandbox, call: str, **fields: Any) -> SimpleNamespace:
         body = {name: value for name, value in {**ALWAYS[call], **fields}.items() if value is not None}

@@ -12,7 +12,6 @@ import pytest
 from tests.store.conftest import Fleet
 from worker.errors import UsageError
 from worker.store import AccountPage, Doubt, LabelledList, PageSaved, Progress, PullClaim, Store
-from worker.store.account_models import OF_CREATORS
 
 LEASE = 60.0
 
@@ -365,12 +364,3 @@ def test_old_rows_go_by_their_own_age(desk: Desk) -> None:
     assert desk.store.prune_other_people(older_than_days=0, limit=10) == 2
     assert desk.store.prune_account_history(older_than_days=30, limit=10) == 1
     assert [row["day"] for row in desk.rows("account_days")] == [desk.back(5)]
-
-
-def test_every_table_with_a_creators_rows_is_known() -> None:
-    """Whoever deletes a creator's rows finds each table in one list, by the same column."""
-    names = {table.name for table in OF_CREATORS}
-
-    assert len(names) == 17
-    assert "benchmarks" not in names
-    assert all(table.c.creator_id is not None for table in OF_CREATORS)

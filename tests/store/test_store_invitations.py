@@ -8,7 +8,7 @@ import pytest
 
 from tests.store.conftest import Fleet
 from worker.planning.reauthorizations import LOOK_SECONDS, Reauthorizations, busiest
-from worker.policy.invitations import days_ahead
+from worker.policy.invitations import EARLIEST_DAYS, USUAL_DAYS
 
 DAY = timedelta(days=1)
 
@@ -82,7 +82,8 @@ def test_a_crowd_is_invited_early_each_creator_on_a_day_of_its_own(fleet: Fleet,
 
     found = invited(fleet)
 
-    expected = {f"crowd-{n}" for n in range(40) if left <= days_ahead(n / 40, crowded=True)}
+    days = [USUAL_DAYS + (EARLIEST_DAYS - USUAL_DAYS) * n / 40 for n in range(40)]
+    expected = {f"crowd-{n}" for n in range(40) if left <= days[n]}
     assert set(found) == expected
     assert set(found.values()) <= {30 if left <= 30 else 60 if left <= 60 else 90}
     assert invited(fleet) == found

@@ -53,6 +53,10 @@ def show(creator: str, *, as_json: bool) -> None:
     if waiting:
         rows = [(each["resource"], each["next_at"], each["failures"], each["problem"]) for each in waiting]
         output.print_table(("resource", "comes again", "failures", "problem"), rows)
+    if found["quarantine"]:
+        columns = ("call", "path", "reason", "times", "last_at")
+        rows = [tuple(each[column] for column in columns) for each in found["quarantine"]]
+        output.print_table(columns, rows, title="not taken over")
 
 
 @accounts.command(cls=output.Command)
@@ -124,6 +128,7 @@ def _look(services: Services, creator: str, *, days: int = DAYS, top: int = TOP)
         "videos": [_plain(row) for row in store.top_videos(creator, limit=top)],
         "resources": [asdict(each) for each in store.progress_of(creator)],
         "refused": [asdict(each) for each in store.narrowed_of(creator)],
+        "quarantine": [_plain(row) for row in store.quarantine_of(creator, limit=top)],
     }
 
 

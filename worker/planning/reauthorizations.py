@@ -12,7 +12,7 @@ from worker.errors import StoreUnavailableError
 from worker.store import EndingWeek, Store
 
 LOOK_SECONDS: Final = 300.0
-"""How long a figure is used again before the fleet is counted anew, which reads every grant once."""
+"""How long a count of the fleet is used; the next one reads every grant again."""
 WEEK_DAYS: Final = 7
 
 

@@ -26,13 +26,3 @@ def crowded_weeks(ends: Mapping[int, int], *, fleet: int) -> list[int]:
         fleet: how many grants there are.
     """
     return sorted(week for week, count in ends.items() if count >= FEWEST and count > CROWDED_SHARE * fleet)
-
-
-def days_ahead(jitter: float, *, crowded: bool) -> float:
-    """Return how many days before the end the first invitation goes out.
-
-    Args:
-        jitter: the grant's own number in [0, 1).
-        crowded: whether the consent ends in a crowded week.
-    """
-    return USUAL_DAYS + (EARLIEST_DAYS - USUAL_DAYS) * jitter if crowded else USUAL_DAYS

@@ -28,7 +28,7 @@ class PatientCommits:
     def __init__(
         self, *, patience_seconds: float, alive: Callable[[], bool], stop: threading.Event, hook: Hook
     ) -> None:
-        """Make one for a process.
+        """Begin without results that wait.
 
         Args:
             patience_seconds: how long one write is tried before it is set aside.

@@ -22,7 +22,7 @@ class LeaseKeeper:
     """Extends the leases that are held in this process; its thread starts with the first one."""
 
     def __init__(self, *, store: Store, hook: Hook, lease_seconds: float, stop: threading.Event) -> None:
-        """Make one for a process.
+        """Keep what a process shares, and open nothing yet.
 
         Args:
             store: where leases are.

@@ -489,10 +489,6 @@ DATA: Final[tuple[Table, ...]] = (
     MENTIONS, BENCHMARKS,
 )  # fmt: skip
 """The tables that hold what TikTok said, which an export can name."""
-OF_CREATORS: Final[tuple[Table, ...]] = tuple(
-    table for table in (*DATA, RAW_ANSWERS, QUARANTINE, PROGRESS, NARROWINGS, REQUESTS) if "creator_id" in table.c
-)
-"""Every table of account data with a creator's rows: what is deleted when a creator is to be forgotten."""
 FIGURES: Final[tuple[str, ...]] = tuple(VideoFigures.model_fields)
 """The names of a video's figures."""
 DAY_FIGURES: Final[tuple[str, ...]] = tuple(

@@ -249,12 +249,10 @@ class AccountReading(Transactions):
         return _narrowed(connection, creator_id, connection.execute(select(now())).scalar_one())
 
     @reads
-    def quarantine_of(self, connection: Connection, creator_id: str | None, *, limit: int) -> list[AnyRow]:
-        """Return the newest kinds of values that were not taken over."""
-        wanted = select(QUARANTINE).order_by(QUARANTINE.c.last_at.desc()).limit(limit)
-        if creator_id is not None:
-            wanted = wanted.where(QUARANTINE.c.creator_id == creator_id)
-        return list(connection.execute(wanted))
+    def quarantine_of(self, connection: Connection, creator_id: str, *, limit: int) -> list[AnyRow]:
+        """Return a creator's newest kinds of values that were not taken over."""
+        ours = select(QUARANTINE).where(QUARANTINE.c.creator_id == creator_id)
+        return list(connection.execute(ours.order_by(QUARANTINE.c.last_at.desc()).limit(limit)))
 
     @reads
     def account_costs(self, connection: Connection, *, days: int) -> list[AccountCosts]:
