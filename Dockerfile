@@ -27,8 +27,16 @@ ENV PATH=/opt/evertoken/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     EVERTOKEN_JOURNAL_DIR=/var/lib/evertoken/journal \
     EVERTOKEN_RUN_DIR=/tmp/evertoken
+LABEL org.opencontainers.image.title="Evertoken" \
+      org.opencontainers.image.description="Keeps the TikTok Business tokens of many creators alive" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="MIT"
 WORKDIR /var/lib/evertoken
 USER 10001:10001
 VOLUME ["/var/lib/evertoken"]
 STOPSIGNAL SIGTERM
+# A worker or beat that works touches a file there every few seconds. What is neither (desk, exporter, Flower, a command)
+# says how it is in another way; docker-compose.yml has the check of each.
+HEALTHCHECK --interval=30s --timeout=5s --retries=3 --start-period=60s \
+    CMD ["sh", "-c", "find \"$EVERTOKEN_RUN_DIR\" -type f -mmin -2 | grep -q ."]
 CMD ["celery", "-A", "worker", "doctor"]

@@ -25,6 +25,7 @@ import psycopg
 import pytest
 import redis
 
+from tests.support.systemd import Systemd
 from worker.vault.keyring import Keyring
 from worker.vault.sealing import Sealer
 
@@ -385,6 +386,14 @@ def free_port() -> int:
 def free_ports() -> Callable[[], int]:
     """Returns another free loopback port at each call."""
     return find_free_port
+
+
+@pytest.fixture
+def systemd() -> Iterator[Systemd]:
+    """Systemd's end of a watchdog."""
+    listening = Systemd()
+    yield listening
+    listening.close()
 
 
 @pytest.fixture

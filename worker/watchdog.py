@@ -29,6 +29,8 @@ STATUS: Final = os.EX_TEMPFAIL
 WELL, MOVED, CLOCK = 0, 8, struct.Struct("d")
 """Where the shared memory has the time at which the process was last well, and last moved; 0 until then."""
 HUNG: Final = -1.0
+FEED_SECONDS: Final = 30
+"""How often what is no worker and no beat feeds systemd's watchdog: a fraction of the `WatchdogSec` of its unit."""
 
 
 class Watchdog:

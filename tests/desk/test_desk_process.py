@@ -12,6 +12,7 @@ import requests
 
 from tests.support.daemon import Daemon
 from tests.support.desk import PASSWORD, SECRET
+from tests.support.systemd import Systemd
 from tests.support.world import World
 
 pytestmark = pytest.mark.timeout(240)
@@ -34,9 +35,10 @@ def test_the_desk_says_what_it_lacks(daemon: Daemon) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_the_desk_starts_answers_and_ends(daemon: Daemon, wait_until: Callable[..., None]) -> None:
-    """It logs where it listens and that it ended, hands out by a key of the command, and ends with status 0."""
+def test_the_desk_starts_answers_and_ends(daemon: Daemon, wait_until: Callable[..., None], systemd: Systemd) -> None:
+    """It says where it listens, hands out by a key of the command, feeds the watchdog of its unit, and ends with 0."""
     daemon.environ |= {"EVERTOKEN_DESK_SECRET": SECRET, "EVERTOKEN_DESK_PASSWORD": PASSWORD}
+    daemon.environ |= {"NOTIFY_SOCKET": systemd.address}
     added = json.loads(daemon.run("consumers", "add", "shop", "--all", "--json").stdout)
     url = f"http://127.0.0.1:{daemon.environ['EVERTOKEN_DESK_PORT']}"
     child: Any = daemon._start("desk", "desk")
@@ -49,6 +51,7 @@ def test_the_desk_starts_answers_and_ends(daemon: Daemon, wait_until: Callable[.
     assert requests.get(f"{url}/readyz", timeout=30).text == "ready\n"
     answer = requests.get(f"{url}/v1/creators", headers={"Authorization": f"Bearer {added['key']}"}, timeout=30)
     assert answer.json() == {"creators": [], "next_after": None}
+    assert systemd.fed(90), "systemd would kill the desk every three minutes"
     daemon.stop(child)
     assert child.status == 0, child.tail()
     log = child.log.read_text()

@@ -6,6 +6,7 @@ import json
 import re
 from datetime import timedelta
 from importlib.resources import files
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import yaml
 
 from worker.settings import Settings
 
-OURS = ("worker-refresh", "worker-pull", "beat", "migrate", "flower")
+OURS = ("worker-refresh", "worker-pull", "beat", "migrate", "flower", "desk", "exporter")
+PAGES = {"flower": 5555, "desk": 8420, "exporter": 8421, "prometheus": 9090, "grafana": 3000}
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +92,11 @@ def test_workers_and_beat_prove_their_life_by_a_heartbeat_file(services: dict[st
     assert "EVERTOKEN_RUN_DIR=/tmp/" in image
 
 
-def test_only_flower_publishes_a_port_and_only_on_loopback(services: dict[str, Any]) -> None:
-    """Redis and PostgreSQL are out of reach from outside."""
+def test_only_pages_publish_a_port_and_only_on_loopback(services: dict[str, Any]) -> None:
+    """Redis, PostgreSQL and the metrics of workers are out of reach from outside."""
     ports = {name: service["ports"] for name, service in services.items() if "ports" in service}
 
-    assert ports == {"flower": ["127.0.0.1:5555:5555"]}
+    assert ports == {name: [f"127.0.0.1:{port}:{port}"] for name, port in PAGES.items()}
     assert {name: services[name]["networks"] for name in ("redis", "postgres")} == {
         "redis": ["inside"],
         "postgres": ["inside"],
@@ -129,7 +131,7 @@ def test_the_script_makes_every_secret_that_is_mounted(stack: Any, root: Path) -
 
 def test_the_journal_outlives_the_containers(stack: Any, services: dict[str, Any], root: Path) -> None:
     """Both workers keep it on one named volume, where the image says it is."""
-    for name in ("worker-refresh", "worker-pull"):
+    for name in ("worker-refresh", "worker-pull", "desk"):
         assert services[name]["volumes"] == ["journal:/var/lib/evertoken"]
     assert "journal" in stack["volumes"]
     assert "EVERTOKEN_JOURNAL_DIR=/var/lib/evertoken/journal" in (root / "Dockerfile").read_text(encoding="utf-8")
@@ -167,7 +169,7 @@ def test_the_queues_of_both_workers_are_all_queues(services: dict[str, Any]) -> 
 
 def test_units_run_the_commands_of_the_stack(services: dict[str, Any], root: Path) -> None:
     """Compose and systemd start the same processes with the same options."""
-    for name in ("worker-refresh", "worker-pull", "beat"):
+    for name in ("worker-refresh", "worker-pull", "beat", "desk", "exporter"):
         unit = (root / f"deploy/systemd/evertoken-{name}.service").read_text(encoding="utf-8")
         command = re.findall(r"^ExecStart=/opt/evertoken/bin/(.*)$", unit, re.MULTILINE)
 
@@ -181,7 +183,7 @@ def test_every_image_has_an_exact_tag(services: dict[str, Any], project: dict[st
 
     assert {services[name]["image"] for name in OURS} == {f"evertoken:{version}"}
     for image in [services[name]["image"] for name in set(services) - set(OURS)] + stages:
-        assert re.search(r":\d+\.\d+(\.\d+)?(-[a-z-]+)?$", image), image
+        assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z-]+)?$", image), image
     assert len(set(stages)) == 1
 
 
@@ -195,3 +197,52 @@ def test_the_image_runs_as_nobody_special_and_installs_by_hash(root: Path) -> No
     assert len(installs) == 4
     assert all("--require-hashes" in line or "--no-deps" in line for line in installs)
     assert "PYTHONDONTWRITEBYTECODE=1" in text.split("FROM")[-1]
+
+
+def test_every_service_has_a_bound_of_memory(services: dict[str, Any]) -> None:
+    """Redis has its own, and PostgreSQL is the host's main guest."""
+    assert {name for name, service in services.items() if "mem_limit" not in service} == {"redis", "postgres"}
+
+
+def test_a_port_that_is_scraped_or_asked_is_the_one_that_is_served(services: dict[str, Any], root: Path) -> None:
+    """Prometheus asks where the services listen, and each check of a page asks at its own port."""
+    scraped = yaml.safe_load((root / "deploy/prometheus/prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    static = {each["job_name"]: each["static_configs"][0]["targets"] for each in scraped if "static_configs" in each}
+    (found,) = [each["dns_sd_configs"][0] for each in scraped if "dns_sd_configs" in each]
+
+    exporter = Settings.model_fields["exporter_port"].default
+    assert static == {"evertoken": [f"exporter:{exporter}"], "evertoken-flower": ["flower:5555"]}
+    for name in found["names"]:
+        assert services[name]["environment"]["EVERTOKEN_METRICS_PORT"] == str(found["port"]), name
+        assert services[name]["environment"]["EVERTOKEN_METRICS_ADDRESS"] == str(IPv4Address(0)), name
+    assert {"worker-refresh", "worker-pull", "desk"} == set(found["names"])
+    for name, port in PAGES.items():
+        assert f"127.0.0.1:{port}/" in " ".join(services[name]["healthcheck"]["test"]), name
+
+
+def test_the_board_is_where_grafana_looks_for_it(services: dict[str, Any], root: Path) -> None:
+    """The provider's path is a mounted file, its source has the name that a datasource of the board takes."""
+    provider = yaml.safe_load((root / "deploy/grafana/dashboards/evertoken.yml").read_text(encoding="utf-8"))
+    source = yaml.safe_load((root / "deploy/grafana/datasources/prometheus.yml").read_text(encoding="utf-8"))
+    mounts = dict(mount.split(":")[:2] for mount in services["grafana"]["volumes"])
+
+    assert mounts["./deploy/prometheus/board.json"] == provider["providers"][0]["options"]["path"]
+    assert mounts["./deploy/grafana"] == "/etc/grafana/provisioning"
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    assert source["datasources"][0]["type"] == "prometheus"
+
+
+def test_the_image_says_what_it_is_and_how_it_is(services: dict[str, Any], project: dict[str, Any], root: Path) -> None:
+    """Its labels have the project's version and licence; its own health check is that of the workers."""
+    text = (root / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', text))
+    (check,) = re.findall(r"^HEALTHCHECK (.*?) CMD (.*)$", text, re.MULTILINE)
+    ours = services["worker-refresh"]["healthcheck"]
+    options = {
+        f"--{name.replace('_', '-')}={ours[name]}" for name in ("interval", "timeout", "retries", "start_period")
+    }
+
+    assert labels["version"] == project["project"]["version"]
+    assert labels["licenses"] == project["project"]["license"]
+    assert json.loads(check[1])[2].replace('"', "") == ours["test"][1].replace("$$", "$")
+    assert options == set(check[0].split())

@@ -140,5 +140,19 @@ def test_a_rule_fires_alone_and_only_when_it_should(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow_suite
+def test_prometheus_takes_the_configuration(root: Path) -> None:
+    """Promtool reads it with the rules that it names."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed: Debian has it in the package prometheus")
+    done = subprocess.run(
+        [promtool, "check", "config", root / "deploy/prometheus/prometheus.yml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 LABELS: dict[str, dict[str, str]] = {"EvertokenKeyMissing": {"key_id": "1"}, "EvertokenWorkerSilent": {"instance": "a"}}
 """Labels that a rule's alert has from its metric."""

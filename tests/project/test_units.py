@@ -79,7 +79,7 @@ def test_every_unit_is_shut_in_as_the_others_are(root: Path) -> None:
     """None has a right that the others lack, from its first line about rights to its last line."""
     shut = {name: lines[lines.index("NoNewPrivileges=yes") :] for name, lines in units(root).items()}
 
-    assert len(shut) == 5
+    assert len(shut) == 6
     assert len({"\n".join(lines) for lines in shut.values()}) == 1
     for lines in units(root).values():
         assert {"UMask=0077", "LimitCORE=0", "MemoryMax=512M", "Restart=always"} <= set(lines)
@@ -125,7 +125,7 @@ def test_the_way_out_names_everything_that_is_left_behind(root: Path) -> None:
         word for lines in units(root).values() for line in lines for word in re.findall(r"/(?:etc|opt)/evertoken", line)
     }
 
-    assert volumes == ["journal", "postgres", "redis"]
+    assert volumes == ["journal", "postgres", "redis", "prometheus", "grafana"]
     named = [f"the volume `{name}`" for name in volumes] + [f"`{place}`" for place in places]
     named += [name.removesuffix(".service") for name in units(root)]
     tables = leaving.partition("drop these tables:")[2].partition(".")[0]

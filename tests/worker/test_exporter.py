@@ -15,6 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.daemon import plain_environ
+from tests.support.systemd import Systemd
 from tests.support.world import World
 from worker.cli.exporter import Rounds
 from worker.telemetry import Fact
@@ -129,10 +130,11 @@ def test_no_old_figure_is_served_while_the_database_is_away(
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_the_command_serves_until_it_is_asked_to_end(
-    world: World, free_port: int, tmp_path: Path, wait_until: Callable[..., None], database_kind: str
+    world: World, free_port: int, tmp_path: Path, wait_until: Callable[..., None], systemd: Systemd
 ) -> None:
-    """One process, on loopback, with `/healthz`; SIGTERM ends it with status 0."""
-    environ = plain_environ() | world.environ | {"EVERTOKEN_EXPORTER_PORT": str(free_port)}
+    """One process, on loopback, with `/healthz`; it feeds the watchdog of its unit, and SIGTERM ends it with 0."""
+    environ = plain_environ() | world.environ
+    environ |= {"EVERTOKEN_EXPORTER_PORT": str(free_port), "NOTIFY_SOCKET": systemd.address}
     command = [sys.executable, "-m", "celery", "-A", "worker", "exporter"]
     with subprocess.Popen(command, env=environ, cwd=tmp_path, stderr=subprocess.PIPE) as process:
 
@@ -146,6 +148,7 @@ def test_the_command_serves_until_it_is_asked_to_end(
 
         wait_until(lambda: page("/healthz"), 60)
         metrics = page("/metrics")
+        assert systemd.fed(60)
         process.send_signal(signal.SIGTERM)
         errors = process.communicate(timeout=60)[1]
 

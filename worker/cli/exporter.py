@@ -33,6 +33,7 @@ def exporter(every: float) -> None:
     from worker.telemetry import Fact, report  # noqa: PLC0415 - Celery loads this module on every start
     from worker.telemetry.fleet import FleetMetrics  # noqa: PLC0415 - as above
     from worker.telemetry.serving import serve  # noqa: PLC0415 - as above
+    from worker.watchdog import FEED_SECONDS, feed  # noqa: PLC0415 - as above
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -47,8 +48,11 @@ def exporter(every: float) -> None:
         except OSError as error:
             output.fail(f"the exporter cannot listen on {address} port {port}: {error.strerror or error}")
         report(Fact("exporter.started", {"address": address, "port": port}))
-        while not stop.wait(every):
-            rounds.once()
+        feed()
+        while not stop.wait(min(FEED_SECONDS, max(0.0, every - rounds.age()))):
+            if rounds.age() >= every:
+                rounds.once()
+            feed()
     sys.exit(0)
 
 

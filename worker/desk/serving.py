@@ -16,6 +16,7 @@ from worker.desk.app import build_desk
 from worker.errors import EvertokenError, StoreUnavailableError
 from worker.services import Services
 from worker.telemetry import Fact
+from worker.watchdog import FEED_SECONDS, feed
 
 LARGEST_HEAD: Final = 65_536
 """Bytes of a request's line and headers."""
@@ -106,6 +107,8 @@ class Desk:
             limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=int(HEAD_SECONDS),
             timeout_graceful_shutdown=END_SECONDS,
+            callback_notify=_feed,
+            timeout_notify=FEED_SECONDS,
         )
         self._server = _Server(config, ready)
         self._ended = threading.Event()
@@ -135,6 +138,11 @@ class Desk:
                 continue  # the store reports its outages
             except EvertokenError as error:
                 self._services.hook(Fact("desk.replay_failed", {"reason": str(error)}, level="warning"))
+
+
+async def _feed() -> None:
+    """Feed systemd's watchdog from the loop that answers requests: a loop that hangs feeds nobody."""
+    feed()
 
 
 class _Server(uvicorn.Server):
