@@ -29,6 +29,7 @@ WELL = {
     "evertoken_fleet_notices_late_seconds": f"2x{STEPS}",
     'evertoken_worker_silent_seconds{instance="a"}': f"1x{STEPS}",
     "evertoken_fleet_redis_up": f"1x{STEPS}",
+    'evertoken_fleet_oldest_pull_seconds{resource="videos"}': f"0x{STEPS}",
 }
 BAD = {
     "EvertokenCreatorsWithoutToken": {'evertoken_creator_seconds_without_token_total{cause="late"}': f"0+1200x{STEPS}"},
@@ -43,6 +44,7 @@ BAD = {
     "EvertokenLittleHeadroom": {"evertoken_fleet_quota_headroom": f"1.9x{STEPS}"},
     "EvertokenKeyMissing": {'evertoken_fleet_key_held{key_id="1"}': f"0x{STEPS}"},
     "EvertokenNoticesLate": {"evertoken_fleet_notices_late_seconds": f"0+60x{STEPS}"},
+    "EvertokenPullsLate": {'evertoken_fleet_oldest_pull_seconds{resource="videos"}': f"172000+60x{STEPS}"},
     "EvertokenWorkerSilent": {'evertoken_worker_silent_seconds{instance="a"}': f"0+60x{STEPS}"},
 }
 """What makes each rule fire, and no other."""
@@ -154,5 +156,9 @@ def test_prometheus_takes_the_configuration(root: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-LABELS: dict[str, dict[str, str]] = {"EvertokenKeyMissing": {"key_id": "1"}, "EvertokenWorkerSilent": {"instance": "a"}}
+LABELS: dict[str, dict[str, str]] = {
+    "EvertokenKeyMissing": {"key_id": "1"},
+    "EvertokenPullsLate": {"resource": "videos"},
+    "EvertokenWorkerSilent": {"instance": "a"},
+}
 """Labels that a rule's alert has from its metric."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -18,6 +19,7 @@ from tests.support.daemon import plain_environ
 from tests.support.systemd import Systemd
 from tests.support.world import World
 from worker.cli.exporter import Rounds
+from worker.store import Progress
 from worker.telemetry import Fact
 from worker.telemetry.fleet import FleetMetrics
 from worker.telemetry.metrics import NOTICES, PULLS, REFRESHES, REGISTRY, count_fact
@@ -82,8 +84,9 @@ def test_the_fleet_is_counted_without_a_creators_name(world: World) -> None:
     assert value(found, "fleet_seals", key_id=str(key_id)) == 4
     assert value(found, "fleet_key_held", key_id=str(key_id)) == 1
     assert sum(found["evertoken_fleet_reauthorizations", (("week", str(week)),)] for week in range(13)) >= 0
+    assert value(found, "fleet_late_pulls", resource="videos") == 0
     labels = {name for _, given in found for name, _ in given}
-    assert labels == {"state", "condition", "le", "week", "key_id", "cause", "outcome", "version"}
+    assert labels == {"resource", "state", "condition", "le", "week", "key_id", "cause", "outcome", "version"}
 
 
 def test_creator_seconds_without_a_token_add_up_by_cause(world: World) -> None:
@@ -103,6 +106,24 @@ def test_a_missing_key_shows(world: World) -> None:
     rounds.once()
 
     assert value(served(rounds.metrics), "fleet_key_held", key_id="99") == 0
+
+
+def test_account_data_that_waits_too_long_shows_by_resource(world: World) -> None:
+    """Two creators' videos are late, one of them for ten hours; what is due for an hour is not late."""
+    hours = {"videos": (7, 10), "account": (1,)}
+    for resource, waits in hours.items():
+        for number, wait in enumerate(waits):
+            due_at = world.services.store.ping() - timedelta(hours=wait)
+            progress = Progress(resource, next_at=due_at)
+            world.services.store.save_progress(f"creator-{number}", progress)
+    rounds = Rounds(world.services, FleetMetrics("1"))
+    rounds.once()
+    found = served(rounds.metrics)
+
+    assert value(found, "fleet_late_pulls", resource="videos") == 2
+    assert value(found, "fleet_oldest_pull_seconds", resource="videos") == pytest.approx(36_000, abs=60)
+    assert value(found, "fleet_late_pulls", resource="account") == 0
+    assert value(found, "fleet_oldest_pull_seconds", resource="account") == 0
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)

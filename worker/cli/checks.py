@@ -24,7 +24,6 @@ CLOCK_FAIL_SECONDS: Final = 60.0
 NEED_DATABASE: Final = frozenset({
     "clock", "keyring", "brake", "grants", "endings", "contract", "capacity", "notices", "accounts", "beat",
 })  # fmt: skip
-LATE_PULL_SECONDS: Final = 6 * 3600.0
 RECENT_SECONDS: Final = 86_400.0
 CONTESTED_CREATORS: Final = 100
 CONTRACT_NEWS: Final = timedelta(days=7)
@@ -268,7 +267,7 @@ def accounts(services: Services) -> Finding:
             if late.failing
             else ""
         )
-        for late in services.store.late_resources(seconds=LATE_PULL_SECONDS)
+        for late in services.store.late_resources(seconds=readings.LATE_PULL_SECONDS)
     ]
     if found:
         found.append("the quota may be short: `evertoken capacity` shows what each resource costs")

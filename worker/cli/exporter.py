@@ -104,6 +104,8 @@ class Rounds:
         self._tried_at = time.monotonic()
 
     def _read(self) -> None:
+        from worker.accounts.resources import RESOURCES  # noqa: PLC0415 - as above
+        from worker.policy.readings import LATE_PULL_SECONDS  # noqa: PLC0415 - as above
         from worker.telemetry.fleet import BOUNDS, FleetFigures  # noqa: PLC0415 - as above
 
         services, began = self._services, time.monotonic()
@@ -111,6 +113,8 @@ class Rounds:
         window = 0.0 if self._read_at is None else began - self._read_at
         lives = store.token_lives(BOUNDS, window_seconds=window)
         status, brake, tick, limits = store.fleet_status(), store.brake(), store.tick_age(), services.limiter.status()
+        names, at = [resource.name for resource in RESOURCES], store.ping()
+        late = {one.resource: one for one in store.late_resources(seconds=LATE_PULL_SECONDS)}
         least, ending = status.least_seconds_left, {one.week: one.grants for one in store.ends_by_week(weeks=WEEKS)}
         figures = FleetFigures(
             states=status.by_status,
@@ -136,6 +140,8 @@ class Rounds:
             reauthorizations=[ending.get(week, 0) for week in range(WEEKS)],
             seals=store.key_usage(),
             held=frozenset(services.keyring.keys),
+            late_pulls={name: late[name].creators if name in late else 0 for name in names},
+            oldest_pulls={name: (at - late[name].oldest_at).total_seconds() if name in late else 0.0 for name in names},
         )
         self._read_at = began
         self.metrics.found(figures, late_seconds=lives.late_seconds, waiting_seconds=lives.waiting_seconds)

@@ -26,6 +26,8 @@ LIVE_DAYS: Final = 365
 """TikTok counts nothing for a video after this age."""
 FRESH_DAYS: Final = 7
 """While a creator has a video younger than this, videos are read twice a day."""
+LATE_PULL_SECONDS: Final = 6 * 3600.0
+"""A resource that has been due for longer than this is late."""
 LONGEST_MEDIA_LIFE: Final = timedelta(days=400)
 X_EXPIRES: Final = re.compile(r"[?&]x-expires=(\d{9,11})(?:&|$)", re.ASCII)
 NET_SHARE: Final = 0.2

@@ -29,6 +29,8 @@ class FleetFigures:
         reauthorizations: creators whose consent ends, for each week from now on.
         seals: stored pairs by the key that sealed them.
         held: the keys that the exporter's keyring has.
+        late_pulls: by resource, how many creators have waited for it longer than usual.
+        oldest_pulls: by resource, for how many seconds the creator has waited who waits longest among them; 0 if none.
     """
 
     states: Mapping[str, int]
@@ -39,6 +41,8 @@ class FleetFigures:
     reauthorizations: Sequence[int]
     seals: Mapping[int, int]
     held: frozenset[int]
+    late_pulls: Mapping[str, int]
+    oldest_pulls: Mapping[str, float]
 
 
 SINGLE: Final = {
@@ -78,6 +82,10 @@ class FleetCollector(Collector):
         yield _gauges("seals", text, "key_id", {key_id: figures.seals.get(key_id, 0) for key_id in keys})
         text = "1 if the exporter's keyring has this key, 0 if it lacks one that is in use."
         yield _gauges("key_held", text, "key_id", {key_id: key_id in figures.held for key_id in keys})
+        text = "Creators whose account data of this resource has been due for more than six hours."
+        yield _gauges("late_pulls", text, "resource", figures.late_pulls)
+        text = "How long the creator has waited who waits longest for this resource; 0 if none waits for six hours."
+        yield _gauges("oldest_pull_seconds", text, "resource", figures.oldest_pulls)
         for name, text in SINGLE.items():
             yield GaugeMetricFamily(f"evertoken_{name}", text, value=figures.single[name])
         total = sum(figures.states.get(state, 0) for state in ("active", "suspect"))
