@@ -104,8 +104,6 @@ class Rounds:
         self._tried_at = time.monotonic()
 
     def _read(self) -> None:
-        from worker.accounts.resources import RESOURCES  # noqa: PLC0415 - as above
-        from worker.policy.readings import LATE_PULL_SECONDS  # noqa: PLC0415 - as above
         from worker.telemetry.fleet import BOUNDS, FleetFigures  # noqa: PLC0415 - as above
 
         services, began = self._services, time.monotonic()
@@ -113,8 +111,7 @@ class Rounds:
         window = 0.0 if self._read_at is None else began - self._read_at
         lives = store.token_lives(BOUNDS, window_seconds=window)
         status, brake, tick, limits = store.fleet_status(), store.brake(), store.tick_age(), services.limiter.status()
-        names, at = [resource.name for resource in RESOURCES], store.ping()
-        late = {one.resource: one for one in store.late_resources(seconds=LATE_PULL_SECONDS)}
+        late_pulls, oldest_pulls = self._late_pulls()
         least, ending = status.least_seconds_left, {one.week: one.grants for one in store.ends_by_week(weeks=WEEKS)}
         figures = FleetFigures(
             states=status.by_status,
@@ -140,8 +137,22 @@ class Rounds:
             reauthorizations=[ending.get(week, 0) for week in range(WEEKS)],
             seals=store.key_usage(),
             held=frozenset(services.keyring.keys),
-            late_pulls={name: late[name].creators if name in late else 0 for name in names},
-            oldest_pulls={name: (at - late[name].oldest_at).total_seconds() if name in late else 0.0 for name in names},
+            late_pulls=late_pulls,
+            oldest_pulls=oldest_pulls,
         )
         self._read_at = began
         self.metrics.found(figures, late_seconds=lives.late_seconds, waiting_seconds=lives.waiting_seconds)
+
+    def _late_pulls(self) -> tuple[dict[str, int], dict[str, float]]:
+        """Return, for each resource, how many creators have waited for it too long, and the longest wait in seconds."""
+        from worker.accounts.resources import RESOURCES  # noqa: PLC0415 - as above
+        from worker.policy.readings import LATE_PULL_SECONDS  # noqa: PLC0415 - as above
+
+        store = self._services.store
+        creators, seconds = {each.name: 0 for each in RESOURCES}, {each.name: 0.0 for each in RESOURCES}
+        at = store.ping()
+        for late in store.late_resources(seconds=LATE_PULL_SECONDS):
+            if late.resource in creators:
+                creators[late.resource] = late.creators
+                seconds[late.resource] = (at - late.oldest_at).total_seconds()
+        return creators, seconds

@@ -2,6 +2,8 @@
 
 A method of the store is decorated with `@reads` or `@writes`; the decorator opens the transaction and hands the
 connection in as the first argument, so no connection ever leaves the store.
+
+One idea: when a transaction may begin, how long it may take and what its failure means are decided in one place.
 """
 
 from __future__ import annotations
