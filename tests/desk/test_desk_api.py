@@ -129,13 +129,14 @@ def test_an_id_that_nobody_has_is_unknown(desk: RunningDesk, creator_id: str) ->
 
 
 def test_a_grant_without_a_token_says_its_verdict(desk: RunningDesk) -> None:
-    """Revoked, lost, held, and to be authorized again: 409, since waiting does not help."""
+    """Revoked, lost, held, and to be authorized again: 409, since waiting does not help; with what is behind it."""
     revoked, lost, held, reauth = desk.world.creators(4)
     desk.services.store.mark_revoked(revoked.creator_id)
     for statement in (
         f"UPDATE pairs SET sealed_access = NULL, sealed_refresh = NULL, wiped_at = 1 WHERE grant_id = {lost.grant_id}",  # noqa: S608 - numbers of our own
         f"UPDATE grants SET belongs_to = 'another' WHERE id = {held.grant_id}",  # noqa: S608 - as above
-        f"UPDATE grants SET status = 'needs_reauth', failures = 1, access_expires_at = 1 WHERE id = {reauth.grant_id}",  # noqa: S608 - as above
+        f"UPDATE grants SET status = 'needs_reauth', access_expires_at = 1 WHERE id = {reauth.grant_id}",  # noqa: S608 - as above
+        f"UPDATE grants SET verdict = 'creator_revoked' WHERE id = {reauth.grant_id}",  # noqa: S608 - as above
     ):
         desk.world.sql(statement)
     shop = desk.consumer()
@@ -143,6 +144,7 @@ def test_a_grant_without_a_token_says_its_verdict(desk: RunningDesk) -> None:
     for grant, verdict in ((revoked, "revoked"), (lost, "lost"), (held, "held"), (reauth, "reauth-needed")):
         told = problem(shop.token(grant.creator_id), 409, verdict)
         assert told["verdict"] == verdict
+        assert told["cause"] == ("creator_revoked" if grant is reauth else "unknown")
         assert "celery" not in told["detail"]
         assert "another'" not in told["detail"]
 

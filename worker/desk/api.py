@@ -32,6 +32,7 @@ from worker.errors import (
     ValidityError,
 )
 from worker.policy.creator_id import is_creator_id
+from worker.policy.verdicts import Cause
 from worker.store import ConsumerView, GrantStatus, GrantView, HandOut, Store
 from worker.telemetry import Fact, FactValue, Hook, count_hand_out
 from worker.tokens.audit import Audit
@@ -139,7 +140,7 @@ class Api:
         try:
             requested = self._reader.report_rejected(creator_id, generation)
         except EvertokenError as error:
-            raise self._problem(error) from None
+            raise self._problem(error, creator_id) from None
         return json_answer({"creator_id": creator_id, "refresh_requested": requested})
 
     def creators(self, asked: Asked) -> Response:
@@ -216,9 +217,9 @@ class Api:
             finally:
                 self._waiters.release()
         except EvertokenError as error:
-            raise self._problem(error) from None
+            raise self._problem(error, creator_id) from None
 
-    def _problem(self, error: EvertokenError) -> ProblemError:
+    def _problem(self, error: EvertokenError, creator_id: str) -> ProblemError:
         """Return what a consumer is told of an error."""
         match error:
             case UnknownCreatorError():
@@ -227,8 +228,7 @@ class Api:
                 seconds = str(math.ceil(error.retry_after))
                 return ProblemError(503, "not-yet", str(error), headers={"Retry-After": seconds})
             case NotFoundError() if type(error) in ENDED:
-                verdict = ENDED[type(error)]
-                return ProblemError(409, verdict, SAID[verdict], more={"verdict": verdict})
+                return self._ended(creator_id, ENDED[type(error)])
             case ValidityError():
                 return ProblemError(422, "validity", str(error))
             case UsageError():
@@ -237,6 +237,13 @@ class Api:
                 self._hook(Fact("token.unreadable", {"reason": str(error)}, level="error"))
                 return ProblemError(500, "unreadable", "the stored token does not open; the operator has to look")
         raise error
+
+    def _ended(self, creator_id: str, verdict: str) -> ProblemError:
+        try:
+            cause = self._store.grant(creator_id).verdict or Cause.UNKNOWN.value
+        except UnknownCreatorError:  # forgotten a moment ago
+            return _unknown()
+        return ProblemError(409, verdict, SAID[verdict], more={"verdict": verdict, "cause": cause})
 
 
 def _unknown() -> ProblemError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from worker.policy.verdicts import Cause
 from worker.store import GrantStatus
 
 TEXT: Final = {"type": "string"}
@@ -15,7 +16,7 @@ PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     "404": ("There is no grant of this creator, or the consumer may not ask about it.", "unknown-creator"),
     "405": ("This method is not possible here; the header Allow lists those that are.", "method"),
     "409": (
-        "There is no token and waiting does not help: `verdict` says why.",
+        "There is no token and waiting does not help: `verdict` says what the state is, `cause` what is behind it.",
         "revoked, lost, held or reauth-needed",
     ),
     "413": ("The body is too large.", "too-large"),
@@ -221,6 +222,7 @@ PROBLEM: Final[dict[str, Any]] = {
         "status": {"type": "integer"},
         "detail": TEXT | {"description": "A sentence for people; it may change."},
         "verdict": {"type": "string", "enum": ["revoked", "lost", "held", "reauth-needed"]},
+        "cause": {"type": "string", "enum": [cause.value for cause in Cause]},
     },
     "required": ["type", "title", "status", "detail"],
 }
