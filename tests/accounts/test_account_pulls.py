@@ -214,6 +214,21 @@ def test_a_video_that_is_gone_is_marked_only_by_a_whole_pass(studio: Studio) -> 
     assert studio.told("pull.videos_vanished") == [{"grant_id": 1, "creator_id": "ada", "videos": 2}]
 
 
+def test_a_short_list_that_a_daily_pass_reads_to_its_end_proves_nothing_either(studio: Studio) -> None:
+    """Only the weekly pass marks what it did not see: a list that is short for a moment costs no video."""
+    studio.truth.videos = [studio.video(number, age=number) for number in range(1, 6)]
+    studio.pull()
+    del studio.truth.videos[2]
+    studio.pass_days()
+    studio.pull()
+    assert not any(row["vanished_at"] for row in studio.rows("videos"))
+
+    studio.pass_days(7)
+    studio.pull()
+
+    assert {row["item_id"] for row in studio.rows("videos") if row["vanished_at"]} == {"v3"}
+
+
 @pytest.mark.parametrize("page", range(4))
 def test_a_pass_that_was_cut_off_goes_on_where_it_was(
     studio: Studio, page: int, monkeypatch: pytest.MonkeyPatch
