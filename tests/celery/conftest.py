@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon, daemon_settings
+from tests.support.small_accounts import small_sandbox
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.process import RunningSandbox, start_sandbox
+from worker.sandbox.process import RunningSandbox
 from worker.vault import Keyring
 
 CANARY = "CANARY"
@@ -19,7 +20,7 @@ CANARY = "CANARY"
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[RunningSandbox]:
     """A sandbox whose tokens all hold a text that is found wherever one leaks."""
-    with start_sandbox(SandboxOptions(canary=CANARY, ledger_all=True)) as running:
+    with small_sandbox(SandboxOptions(canary=CANARY, ledger_all=True)) as running:
         yield running
 
 

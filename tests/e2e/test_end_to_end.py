@@ -13,9 +13,10 @@ import pytest
 import redis
 
 from tests.support.daemon import Daemon, daemon_settings
+from tests.support.small_accounts import small_sandbox
 from tests.support.world import World
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.process import RunningSandbox, start_sandbox
+from worker.sandbox.process import RunningSandbox
 from worker.vault import Keyring
 
 LIFE_SECONDS = 6
@@ -25,7 +26,7 @@ CANARY = "CANARY"
 @pytest.fixture
 def sandbox() -> Iterator[RunningSandbox]:
     """A TikTok whose access tokens live for seconds and whose used refresh tokens are dead at once."""
-    with start_sandbox(SandboxOptions(rotation="strict", expires_in=LIFE_SECONDS, canary=CANARY)) as running:
+    with small_sandbox(SandboxOptions(rotation="strict", expires_in=LIFE_SECONDS, canary=CANARY)) as running:
         yield running
 
 

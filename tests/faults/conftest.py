@@ -11,10 +11,11 @@ import pytest
 from tests.faults.scene import CANARY, Scene, settings_of
 from tests.faults.workers import Nursery
 from tests.support.certificates import new_authority, server_context
+from tests.support.small_accounts import small_sandbox
 from tests.support.tls_front import TlsFront
 from tests.support.turns import take_turns
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.process import RunningSandbox, start_sandbox
+from worker.sandbox.process import RunningSandbox
 from worker.vault import Keyring
 
 NewScene = Callable[..., Scene]
@@ -36,7 +37,7 @@ def nursery() -> Iterator[Nursery]:
 @pytest.fixture(scope="session")
 def stand_in() -> Iterator[RunningSandbox]:
     """TikTok's stand-in; `scene` sets it back for each test."""
-    with start_sandbox(SandboxOptions(canary=CANARY, grace_seconds=60)) as sandbox:
+    with small_sandbox(SandboxOptions(canary=CANARY, grace_seconds=60)) as sandbox:
         yield sandbox
 
 

@@ -16,10 +16,11 @@ import redis
 from tests.security.canary_places import Events, Monitor, Place, database, files, processes, redis_files
 from tests.security.canary_secrets import Secrets
 from tests.support.daemon import PROJECT, Daemon, daemon_settings
+from tests.support.small_accounts import small_sandbox
 from worker.journal import Journal
 from worker.sandbox.children import Child
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.process import RunningSandbox, start_sandbox
+from worker.sandbox.process import RunningSandbox
 from worker.store import open_store
 from worker.vault import PairPlace, Sealer
 
@@ -134,7 +135,7 @@ class CanaryStack:
         options = SandboxOptions(
             canary=known.issued, app_secret=known.app, rotation="grace", expires_in=LIFE_SECONDS, ledger_all=True
         )
-        self.sandbox: RunningSandbox = self._stack.enter_context(start_sandbox(options))
+        self.sandbox: RunningSandbox = self._stack.enter_context(small_sandbox(options))
         self.daemon = self._stack.enter_context(Daemon(self.home, self._settings()))
         self.daemon.environ["FLOWER_BASIC_AUTH_FILE"] = self._secret_file("flower", f"{FLOWER_USER}:{known.flower}")
         self.daemon.environ["FLOWER_COOKIE_SECRET"] = known.cookies

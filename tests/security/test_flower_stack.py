@@ -22,9 +22,9 @@ from tests.security.canary_pages import PlainClient
 from tests.security.canary_secrets import Secrets
 from tests.security.canary_stack import FLOWER_USER
 from tests.support.daemon import PROJECT, Daemon, daemon_settings
+from tests.support.small_accounts import small_sandbox
 from worker.sandbox.children import Child
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.process import start_sandbox
 from worker.store import open_store
 
 pytestmark = [pytest.mark.slow_suite, pytest.mark.timeout(300), pytest.mark.xdist_group("flower")]
@@ -60,7 +60,7 @@ def shown() -> Iterator[Shown]:
     with (
         tempfile.TemporaryDirectory() as name,
         start_redis() as server,
-        start_sandbox(SandboxOptions(canary=secrets.issued, app_secret=secrets.app, expires_in=6)) as sandbox,
+        small_sandbox(SandboxOptions(canary=secrets.issued, app_secret=secrets.app, expires_in=6)) as sandbox,
     ):
         with redis.Redis.from_url(server.url) as client:
             client.config_set("requirepass", secrets.redis)

@@ -11,9 +11,10 @@ import pytest
 
 from tests.security.rotation_fleet import Fleet, presence_of
 from tests.support.daemon import daemon_settings
+from tests.support.small_accounts import small_sandbox
 from tests.support.world import World
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.process import RunningSandbox, start_sandbox
+from worker.sandbox.process import RunningSandbox
 from worker.sandbox.verdict import REFRESH_CALL, judge
 from worker.store import GrantView
 from worker.upkeep.rekey import RekeyReport
@@ -36,7 +37,7 @@ PATIENCE_SECONDS = 30
 @pytest.fixture
 def sandbox() -> Iterator[RunningSandbox]:
     """A TikTok whose access tokens live for minutes and whose used refresh tokens are dead at once."""
-    with start_sandbox(SandboxOptions(rotation="strict", expires_in=LIFE_SECONDS)) as running:
+    with small_sandbox(SandboxOptions(rotation="strict", expires_in=LIFE_SECONDS)) as running:
         yield running
 
 

@@ -19,9 +19,9 @@ from tests.conftest import APP_ID, ServerProcess
 from tests.store.conftest import Fleet
 from tests.support.daemon import PROJECT, Daemon, daemon_settings, plain_environ
 from tests.support.pooler import start_pooler
+from tests.support.small_accounts import small_sandbox
 from tests.support.world import World
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.process import start_sandbox
 from worker.store import open_store
 from worker.vault import Keyring
 
@@ -163,7 +163,7 @@ def test_an_upgrade_runs_through_a_pooler(empty_database_url: str, postgres_serv
 @pytest.fixture
 def world(pooled_url: str, redis_url: str, keyring: Keyring, tmp_path: Path) -> Iterator[World]:
     """Creators whose tokens live for seconds, in a database behind the pooler."""
-    with start_sandbox(SandboxOptions(rotation="strict", expires_in=LIFE_SECONDS)) as sandbox:
+    with small_sandbox(SandboxOptions(rotation="strict", expires_in=LIFE_SECONDS)) as sandbox:
         settings = {
             "DATABASE_URL": pooled_url,
             "REDIS_URL": redis_url,

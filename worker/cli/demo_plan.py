@@ -6,7 +6,7 @@ import math
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.stack import Stack
@@ -25,6 +25,8 @@ LATENCY_SECONDS: Final = 0.02
 """How long the sandbox takes to answer: short, but as long as a near network."""
 COMFORTABLE_RATE: Final = 70.0
 """Refreshes a second, each followed by a pull, that two cores carry along with the sandbox, Flower and the board."""
+ACCOUNTS: Final[dict[str, Any]] = {"videos": 24, "video_seconds": 20}
+"""What the accounts are like: two pages of short videos, so that two cores can read most of them in a minute."""
 OWNER_ONLY: Final = 0o600
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.cli.board import Board
-from worker.cli.demo_plan import COMFORTABLE_RATE, DemoPlan
+from worker.cli.demo_plan import ACCOUNTS, COMFORTABLE_RATE, DemoPlan
 from worker.cli.demo_verdict import DemoVerdict, reach_verdict, stored_refresh_tokens
 from worker.cli.demo_watch import Watch
 from worker.consent.import_lines import Source
@@ -94,6 +94,7 @@ class DemoRun:
     ) -> int:
         board.step(f"Redis: {stack.broker}. TikTok: the sandbox at {stack.sandbox.origin}. Starting the daemon ...")
         services.store.upgrade()
+        stack.sandbox.set_account(**ACCOUNTS)
         stack.start_daemon(environ, flower_port=flower_port)
         stack.wait_ready(self._stop.is_set)
         if self._plan.rate > COMFORTABLE_RATE:
