@@ -34,7 +34,7 @@ nights: $(READY) ## run the tests that take many minutes each: weeks of account 
 	@$(VENV)/bin/pytest -m night $(ARGS)
 
 browser: $(READY) ## run the tests that look at Flower and the desk through Chromium, which must be installed
-	@$(VENV)/bin/pytest -m browser $(ARGS)
+	@$(VENV)/bin/pytest -m 'browser and not night' $(ARGS)
 
 chaos: $(READY) ## play random schedules of three faults and judge them: make chaos SCHEDULES=1000 SEED=7 ROTATION=strict
 	@$(VENV)/bin/python -m tests.faults.chaos --schedules $(SCHEDULES) --seed $(SEED) $(ROTATION:%=--rotation %)

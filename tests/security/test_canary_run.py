@@ -170,6 +170,7 @@ def test_a_whole_run_leaves_no_secret_outside_sealed_bytes(
     assert all(scan.seen[place] > 50_000 for place in wanted[database_kind])
 
 
+@pytest.mark.night
 @pytest.mark.browser
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_browser_is_shown_no_secret(rehearsal: Rehearsal) -> None:
