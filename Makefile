@@ -30,7 +30,7 @@ test: $(READY) ## run the tests; real Redis and PostgreSQL servers start as chil
 faults: $(READY) ## run the tests that take long: on the other database, on real processes, on whole stacks
 	@$(VENV)/bin/pytest -n $(WORKERS) --dist loadgroup -m 'slow_suite and not browser and not night' $(ARGS)
 
-nights: $(READY) ## run the tests that take many minutes each: weeks of account data, a million rows
+nights: $(READY) ## run the tests that take many minutes each: weeks of account data, a million rows, every part of the benchmark
 	@$(VENV)/bin/pytest -m night $(ARGS)
 
 browser: $(READY) ## run the tests that look at Flower and the desk through Chromium, which must be installed

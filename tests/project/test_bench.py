@@ -113,6 +113,19 @@ def test_a_wrong_option_is_refused_before_anything_starts(arguments: list[str], 
 
 
 @pytest.mark.slow_suite
+@pytest.mark.timeout(300)
+def test_the_speed_of_all_contenders_is_measured_and_written(tmp_path: Path) -> None:
+    """A tiny run of the part that the README's figures come from, on SQLite."""
+    done = run_bench(
+        *("--parts", "speed", "--rounds", "1", "--creators", "60", "--databases", "sqlite", "--out", str(tmp_path))
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"machine", "options", "speed"} == set(json.loads((tmp_path / "bench.json").read_text(encoding="utf-8")))
+
+
+@pytest.mark.night
+@pytest.mark.slow_suite
 @pytest.mark.timeout(900)
 def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
     """A tiny run measures all contenders on SQLite and writes tables, figures and picture."""

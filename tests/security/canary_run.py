@@ -84,7 +84,8 @@ class Rehearsal(CanaryStack):
         self.command("authorize", "exchange", "-", text=spent, exits=2)  # the link was used
         self.command("authorize", "exchange", "-", text=spent.replace(state, self.state()), exits=1)  # the code was
         for creator in creators["revoke"]:
-            self.command("grants", "revoke", creator, "--yes", exits=1)
+            # The first fails at TikTok, unless a worker has ended the grant meanwhile, and met the fault in its place.
+            self.command("grants", "revoke", creator, "--yes")
             self.command("grants", "revoke", creator, "--yes", exits=0)
         self._wait_for_strikes()
 

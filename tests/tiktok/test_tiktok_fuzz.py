@@ -95,7 +95,7 @@ HEADERS = (
 )
 EXAMPLES = [
     pytest.param(300, id="300"),
-    pytest.param(4_000, id="4000", marks=[pytest.mark.slow_suite, pytest.mark.timeout(900)]),
+    pytest.param(2_000, id="2000", marks=[pytest.mark.slow_suite, pytest.mark.timeout(900)]),
 ]
 CALLS = st.sampled_from([EXCHANGE_CALL, REFRESH_CALL, ACCOUNT_CALL, TOKEN_INFO_CALL])
 STATUSES = st.one_of(st.none(), st.just(200), st.integers(100, 999))
