@@ -136,7 +136,7 @@ class CanaryStack:
             canary=known.issued, app_secret=known.app, rotation="grace", expires_in=LIFE_SECONDS, ledger_all=True
         )
         self.sandbox: RunningSandbox = self._stack.enter_context(small_sandbox(options))
-        self.daemon = self._stack.enter_context(Daemon(self.home, self._settings()))
+        self.daemon = self._stack.enter_context(Daemon(self.home, self._settings(), warm_commands=True))
         self.daemon.environ["FLOWER_BASIC_AUTH_FILE"] = self._secret_file("flower", f"{FLOWER_USER}:{known.flower}")
         self.daemon.environ["FLOWER_COOKIE_SECRET"] = known.cookies
         self.metrics_port = str(self._ports())

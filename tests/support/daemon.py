@@ -53,17 +53,21 @@ def plain_environ() -> dict[str, str]:
 class Daemon:
     """Starts the daemon's processes; leaving it ends those that still run."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, str], *, warm: bool = False) -> None:
+    def __init__(
+        self, folder: Path, settings: Mapping[str, str], *, warm: bool = False, warm_commands: bool = False
+    ) -> None:
         """Start nothing yet.
 
         Args:
             folder: where they run; it holds no `.env`.
             settings: as `daemon_settings` returns them.
             warm: True to start processes with their libraries imported, which is quick; see `tests.support.warm`.
+            warm_commands: True to do so with commands alone, so that the system shows of the others what they are.
         """
         self.folder = folder
         self.environ = plain_environ() | dict(settings)
         self._warm = warm
+        self._warm_commands = warm or warm_commands
         self._started: list[Child] = []
         self._children = Children(folder / "logs")
 
@@ -136,7 +140,7 @@ class Daemon:
     def _run(
         self, arguments: list[str], environ: Mapping[str, str], text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        if self._warm:
+        if self._warm_commands:
             return server_for(environ).run(
                 arguments, environ=environ, folder=self.folder, text=text, seconds=COMMAND_SECONDS
             )
