@@ -141,7 +141,7 @@ MUTANTS: Final = (
         "worker/store/saving.py",
         (('    connection.execute(LOCK, {"ids": [item.grant_id for item in brought]}).close()\n', ""),),
         (
-            "tests/store/test_store_groups.py::test_groups_that_share_grants_wait_for_each_other_and_not_in_a_circle[postgresql]",
+            "tests/store/test_store_groups.py::test_a_group_that_has_to_wait_in_the_middle_holds_nothing_that_another_waits_for[postgresql]",
         ),
     ),
     Mutant(

@@ -223,6 +223,31 @@ def test_groups_that_share_grants_wait_for_each_other_and_not_in_a_circle(fleet:
         store.close()
 
 
+@POSTGRESQL
+def test_a_group_that_has_to_wait_in_the_middle_holds_nothing_that_another_waits_for(
+    fleet: Fleet, store_url: str, wait_until: Callable[..., None]
+) -> None:
+    """Both groups stop at a row that somebody holds; one has its first rows by then, and the other has none."""
+    ids = ids_of(fleet, 12)
+    groups = [list(reversed(claim_all(fleet, ids))), _next(fleet, ids)]
+    stores = [open_store(store_url), open_store(store_url)]
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+    with ThreadPoolExecutor(2) as pool, psycopg.connect(store_url) as holder:
+        holder.execute("SELECT 1 FROM grants WHERE id = %s FOR NO KEY UPDATE", (ids[6],))
+        saved = [
+            pool.submit(store.save_group, [brought(fleet, claim) for claim in claims])
+            for store, claims in zip(stores, groups, strict=True)
+        ]
+        wait_until(lambda: fleet.sql(waiting) == [(2,)], 20)
+        holder.rollback()
+        assert [len(each.result()) for each in saved] == [12, 12]
+
+    assert fleet.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == [(0,)]
+    for store in stores:
+        store.close()
+
+
 def _next(fleet: Fleet, ids: list[int]) -> list[Claim]:
     fleet.sql("UPDATE grants SET lease_until = 0")
     claims = claim_all(fleet, ids)
