@@ -153,10 +153,12 @@ def test_no_number_in_the_state_opens_the_gates(
 ) -> None:
     """What is no number in its range is no answer, is deleted, and permits nothing by itself."""
     assert take(limiter) == 0
-    client.hset(STATE, field, value)
     began, given = time.monotonic(), 0
-    for _ in range(60):
-        given += take(limiter) == 0
+    for _ in range(3):  # a greeting may write the share anew before anybody has read it
+        client.hset(STATE, field, value)
+        given += sum(take(limiter) == 0 for _ in range(60))
+        if "quota.state_spoilt" in dict(facts):
+            break
     assert given <= 10 * (1 + int(time.monotonic() - began))  # ten for each second that has begun
     assert "quota.state_spoilt" in dict(facts) or value == " 5"
 
