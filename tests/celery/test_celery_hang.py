@@ -83,7 +83,11 @@ def fail(self, *args, **options):
 Scheduler.apply_async = fail
 """
 
-pytestmark = [pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True), pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow_suite,
+    pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True),
+    pytest.mark.timeout(300),
+]
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ tasks.refresh.refresh_grants(due[1:2])
 shared_services().close()
 """
 
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.slow_suite, pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)]
 
 
 def imported(daemon: Daemon, sandbox: RunningSandbox, count: int) -> None:

@@ -19,7 +19,7 @@ from worker.sandbox.broker import connect
 
 NewDaemon = Callable[..., Daemon]
 
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.slow_suite, pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)]
 
 
 def sentence(result: subprocess.CompletedProcess[str], status: int) -> str:

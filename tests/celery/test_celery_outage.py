@@ -29,6 +29,8 @@ from worker.telemetry import Fact
 if TYPE_CHECKING:
     from tests.conftest import ServerProcess
 
+pytestmark = pytest.mark.slow_suite
+
 
 def events(child: Child, prefix: str) -> list[str]:
     """Return the facts of a log whose names begin so, in order."""

@@ -15,7 +15,7 @@ from worker.vault import Keyring
 NewDaemon = Callable[..., Daemon]
 WORKER = ("worker", "-c", "1", "--without-mingle", "--without-gossip")
 
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.slow_suite, pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)]
 
 
 def refused(daemon: Daemon, sandbox: RunningSandbox, *arguments: str, **settings: str) -> tuple[int, str]:

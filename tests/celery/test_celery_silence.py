@@ -16,7 +16,7 @@ from worker.celery import TaskCrashError, app
 NewDaemon = Callable[..., Daemon]
 LIMITS = "Max core file size"
 
-pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+pytestmark = [pytest.mark.slow_suite, pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)]
 
 
 def test_a_worker_is_as_quiet_as_it_is_asked_to_be(new_daemon: NewDaemon, wait_until: Callable[..., None]) -> None:

@@ -15,6 +15,8 @@ from tests.support.daemon import Daemon
 from worker.celery import app
 from worker.limiter.rights import spoilt_keys
 
+pytestmark = pytest.mark.slow_suite
+
 NewDaemon = Callable[..., Daemon]
 READY_SECONDS = 40
 STOPS_WORKERS = ["refresh", "unacked", "unacked_index"]

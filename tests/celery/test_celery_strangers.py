@@ -21,6 +21,8 @@ from worker.cli import checks_outside
 from worker.consumer import CONTROLS
 from worker.store import Store
 
+pytestmark = pytest.mark.slow_suite
+
 NewDaemon = Callable[..., Daemon]
 QUEUE = "evertoken:refresh"
 INFO = {"exchange": "", "routing_key": "refresh"}

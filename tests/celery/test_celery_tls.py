@@ -15,6 +15,8 @@ from tests.support.daemon import Daemon
 from tests.support.tls_front import TlsFront
 from worker.limiter.shared import connect
 
+pytestmark = pytest.mark.slow_suite
+
 ASKED = [
     pytest.param("", id="as-it-is"),
     pytest.param("?ssl_cert_reqs=required", id="in-the-clients-word"),

@@ -21,6 +21,8 @@ from worker.cli.accounts import sparkline
 from worker.errors import NotFoundError, UsageError
 from worker.store import Doubt, LabelledList, Store, account_tables
 
+pytestmark = pytest.mark.slow_suite
+
 FULL: Final = Path("/dev/full")
 
 

@@ -14,6 +14,8 @@ import pytest
 from tests.support.daemon import plain_environ
 from tests.support.warm import server_for
 
+pytestmark = pytest.mark.slow_suite
+
 SCRIPTS: Final = Path(sys.executable).parent
 EVERTOKEN: Final = (str(SCRIPTS / "evertoken"),)
 CELERY: Final = (str(SCRIPTS / "celery"), "-A", "worker")

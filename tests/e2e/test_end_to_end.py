@@ -19,6 +19,8 @@ from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox
 from worker.vault import Keyring
 
+pytestmark = pytest.mark.slow_suite
+
 LIFE_SECONDS = 6
 CANARY = "CANARY"
 

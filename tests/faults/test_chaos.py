@@ -7,6 +7,8 @@ import pytest
 from tests.faults.chaos import run
 from tests.faults.schedules import draw
 
+pytestmark = pytest.mark.slow_suite
+
 
 @pytest.mark.parametrize("seeds", [range(1, 4), pytest.param(range(4, 9), marks=pytest.mark.slow_suite)], ids=len)
 def test_a_few_random_schedules_harm_nobody(seeds: range) -> None:

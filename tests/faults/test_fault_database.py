@@ -14,6 +14,8 @@ from tests.faults.scene import Scene
 from worker.policy.verdicts import AttemptOutcome
 from worker.store import GrantStatus, open_store
 
+pytestmark = pytest.mark.slow_suite
+
 POSTGRESQL = pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 
 

@@ -13,6 +13,8 @@ from worker.failpoints import ENDS
 from worker.store import GrantStatus
 from worker.tokens import token_reader
 
+pytestmark = pytest.mark.slow_suite
+
 REVOKE: Final = ("end_begun", "end_at_tiktok", "end_wiped")
 FORGET: Final = ("forget_begun", "end_at_tiktok", "end_wiped", "forget_rows", "forget_done", "forget_journal")
 

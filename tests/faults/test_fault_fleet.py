@@ -12,6 +12,8 @@ from tests.faults.scene import Scene
 from worker.store import GrantStatus, GrantView
 from worker.tokens import token_reader
 
+pytestmark = pytest.mark.slow_suite
+
 SERVE = {"do": "serve", "threads": 2}
 YEAR = 366 * 86_400
 APP_STOPPED = "app_stopped"

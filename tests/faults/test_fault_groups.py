@@ -9,6 +9,8 @@ from tests.faults.kill_points import ORDER
 from tests.faults.scene import Scene
 from worker.store import GrantStatus
 
+pytestmark = pytest.mark.slow_suite
+
 SETTINGS = {"LEASE_SECONDS": "7", "STORE_SECONDS": "1"}
 
 

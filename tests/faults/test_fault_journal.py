@@ -14,6 +14,8 @@ from worker.journal.segment import FRAME_BYTES, HEADER_BYTES
 from worker.store import GrantStatus
 from worker.tokens import token_reader
 
+pytestmark = pytest.mark.slow_suite
+
 SQLITE = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 MEGABYTE = 2**20
 

@@ -16,6 +16,8 @@ from worker.services import build_services
 from worker.settings import load_settings
 from worker.store import GrantStatus
 
+pytestmark = pytest.mark.slow_suite
+
 FLEET = 20_000
 PART = 2_000
 """So many rows are written in less time than a statement of the store may take, on a busy machine too."""

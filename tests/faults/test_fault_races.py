@@ -16,7 +16,7 @@ from tests.faults.scene import Scene
 from worker.policy.verdicts import AttemptOutcome
 from worker.store import GrantStatus
 
-pytestmark = pytest.mark.over_tls
+pytestmark = [pytest.mark.slow_suite, pytest.mark.over_tls]
 
 
 def test_eight_workers_on_the_same_grants_refresh_each_once(scene: Scene) -> None:

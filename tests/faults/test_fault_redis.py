@@ -13,6 +13,8 @@ from tests.conftest import ServerProcess
 from tests.faults.conftest import NewScene
 from tests.faults.proxy import Proxy
 
+pytestmark = pytest.mark.slow_suite
+
 NewRedis = Callable[..., ServerProcess]
 SQLITE = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 SERVE = {"do": "serve", "threads": 2}

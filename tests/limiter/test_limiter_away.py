@@ -22,6 +22,8 @@ from worker.limiter import Limiter
 from worker.limiter.alone import Alone
 from worker.limiter.shared import Windows, connect
 
+pytestmark = pytest.mark.slow_suite
+
 NewLimiter = Callable[..., Limiter]
 NewRedis = Callable[..., ServerProcess]
 

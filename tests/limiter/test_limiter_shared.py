@@ -16,6 +16,8 @@ from tests.support.crowd import Crowd, gather, most_within
 from worker.limiter import Limiter
 from worker.limiter.shared import LEAD_SECONDS
 
+pytestmark = pytest.mark.slow_suite
+
 STATE = f"evertoken:limit:{APP_ID}:app"
 SECOND = f"evertoken:limit:{APP_ID}:second"
 WORKERS = f"evertoken:limit:{APP_ID}:workers"

@@ -15,6 +15,8 @@ from tests.conftest import APP_ID, ServerProcess
 from worker.limiter import Limiter
 from worker.limiter.shared import LONGEST_WAIT, Answer, Given, Shared, Windows
 
+pytestmark = pytest.mark.slow_suite
+
 NewLimiter = Callable[..., Limiter]
 PREFIX = f"evertoken:limit:{APP_ID}:"
 STATE, SECOND, EXPECTED, WORKERS = (PREFIX + name for name in ("app", "second", "expected", "workers"))
