@@ -35,8 +35,8 @@ WORKDIR /var/lib/evertoken
 USER 10001:10001
 VOLUME ["/var/lib/evertoken"]
 STOPSIGNAL SIGTERM
-# A worker or beat that works touches a file there every few seconds. What is neither (desk, exporter, Flower, a command)
-# says how it is in another way; docker-compose.yml has the check of each.
+# A worker, beat, desk or exporter that works touches a file there every half minute. Flower does not, so it needs a check
+# of its own: docker-compose.yml has one.
 HEALTHCHECK --interval=30s --timeout=5s --retries=3 --start-period=60s \
     CMD ["sh", "-c", "find \"$EVERTOKEN_RUN_DIR\" -type f -mmin -2 | grep -q ."]
 CMD ["celery", "-A", "worker", "doctor"]

@@ -12,11 +12,11 @@ from typing import Any
 from celery import signals
 from celery.beat import Scheduler, SchedulingError
 
-from worker.celery import TOUCH_SECONDS, all_published, app, command, note_published, note_unpublished, touch
+from worker.celery import TOUCH_SECONDS, all_published, app, command, note_published, note_unpublished
 from worker.celeryconfig import settings
 from worker.limiter.rights import serves
 from worker.telemetry import Fact, report
-from worker.watchdog import STATUS, watchdog
+from worker.watchdog import STATUS, touch, watchdog
 
 
 class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no types
@@ -46,7 +46,7 @@ class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no type
         """
         if self.stopping:
             raise SystemExit
-        touch("beat")
+        touch(settings.run_dir, "beat")
         wait = float(super().tick(*args, **options))
         if all_published():
             watchdog.moved()
@@ -84,7 +84,7 @@ def judge(**_: Any) -> None:
         Fact("beat.hangs", {"limit_seconds": settings.hang_seconds}, level="error"),
         busy=lambda: False,
         could_work=lambda _: serves(settings.redis_url, app.amqp.queues),
-        alive=lambda: touch("beat"),
+        alive=lambda: touch(settings.run_dir, "beat"),
         end=end,
     )
 

@@ -92,8 +92,6 @@ def report_failure(task: str, error: EvertokenError) -> None:
     _failing[task] = str(error)
 
 
-HEARTBEAT: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe without a reader is an error
-_unwritten: Final[set[str]] = set()  # heartbeat files that could not be written the last time
 _failing: Final[dict[str, str]] = {}  # tasks whose last run failed, with the reason that was logged
 _unpublished: Final[Counter[str]] = Counter()  # messages that Redis has not taken since it last took one, by task
 HOME: Final = str(Path(__file__).resolve().parents[1])
@@ -115,28 +113,6 @@ class OwnLoader(AppLoader):  # type: ignore[misc]  # celery ships no types
 
 app = Celery("evertoken", task_cls=EvertokenTask, loader=OwnLoader)
 app.config_from_object(celeryconfig)
-
-
-def touch(name: str) -> None:
-    """Set the modification time of a file in the run folder, to show that this process lives.
-
-    A link in its place is not followed, so that nobody who may write to the folder can make or touch other files.
-    An error is logged once and not raised: Celery would take it for a lost connection, or end beat.
-    """
-    path = Path(celeryconfig.settings.run_dir, name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, HEARTBEAT, 0o644)
-        try:
-            os.utime(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if name not in _unwritten:
-            report(Fact("heartbeat.unwritten", {"file": str(path), "reason": error.strerror or ""}, level="error"))
-        _unwritten.add(name)
-    else:
-        _unwritten.discard(name)
 
 
 def refuse(problem: EvertokenError | str) -> None:

@@ -21,14 +21,14 @@ from kombu.exceptions import OperationalError
 from kombu.transport import redis
 from kombu.transport.virtual import Message
 
-from worker.celery import app, end_work, touch
+from worker.celery import app, end_work
 from worker.celeryconfig import settings
 from worker.hardening import dump_stacks_on_signal
 from worker.limiter.rights import serves, spoilt_keys
 from worker.policy.messages import envelope_problem, task_problem
 from worker.services import shared_services
 from worker.telemetry import Fact, report
-from worker.watchdog import STATUS, watchdog
+from worker.watchdog import STATUS, touch, watchdog
 
 PREFIX: Final = "tasks."
 LOOK_AGAIN_SECONDS: Final = 0.1
@@ -114,12 +114,12 @@ class Watched(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no
     def start(self, parent: Any) -> None:
         """Begin to judge, and replace Celery's handler of SIGUSR1, which is installed by now."""
         dump_stacks_on_signal()
-        touch(f"worker-{parent.hostname}")
+        touch(settings.run_dir, f"worker-{parent.hostname}")
         watchdog.judge(
             Fact("worker.hangs", {"limit_seconds": settings.hang_seconds}, level="error"),
             busy=lambda: len(state.reserved_requests) >= parent.pool.num_processes,
             could_work=could_work,
-            alive=lambda: touch(f"worker-{parent.hostname}"),
+            alive=lambda: touch(settings.run_dir, f"worker-{parent.hostname}"),
             end=end_hung,
         )
 

@@ -6,7 +6,8 @@ from functools import cached_property
 from typing import Final
 
 from worker.accounts.pull import Puller
-from worker.accounts.schedule import Choice
+from worker.accounts.resources import RESOURCES
+from worker.accounts.schedule import Choice, chosen
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges
 from worker.consent.forget import Forgetting
@@ -19,6 +20,7 @@ from worker.notices.delivery import Notifier
 from worker.owners import OwnerCheck
 from worker.planning.headroom import Headroom
 from worker.planning.reauthorizations import Reauthorizations
+from worker.policy.readings import LATE_PULL_SECONDS
 from worker.reading import POOL_SIZE, PerProcess
 from worker.refresh.brake import Brake
 from worker.refresh.call import Caller
@@ -29,6 +31,7 @@ from worker.refresh.replay import Replayer
 from worker.refresh.scan import Scanner
 from worker.refresh.settlement import Settlement
 from worker.settings import RETRY_PAUSE_SHARE, Settings, load_settings
+from worker.store import LateResource
 from worker.upkeep.idleness import Idleness
 from worker.upkeep.preflight import Preflight
 from worker.upkeep.presence import Presence
@@ -122,6 +125,11 @@ class Services(Foundation):
             budget=settings.pull_budget,
             pull_seconds=settings.pull_seconds,
         )
+
+    def late_pulls(self) -> list[LateResource]:
+        """Return which account data has been due for hours, of what is chosen and can be read."""
+        needs = {resource.name: resource.needs for resource in chosen(RESOURCES, self.pull_choice)}
+        return self.store.late_resources(needs, seconds=LATE_PULL_SECONDS)
 
     @cached_property
     def exchanges(self) -> Exchanges:

@@ -94,7 +94,7 @@ class MessengerSettings(BaseModel):
             "`redis+socket://PATH`."
         ),
     )
-    run_dir: Path = Field(default=Path("var/run"), description="Folder of the heartbeat files of worker and beat.")
+    run_dir: Path = Field(default=Path("var/run"), description="Folder of the heartbeat files.")
     scan_seconds: float = Field(default=10, gt=0, le=300, description="Time between two scans for due grants.")
     upkeep_seconds: float = Field(default=60, gt=0, le=3600, description="Time between two rounds of upkeep.")
     hang_seconds: float = Field(

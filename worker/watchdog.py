@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from worker.policy.hanging import LOOKS, Evidence, Progress
@@ -30,7 +31,9 @@ WELL, MOVED, CLOCK = 0, 8, struct.Struct("d")
 """Where the shared memory has the time at which the process was last well, and last moved; 0 until then."""
 HUNG: Final = -1.0
 FEED_SECONDS: Final = 30
-"""How often what is no worker and no beat feeds systemd's watchdog: a fraction of the `WatchdogSec` of its unit."""
+"""How often desk and exporter feed systemd's watchdog and touch their file: a fraction of what both are asked for."""
+HEARTBEAT: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe without a reader is an error
+_unwritten: Final[set[str]] = set()  # heartbeat files that could not be written the last time
 
 
 class Watchdog:
@@ -117,6 +120,28 @@ class Watchdog:
             self._look()
             if self._over.wait(self._hang_seconds / LOOKS):
                 return
+
+
+def touch(folder: Path, name: str) -> None:
+    """Set the modification time of a file in the run folder, to show that this process lives.
+
+    A link in its place is not followed, so that nobody who may write to the folder can make or touch other files.
+    An error is logged once and not raised: Celery would take it for a lost connection, or end beat.
+    """
+    path = folder / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, HEARTBEAT, 0o644)
+        try:
+            os.utime(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if name not in _unwritten:
+            report(Fact("heartbeat.unwritten", {"file": str(path), "reason": error.strerror or ""}, level="error"))
+        _unwritten.add(name)
+    else:
+        _unwritten.discard(name)
 
 
 def feed() -> None:

@@ -17,7 +17,9 @@ from worker.tiktok import ReadAnswer
 
 def look(studio: Studio) -> tuple[str, str]:
     """Return state and text of doctor's line."""
-    services: Any = SimpleNamespace(store=studio.store)
+    needs: dict[str, str | None] = {"account": None, "videos": "video.list"}
+    late = studio.store.late_resources(needs, seconds=3600)
+    services: Any = SimpleNamespace(store=studio.store, late_pulls=lambda: late)
     found = accounts(services)
     return found.state, found.detail
 

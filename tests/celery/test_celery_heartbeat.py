@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+import worker.watchdog
 from tests.support.daemon import READY_SECONDS, Daemon
 from tests.support.world import World
 from worker.sandbox.process import RunningSandbox
@@ -46,15 +46,12 @@ def test_a_heartbeat_that_cannot_be_written_is_logged_once_and_stops_nothing(
 @pytest.fixture
 def touch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], list[Fact]]:
     """Touch a heartbeat in the folder of the test, and return the facts that were logged."""
-    from worker import celery  # noqa: PLC0415 - only tests of the app pay for importing Celery
-
     logged: list[Fact] = []
-    monkeypatch.setattr(celery, "report", logged.append)
-    monkeypatch.setattr(celery, "_unwritten", set())
-    monkeypatch.setattr(celery, "celeryconfig", SimpleNamespace(settings=SimpleNamespace(run_dir=tmp_path / "run")))
+    monkeypatch.setattr(worker.watchdog, "report", logged.append)
+    monkeypatch.setattr(worker.watchdog, "_unwritten", set())
 
     def touched(name: str) -> list[Fact]:
-        celery.touch(name)
+        worker.watchdog.touch(tmp_path / "run", name)
         return logged
 
     return touched

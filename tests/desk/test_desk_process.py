@@ -52,6 +52,7 @@ def test_the_desk_starts_answers_and_ends(daemon: Daemon, wait_until: Callable[.
     answer = requests.get(f"{url}/v1/creators", headers={"Authorization": f"Bearer {added['key']}"}, timeout=30)
     assert answer.json() == {"creators": [], "next_after": None}
     assert systemd.fed(90), "systemd would kill the desk every three minutes"
+    wait_until(Path(daemon.environ["EVERTOKEN_RUN_DIR"], "desk").exists)
     daemon.stop(child)
     assert child.status == 0, child.tail()
     log = child.log.read_text()

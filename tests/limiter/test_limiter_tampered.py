@@ -156,7 +156,7 @@ def test_no_number_in_the_state_opens_the_gates(
     """What is no number in its range is no answer, is deleted, and permits nothing by itself."""
     assert take(limiter) == 0
     began, given = time.monotonic(), 0
-    for _ in range(3):  # a greeting may write the share anew before anybody has read it
+    for _ in range(3):  # each second a greeting writes the share, perhaps before it is read
         client.hset(STATE, field, value)
         given += sum(take(limiter) == 0 for _ in range(60))
         if "quota.state_spoilt" in dict(facts):

@@ -13,6 +13,7 @@ from worker.policy.hanging import LOOKS
 from worker.settings import Settings
 from worker.store.models import METADATA
 from worker.store.schema import VERSIONS
+from worker.watchdog import FEED_SECONDS
 
 SECRETS: Final = ("database_url", "redis_url", "tiktok_app_secret", "keyring", "notice_secret")
 
@@ -98,6 +99,7 @@ def test_systemd_watches_what_feeds_it_and_gives_a_hung_worker_time_to_store(roo
 
     assert set(watched) == {name for name in units(root) if "flower" not in name}
     assert all(seconds > longest for seconds in watched.values())
+    assert all(seconds >= 3 * FEED_SECONDS for seconds in watched.values())
 
 
 def test_flowers_unit_has_no_key_and_no_journal(root: Path) -> None:

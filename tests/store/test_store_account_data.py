@@ -11,7 +11,7 @@ import pytest
 
 from tests.store.conftest import Fleet
 from worker.errors import UsageError
-from worker.store import AccountPage, Doubt, LabelledList, PageSaved, Progress, PullClaim, Store
+from worker.store import AccountPage, Doubt, LabelledList, LateResource, PageSaved, Progress, PullClaim, Store
 
 LEASE = 60.0
 
@@ -364,3 +364,23 @@ def test_old_rows_go_by_their_own_age(desk: Desk) -> None:
     assert desk.store.prune_other_people(older_than_days=0, limit=10) == 2
     assert desk.store.prune_account_history(older_than_days=30, limit=10) == 1
     assert [row["day"] for row in desk.rows("account_days")] == [desk.back(5)]
+
+
+def test_only_what_can_be_read_is_late(fleet: Fleet) -> None:
+    """Not late: of a creator who has to authorize again, without the scope, refused for days, or no longer chosen."""
+    store, long_ago = fleet.store, fleet.store.ping() - timedelta(days=3)
+    scopes = "user.info.basic,video.list"
+    for creator in ("late", "lost", "narrowed", "scopeless"):
+        fleet.add(creator, scope="user.info.basic" if creator == "scopeless" else scopes)
+        for resource in ("videos", "mentions"):
+            store.save_progress(creator, Progress(resource, next_at=long_ago))
+    fleet.sql("UPDATE grants SET status = 'needs_reauth' WHERE creator_id = 'lost'")
+    store.narrow("narrowed", "videos", {"*": "video.list"}, code=40130, again_at=store.ping() + timedelta(days=7))
+
+    late = store.late_resources({"account": None, "videos": "video.list"}, seconds=3600)
+
+    assert late == [LateResource("videos", 1, long_ago, 0)]
+    fleet.sql("UPDATE account_narrowings SET again_at = 1")
+    assert [each.creators for each in store.late_resources({"videos": "video.list"}, seconds=3600)] == [2]
+    assert [each.creators for each in store.late_resources({"videos": None}, seconds=3600)] == [3]
+    assert store.late_resources({"videos": None}, seconds=4 * 86_400) == []

@@ -19,7 +19,7 @@ from tests.support.daemon import plain_environ
 from tests.support.systemd import Systemd
 from tests.support.world import World
 from worker.cli.exporter import Rounds
-from worker.store import Progress
+from worker.store import GrantStatus, Progress
 from worker.telemetry import Fact
 from worker.telemetry.fleet import FleetMetrics
 from worker.telemetry.metrics import NOTICES, PULLS, REFRESHES, REGISTRY, count_fact
@@ -111,11 +111,13 @@ def test_a_missing_key_shows(world: World) -> None:
 def test_account_data_that_waits_too_long_shows_by_resource(world: World) -> None:
     """Two creators' videos are late, one of them for ten hours; what is due for an hour is not late."""
     hours = {"videos": (7, 10), "account": (1,)}
+    world.sql("UPDATE grants SET scope = 'video.list'")
+    creators = [grant.creator_id for grant in world.services.store.grants(status=GrantStatus.ACTIVE)]
     for resource, waits in hours.items():
         for number, wait in enumerate(waits):
             due_at = world.services.store.ping() - timedelta(hours=wait)
             progress = Progress(resource, next_at=due_at)
-            world.services.store.save_progress(f"creator-{number}", progress)
+            world.services.store.save_progress(creators[number], progress)
     rounds = Rounds(world.services, FleetMetrics("1"))
     rounds.once()
     found = served(rounds.metrics)
@@ -170,6 +172,7 @@ def test_the_command_serves_until_it_is_asked_to_end(
         wait_until(lambda: page("/healthz"), 60)
         metrics = page("/metrics")
         assert systemd.fed(60)
+        wait_until(Path(environ["EVERTOKEN_RUN_DIR"], "exporter").exists)
         process.send_signal(signal.SIGTERM)
         errors = process.communicate(timeout=60)[1]
 

@@ -14,11 +14,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 import worker.watchdog
+from tests.support.systemd import FED, Systemd
 from worker.telemetry import Fact
 from worker.telemetry.serving import serve
 from worker.watchdog import Watchdog, feed
 
-FED = b"WATCHDOG=1"
 HANGS = Fact("worker.hangs", {"limit_seconds": 1.0}, level="error")
 
 
@@ -56,14 +56,12 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[Fact]:
 
 
 @pytest.fixture
-def systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[socket.socket]:
-    """Systemd's socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(str(tmp_path / "notify"))
-        listening.settimeout(10)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
-        yield listening
+def systemd(systemd: Systemd, monkeypatch: pytest.MonkeyPatch) -> socket.socket:
+    """Systemd's socket, which this process is told to feed."""
+    monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    systemd.socket.settimeout(10)
+    return systemd.socket
 
 
 @pytest.fixture
@@ -185,13 +183,13 @@ def test_another_process_than_the_watched_one_feeds_nothing(
         systemd.recv(99)
 
 
-def test_systemds_socket_may_have_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address that begins with @ is one of Linux's abstract sockets."""
+def test_systemds_socket_may_be_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An address without @ is a path."""
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
-        listening.bind(f"\0evertoken-test-{os.getpid()}")
+        listening.bind(str(tmp_path / "notify"))
         listening.settimeout(10)
-        monkeypatch.setenv("NOTIFY_SOCKET", f"@evertoken-test-{os.getpid()}")
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         feed()
 
         assert listening.recv(99) == FED

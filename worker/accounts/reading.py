@@ -19,7 +19,7 @@ from worker.accounts.resources import ACCOUNT, BENCHMARK, COMMENTS, VIDEOS, Pagi
 from worker.errors import EvertokenError, GiveUpError, StopEveryoneError, TikTokError
 from worker.ground import Ground
 from worker.policy import readings
-from worker.store import AccountPage, AccountState, Doubt, Progress, PullClaim
+from worker.store import EVERYTHING, AccountPage, AccountState, Doubt, Progress, PullClaim
 from worker.telemetry import Fact, FactValue
 from worker.tiktok import ReadAnswer
 from worker.vault import Token
@@ -413,7 +413,7 @@ class Visit:
         self._ground.store.narrow(
             self.claim.pair.creator_id,
             resource.name,
-            {schedule.EVERYTHING: resource.needs},
+            {EVERYTHING: resource.needs},
             code=error.code,
             again_at=self.state.now + ASK_AGAIN,
         )

@@ -9,10 +9,8 @@ from typing import Final
 
 from worker.accounts.resources import ACCOUNT, BENCHMARK, VIDEOS, Resource
 from worker.policy import readings
-from worker.store import AccountState, Narrowed, Progress
+from worker.store import EVERYTHING, AccountState, Narrowed, Progress
 
-EVERYTHING: Final = "*"
-"""The field of a narrowing that stands for the whole resource."""
 DAYS: Final = "days:"
 """Beginning of the field of a narrowing that holds the longest span of days that TikTok takes."""
 JUST_READ: Final = timedelta(minutes=10)
@@ -40,6 +38,15 @@ class Choice:
     pull_seconds: float | None
 
 
+def chosen(resources: Iterable[Resource], choice: Choice) -> list[Resource]:
+    """Return the resources that the operator has chosen; the account is always one of them."""
+    return [
+        resource
+        for resource in resources
+        if resource.name in choice.resources or resource is ACCOUNT or (resource is BENCHMARK and choice.categories)
+    ]
+
+
 def allowed(
     resources: Iterable[Resource], choice: Choice, *, scopes: Collection[str], narrowed: Collection[Narrowed]
 ) -> list[Resource]:
@@ -47,10 +54,8 @@ def allowed(
     refused = {each.resource for each in narrowed if each.field == EVERYTHING and each.fresh}
     return [
         resource
-        for resource in resources
-        if (resource.name in choice.resources or resource is ACCOUNT or (resource is BENCHMARK and choice.categories))
-        and (resource.needs is None or resource.needs in scopes)
-        and resource.name not in refused
+        for resource in chosen(resources, choice)
+        if (resource.needs is None or resource.needs in scopes) and resource.name not in refused
     ]
 
 

@@ -267,7 +267,7 @@ def accounts(services: Services) -> Finding:
             if late.failing
             else ""
         )
-        for late in services.store.late_resources(seconds=readings.LATE_PULL_SECONDS)
+        for late in services.late_pulls()
     ]
     if found:
         found.append("the quota may be short: `evertoken capacity` shows what each resource costs")

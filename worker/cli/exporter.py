@@ -33,7 +33,7 @@ def exporter(every: float) -> None:
     from worker.telemetry import Fact, report  # noqa: PLC0415 - Celery loads this module on every start
     from worker.telemetry.fleet import FleetMetrics  # noqa: PLC0415 - as above
     from worker.telemetry.serving import serve  # noqa: PLC0415 - as above
-    from worker.watchdog import FEED_SECONDS, feed  # noqa: PLC0415 - as above
+    from worker.watchdog import FEED_SECONDS, feed, touch  # noqa: PLC0415 - as above
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -48,11 +48,13 @@ def exporter(every: float) -> None:
         except OSError as error:
             output.fail(f"the exporter cannot listen on {address} port {port}: {error.strerror or error}")
         report(Fact("exporter.started", {"address": address, "port": port}))
-        feed()
-        while not stop.wait(min(FEED_SECONDS, max(0.0, every - rounds.age()))):
+        pause = 0.0
+        while not stop.wait(pause):
             if rounds.age() >= every:
                 rounds.once()
             feed()
+            touch(services.settings.run_dir, "exporter")
+            pause = min(FEED_SECONDS, max(0.0, every - rounds.age()))
     sys.exit(0)
 
 
@@ -146,13 +148,10 @@ class Rounds:
     def _late_pulls(self) -> tuple[dict[str, int], dict[str, float]]:
         """Return, for each resource, how many creators have waited for it too long, and the longest wait in seconds."""
         from worker.accounts.resources import RESOURCES  # noqa: PLC0415 - as above
-        from worker.policy.readings import LATE_PULL_SECONDS  # noqa: PLC0415 - as above
 
-        store = self._services.store
         creators, seconds = {each.name: 0 for each in RESOURCES}, {each.name: 0.0 for each in RESOURCES}
-        at = store.ping()
-        for late in store.late_resources(seconds=LATE_PULL_SECONDS):
-            if late.resource in creators:
-                creators[late.resource] = late.creators
-                seconds[late.resource] = (at - late.oldest_at).total_seconds()
+        at = self._services.store.ping()
+        for late in self._services.late_pulls():
+            creators[late.resource] = late.creators
+            seconds[late.resource] = (at - late.oldest_at).total_seconds()
         return creators, seconds

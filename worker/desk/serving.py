@@ -16,7 +16,7 @@ from worker.desk.app import build_desk
 from worker.errors import EvertokenError, StoreUnavailableError
 from worker.services import Services
 from worker.telemetry import Fact
-from worker.watchdog import FEED_SECONDS, feed
+from worker.watchdog import FEED_SECONDS, feed, touch
 
 LARGEST_HEAD: Final = 65_536
 """Bytes of a request's line and headers."""
@@ -107,7 +107,7 @@ class Desk:
             limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=int(HEAD_SECONDS),
             timeout_graceful_shutdown=END_SECONDS,
-            callback_notify=_feed,
+            callback_notify=self._show_life,
             timeout_notify=FEED_SECONDS,
         )
         self._server = _Server(config, ready)
@@ -129,6 +129,11 @@ class Desk:
         """Ask the desk to end."""
         self._server.should_exit = True
 
+    async def _show_life(self) -> None:
+        """Feed systemd's watchdog and touch a file, from the loop that answers: if it hangs, it does neither."""
+        feed()
+        touch(self._services.settings.run_dir, "desk")
+
     def _keep(self) -> None:
         """Store what the database did not take when it came: a consent whose pair is in this process's journal."""
         while not self._ended.wait(REPLAY_SECONDS):
@@ -138,11 +143,6 @@ class Desk:
                 continue  # the store reports its outages
             except EvertokenError as error:
                 self._services.hook(Fact("desk.replay_failed", {"reason": str(error)}, level="warning"))
-
-
-async def _feed() -> None:
-    """Feed systemd's watchdog from the loop that answers requests: a loop that hangs feeds nobody."""
-    feed()
 
 
 class _Server(uvicorn.Server):

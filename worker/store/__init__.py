@@ -5,6 +5,7 @@
 
 from worker.store.account_reading import account_columns, account_tables
 from worker.store.account_values import (
+    EVERYTHING,
     AccountCosts,
     AccountPage,
     AccountState,
@@ -60,6 +61,7 @@ from worker.store.values import (
 )
 
 __all__ = [
+    "EVERYTHING",
     "AbandonedKey",
     "AccountCosts",
     "AccountPage",

@@ -5,7 +5,7 @@ One idea: each query is short, and all of them are on the same tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -17,11 +17,13 @@ from sqlalchemy import (
     and_,
     case,
     delete,
+    exists,
     func,
     insert,
     literal,
     or_,
     select,
+    true,
     tuple_,
     update,
 )
@@ -47,10 +49,12 @@ from worker.store.account_models import (
     VIDEO_SHARES,
     VIDEOS,
 )
-from worker.store.account_values import AccountCosts, AccountState, LateResource, Narrowed, Progress
+from worker.store.account_values import EVERYTHING, AccountCosts, AccountState, LateResource, Narrowed, Progress
 from worker.store.clock import Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
-from worker.store.rows import AnyRow
+from worker.store.models import GRANTS
+from worker.store.rows import AnyRow, is_of_app
+from worker.store.values import GrantStatus
 
 SCOPE_NOT_GRANTED: Final = 40130
 """TikTok's code for a field whose scope is missing; every other refusal is about the field."""
@@ -58,6 +62,8 @@ EVERYONE: Final = ""
 """The creator id of what is read once for all creators."""
 ELSEWHERE: Final = 3
 """A field that TikTok refuses for so many creators is left out first for the next one."""
+PULLED: Final = (GrantStatus.ACTIVE.value, GrantStatus.SUSPECT.value)
+"""The states of grants that are pulled."""
 PAGE: Final = 2_000
 """Rows of an export that are read at once."""
 FULL_HISTORY: Final = (COUNTERS, CORRECTIONS, HOURS, AUDIENCE, READINGS, VIDEO_SHARES, REQUESTS)
@@ -267,8 +273,32 @@ class AccountReading(Transactions):
         return [AccountCosts(row[0], row[1], row[2], int(row[3])) for row in connection.execute(costs)]
 
     @reads
-    def late_resources(self, connection: Connection, *, seconds: float) -> list[LateResource]:
-        """Return the resources that have been due for more than some seconds."""
+    def late_resources(
+        self, connection: Connection, needs: Mapping[str, str | None], *, seconds: float
+    ) -> list[LateResource]:
+        """Return the resources that have been due for more than some seconds, for creators of whom they can be read.
+
+        What waits of a creator who has to authorize again, or who does not grant the scope, is not late: the creator
+        has the next word.
+
+        Args:
+            connection: given by the decorator.
+            needs: the resources that are pulled, at least one, each with the scope that it needs, or None.
+            seconds: from how long on they count.
+        """
+        scopes = literal(",").concat(GRANTS.c.scope).concat(",")
+        readable = [
+            and_(
+                PROGRESS.c.resource == name, true() if scope is None else scopes.contains(f",{scope},", autoescape=True)
+            )
+            for name, scope in needs.items()
+        ]
+        refused = exists().where(
+            NARROWINGS.c.creator_id == PROGRESS.c.creator_id,
+            NARROWINGS.c.resource == PROGRESS.c.resource,
+            NARROWINGS.c.field == EVERYTHING,
+            NARROWINGS.c.again_at > now(),
+        )
         late = (
             select(
                 PROGRESS.c.resource,
@@ -276,7 +306,9 @@ class AccountReading(Transactions):
                 func.min(PROGRESS.c.next_at, type_=Instant()),
                 func.sum(case((PROGRESS.c.failures > 0, 1), else_=0)),
             )
+            .join_from(PROGRESS, GRANTS, and_(GRANTS.c.creator_id == PROGRESS.c.creator_id, is_of_app(connection)))
             .where(PROGRESS.c.next_at <= now() - milliseconds(seconds))
+            .where(GRANTS.c.status.in_(PULLED), or_(*readable), ~refused)
             .group_by(PROGRESS.c.resource)
             .order_by(PROGRESS.c.resource)
         )

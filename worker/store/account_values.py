@@ -13,6 +13,8 @@ from typing import Any, Final
 from worker.store.values import PullClaim
 
 ZLIB_LEVEL: Final = 6
+EVERYTHING: Final = "*"
+"""The field of a narrowing that stands for the whole resource."""
 
 
 @dataclass(frozen=True)
