@@ -189,10 +189,13 @@ class Echoes:
             depth: how deep it is searched; what is deeper is cut off.
         """
         try:
-            text = json.dumps(value, default=str)
+            text = json.dumps(value, ensure_ascii=False, default=str)
         except (ValueError, RecursionError):
-            text = None
-        return value if text and self.is_fit(value, text, depth) else self._fitted(value, depth)
+            return self._fitted(value, depth)
+        # Two halves that stand side by side without being one character would look like one if they were escaped.
+        if UNFIT.search(text) or not self.is_fit(value, text, depth):
+            return self._fitted(value, depth)
+        return value
 
     def is_fit(self, value: Any, text: str, depth: int = MOST_DEPTH) -> bool:
         """Return True if a value certainly may be stored as it is: all of it is searched as one text.
