@@ -124,7 +124,7 @@ def keyring(services: Services) -> Finding:
     closed = [row for row in rows if row.opens is False]
     if closed:
         detail = "; ".join(f"key {row.key_id}: {row.remark}, {row.pairs} pairs" for row in closed)
-        return Finding("keyring", "fail", f"{detail}; docs/operations.md, Lost keys")
+        return Finding("keyring", "fail", f"{detail}; docs/runbook/keys-lost.md")
     sealed = sum(row.pairs for row in rows)
     many = f"{output.counted(len(rows), 'key')}, {output.counted(sealed, 'pair')}"
     opened = f"active key {services.keyring.active}; opens all of {many}"
@@ -150,13 +150,11 @@ def brake(services: Services) -> Finding:
     state = services.store.brake()
     if state.stopped:
         since = f"refreshing has been stopped since {output.moment(state.stopped_at)} UTC: {state.reason}"
-        go_on = (
-            "remove the cause (docs/operations.md, app.stopped); probes go out, and the first good answer ends the stop"
-        )
+        go_on = "remove the cause (docs/runbook/app.stopped.md); probes go out, and the first good answer ends the stop"
         return Finding("brake", "fail", f"{since}; {go_on}")
     if state.held_reason is not None:
         since = f"no creator has been asked to authorize since {output.moment(state.held_at)} UTC: {state.held_reason}"
-        return Finding("brake", "fail", f"{since}; docs/operations.md, refusals.held, has the steps")
+        return Finding("brake", "fail", f"{since}; docs/runbook/refusals.held.md has the steps")
     return Finding("brake", "ok", "off: refreshing goes on")
 
 
@@ -203,7 +201,7 @@ def endings(services: Services) -> Finding:
         if count
     ]
     since = f"{'; '.join(found)}, the longest since {output.moment(waiting.oldest_at)} UTC"
-    return Finding("endings", "warn", f"{since}: workers go on by themselves; docs/operations.md, grant.revoked")
+    return Finding("endings", "warn", f"{since}: workers go on by themselves; docs/runbook/grant.revoked.md")
 
 
 def contract(services: Services) -> Finding:
@@ -219,7 +217,7 @@ def contract(services: Services) -> Finding:
         if view.changed_at is not None and view.before is not None and now - view.changed_at < CONTRACT_NEWS
     ]
     if news:
-        return Finding("contract", "warn", f"{'; '.join(news)}; docs/operations.md, contract.changed")
+        return Finding("contract", "warn", f"{'; '.join(news)}; docs/runbook/contract.changed.md")
     life = terms[ACCESS_LIFE].term.value if ACCESS_LIFE in terms else "?"
     return Finding("contract", "ok", f"as known, in {output.counted(len(terms), 'term')}; access tokens live {life} s")
 

@@ -100,7 +100,7 @@ def abandon(key_id: int, *, yes: bool, as_json: bool) -> None:
     """Go on without a key that is lost for good: wipe what it sealed; it cannot be undone.
 
     Creators whose current pair it sealed are asked to authorize again, once each. All others go on. First look for a
-    copy of the key: docs/operations.md, Lost keys. Back the database up if the key may still turn up.
+    copy of the key: docs/runbook/keys-lost.md. Back the database up if the key may still turn up.
     """
     with output.services() as services:
         services.preflight.check_schema()

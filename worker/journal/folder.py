@@ -140,7 +140,7 @@ class JournalFolder:
         if count:
             found.append(
                 f"damaged or misfit records in {self.path / SET_ASIDE}: {count}; `grants aside` lists them, and "
-                "`grants place` stores a pair under its owner (docs/operations.md, misfit)"
+                "`grants place` stores a pair under its owner (docs/runbook/grant.misfit.md)"
             )
         return found
 
