@@ -12,6 +12,8 @@ SEED ?= 1
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 PIP = PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_WARN_SCRIPT_LOCATION=1 $(VENV)/bin/python -m pip --quiet
 READY = $(VENV)/ready
+# Hundreds of processes start in demo and tests: without compiled modules each would compile all of ours again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults nights browser chaos mutants bench check audit format docs lock clean

@@ -87,6 +87,7 @@ def check(answer: requests.Response, operation: dict[str, Any]) -> None:
     assert errors == []
 
 
+@pytest.mark.slow_suite
 @pytest.mark.timeout(300)
 def test_no_request_meets_a_server_error_or_an_answer_that_is_not_described(desk: RunningDesk) -> None:
     """Requests of each operation, fit and odd; none is an error of the log either."""

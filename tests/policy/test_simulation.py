@@ -30,6 +30,7 @@ def test_a_fleet_imported_in_one_minute_is_level_in_its_second_life() -> None:
     assert max(slices) <= 1.5 * sum(slices) / 20
 
 
+@pytest.mark.slow_suite
 def test_a_large_fleet_has_no_busy_minute() -> None:
     """The more creators, the nearer the busiest minute is to the mean; every one is refreshed at two thirds."""
     scenario = scaled("mass-import", 300_000, seconds=2 * DAY)

@@ -53,6 +53,8 @@ HIDING_ESCAPE: Final = re.compile(
     r"\\(?:\\u|u00[0-7]|u[dD][89abAB]..(?!\\u[dD][c-fC-F])|u[dD][c-fC-F](?<!\\u[dD][89abAB]..\\u[dD].))", re.DOTALL
 )
 """What JSON writes for a character of a secret, for NUL or for half a character, or what could be mistaken for it."""
+ESCAPED: Final = re.compile(r'["\\/]|[^\x00-\x7f]')
+"""What JSON writes, or may write, in another way than it is."""
 
 SHORT: Final = 64
 MOST_HARMLESS: Final = 512
@@ -137,12 +139,11 @@ def redact_event(event: Mapping[str, Any]) -> dict[str, Any]:
 class Echoes:
     """Finds repeated parts of known secrets in a text or in a value of an answer."""
 
-    __slots__ = ("_escaped", "_secrets")
+    __slots__ = ("_secrets",)
 
     def __init__(self, secrets: Iterable[Token]) -> None:
         """Take the secrets: what we sent and what the answer brought."""
         self._secrets = [_folded(_one_line(text)) for text in [secret.reveal() for secret in secrets]]
-        self._escaped = any(not text.isascii() or any(mark in text for mark in '"\\/') for text in self._secrets)
 
     def in_text(self, text: str, gram: int = KEPT_GRAM) -> bool:
         """Return True if a text repeats a part of a secret, or holds a token that we do not know."""
@@ -209,7 +210,7 @@ class Echoes:
         """
         # Behind an escape, a secret is not found. Quotes, slashes and backslashes are escaped in a way of their own; an
         # escaped line end in front of a token looks like the letter n.
-        if self._escaped or HIDING_ESCAPE.search(text) or _is_deeper(value, depth):
+        if HIDING_ESCAPE.search(text) or any(map(ESCAPED.search, self._secrets)) or _is_deeper(value, depth):
             return False
         folded = _folded(text)
         if _has_prefix(folded) and PERHAPS_TOKEN.search(text) is not None:
@@ -356,7 +357,7 @@ def _one_line(text: str) -> str:
 
 def _folded(text: str) -> str:
     """Lower the case without changing the length, so that places in both texts are the same."""
-    if not any(odd in text for odd in "İΣ"):  # one becomes two characters, the other depends on those around it
+    if "İ" not in text and "Σ" not in text:  # one becomes two characters, the other depends on those around it
         return text.lower()
     return "".join(low if len(low := character.lower()) == 1 else character for character in text)
 
