@@ -11,6 +11,7 @@ Every text of this tree is safe to print: it holds no token, no secret, no code 
     │   ├── LostError               the grant has no pair in the database, and nothing says why
     │   ├── HeldError               the pair is another creator's, as TikTok says
     │   ├── ExpiredError            the access token has too little time left; a refresh brings another
+    │   │   └── PausedError             a person has paused the grant, so no refresh comes before that ends
     │   └── ReauthNeededError       the access token has ended, and only the creator can bring another
     ├── ConfigurationError      a setting is missing or contradicts another: the process does not start
     ├── NotReadyError           database, Redis or keyring are not as needed: nothing is sent to TikTok
@@ -37,6 +38,9 @@ from typing import Literal
 
 QuotaScope = Literal["second", "minute", "day", "account"]
 """Which limit was broken: the app's per second, per minute or per day, or one account's on one endpoint."""
+
+PAUSED_RETRY_SECONDS = 60.0
+"""When it is worth asking again for a token of a grant that is paused: the end of a pause is not known."""
 
 
 class EvertokenError(Exception):
@@ -81,6 +85,13 @@ class ExpiredError(NotFoundError):
     def __init__(self, text: str, *, retry_after: float) -> None:
         super().__init__(text)
         self.retry_after = retry_after
+
+
+class PausedError(ExpiredError):
+    """A person has paused the grant: it is neither refreshed nor pulled until a person ends that."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, retry_after=PAUSED_RETRY_SECONDS)
 
 
 class ReauthNeededError(NotFoundError):

@@ -9,7 +9,7 @@ from typing import Final
 
 from worker.policy.renewal import emergency_at, next_refresh
 from worker.policy.verdicts import CAUSE_WORDS, AttemptOutcome
-from worker.policy.wording import span
+from worker.policy.wording import moment, paused, span
 from worker.store import AttemptView, GrantStatus, GrantView, SnapshotView
 
 _OUTCOMES: Final = {
@@ -75,7 +75,8 @@ def what_next(grant: GrantView, aside: Sequence[AttemptView], *, now: datetime, 
         renew_at: the setting; the fraction of the life at which the renewal window begins.
     """
     why = _why_never(grant) or _why_then(grant, now=now, renew_at=renew_at) + _why_nobody_is_asked(aside)
-    return Next(planned_refresh(grant), why, grant.next_pull_at, _why_pull(grant))
+    pull_at = None if grant.paused_since is not None else grant.next_pull_at
+    return Next(planned_refresh(grant), why, pull_at, _why_pull(grant))
 
 
 def planned_refresh(grant: GrantView) -> datetime | None:
@@ -132,6 +133,8 @@ def _why_never(grant: GrantView) -> str | None:
         return "the grant was revoked here"
     if grant.belongs_to is not None:
         return f"held: TikTok says that the imported pair belongs to creator {grant.belongs_to}"
+    if grant.paused_since is not None:
+        return f"{paused(grant.paused_since)}; by its schedule it is due at {moment(grant.next_refresh_at)} UTC"
     return None
 
 
@@ -165,6 +168,8 @@ def _why_nobody_is_asked(aside: Sequence[AttemptView]) -> str:
 
 
 def _why_pull(grant: GrantView) -> str:
+    if grant.paused_since is not None:
+        return paused(grant.paused_since)
     if grant.next_pull_at is None:
         return "none is due until the next pair is stored"
     if grant.pull_failures:

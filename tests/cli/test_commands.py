@@ -49,7 +49,9 @@ STATUS_NAMES = {
     "unproven",
     "held",
     "aside",
+    "paused",
     "least_seconds_left",
+    "paused_seconds_left",
     "oldest_due_seconds",
 }
 
@@ -660,6 +662,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "journal": states["journal"],  # a warning if tests run on a file system in memory
         "brake": "ok",
         "grants": "ok",
+        "pauses": "ok",
         "endings": "ok",
         "contract": "ok",
         "capacity": "ok",
@@ -710,8 +713,8 @@ def test_the_doctor_asks_a_database_that_is_away_once(
     assert states["database"] == "fail"
     skipped = {check for check, state in states.items() if state == "skip"}
     assert skipped == {
-        "clock", "keyring", "brake", "grants", "endings", "contract", "capacity", "notices", "accounts", "beat",
-        "tiktok",
+        "clock", "keyring", "brake", "grants", "pauses", "endings", "contract", "capacity", "notices", "accounts",
+        "beat", "tiktok",
     }  # fmt: skip
 
 

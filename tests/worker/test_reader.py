@@ -28,6 +28,7 @@ from worker.errors import (
     HeldError,
     KeyMissingError,
     LostError,
+    PausedError,
     ReauthNeededError,
     RevokedError,
     SealError,
@@ -205,18 +206,24 @@ def test_the_role_of_the_documentation_reads_and_asks_and_does_nothing_else(
     address = world.environ["EVERTOKEN_DATABASE_URL"]
     lines = re.findall(r"^    ((?:CREATE ROLE|GRANT) .*;)$", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
     ask = "GRANT UPDATE (next_refresh_at) ON grants TO reader;"
-    assert ask in lines
+    tell = "GRANT SELECT ON pauses TO reader;"
+    assert {ask, tell} <= set(lines)
     as_reader = make_url(address).set(username="reader").render_as_string(hide_password=False)
     reader = reader_of(world, keyring, DATABASE_URL=as_reader)
     with psycopg.connect(address, autocommit=True) as owner:
         try:
             for line in lines:
-                if line != ask:
+                if line not in {ask, tell}:
                     owner.execute(line.encode())
             assert reader.access_token(grant.creator_id)
             near_its_end(world, grant)
             with pytest.raises(ExpiredError, match=r"a refresh could not be asked for: .*lacks a right"):
                 reader.access_token(grant.creator_id, min_validity=300)
+            owner.execute(tell.encode())
+            world.services.store.pause(creator_id=grant.creator_id)
+            with pytest.raises(PausedError, match="is paused since"):
+                reader.access_token(grant.creator_id, min_validity=300)
+            world.services.store.resume(creator_id=grant.creator_id)
             owner.execute(ask.encode())
             with at_work(world):
                 assert reader.serve(grant.creator_id, min_validity=300).generation == 2

@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Final, Literal
 
 from worker.cli import output
+from worker.cli.grants_pause import named_pause
 from worker.errors import ConfigurationError, EvertokenError
 from worker.policy.notice_kinds import KINDS, NEWS, type_of
 from worker.upkeep.idleness import IDLE_SECONDS
@@ -22,8 +23,9 @@ State = Literal["ok", "warn", "fail", "skip"]
 CLOCK_WARN_SECONDS: Final = 2.0
 CLOCK_FAIL_SECONDS: Final = 60.0
 NEED_DATABASE: Final = frozenset({
-    "clock", "keyring", "brake", "grants", "endings", "contract", "capacity", "notices", "accounts", "beat",
+    "clock", "keyring", "brake", "grants", "pauses", "endings", "contract", "capacity", "notices", "accounts", "beat",
 })  # fmt: skip
+NAMED_PAUSES: Final = 5
 RECENT_SECONDS: Final = 86_400.0
 CONTESTED_CREATORS: Final = 100
 CONTRACT_NEWS: Final = timedelta(days=7)
@@ -67,6 +69,7 @@ def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding
     yield "journal", lambda: journal(services)
     yield "brake", lambda: brake(services)
     yield "grants", lambda: grants(services)
+    yield "pauses", lambda: pauses(services)
     yield "endings", lambda: endings(services)
     yield "contract", lambda: contract(services)
     yield "capacity", lambda: capacity(services)
@@ -185,6 +188,24 @@ def grants(services: Services) -> Finding:
     for_people = fleet.needs_reauth or fleet.held or fleet.aside
     troubled = late or others or fleet.overdue or fleet.retrying or fleet.in_doubt or for_people
     return Finding("grants", "warn" if troubled else "ok", text)
+
+
+def pauses(services: Services) -> Finding:
+    """Look for grants that a person has paused: nothing but `resume` keeps their tokens alive."""
+    rules = services.store.pauses()
+    if not rules:
+        return Finding("pauses", "ok", "nothing is paused")
+    fleet = services.store.fleet_status()
+    named = ", ".join(named_pause(each) for each in rules[:NAMED_PAUSES])
+    more = f" and {len(rules) - NAMED_PAUSES} more" if len(rules) > NAMED_PAUSES else ""
+    text = (
+        f"{output.counted(fleet.paused, 'grant')} paused, the first since {output.moment(rules[0].paused_at)} UTC "
+        f"({named}{more})"
+    )
+    if fleet.paused:
+        end = output.until(fleet.paused_seconds_left, future="ends in {}", past="ended {} ago")
+        text += f"; their tokens will end, and the first {end}"
+    return Finding("pauses", "warn", f"{text}: `evertoken grants resume`; docs/runbook/grants-paused.md")
 
 
 def endings(services: Services) -> Finding:

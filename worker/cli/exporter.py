@@ -106,6 +106,7 @@ class Rounds:
         self._tried_at = time.monotonic()
 
     def _read(self) -> None:
+        from worker.store import GrantCondition  # noqa: PLC0415 - as above
         from worker.telemetry.fleet import BOUNDS, FleetFigures  # noqa: PLC0415 - as above
 
         services, began = self._services, time.monotonic()
@@ -114,17 +115,16 @@ class Rounds:
         lives = store.token_lives(BOUNDS, window_seconds=window)
         status, brake, tick, limits = store.fleet_status(), store.brake(), store.tick_age(), services.limiter.status()
         late_pulls, oldest_pulls = self._late_pulls()
+        paused_left = status.paused_seconds_left
         least, ending = status.least_seconds_left, {one.week: one.grants for one in store.ends_by_week(weeks=WEEKS)}
         figures = FleetFigures(
             states=status.by_status,
-            conditions={
-                name: getattr(status, name)
-                for name in ("fresh", "due", "overdue", "expired", "retrying", "in_doubt", "unproven", "held", "aside")
-            },
+            conditions={each.value: getattr(status, each.value) for each in GrantCondition},
             ends_within=lives.within,
             seconds_left=lives.seconds,
             single={
                 "fleet_least_seconds_left": math.inf if least is None else least,
+                "fleet_paused_least_seconds_left": math.inf if paused_left is None else paused_left,
                 "fleet_oldest_due_seconds": status.oldest_due_seconds,
                 "fleet_brake": brake.stopped,
                 "fleet_hold": brake.held_reason is not None,

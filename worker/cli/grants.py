@@ -13,6 +13,7 @@ from worker.cli import output
 from worker.cli.grant_actions import forget, pull, refresh, revoke
 from worker.cli.grants_aside import aside, discard, place
 from worker.cli.grants_import import import_file
+from worker.cli.grants_pause import pause, resume
 from worker.cli.recheck import recheck
 from worker.tokens import WAIT_SECONDS
 
@@ -21,7 +22,18 @@ if TYPE_CHECKING:
     from worker.store import GrantView
 
 STATUSES: Final = ("active", "suspect", "needs_reauth", "revoked")
-CONDITIONS: Final = ("fresh", "due", "overdue", "expired", "retrying", "in_doubt", "unproven", "held", "aside")
+CONDITIONS: Final = (
+    "fresh",
+    "due",
+    "overdue",
+    "expired",
+    "retrying",
+    "in_doubt",
+    "unproven",
+    "held",
+    "aside",
+    "paused",
+)
 LARGEST_ID: Final = 2**63 - 1
 HISTORY: Final = 50
 """Attempts and snapshots that `explain` shows."""
@@ -152,7 +164,9 @@ def status(*, as_json: bool) -> None:
             *((f"verdict {verdict_words(name)}", count) for name, count in sorted(verdicts.items())),
             *((f"consents that end within {days} days", total_within(weeks, days)) for days in (7, 28, 91, 364)),
             *((f"most of them in the week from {each.begins_at:%Y-%m-%d}", each.grants) for each in busiest(weeks)),
+            ("not refreshed and not pulled, because somebody paused them (paused)", fleet.paused),
             ("first end of an access token", output.until(fleet.least_seconds_left, past="ended {} ago")),
+            ("first end of a paused grant's token", output.until(fleet.paused_seconds_left, past="ended {} ago")),
             ("oldest due for", output.span(fleet.oldest_due_seconds)),
         ]
         output.print_table(("grants", "count"), rows)
@@ -203,7 +217,8 @@ def token(creator: str, *, min_validity: float, newer_than: int | None, wait: fl
     """Print a valid access token and nothing else; exit 1 if none is valid for that long.
 
     If the stored token does not suffice, the command requests a refresh and waits for it. --json adds the token's end,
-    consent and generation; if there is no token, `error` is unknown, revoked, lost, held, reauth_needed or expired.
+    consent and generation; if there is no token, `error` is unknown, revoked, lost, held, reauth_needed, expired or
+    paused.
     """
     from worker.errors import NotFoundError  # noqa: PLC0415 - Celery loads this module on every start
     from worker.tokens import token_reader  # noqa: PLC0415 - as above
@@ -242,6 +257,7 @@ def _kind_of(error: NotFoundError) -> str:
         errors.HeldError: "held",
         errors.ReauthNeededError: "reauth_needed",
         errors.ExpiredError: "expired",
+        errors.PausedError: "paused",
     }
     return kinds.get(type(error), "not_found")
 
@@ -258,6 +274,8 @@ def _next_refresh(grant: GrantView, now: datetime) -> str:
     from worker import timeline  # noqa: PLC0415 - Celery loads this module on every start
 
     at = timeline.planned_refresh(grant)
+    if at is None and grant.paused_since is not None:
+        return "paused"
     return output.until(None if at is None else at - now, past="due for {}")
 
 
@@ -276,5 +294,5 @@ def _shown(grant: GrantView, now: datetime) -> dict[str, object]:
     return fields | {"seconds_left": round(left, 3)}
 
 
-for command in (import_file, refresh, pull, revoke, forget, recheck, aside, place, discard):
+for command in (import_file, refresh, pull, revoke, forget, recheck, aside, place, discard, pause, resume):
     grants.add_command(command)

@@ -36,3 +36,8 @@ def until(left: timedelta | float | None, *, future: str = "in {}", past: str = 
         return "-"
     seconds = left.total_seconds() if isinstance(left, timedelta) else left
     return (past if seconds < 0 else future).format(span(abs(seconds)))
+
+
+def paused(since: datetime) -> str:
+    """Return since when a grant has been paused, and what ends that."""
+    return f"paused since {moment(since)} UTC, until somebody runs `evertoken grants resume`"

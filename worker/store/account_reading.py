@@ -53,7 +53,7 @@ from worker.store.account_values import EVERYTHING, AccountCosts, AccountState, 
 from worker.store.clock import Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import GRANTS
-from worker.store.rows import AnyRow, is_of_app
+from worker.store.rows import AnyRow, is_of_app, is_paused
 from worker.store.values import GrantStatus
 
 SCOPE_NOT_GRANTED: Final = 40130
@@ -279,7 +279,7 @@ class AccountReading(Transactions):
         """Return the resources that have been due for more than some seconds, for creators of whom they can be read.
 
         What waits of a creator who has to authorize again, or who does not grant the scope, is not late: the creator
-        has the next word.
+        has the next word. Nor is what a person has paused.
 
         Args:
             connection: given by the decorator.
@@ -308,7 +308,7 @@ class AccountReading(Transactions):
             )
             .join_from(PROGRESS, GRANTS, and_(GRANTS.c.creator_id == PROGRESS.c.creator_id, is_of_app(connection)))
             .where(PROGRESS.c.next_at <= now() - milliseconds(seconds))
-            .where(GRANTS.c.status.in_(PULLED), or_(*readable), ~refused)
+            .where(GRANTS.c.status.in_(PULLED), or_(*readable), ~refused, ~is_paused(connection))
             .group_by(PROGRESS.c.resource)
             .order_by(PROGRESS.c.resource)
         )

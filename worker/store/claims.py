@@ -49,9 +49,18 @@ IN_DOUBT: Final = (
 KEPT: Final = "k.grant_id = g.id AND k.consent = g.consent AND k.wiped_at IS NULL"
 
 
+NOT_PAUSED: Final = (
+    "NOT EXISTS (SELECT 1 FROM pauses WHERE app_id = :app AND reference = '' AND creator_id = '')"
+    " AND creator_id NOT IN (SELECT creator_id FROM pauses WHERE app_id = :app)"
+    " AND (reference IS NULL"
+    " OR reference NOT IN (SELECT reference FROM pauses WHERE app_id = :app AND reference <> ''))"
+)
+"""No pause covers the grant, asked in the statement of the claim itself: as `is_paused` of `rows`."""
+
+
 def _due(dialect: str) -> str:
     return (
-        f"{AMONG[dialect]} AND {REFRESHABLE} AND app_id IN ('', :app)"
+        f"{AMONG[dialect]} AND {REFRESHABLE} AND app_id IN ('', :app) AND {NOT_PAUSED}"
         f" AND (lease_until IS NULL OR lease_until <= {NOW[dialect]})"
         f" AND (:force OR next_refresh_at <= {NOW[dialect]})"
     )
@@ -132,7 +141,7 @@ class Claims(Transactions):
 
         Returns:
             The claims that were won, in the order of the ids. A grant is left out that is unknown, not due, leased, not
-            to be refreshed at all, or locked by another transaction.
+            to be refreshed at all, paused, or locked by another transaction.
         """
         wanted = {"owner": owner, "lease": milliseconds(lease_seconds), "force": force, "app": self.app_id}
         if connection.dialect.name == "postgresql":

@@ -27,7 +27,7 @@ from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import CONSUMERS, GRANTS, HAND_OUTS
 from worker.store.outbox import insert_unless_known
-from worker.store.rows import AnyRow, app_of, grant_view, is_of_app
+from worker.store.rows import AnyRow, app_of, grant_columns, grant_view, is_of_app
 from worker.store.values import ConsumerView, GrantStatus, GrantView, HandOut, HandOutView
 
 
@@ -187,7 +187,7 @@ class Consumers(Transactions):
         limit: int = 100,
     ) -> list[GrantView]:
         """Return a page of the grants in a scope, in the order of their ids; arguments as for `grants`."""
-        page = select(GRANTS).where(is_of_app(connection), GRANTS.c.id > after_id, _in_scope(scope))
+        page = select(*grant_columns(connection)).where(is_of_app(connection), GRANTS.c.id > after_id, _in_scope(scope))
         if status is not None:
             page = page.where(GRANTS.c.status == status.value)
         return [grant_view(row) for row in connection.execute(page.order_by(GRANTS.c.id).limit(limit))]

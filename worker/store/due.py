@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, select, text
 from worker.store.clock import now
 from worker.store.engine import Transactions, reads
 from worker.store.models import FAILING, GRANTS, HEALTHY
-from worker.store.rows import is_of_app, lease_is_free
+from worker.store.rows import is_of_app, is_paused, lease_is_free
 from worker.store.values import DueGrant
 
 FEW: Final = 2000
@@ -52,7 +52,7 @@ class DueScan(Transactions):
 
     @reads
     def due(self, connection: Connection, limit: int) -> list[DueGrant]:
-        """Return grants to refresh now, most urgent first; leased ones are left out."""
+        """Return grants to refresh now, most urgent first; leased and paused ones are left out."""
         at = _clock(connection)
         failing = _most_urgent(connection, _FAILING, limit, at, few=self.few)
         share = math.ceil(limit * FAILING_SHARE)
@@ -63,7 +63,7 @@ class DueScan(Transactions):
 
     @reads
     def due_count(self, connection: Connection) -> int:
-        """Return how many grants are due and not leased."""
+        """Return how many grants are due, and neither leased nor paused."""
         return sum(
             connection.execute(_due(connection, crowd, crowd.by_due_time, func.count().label("due"))).scalar_one()
             for crowd in (_HEALTHY, _FAILING)
@@ -71,7 +71,7 @@ class DueScan(Transactions):
 
     @reads
     def due_seconds(self, connection: Connection) -> float:
-        """Return for how long the grant has been due that has been due longest and is not leased; 0 if none is."""
+        """Return for how long that grant of `due` has been due which has been due longest; 0 if none is."""
         longest = [
             connection.execute(
                 _due(connection, crowd, crowd.by_due_time, GRANTS.c.next_refresh_at, now())
@@ -90,6 +90,7 @@ def _due(connection: Connection, crowd: _Crowd, index: str, *columns: ColumnElem
         .select_from(GRANTS)
         .with_hint(GRANTS, f"INDEXED BY {index}", "sqlite")
         .where(text(crowd.where), is_of_app(connection), GRANTS.c.next_refresh_at <= now(), lease_is_free())
+        .where(~is_paused(connection))
     )
 
 

@@ -55,7 +55,7 @@ class Fleet(Transactions):
         """Return the counts that people and metrics look at; it reads every grant once."""
         # The clock is read once and passed as a value: an expression would be computed again for every row.
         at = connection.execute(select(now())).scalar_one()
-        row = connection.execute(_counts(at).where(is_of_app(connection))).one()
+        row = connection.execute(_counts(connection, at).where(is_of_app(connection))).one()
         return FleetStatus(
             total=row.total,
             by_status={status.value: getattr(row, status.value) for status in GrantStatus},
@@ -69,7 +69,9 @@ class Fleet(Transactions):
             unproven=row.unproven,
             held=row.held,
             aside=_aside(connection),
+            paused=row.paused,
             least_seconds_left=None if row.first_end is None else (row.first_end - at).total_seconds(),
+            paused_seconds_left=None if row.paused_end is None else (row.paused_end - at).total_seconds(),
             oldest_due_seconds=0.0 if row.first_due is None else (at - row.first_due).total_seconds(),
         )
 
@@ -161,9 +163,9 @@ def _grants(which: ColumnElement[bool]) -> ColumnElement[int]:
     return func.count(case((which, ATTEMPTS.c.grant_id)).distinct())
 
 
-def _counts(at: datetime) -> Select[*tuple[Any, ...]]:
+def _counts(connection: Connection, at: datetime) -> Select[*tuple[Any, ...]]:
     """Return the query that reads every grant once; conditions that depend on attempts are counted separately."""
-    grant, is_a = GRANTS.c, conditions(at)
+    grant, is_a = GRANTS.c, conditions(connection, at)
     by_attempts = {GrantCondition.IN_DOUBT, GrantCondition.ASIDE}
     counts = {
         "total": true(),
@@ -173,6 +175,7 @@ def _counts(at: datetime) -> Select[*tuple[Any, ...]]:
     return select(
         *(func.count(case((counted, 1))).label(name) for name, counted in counts.items()),
         func.min(case((is_serving(), grant.access_expires_at))).label("first_end"),
+        func.min(case((is_a[GrantCondition.PAUSED], grant.access_expires_at))).label("paused_end"),
         func.min(case((is_a[GrantCondition.DUE], grant.next_refresh_at))).label("first_due"),
     )
 

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, text, update
 
-from worker.errors import LostError, NotFoundError, ReauthNeededError, RevokedError, UnknownCreatorError
+from worker.errors import LostError, NotFoundError, PausedError, ReauthNeededError, RevokedError, UnknownCreatorError
+from worker.policy import wording
 from worker.store.clock import now
 from worker.store.conditions import conditions
 from worker.store.engine import Transactions, reads, writes
@@ -20,6 +21,7 @@ from worker.store.rows import (
     app_of,
     attempt_view,
     current_pair,
+    grant_columns,
     grant_view,
     is_current_pair,
     is_of_app,
@@ -84,7 +86,7 @@ class Grants(Transactions):
         Raises:
             NotFoundError: no such grant.
         """
-        row = connection.execute(select(GRANTS).where(GRANTS.c.id == grant_id)).first()
+        row = connection.execute(select(*grant_columns(connection)).where(GRANTS.c.id == grant_id)).first()
         if row is None:
             raise NotFoundError(f"there is no grant {grant_id}")
         return grant_view(row)
@@ -110,12 +112,13 @@ class Grants(Transactions):
             after_id: the last id of the page before.
             limit: most grants to return.
         """
-        page = select(GRANTS).where(is_of_app(connection), GRANTS.c.id > after_id).order_by(GRANTS.c.id).limit(limit)
+        ours = select(*grant_columns(connection)).where(is_of_app(connection), GRANTS.c.id > after_id)
+        page = ours.order_by(GRANTS.c.id).limit(limit)
         if status is not None:
             page = page.where(GRANTS.c.status == status.value)
         if condition is not None:
             at = connection.execute(select(now())).scalar_one()
-            page = page.where(conditions(at)[condition])
+            page = page.where(conditions(connection, at)[condition])
         if reference is not None:
             page = page.where(text(REFERENCED), GRANTS.c.reference == reference)
         return [grant_view(row) for row in connection.execute(page)]
@@ -123,7 +126,7 @@ class Grants(Transactions):
     @reads
     def search_grants(self, connection: Connection, wanted: str, limit: int = 100) -> list[GrantView]:
         """Return grants whose creator or reference is this text or, if there is none, begins with it."""
-        page = select(GRANTS).where(is_of_app(connection)).order_by(GRANTS.c.id).limit(limit)
+        page = select(*grant_columns(connection)).where(is_of_app(connection)).order_by(GRANTS.c.id).limit(limit)
         is_it = or_(GRANTS.c.creator_id == wanted, and_(text(REFERENCED), GRANTS.c.reference == wanted))
         begins = or_(
             func.substr(GRANTS.c.creator_id, 1, len(wanted)) == wanted,
@@ -165,8 +168,11 @@ class Grants(Transactions):
         Raises:
             UnknownCreatorError, RevokedError: there is nothing to refresh.
             ReauthNeededError: TikTok refused the refresh token for good.
+            PausedError: a person has paused it.
         """
-        _refuse_ended(_found(connection, creator_id))
+        grant = _found(connection, creator_id)
+        _refuse_ended(grant)
+        _refuse_paused(grant)
         return _wish(connection, creator_id, next_refresh_at=now())
 
     @writes
@@ -197,11 +203,13 @@ class Grants(Transactions):
         Raises:
             UnknownCreatorError, RevokedError: there is no token to pull with.
             ReauthNeededError: the access token has ended and no refresh will bring another.
+            PausedError: a person has paused it.
         """
         grant, at = _found(connection, creator_id), connection.execute(select(now())).scalar_one()
         _refuse_revoked(grant)
         if grant.access_expires_at <= at:
             _refuse_ended(grant)
+        _refuse_paused(grant)
         return _wish(connection, creator_id, next_pull_at=now())
 
     @writes
@@ -259,7 +267,7 @@ _SERVED: Final = (
 
 
 def _found(connection: Connection, creator_id: str, *, lock: bool = False) -> AnyRow:
-    query = select(GRANTS).where(is_of_app(connection), GRANTS.c.creator_id == creator_id)
+    query = select(*grant_columns(connection)).where(is_of_app(connection), GRANTS.c.creator_id == creator_id)
     row = connection.execute(query.with_for_update(key_share=True) if lock else query).first()
     if row is None:
         raise _unknown(creator_id)
@@ -289,6 +297,11 @@ def _refuse_ended(grant: AnyRow) -> None:
             f"TikTok refuses to refresh the grant of creator {redact(grant.creator_id)}, who has to authorize again "
             "(`celery -A worker authorize url`)"
         )
+
+
+def _refuse_paused(grant: AnyRow) -> None:
+    if grant.paused_since is not None:
+        raise PausedError(f"the grant of creator {redact(grant.creator_id)} is {wording.paused(grant.paused_since)}")
 
 
 def _wish(connection: Connection, creator_id: str, **values: Any) -> int:

@@ -343,6 +343,17 @@ class Brake(Row, table=True):
     held_at: datetime | None = _instant(null=True)
 
 
+class Pause(Row, table=True):
+    """A pause that a person asked for: of a reference, of a creator, or of the whole app if both are empty."""
+
+    __tablename__ = "pauses"
+
+    app_id: str = Field(sa_column=Column(String(64), primary_key=True))
+    reference: str = Field(sa_column=Column(String(255), primary_key=True))
+    creator_id: str = Field(sa_column=Column(String(LONGEST), primary_key=True))
+    paused_at: datetime = _instant()
+
+
 class Beat(Row, table=True):
     """The single row that says when beat's last message reached a worker."""
 
@@ -426,6 +437,7 @@ NOTICES: Final[Table] = METADATA.tables["notices"]
 DELIVERIES: Final[Table] = METADATA.tables["notice_deliveries"]
 RECEIVERS: Final[Table] = METADATA.tables["notice_receivers"]
 BRAKE: Final[Table] = METADATA.tables["brake"]
+PAUSES: Final[Table] = METADATA.tables["pauses"]
 BEAT: Final[Table] = METADATA.tables["beat"]
 WORKERS: Final[Table] = METADATA.tables["workers"]
 SENTINELS: Final[Table] = METADATA.tables["sentinels"]

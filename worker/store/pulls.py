@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, TextClause, case, func, litera
 from worker.store.clock import Instant, milliseconds, now
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import GRANTS, HEALTHY, PAIRS, PULL_WANTED, SNAPSHOTS
-from worker.store.rows import CURRENT_PAIR, current_pair, is_current_pair, is_of_app, pull_lease_is_free
+from worker.store.rows import CURRENT_PAIR, current_pair, is_current_pair, is_of_app, is_paused, pull_lease_is_free
 from worker.store.values import CurrentPair, PullClaim, SnapshotView
 
 
@@ -52,6 +52,8 @@ class Pulls(Transactions):
     ) -> tuple[list[CurrentPair], int]:
         """Return current pairs, valid and proven, of healthy grants of which TikTok has said nothing for long.
 
+        Paused grants are left out.
+
         Args:
             connection: given by the decorator.
             after_id: only grants after this id.
@@ -78,6 +80,7 @@ class Pulls(Transactions):
                 grant.unproven_since.is_(None),
                 grant.belongs_to.is_(None),
                 PAIRS.c.wiped_at.is_(None),
+                ~is_paused(connection),
             )
             .order_by(grant.id)
             .limit(limit)
@@ -100,7 +103,7 @@ class Pulls(Transactions):
         """Claim a pull that is due, with the pair to read by.
 
         Returns:
-            None if the grant is unknown, no pull is due, or another holds the lease.
+            None if the grant is unknown, no pull is due, another holds the lease, or the grant is paused.
         """
         won = connection.execute(
             update(GRANTS)
@@ -173,7 +176,8 @@ class Pulls(Transactions):
 
 
 def _pull_is_due(connection: Connection) -> tuple[ColumnElement[bool] | TextClause, ...]:
-    return text(PULL_WANTED), is_of_app(connection), GRANTS.c.next_pull_at <= now(), pull_lease_is_free()
+    due = (text(PULL_WANTED), is_of_app(connection), GRANTS.c.next_pull_at <= now(), pull_lease_is_free())
+    return *due, ~is_paused(connection)
 
 
 def _unless_wanted_since(claim: PullClaim, at: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, false, func, literal, or_, select
@@ -11,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, exists, 
 from worker.policy.verdicts import AttemptOutcome
 from worker.store.clock import now
 from worker.store.engine import APP
-from worker.store.models import ATTEMPTS, BRAKE, GRANTS, PAIRS
+from worker.store.models import ATTEMPTS, BRAKE, GRANTS, PAIRS, PAUSES
 from worker.store.values import AttemptView, BrakeState, CurrentPair, GrantStatus, GrantView, ServedPair
 from worker.vault.sealing import SealedPair
 
@@ -94,6 +95,28 @@ def is_of_named_app() -> ColumnElement[bool]:
     return GRANTS.c.app_id.in_((literal(UNSAID), bindparam("of_app")))
 
 
+def is_paused(connection: Connection) -> ColumnElement[bool]:
+    """A pause covers the grant. The rules do not depend on the row, so a database reads them once for a statement."""
+    ours = PAUSES.c.app_id == app_of(connection)
+    references = select(PAUSES.c.reference).where(ours, PAUSES.c.reference != "")
+    return or_(
+        exists().where(ours, PAUSES.c.reference == "", PAUSES.c.creator_id == ""),
+        GRANTS.c.creator_id.in_(select(PAUSES.c.creator_id).where(ours)),
+        func.coalesce(GRANTS.c.reference.in_(references), false()),
+    )
+
+
+def paused_since(connection: Connection) -> ColumnElement[datetime | None]:
+    """Return since when the grant has been paused; NULL if it is not."""
+    covers = or_(
+        and_(PAUSES.c.reference == "", PAUSES.c.creator_id == ""),
+        PAUSES.c.creator_id == GRANTS.c.creator_id,
+        and_(PAUSES.c.reference != "", PAUSES.c.reference == GRANTS.c.reference),
+    )
+    since = select(func.min(PAUSES.c.paused_at)).where(PAUSES.c.app_id == app_of(connection), covers)
+    return since.scalar_subquery().correlate(GRANTS).label("paused_since")
+
+
 def brakes_app(connection: Connection) -> ColumnElement[bool]:
     """The brake's row belongs to the store's app, or names no app yet."""
     return BRAKE.c.app_id.in_((UNSAID, app_of(connection)))
@@ -172,6 +195,11 @@ def current_pair(row: AnyRow) -> CurrentPair:
         unproven=row.unproven_since is not None,
         belongs_to=row.belongs_to,
     )
+
+
+def grant_columns(connection: Connection) -> tuple[Any, ...]:
+    """Return the columns of `grant_view`: the grant, and since when it has been paused."""
+    return *GRANTS.c, paused_since(connection)
 
 
 def grant_view(row: AnyRow) -> GrantView:

@@ -20,6 +20,7 @@ from worker.store.links import Links
 from worker.store.notices import Notices
 from worker.store.operations import Operations
 from worker.store.owners import Owners
+from worker.store.pauses import Pauses
 from worker.store.pulls import Pulls
 from worker.store.saving import Saving
 from worker.store.schema import Schema
@@ -51,6 +52,7 @@ class Store(
     Contract,
     Endings,
     Tombstones,
+    Pauses,
 ):
     """The database of one deployment; safe to share between threads, and after a fork.
 

@@ -23,15 +23,17 @@ class FleetStatus:
 
     Attributes:
         fresh: serving, and the renewal window has not begun.
-        due: serving, the window has begun, the access token is still valid (with a held lease, too).
+        due: serving and not paused, the window has begun, the access token is still valid (with a held lease, too).
         overdue: due grants in the last tenth of the token's life.
         expired: serving, and the access token has ended.
-        retrying: serving grants whose last attempt failed, so that they wait for another.
+        retrying: serving grants, not paused, whose last attempt failed, so that they wait for another.
         in_doubt: serving grants whose newest attempt was sent and has no complete answer, or are suspect.
         unproven: serving grants with an imported pair whose owner TikTok has not confirmed yet.
         held: grants whose imported pair belongs to another creator, so that it is not used.
         aside: serving grants that wait for the operator: an unread answer that may hold their pair is kept aside.
+        paused: serving grants that a person has paused; they are fresh or expired, and neither due nor retrying.
         least_seconds_left: seconds until the next access token of a serving grant ends; None in an empty fleet.
+        paused_seconds_left: seconds until the next access token of a paused grant ends; None if none is paused.
         oldest_due_seconds: for how long the oldest due grant has been due; 0 if none is due.
     """
 
@@ -47,7 +49,9 @@ class FleetStatus:
     unproven: int
     held: int
     aside: int
+    paused: int
     least_seconds_left: float | None
+    paused_seconds_left: float | None
     oldest_due_seconds: float
 
 
@@ -247,14 +251,15 @@ class GrantCondition(StrEnum):
     """Condition of a grant at a moment, besides its status."""
 
     FRESH = "fresh"  # serving, and the renewal window has not begun
-    DUE = "due"  # serving, the window has begun, and the access token is still valid
+    DUE = "due"  # serving and not paused, the window has begun, and the access token is still valid
     OVERDUE = "overdue"  # due, and in the last tenth of the token's life
     EXPIRED = "expired"  # serving, and the access token has ended
-    RETRYING = "retrying"  # serving, and the last attempt failed, so that another follows
+    RETRYING = "retrying"  # serving and not paused, and the last attempt failed, so that another follows
     IN_DOUBT = "in_doubt"  # the newest attempt was sent and has no complete answer, or the grant is suspect
     UNPROVEN = "unproven"  # serving, with an imported pair whose owner TikTok has not confirmed yet
     HELD = "held"  # the imported pair belongs to another creator, so it is not used
     ASIDE = "aside"  # serving, and an unread answer that may hold a newer pair is kept aside
+    PAUSED = "paused"  # serving, and left alone because a person has paused it
 
 
 @dataclass(frozen=True)
@@ -384,6 +389,7 @@ class GrantView:
     Attributes:
         verdict: what is behind the last failure, a word of `worker.policy.verdicts.Cause`; None after a success.
         ending_at: for a revoked grant, when TikTok is told next; None once it has confirmed and the pairs are wiped.
+        paused_since: since when a person has paused it; None if nobody has.
     """
 
     grant_id: int
@@ -412,6 +418,33 @@ class GrantView:
     belongs_to: str | None = None
     ending_at: datetime | None = None
     verdict: str | None = None
+    paused_since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class PauseView:
+    """A pause: of a reference, of a creator, or of the whole app if both are empty."""
+
+    reference: str
+    creator_id: str
+    paused_at: datetime
+
+
+@dataclass(frozen=True)
+class Paused:
+    """What a pause covers, after it began or ended.
+
+    Attributes:
+        changed: False if it had begun, or ended, before.
+        grants: serving grants that it covers.
+        still_paused: those of them that are paused now.
+        under_way: those of them that are being refreshed now; these attempts end as if there were no pause.
+    """
+
+    changed: bool
+    grants: int
+    still_paused: int
+    under_way: int
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ class FleetFigures:
 
 SINGLE: Final = {
     "fleet_least_seconds_left": "Seconds until the next access token of a grant that is refreshed ends.",
+    "fleet_paused_least_seconds_left": "Seconds until the next access token of a paused grant ends.",
     "fleet_oldest_due_seconds": "How long the grant that waits longest has been due; 0 if none is due.",
     "fleet_brake": "1 while refreshing is stopped for the whole app, else 0.",
     "fleet_hold": "1 while refusals are held, so that no creator is asked to authorize again, else 0.",

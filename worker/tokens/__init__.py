@@ -46,6 +46,7 @@ def access_token(
         UnknownCreatorError, RevokedError, LostError, HeldError, ReauthNeededError: there is no token, and waiting does
             not help; all are NotFoundError.
         ExpiredError: no token was valid for so long, and no refresh came in time; `retry_after` says when to ask again.
+        PausedError: the same, and no refresh comes because a person has paused the grant.
         KeyMissingError: the keyring lacks the key of this token. SealError: the stored bytes are damaged.
         StoreUnavailableError: the database does not answer.
     """

@@ -10,6 +10,7 @@ import math
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,11 +19,13 @@ from typing import Final
 from worker.errors import (
     ExpiredError,
     HeldError,
+    PausedError,
     ReauthNeededError,
     StoreRefusedError,
     UsageError,
     ValidityError,
 )
+from worker.policy import wording
 from worker.reading import POOL_SIZE, PerProcess, Reading
 from worker.settings import ReaderSettings, load
 from worker.store import GrantStatus, ServedPair, Store
@@ -80,6 +83,7 @@ class TokenReader:
             lack = _lack(pair, min_validity, newer_than)
             if not lack:
                 return self._open(pair)
+            self._refuse_paused(creator_id, lack)
             until_try = max(0.0, (pair.coming_at - pair.now).total_seconds())
             try:
                 if _may_ask(pair):
@@ -111,7 +115,7 @@ class TokenReader:
 
         Returns:
             True if this report made the grant due. False if the report is stale, a refresh has just brought this pair,
-            or one is due, under way or put off after a failure.
+            or one is due, under way, paused or put off after a failure.
 
         Raises:
             UsageError: this generation has not come yet.
@@ -122,7 +126,24 @@ class TokenReader:
         lack = _lack(pair, 0, generation)
         if not lack or pair.generation != generation or not _may_ask(pair):
             return False
+        if self._paused_since(creator_id) is not None:
+            return False
         return self._store.request_refresh_of(pair)
+
+    def _refuse_paused(self, creator_id: str, lack: str) -> None:
+        """Refuse to wait for a refresh that a pause forbids.
+
+        Raises:
+            PausedError: the grant is paused.
+        """
+        since = self._paused_since(creator_id)
+        if since is not None:
+            raise PausedError(f"{lack}; the grant is {wording.paused(since)}")
+
+    def _paused_since(self, creator_id: str) -> datetime | None:
+        with suppress(StoreRefusedError):  # this role may not read pauses: then the refresh does not come in time
+            return self._store.paused_since(creator_id)
+        return None
 
     def _open(self, pair: ServedPair) -> ServedToken:
         place = PairPlace(creator_id=pair.creator_id, consent=pair.consent, generation=pair.generation)
