@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from worker.cli import output
+from worker.cli.grants_where import refresh_where
+from worker.errors import UsageError
 
 if TYPE_CHECKING:
     from worker.accounts.pull import PullResult
@@ -24,12 +26,42 @@ LONGEST_WAIT_SECONDS: Final = 10.0
 
 
 @click.command(cls=output.CreatorCommand)
-@click.argument("creator")
+@click.argument("creator", required=False)
 @click.option("--now", "at_once", is_flag=True, help="Refresh in this process and print the outcome.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Many grants instead of one: state, reference, ends-within (6h) or ends-before; several must all hold.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="With --where: at most this many."
+)
+@click.option("--dry-run", is_flag=True, help="With --where: change nothing, and print which grants are meant.")
 @output.json_option
 @click.pass_context
-def refresh(ctx: click.Context, creator: str, *, at_once: bool, as_json: bool) -> None:
-    """Refresh one grant early: mark it due and hand it to the workers, or with --now refresh it in this process."""
+def refresh(
+    ctx: click.Context,
+    creator: str | None,
+    *,
+    at_once: bool,
+    where: tuple[str, ...],
+    limit: int,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Refresh early: mark a grant due and hand it to the workers, or with --now refresh it in this process.
+
+    With --where many grants are made due, those whose tokens end first; the next scan hands them to the workers. Quota,
+    brake and pauses hold for them as for all, and a grant that failed before keeps the time of its next attempt.
+    """
+    if where:
+        if creator is not None or at_once:
+            raise UsageError("--where means many grants: leave out CREATOR and --now")
+        refresh_where(where, limit=limit, dry_run=dry_run, as_json=as_json)
+        return
+    if creator is None or dry_run:
+        raise UsageError("name the grant, CREATOR, or name many with --where, which --dry-run needs")
     with output.services(changes_pairs=at_once) as services:
         grant_id = services.store.request_refresh(creator)
         if at_once:

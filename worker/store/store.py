@@ -26,6 +26,7 @@ from worker.store.saving import Saving
 from worker.store.schema import Schema
 from worker.store.upkeep import Upkeep
 from worker.store.verdicts import Verdicts
+from worker.store.wishes import Wishes
 
 
 class Store(
@@ -53,6 +54,7 @@ class Store(
     Endings,
     Tombstones,
     Pauses,
+    Wishes,
 ):
     """The database of one deployment; safe to share between threads, and after a fork.
 

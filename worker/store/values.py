@@ -7,7 +7,7 @@ All instants are aware UTC datetimes on the database's clock.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -419,6 +419,58 @@ class GrantView:
     ending_at: datetime | None = None
     verdict: str | None = None
     paused_since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class GrantFilter:
+    """Which grants are meant: those that meet all that is not None.
+
+    Attributes:
+        ends_before: their access token ends before this instant.
+        ends_within: it ends within this time from now, or has ended.
+    """
+
+    status: GrantStatus | None = None
+    condition: GrantCondition | None = None
+    reference: str | None = None
+    ends_before: datetime | None = None
+    ends_within: timedelta | None = None
+
+
+class LeftOut(StrEnum):
+    """Why a wish for a refresh does not make a grant due."""
+
+    ENDED = "ended"  # no refresh will come: revoked, to authorize again, or another creator's pair
+    PAUSED = "paused"
+    UNDER_WAY = "under_way"  # a lease is held
+    FAILING = "failing"  # the next attempt has its time by the verdict on the last
+    DUE = "due"  # it is due already
+
+
+@dataclass(frozen=True)
+class ChosenGrant:
+    """A grant that a wish makes due."""
+
+    grant_id: int
+    creator_id: str
+    access_expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a wish for refreshes does.
+
+    Attributes:
+        matching: grants that meet the filter.
+        chosen: those that are made due, in the order in which their access tokens end.
+        beyond_limit: those that would be, if there were no limit.
+        left_out: those that are left as they are, by reason.
+    """
+
+    matching: int
+    chosen: tuple[ChosenGrant, ...]
+    beyond_limit: int
+    left_out: dict[LeftOut, int]
 
 
 @dataclass(frozen=True)
