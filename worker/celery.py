@@ -34,7 +34,7 @@ from worker.mistakes import POOL_REFUSED, explain_uncaught, mistake_of_flower, m
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
 from worker.sources import is_service_link
-from worker.telemetry import Fact, configure_logging, count_fact, install_last_words, log_fact, report, serve_metrics
+from worker.telemetry import Fact, configure_logging, count_fact, install_last_words, log_fact, report
 from worker.vault.redaction import redact
 from worker.watchdog import watchdog
 
@@ -254,21 +254,7 @@ def begin_work(**_: Any) -> None:
         services.report_outages()
         services.presence.begin()
         if services.settings.metrics_port is not None:
-            serve_metrics(
-                services.settings.metrics_port,
-                address=services.settings.metrics_address,
-                headroom=services.headroom.factor,
-                store_away=services.store.outages.seconds,
-                quota_paused=services.limiter.paused_seconds,
-                own_share=services.limiter.keeps_to_own_share,
-                beat_silent=services.beat_silent,
-                refresh_late=services.refresh_late,
-                notices_late=services.notices_late,
-                access_life=services.contract_watch.access_seconds,
-                silent=watchdog.silent_seconds,
-                alive=watchdog.well,
-                consents_ending=services.reauthorizations.within,
-            )
+            services.serve_metrics(services.settings.metrics_port, silent=watchdog.silent_seconds, alive=watchdog.well)
     except EvertokenError as error:
         refuse(error)
 

@@ -21,7 +21,7 @@ from worker.reading import Reading
 from worker.refresh.commits import PatientCommits
 from worker.refresh.leases import LeaseKeeper
 from worker.settings import Settings
-from worker.telemetry import Fact, FactValue, Hook, report
+from worker.telemetry import Fact, FactValue, Hook, observe_call, report
 from worker.tiktok import TikTok
 
 HOST_LETTERS: Final = 48
@@ -71,6 +71,7 @@ class Foundation(Reading):
             deadline_seconds=settings.deadline_seconds,
             egress=self.egress,
             failpoint=self.failpoint,
+            observe=observe_call,
         )
 
     @cached_property

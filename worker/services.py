@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import Final
 
@@ -32,6 +34,8 @@ from worker.refresh.scan import Scanner
 from worker.refresh.settlement import Settlement
 from worker.settings import RETRY_PAUSE_SHARE, Settings, load_settings
 from worker.store import LateResource
+from worker.telemetry import begin_series, serve_metrics
+from worker.tiktok import CALLS
 from worker.upkeep.idleness import Idleness
 from worker.upkeep.preflight import Preflight
 from worker.upkeep.presence import Presence
@@ -255,6 +259,32 @@ class Services(Foundation):
     def presence(self) -> Presence:
         """Keeps this process on the list of living ones."""
         return Presence(preflight=self.preflight, forgetting=self.forgetting, hook=self.hook)
+
+    def serve_metrics(
+        self, port: int, *, silent: Callable[[], float] = lambda: math.nan, alive: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Serve this process's metrics; see `worker.telemetry.serve_metrics`."""
+        begin_series(
+            calls=[*CALLS, *dict.fromkeys(resource.call for resource in RESOURCES)],
+            resources=[resource.name for resource in RESOURCES],
+        )
+        serve_metrics(
+            port,
+            address=self.settings.metrics_address,
+            headroom=self.headroom.factor,
+            store_away=self.store.outages.seconds,
+            quota_paused=self.limiter.paused_seconds,
+            own_share=self.limiter.keeps_to_own_share,
+            beat_silent=self.beat_silent,
+            refresh_late=self.refresh_late,
+            notices_late=self.notices_late,
+            access_life=self.contract_watch.access_seconds,
+            consents_ending=self.reauthorizations.within,
+            journal=self.journal.load,
+            quota=self.limiter.counts,
+            silent=silent,
+            alive=alive,
+        )
 
 
 def build_services(settings: Settings | None = None) -> Services:

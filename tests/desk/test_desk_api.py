@@ -16,6 +16,7 @@ from tests.support.desk import Neighbour, RunningDesk
 from tests.support.world import World
 from tests.worker.test_reader import at_work, near_its_end, plan_later
 from worker.desk.openapi import description
+from worker.telemetry.metrics import REGISTRY
 from worker.vault import PairPlace
 
 OPENAPI = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -407,3 +408,22 @@ def test_no_token_and_no_key_is_in_what_is_logged(desk: RunningDesk, caplog: pyt
     told = caplog.text + repr(desk.facts) + repr(desk.services.settings)
     assert token not in told
     assert shop.key[-43:] not in told.replace(f"Bearer {shop.key}", "")
+
+
+def test_requests_for_tokens_count_by_consumer_and_outcome(desk: RunningDesk) -> None:
+    """Served, unchanged and refused requests of a known key count; a wrong key is nobody's."""
+    grant, shop = desk.world.creator(), desk.consumer()
+    names = ("served", "unchanged", "unknown-creator", "parameter")
+
+    def counts() -> list[float]:
+        series = [{"consumer": "shop", "outcome": name} for name in names]
+        return [REGISTRY.get_sample_value("evertoken_token_reads_total", labels) or 0 for labels in series]
+
+    before = counts()
+
+    tag = shop.token(grant.creator_id).headers["ETag"]
+    shop.token(grant.creator_id, headers={"If-None-Match": tag})
+    shop.token("nobody-whom-we-know")
+    shop.token(grant.creator_id, min_validity="soon")
+
+    assert counts() == [number + 1 for number in before]

@@ -29,12 +29,13 @@ WELL = {
     'evertoken_fleet_seals{key_id="1"}': f"1000x{STEPS}",
     "evertoken_fleet_notices_late_seconds": f"2x{STEPS}",
     'evertoken_worker_silent_seconds{instance="a"}': f"1x{STEPS}",
+    'evertoken_journal_oldest_seconds{instance="a"}': f"2x{STEPS}",
     "evertoken_fleet_redis_up": f"1x{STEPS}",
     'evertoken_fleet_oldest_pull_seconds{resource="videos"}': f"0x{STEPS}",
 }
 BAD = {
     "EvertokenCreatorsWithoutToken": {'evertoken_creator_seconds_without_token_total{cause="late"}': f"0+1200x{STEPS}"},
-    "EvertokenExporterAway": dict.fromkeys((name for name in WELL if "worker_silent" not in name), f"_x{STEPS}"),
+    "EvertokenExporterAway": dict.fromkeys((name for name in WELL if "instance" not in name), f"_x{STEPS}"),
     "EvertokenDatabaseAway": {"evertoken_exporter_read_timestamp_seconds": f"0x{STEPS}"},
     "EvertokenNotRefreshing": {"evertoken_fleet_oldest_due_seconds": f"0+60x{STEPS}"},
     "EvertokenBeatSilent": {"evertoken_fleet_beat_silent_seconds": f"0+60x{STEPS}"},
@@ -47,6 +48,7 @@ BAD = {
     "EvertokenKeyMissing": {'evertoken_fleet_key_held{key_id="1"}': f"0x{STEPS}"},
     "EvertokenNoticesLate": {"evertoken_fleet_notices_late_seconds": f"0+60x{STEPS}"},
     "EvertokenPullsLate": {'evertoken_fleet_oldest_pull_seconds{resource="videos"}': f"172000+60x{STEPS}"},
+    "EvertokenJournalWaits": {'evertoken_journal_oldest_seconds{instance="a"}': f"0+60x{STEPS}"},
     "EvertokenWorkerSilent": {'evertoken_worker_silent_seconds{instance="a"}': f"0+60x{STEPS}"},
 }
 """What makes each rule fire, and no other."""
@@ -153,6 +155,7 @@ def test_prometheus_takes_the_configuration(root: Path) -> None:
 LABELS: dict[str, dict[str, str]] = {
     "EvertokenKeyMissing": {"key_id": "1"},
     "EvertokenPullsLate": {"resource": "videos"},
+    "EvertokenJournalWaits": {'evertoken_journal_oldest_seconds{instance="a"}': f"0+60x{STEPS}"},
     "EvertokenWorkerSilent": {"instance": "a"},
 }
 """Labels that a rule's alert has from its metric."""

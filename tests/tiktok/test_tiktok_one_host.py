@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def test_no_other_address_can_be_reached(servers: Servers) -> None:
     """Another host, another port, another path of the same host and a longer name of it: all are refused unsent."""
     ours, other = servers(), servers()
-    transport = Transport(base_url=ours.url, connect_seconds=1, deadline_seconds=2)
+    transport = Transport(base_url=ours.url, connect_seconds=1, deadline_seconds=2, observe=lambda *_: None)
     elsewhere = [
         other.url,
         f"{other.url}/v1.3/tt_user/oauth2/refresh_token/",

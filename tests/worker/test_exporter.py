@@ -200,21 +200,21 @@ def test_the_page_names_every_metric_and_none_that_is_gone(world: World) -> None
 
 
 @pytest.mark.parametrize(
-    ("fact", "metric", "outcome"),
+    ("fact", "fields", "metric", "outcome"),
     [
-        ("refresh.saved", "evertoken_refreshes_total", "saved"),
-        ("refresh.in_doubt", "evertoken_refreshes_total", "in_doubt"),
-        ("pull.failed", "evertoken_pulls_total", "failed"),
-        ("notice.delivered", "evertoken_notices_total", "delivered"),
+        ("refresh.saved", {}, "evertoken_refreshes_total", "saved"),
+        ("refresh.in_doubt", {}, "evertoken_refreshes_total", "in_doubt"),
+        ("notice.delivered", {"kind": "app.stopped"}, "evertoken_notices_total", "delivered"),
     ],
 )
-def test_an_end_counts_by_its_outcome(fact: str, metric: str, outcome: str) -> None:
+def test_an_end_counts_by_its_outcome(fact: str, fields: dict[str, str], metric: str, outcome: str) -> None:
     """The series is there before anything happened, and rises by one."""
-    before = REGISTRY.get_sample_value(metric, {"outcome": outcome})
-    count_fact(Fact(fact))
+    labels = fields | {"outcome": outcome}
+    before = REGISTRY.get_sample_value(metric, labels)
+    count_fact(Fact(fact, fields))
 
     assert before is not None
-    assert REGISTRY.get_sample_value(metric, {"outcome": outcome}) == before + 1
+    assert REGISTRY.get_sample_value(metric, labels) == before + 1
 
 
 def test_every_outcome_that_is_counted_is_a_fact() -> None:

@@ -87,6 +87,8 @@ def serve(port: int, **gauges: Any) -> None:
         "address": "127.0.0.1", "headroom": lambda: 1.0, "store_away": lambda: 0.0, "quota_paused": lambda: 0.0,
         "own_share": lambda: True, "beat_silent": lambda: 3.5, "refresh_late": lambda: 4.5,
         "notices_late": lambda: 5.5, "access_life": lambda: 6.5, "consents_ending": float,
+        "journal": lambda: (7.0, 8.0, 9.5), "quota": lambda: {"refresh": (3, 2)},
+        "silent": lambda: math.nan, "alive": lambda: True,
     }  # fmt: skip
     serve_metrics(port, **(usual | gauges))
 
@@ -122,3 +124,8 @@ def test_the_headroom_is_served_as_a_metric(store: Store, free_port: int) -> Non
     assert "evertoken_beat_silent_seconds 3.5" in lines
     assert "evertoken_refresh_late_seconds 4.5" in lines
     assert "evertoken_notices_late_seconds 5.5" in lines
+    assert "evertoken_journal_records 7.0" in lines
+    assert "evertoken_journal_bytes 8.0" in lines
+    assert "evertoken_journal_oldest_seconds 9.5" in lines
+    assert 'evertoken_quota_permits_total{lane="refresh"} 3.0' in lines
+    assert 'evertoken_quota_denied_total{lane="refresh"} 2.0' in lines

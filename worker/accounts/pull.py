@@ -30,7 +30,7 @@ from worker.ground import Ground
 from worker.owners import OwnerCheck
 from worker.policy import backoff
 from worker.store import PullClaim
-from worker.telemetry import Fact, FactValue
+from worker.telemetry import Fact, FactValue, count_pull
 from worker.tiktok import ACCOUNT_CALL
 from worker.vault import PairPlace
 
@@ -182,11 +182,11 @@ class Puller:
             visit = self._visit(claim)
         except WrongOwnerError as error:
             self._ground.store.defer_pull(claim, next_pull_at=None, failed=True)
-            self._report(claim, "pull.failed", reason="wrong_owner", level="warning")
+            self._report(claim, "pull.failed", resource=ACCOUNT.name, reason="wrong_owner", level="warning")
             return NotPulled(claim.grant_id, str(error))
         except SealError as error:
             self._ground.store.defer_pull(claim, next_pull_at=_next_try(claim), failed=True)
-            self._report(claim, "pull.unreadable", reason=str(error), level="error")
+            self._report(claim, "pull.unreadable", resource=ACCOUNT.name, reason=str(error), level="error")
             return NotPulled(claim.grant_id, str(error))
         except TikTokError as error:
             return self._give_back(claim, error)
@@ -256,6 +256,7 @@ class Puller:
             return None
         try:
             visit.read(resource)
+            count_pull(resource.name)
         except LeaseLostError:
             self._report(visit.claim, "pull.lease_lost", resource=resource.name, level="warning")
             return NotWanted(visit.claim.grant_id, "another worker has it by now")

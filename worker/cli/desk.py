@@ -50,22 +50,10 @@ def desk() -> None:
 
 def _prepare(services: Services) -> None:
     """Log as a worker does, and serve the metrics."""
-    from worker.telemetry import configure_logging, serve_metrics  # noqa: PLC0415 - as above
+    from worker.telemetry import configure_logging  # noqa: PLC0415 - as above
 
     settings = services.settings
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     services.report_outages()
     if settings.metrics_port is not None:
-        serve_metrics(
-            settings.metrics_port,
-            address=settings.metrics_address,
-            headroom=services.headroom.factor,
-            store_away=services.store.outages.seconds,
-            quota_paused=services.limiter.paused_seconds,
-            own_share=services.limiter.keeps_to_own_share,
-            beat_silent=services.beat_silent,
-            refresh_late=services.refresh_late,
-            notices_late=services.notices_late,
-            access_life=services.contract_watch.access_seconds,
-            consents_ending=services.reauthorizations.within,
-        )
+        services.serve_metrics(settings.metrics_port)

@@ -34,7 +34,7 @@ from worker.errors import (
 from worker.policy.creator_id import is_creator_id
 from worker.policy.verdicts import Cause
 from worker.store import ConsumerView, GrantStatus, GrantView, HandOut, Store
-from worker.telemetry import Fact, FactValue, Hook, count_hand_out
+from worker.telemetry import Fact, FactValue, Hook, count_token_read
 from worker.tokens.audit import Audit
 from worker.tokens.consumers import ConsumerKeys
 from worker.tokens.reader import ServedToken, TokenReader
@@ -105,7 +105,19 @@ class Api:
 
     def token(self, asked: Asked) -> Response:
         """Hand out a creator's access token."""
-        consumer, creator_id = self._consumer_of(asked), asked.part("creator_id")
+        consumer, outcome = self._consumer_of(asked), "failed"
+        try:
+            answer = self._token(asked, consumer)
+            outcome = "served" if answer.body else "unchanged"
+        except ProblemError as problem:
+            outcome = problem.kind
+            raise
+        finally:
+            count_token_read(consumer.name, outcome)
+        return answer
+
+    def _token(self, asked: Asked, consumer: ConsumerView) -> Response:
+        creator_id = asked.part("creator_id")
         given = asked.query(("min_validity", "newer_than", "wait"))
         validity = _number(given, "min_validity", 0.0)
         newer_than = _whole(given, "newer_than", None, 1, LARGEST_GENERATION)
@@ -118,7 +130,6 @@ class Api:
         if tag in [each.strip() for each in asked.request.headers.get("if-none-match", "").split(",")]:
             return Response(status_code=304, headers={"ETag": tag})
         self._audit.note(HandOut(consumer.consumer_id, served.grant_id, served.consent, served.generation))
-        count_hand_out(consumer.name)
         return json_answer(
             {
                 "creator_id": served.creator_id,

@@ -12,6 +12,7 @@ One idea: writing, releasing and replaying share the segments of this process an
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -228,6 +229,23 @@ class Journal:
             JournalError: the folder cannot be read.
         """
         return waiting_keys(self._folder)
+
+    def load(self) -> tuple[float, float, float]:
+        """Return how much waits, for metrics; this raises nothing.
+
+        Returns:
+            The records that wait in the folder and the bytes of its files, also of other processes, or NaN if it cannot
+            be read; and the seconds for which this process has known the oldest record that waits in its own files
+            or in those of dead processes that it took over, 0 if none waits.
+        """
+        with self._lock:
+            known = [spot.known_at for each in (*self._own.values(), *self._taken_over.values())
+                     for spot in each.pending.values()]  # fmt: skip
+        oldest = time.monotonic() - min(known) if known else 0.0
+        try:
+            return self.waiting(), sum(path.stat().st_size for path in self._folder.files(SUFFIX)), oldest
+        except (JournalError, OSError):
+            return math.nan, math.nan, oldest
 
     def holds(self, grant_id: int, consent: int, generations: Collection[int]) -> bool:
         """Return True if an answer to one of these attempts waits in the folder; errors are those of `key_usage`."""

@@ -161,6 +161,8 @@ class Limiter:
         self._pause_end, self._ramp, self._unshared = -math.inf, 0.0, False
         self._redis_pause_end, self._paused_since = -math.inf, math.inf
         self._refused_since, self._refused_at = math.inf, -math.inf
+        self._given: dict[Lane, int] = {"refresh": 0, "pull": 0}
+        self._denied = dict(self._given)
 
     def permits(
         self, *, lane: Lane, call: str, accounts: Sequence[str], start: float = 0.0, each: float = 0.0
@@ -178,6 +180,15 @@ class Limiter:
             start: seconds until the first of these requests can be ready.
             each: seconds from one of them to the next.
         """
+        asked = self._ask(lane=lane, call=call, accounts=accounts, start=start, each=each)
+        with self._lock:
+            if asked.given:
+                self._given[lane] += len(asked.given)
+            else:
+                self._denied[lane] += 1
+        return asked
+
+    def _ask(self, *, lane: Lane, call: str, accounts: Sequence[str], start: float, each: float) -> Permits:
         now = self._monotonic()
         with self._lock:
             self._begin()
@@ -313,6 +324,11 @@ class Limiter:
     def paused_seconds(self) -> float:
         """Return how long this process gives no permit, without asking Redis; 0 if it is not paused."""
         return self._pause_left(self._monotonic())
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Return by lane how many permits this process got, and how many of its questions were denied."""
+        with self._lock:
+            return {lane: (given, self._denied[lane]) for lane, given in self._given.items()}
 
     def keeps_to_own_share(self) -> bool:
         """Return whether this process keeps to its own share of the quota, because Redis gives it no usable answer."""

@@ -47,7 +47,7 @@ from worker.refresh.leases import LeaseKeeper
 from worker.refresh.replay import Replayer
 from worker.refresh.results import Braked, Denied, Failed, NotReady, Refreshed, Result, Skipped
 from worker.store import Claim
-from worker.telemetry import Fact, one_write
+from worker.telemetry import CLAIM_TIME, PERMIT_TIME, SEND_TIME, STORE_TIME, Fact, one_write
 from worker.tiktok import REFRESH_CALL
 from worker.vault import PairPlace, Token
 
@@ -156,15 +156,17 @@ class Refresher:
         Only the last result may be one that ends the whole message: no permit, the brake, or not ready.
         """
         asked_at = elapsed_clock()
-        results, permits = self._permits(ids, force=force)
+        with PERMIT_TIME.time():
+            results, permits = self._permits(ids, force=force)
         if not permits:
             return results, _still_due(ids, results)
 
         self._ground.failpoint("pre_claim")
         won_at = elapsed_clock()
-        claims = self._ground.store.claim_group(
-            list(permits), owner=self._ground.owner, lease_seconds=self._lease_seconds, force=force
-        )
+        with CLAIM_TIME.time():
+            claims = self._ground.store.claim_group(
+                list(permits), owner=self._ground.owner, lease_seconds=self._lease_seconds, force=force
+            )
         self._ground.failpoint("post_claim")
         won = {claim.grant_id for claim in claims}
         results += [Skipped(grant_id, NOT_DUE) for grant_id in permits if grant_id not in won]
@@ -172,8 +174,10 @@ class Refresher:
         group = Group([Attempt(claim, won_at) for claim in claims])
         self.pace.note_start(elapsed_clock() - asked_at)
         with self._leases.hold(claims), self._watched(group):
-            self._send(group, permits)
-            self._conclude(group)
+            with SEND_TIME.time():
+                self._send(group, permits)
+            with STORE_TIME.time():
+                self._conclude(group)
             for attempt in group.odd:
                 permit = permits[attempt.claim.grant_id]
                 group.results.append(self._alone(attempt, permit, force=force, prove=prove))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final
 
@@ -16,7 +16,10 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from worker.policy.notice_kinds import KINDS
 from worker.policy.verdicts import Cause
 from worker.telemetry.facts import Fact
 from worker.telemetry.logs import log_fact
@@ -31,10 +34,20 @@ for collect in (ProcessCollector, PlatformCollector, GCCollector):
 FACTS: Final = Counter("evertoken_facts", "Facts by name, one per outcome.", ["fact"], registry=REGISTRY)
 SECONDS: Final = Histogram(
     "evertoken_call_seconds",
-    "Seconds from sending a call to TikTok to the end of its answer.",
+    "Seconds from sending a call to TikTok to the end of its answer, or to its failure.",
     ["call"],
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 45),
     registry=REGISTRY,
+)
+STAGES: Final = Histogram(
+    "evertoken_refresh_stage_seconds",
+    "Seconds of each stage of a group of refreshes: `permit`, `claim`, `send` and `store`.",
+    ["stage"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 45),
+    registry=REGISTRY,
+)
+PERMIT_TIME, CLAIM_TIME, SEND_TIME, STORE_TIME = (
+    STAGES.labels(stage=stage) for stage in ("permit", "claim", "send", "store")
 )
 VERDICTS: Final = Counter(
     "evertoken_verdicts", "Failed attempts and narrowed scopes by what was behind them.", ["verdict"], registry=REGISTRY
@@ -102,38 +115,68 @@ ANSWER_SECONDS: Final = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15),
     registry=REGISTRY,
 )
-HAND_OUTS: Final = Counter(
-    "evertoken_desk_tokens", "Tokens that were handed out over HTTP, by consumer.", ["consumer"], registry=REGISTRY
+TOKEN_READS: Final = Counter(
+    "evertoken_token_reads",
+    "Requests for a token over HTTP by consumer: `served`, `unchanged`, or the problem that was answered.",
+    ["consumer", "outcome"],
+    registry=REGISTRY,
 )
 
 _VERDICTS: Final[dict[object, Counter]] = {cause: VERDICTS.labels(verdict=cause) for cause in Cause}
 REFRESHES: Final = Counter("evertoken_refreshes", "Attempts to refresh by outcome.", ["outcome"], registry=REGISTRY)
-PULLS: Final = Counter("evertoken_pulls", "Pulls of account data by outcome.", ["outcome"], registry=REGISTRY)
-NOTICES: Final = Counter(
-    "evertoken_notices", "Deliveries of notices to an address, by outcome.", ["outcome"], registry=REGISTRY
+PULLS: Final = Counter(
+    "evertoken_pulls", "Pulls of one resource of a creator by outcome.", ["resource", "outcome"], registry=REGISTRY
 )
-_OUTCOMES: Final = {
-    f"{prefix}.{outcome}": counter.labels(outcome=outcome)
-    for prefix, counter, outcomes in (
-        ("refresh", REFRESHES, ("saved", "backed_off", "in_doubt", "misfit", "not_sent", "refused", "stopped")),
-        ("pull", PULLS, ("saved", "empty", "failed", "unreadable")),
-        ("notice", NOTICES, ("delivered", "failed")),
-    )
-    for outcome in outcomes
+PULL_OUTCOMES: Final = (
+    "saved",
+    "budget_spent",
+    "empty",
+    "failed",
+    "interrupted",
+    "lease_lost",
+    "unreadable",
+    "waits",
+)
+NOTICES: Final = Counter(
+    "evertoken_notices",
+    "Deliveries of notices to an address, by kind and outcome.",
+    ["kind", "outcome"],
+    registry=REGISTRY,
+)
+NOTICE_OUTCOMES: Final = ("delivered", "failed")
+_REFRESHES: Final = {
+    f"refresh.{outcome}": REFRESHES.labels(outcome=outcome)
+    for outcome in ("saved", "backed_off", "in_doubt", "misfit", "not_sent", "refused", "stopped")
 }
+_PULLS: Final = {f"pull.{outcome}": outcome for outcome in PULL_OUTCOMES}
+_NOTICES: Final = {f"notice.{outcome}": outcome for outcome in NOTICE_OUTCOMES}
+for each in KINDS.values():
+    for end in NOTICE_OUTCOMES:
+        NOTICES.labels(kind=each, outcome=end)
 _COUNTERS: Final = {name: FACTS.labels(fact=name) for name in FACT_NAMES}
 
 
 def count_fact(fact: Fact) -> None:
-    """Count a fact, its `verdict` and its outcome as the end of something, and observe a call's `seconds`."""
+    """Count a fact, its `verdict`, and its outcome as the end of something."""
     (_COUNTERS.get(fact.name) or FACTS.labels(fact=fact.name)).inc()
-    if (outcome := _OUTCOMES.get(fact.name)) is not None:
-        outcome.inc()
-    seconds, call = fact.fields.get("seconds"), fact.fields.get("call")
+    if (refreshed := _REFRESHES.get(fact.name)) is not None:
+        refreshed.inc()
+    elif (pulled := _PULLS.get(fact.name)) is not None and "resource" in fact.fields:
+        PULLS.labels(resource=fact.fields["resource"], outcome=pulled).inc()
+    elif (posted := _NOTICES.get(fact.name)) is not None:
+        NOTICES.labels(kind=fact.fields["kind"], outcome=posted).inc()
     if (verdict := _VERDICTS.get(fact.fields.get("verdict"))) is not None:
         verdict.inc()
-    if isinstance(seconds, float) and isinstance(call, str):
-        SECONDS.labels(call=call).observe(seconds)
+
+
+def observe_call(call: str, seconds: float) -> None:
+    """Observe how long a call to TikTok took, by its path."""
+    SECONDS.labels(call=call).observe(seconds)
+
+
+def count_pull(resource: str) -> None:
+    """Count that all that was due of one resource of a creator is stored."""
+    PULLS.labels(resource=resource, outcome="saved").inc()
 
 
 def count_answer(route: str, status: int, seconds: float) -> None:
@@ -142,15 +185,68 @@ def count_answer(route: str, status: int, seconds: float) -> None:
     ANSWER_SECONDS.labels(route=route).observe(seconds)
 
 
-def count_hand_out(consumer: str) -> None:
-    """Count a token that was handed out over HTTP."""
-    HAND_OUTS.labels(consumer=consumer).inc()
+def count_token_read(consumer: str, outcome: str) -> None:
+    """Count a request for a token over HTTP.
+
+    Args:
+        consumer: the name of the consumer whose key it bore.
+        outcome: `served`, `unchanged`, or the kind of the problem that was answered.
+    """
+    TOKEN_READS.labels(consumer=consumer, outcome=outcome).inc()
+
+
+class HostCollector(Collector):
+    """Serves what the journal holds and what the quota gave, read when they are asked for.
+
+    Attributes:
+        journal: as in `serve_metrics`.
+        quota: as in `serve_metrics`.
+    """
+
+    def __init__(self) -> None:
+        self.journal: Callable[[], tuple[float, float, float]] = lambda: (math.nan, math.nan, math.nan)
+        self.quota: Callable[[], Mapping[str, tuple[int, int]]] = dict
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics; those of a journal that cannot be read are NaN."""
+        texts = (
+            ("records", "Answers that wait in the journal's folder on this host; NaN if it cannot be read."),
+            ("bytes", "Bytes of the journal's files on this host; NaN if the folder cannot be read."),
+            ("oldest_seconds", "For how long this process has known the oldest of its records; 0 if none waits."),
+        )
+        for (name, text), value in zip(texts, self.journal(), strict=True):
+            yield GaugeMetricFamily(f"evertoken_journal_{name}", text, value=value)
+        given = CounterMetricFamily("evertoken_quota_permits", "Permits that this process got.", labels=["lane"])
+        denied = CounterMetricFamily("evertoken_quota_denied", "Questions that were denied a permit.", labels=["lane"])
+        for lane, (gave, refused) in self.quota().items():
+            given.add_metric([lane], gave)
+            denied.add_metric([lane], refused)
+        yield given
+        yield denied
+
+
+HOST: Final = HostCollector()
+REGISTRY.register(HOST)
 
 
 def report(fact: Fact) -> None:
     """Log a fact and count it; this is the hook of a process."""
     log_fact(fact)
     count_fact(fact)
+
+
+def begin_series(calls: Iterable[str], resources: Iterable[str]) -> None:
+    """Have the series of calls and pulls there before the first of them.
+
+    Args:
+        calls: paths of the calls to TikTok.
+        resources: names of the resources of account data.
+    """
+    for call in calls:
+        SECONDS.labels(call=call)
+    for resource in resources:
+        for outcome in PULL_OUTCOMES:
+            PULLS.labels(resource=resource, outcome=outcome)
 
 
 def serve_metrics(
@@ -166,8 +262,10 @@ def serve_metrics(
     notices_late: Callable[[], float],
     access_life: Callable[[], float],
     consents_ending: Callable[[int], float],
-    silent: Callable[[], float] = lambda: math.nan,
-    alive: Callable[[], bool] = lambda: True,
+    journal: Callable[[], tuple[float, float, float]],
+    quota: Callable[[], Mapping[str, tuple[int, int]]],
+    silent: Callable[[], float],
+    alive: Callable[[], bool],
 ) -> None:
     """Serve the metrics and `/healthz`; if the port is taken or forbidden, only log it, since tokens matter more.
 
@@ -186,7 +284,11 @@ def serve_metrics(
             desk asks none.
         alive: returns False if this worker hangs, which `/healthz` then answers with 503.
         consents_ending: returns how many consents end within so many days.
+        journal: returns how many records wait in the journal's folder, the bytes of its files, and for how many seconds
+            this process has known the oldest record.
+        quota: returns, by lane, how many permits this process got and how many questions were denied.
     """
+    HOST.journal, HOST.quota = journal, quota
     HEADROOM.set_function(headroom)
     STORE_AWAY.set_function(store_away)
     QUOTA_PAUSED.set_function(quota_paused)

@@ -12,6 +12,7 @@ from worker.tiktok.answers import (
 from worker.tiktok.client import TikTok
 from worker.tiktok.codes import (
     ACCOUNT_CALL,
+    CALLS,
     DEAD_TOKEN_CODES,
     EXCHANGE_CALL,
     REFRESH_CALL,
@@ -24,6 +25,7 @@ from worker.tiktok.values import RawAnswer, ReadAnswer, TokenAnswer, TokenInfo
 __all__ = [
     "ACCESS_LIFE_NAMES",
     "ACCOUNT_CALL",
+    "CALLS",
     "CREATOR_NAMES",
     "DEAD_TOKEN_CODES",
     "EXCHANGE_CALL",

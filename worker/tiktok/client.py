@@ -30,6 +30,10 @@ def _no_failpoint(_name: str) -> None:
     return
 
 
+def _observe_nothing(_path: str, _seconds: float) -> None:
+    return
+
+
 class TikTok:
     """The client; one instance serves all threads of a process and opens nothing before its first call.
 
@@ -45,6 +49,7 @@ class TikTok:
         connect_seconds: longest time to connect, and again for the TLS handshake.
         deadline_seconds: longest time of a whole call.
         failpoint: called with "post_send" and "post_recv" in `send_exchange` and `send_refresh`.
+        observe: takes the path of each call that was sent, and the seconds until its answer's end or its failure.
         egress: the route to TikTok; by default direct and with the usual authorities.
 
     Raises:
@@ -62,6 +67,7 @@ class TikTok:
         connect_seconds: float = 5,
         deadline_seconds: float = 45,
         failpoint: Callable[[str], object] = _no_failpoint,
+        observe: Callable[[str, float], object] = _observe_nothing,
         egress: Egress | None = None,
     ) -> None:
         if not 0 < connect_seconds <= deadline_seconds:
@@ -78,6 +84,7 @@ class TikTok:
             base_url=base_url.rstrip("/"),
             connect_seconds=connect_seconds,
             deadline_seconds=deadline_seconds,
+            observe=observe,
             egress=egress,
         )
 

@@ -16,6 +16,8 @@ REFRESH_CALL: Final = "tt_user/oauth2/refresh_token/"
 REVOKE_CALL: Final = "tt_user/oauth2/revoke/"
 TOKEN_INFO_CALL: Final = "tt_user/token_info/get/"  # noqa: S105 - a path
 ACCOUNT_CALL: Final = "business/get/"
+CALLS: Final = (EXCHANGE_CALL, REFRESH_CALL, REVOKE_CALL, TOKEN_INFO_CALL, ACCOUNT_CALL)
+"""The paths of all calls but those of further account data."""
 
 SUCCESS_CODES: Final = frozenset({0, 20001})
 """Done, and partly done: what came with the latter is kept."""

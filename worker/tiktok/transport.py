@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,15 +67,23 @@ class Transport:
         connect_seconds: longest time to connect, and again for the TLS handshake.
         deadline_seconds: longest time of a whole call. Resolving the host's name cannot be interrupted; if it used up
             the time, nothing is sent.
+        observe: takes the path of each call that was sent, and the seconds it took.
         egress: the route to the host.
     """
 
     def __init__(
-        self, *, base_url: str, connect_seconds: float, deadline_seconds: float, egress: Egress | None = None
+        self,
+        *,
+        base_url: str,
+        connect_seconds: float,
+        deadline_seconds: float,
+        observe: Callable[[str, float], object],
+        egress: Egress | None = None,
     ) -> None:
         self._root = requests.Request("GET", f"{base_url}/{VERSION}/").prepare().url or ""
         self._connect_seconds = connect_seconds
         self._deadline_seconds = deadline_seconds
+        self._observe = observe
         egress = egress or Egress()
         self._context, self._proxy = egress.context, egress.proxy_to(base_url)
         self._own = threading.local()
@@ -102,10 +111,13 @@ class Transport:
             keep=not request.path.startswith(TOKEN_CALLS) or self._kept.wanted,
         )
         CURRENT.call = call
+        began = time.monotonic()
         try:
-            return self._exchange(request, call)
+            raw = self._exchange(request, call)
         finally:
             CURRENT.end()
+        self._observe(request.path, time.monotonic() - began)
+        return raw
 
     def _exchange(self, request: Request, call: Call) -> RawAnswer:
         body = bytearray()
