@@ -83,7 +83,7 @@ def judge(**_: Any) -> None:
     watchdog.judge(
         Fact("beat.hangs", {"limit_seconds": settings.hang_seconds}, level="error"),
         busy=lambda: False,
-        could_work=lambda _: serves(settings.redis_url, app.amqp.queues),
+        could_work=lambda _: serves(settings.redis_url, app.amqp.queues, settings.key_prefix),
         alive=lambda: touch(settings.run_dir, "beat"),
         end=end,
     )

@@ -35,7 +35,7 @@ broker_transport_options = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "visibility_timeout": 600,
-    "global_keyprefix": "evertoken:",
+    "global_keyprefix": settings.key_prefix,
     "client_name": "evertoken",
 }
 

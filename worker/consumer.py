@@ -130,7 +130,9 @@ def could_work(busy: bool) -> bool:
     Args:
         busy: True if all threads are busy, which they are for long while the database is away.
     """
-    return serves(settings.redis_url, app.amqp.queues) and not (busy and shared_services().store.outages.seconds())
+    return serves(settings.redis_url, app.amqp.queues, settings.key_prefix) and not (
+        busy and shared_services().store.outages.seconds()
+    )
 
 
 def end_hung() -> None:
@@ -224,7 +226,8 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         with self.app.connection_for_read() as connection:
             try:
                 connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-                return spoilt_keys(connection.default_channel.client, self.app.amqp.queues)
+                client = connection.default_channel.client
+                return spoilt_keys(client, self.app.amqp.queues, settings.key_prefix)
             except (*self.connection_errors, *self.channel_errors, OperationalError):
                 return []
 

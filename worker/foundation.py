@@ -79,6 +79,7 @@ class Foundation(Reading):
         """The quota, shared through Redis."""
         return Limiter(
             self.settings.redis_url,
+            prefix=self.settings.key_prefix,
             app_id=self.settings.tiktok_app_id,
             per_second=self.settings.quota_per_second,
             per_minute=self.settings.quota_per_minute,
@@ -90,7 +91,12 @@ class Foundation(Reading):
     def journal(self) -> Journal:
         """This process's journal."""
         return Journal(
-            self.settings.journal_dir, self.sealer, owner=self.owner, failpoint=self.failpoint, alarm=self._alarm
+            self.settings.journal_dir,
+            self.sealer,
+            owner=self.owner,
+            namespace=self.settings.namespace,
+            failpoint=self.failpoint,
+            alarm=self._alarm,
         )
 
     @cached_property

@@ -70,6 +70,7 @@ class Reading:
         return open_store(
             self.settings.database_url,
             app_id=self.app_id,
+            namespace=self.settings.namespace,
             pool_size=self._pool_size,
             statement_seconds=self.settings.store_seconds,
         )

@@ -271,6 +271,7 @@ class Services(Foundation):
         serve_metrics(
             port,
             address=self.settings.metrics_address,
+            namespace=self.settings.namespace,
             headroom=self.headroom.factor,
             store_away=self.store.outages.seconds,
             quota_paused=self.limiter.paused_seconds,

@@ -32,6 +32,7 @@ from worker.addresses import (
 )
 from worker.errors import ConfigurationError
 from worker.failpoints import failpoint_of
+from worker.namespace import bad_namespace, key_prefix
 from worker.pasted import cleaned, read_file
 from worker.policy.quota import HIGHEST
 from worker.sources import PREFIX, in_dotenv, ours
@@ -81,10 +82,33 @@ CommaList = Annotated[tuple[str, ...], BeforeValidator(_comma_list)]
 T = TypeVar("T", bound=BaseModel)
 
 
-class MessengerSettings(BaseModel):
-    """The settings of beat, Flower and senders of messages: no secret but Redis's password."""
+class NamedSettings(BaseModel):
+    """What every process of an installation must know: by which names it goes in Redis and in the database."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
+
+    namespace: str | None = Field(
+        default=None,
+        description=(
+            "Name of this installation, if several share one Redis or one PostgreSQL database: its keys begin with "
+            "`evertoken-NAME:` and its tables are in the schema `NAME`. All of its processes need the same."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _refuse_other_names(self) -> Self:
+        if self.namespace is not None and (problem := bad_namespace(f"{PREFIX}NAMESPACE", self.namespace)):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def key_prefix(self) -> str:
+        """What each key and channel in Redis begins with."""
+        return key_prefix(self.namespace)
+
+
+class MessengerSettings(NamedSettings):
+    """The settings of beat, Flower and senders of messages: no secret but Redis's password."""
 
     redis_url: str = Field(
         repr=False,
@@ -114,10 +138,8 @@ class MessengerSettings(BaseModel):
         return self
 
 
-class ReaderSettings(BaseModel):
+class ReaderSettings(NamedSettings):
     """What a neighbouring application needs to read access tokens: the database and a reader's keyring."""
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True)
 
     tiktok_app_id: str = ""  # a reader's keyring names the app
     keyring: Secret = Field(description="The sealing keys as JSON; `celery -A worker keys new` makes one.")

@@ -23,12 +23,12 @@ ROOT = Path(__file__).parents[2]
 EXTRA = {"acl|whoami", "acl|dryrun"}
 
 
-def line_of_page() -> list[str]:
-    """Return the words behind `user evertoken` in docs/operations.md."""
+def line_of_page(prefix: str = "evertoken:") -> list[str]:
+    """Return the words behind `user evertoken` in docs/operations.md, for keys and channels with this prefix."""
     page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
     found = re.search(r"^    user evertoken (.*?)\n\n", page, re.DOTALL | re.MULTILINE)
     assert found is not None
-    return found[1].split()
+    return found[1].replace("evertoken:", prefix).split()
 
 
 def acl(admin: redis.Redis, *words: str) -> object:
@@ -93,21 +93,23 @@ def test_every_command_of_the_scripts_is_among_the_rights() -> None:
     assert used - NEEDED.keys() == set()
 
 
-def test_the_doctor_names_missing_rights(restricted: tuple[redis.Redis, str]) -> None:
+@pytest.mark.parametrize("prefix", ["evertoken:", "evertoken-shop:"])
+def test_the_doctor_names_missing_rights(restricted: tuple[redis.Redis, str], prefix: str) -> None:
     """The command names commands, keys and channels that are refused; without ACL it says that it cannot know."""
     admin, url = restricted
+    acl(admin, "ACL SETUSER", "evertoken", *line_of_page(prefix))
     client = redis.Redis.from_url(url)
-    assert missing_rights(client) == ()
+    assert missing_rights(client, prefix) == ()
 
     for change, lacking in (
         (("-zrevrange", "-info"), ("+info", "+zrevrange")),
         (
             ("+zrevrange", "+info", "resetchannels", "&other:*"),
-            ("&evertoken:/0.celery.pidbox", "&evertoken:/0.celeryev/*", "&evertoken:/0.celeryev/worker.*"),
+            (f"&{prefix}/0.celery.pidbox", f"&{prefix}/0.celeryev/*", f"&{prefix}/0.celeryev/worker.*"),
         ),
-        (("resetkeys", "allchannels", "~other"), ("~evertoken:*",)),
+        (("resetkeys", "allchannels", "~other"), (f"~{prefix}*",)),
     ):
         acl(admin, "ACL SETUSER", "evertoken", *change)
-        assert missing_rights(client) == lacking
+        assert missing_rights(client, prefix) == lacking
     acl(admin, "ACL SETUSER", "evertoken", "-acl")
-    assert missing_rights(client) is None
+    assert missing_rights(client, prefix) is None

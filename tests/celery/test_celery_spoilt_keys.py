@@ -114,14 +114,16 @@ def test_every_key_of_a_running_worker_is_looked_at(redis_url: str, monkeypatch:
     """Each is found when it has another type, a list as well as a text; as Celery makes them none is."""
     monkeypatch.setattr(app.conf, "broker_url", redis_url)
     with redis.Redis.from_url(redis_url) as client:
-        assert spoilt_keys(client, app.amqp.queues) == []
+        assert spoilt_keys(client, app.amqp.queues, "evertoken:") == []
         for name in STOPS_WORKERS + OTHERS:
             client.set(f"evertoken:{name}", "x")
-        assert set(spoilt_keys(client, app.amqp.queues)) == {f"evertoken:{name}" for name in STOPS_WORKERS + OTHERS}
+        assert set(spoilt_keys(client, app.amqp.queues, "evertoken:")) == {
+            f"evertoken:{name}" for name in STOPS_WORKERS + OTHERS
+        }
         client.flushall()
         client.lpush("evertoken:unacked", "x")
         client.hset("evertoken:refresh", "a", "b")
-        assert set(spoilt_keys(client, app.amqp.queues)) == {"evertoken:unacked", "evertoken:refresh"}
+        assert set(spoilt_keys(client, app.amqp.queues, "evertoken:")) == {"evertoken:unacked", "evertoken:refresh"}
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
@@ -142,4 +144,4 @@ def test_celery_has_no_key_that_is_not_looked_at(
         client.flushall()
         for key in made - ours - short_lived:
             client.hset(key, "a", "b") if not key.endswith(":unacked") else client.set(key, "x")
-        assert made - ours - short_lived - set(spoilt_keys(client, app.amqp.queues)) == set()
+        assert made - ours - short_lived - set(spoilt_keys(client, app.amqp.queues, "evertoken:")) == set()

@@ -401,6 +401,19 @@ def test_each_app_keeps_its_own_pauses_and_permits(redis_url: str, new_limiter: 
     assert take(other) == 0
 
 
+def test_each_prefix_keeps_its_own_pauses_and_permits(redis_url: str, new_limiter: Callable[..., Limiter]) -> None:
+    """Two installations on one Redis write no key of each other's."""
+    one, other = (new_limiter(redis_url, prefix=f"evertoken-{name}:") for name in ("one", "other"))
+    one.punish("minute", 60.0)
+
+    assert take(one) > 0
+    assert take(other) == 0
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        keys = [key for key in client.keys("*") if not key.startswith("evertoken-other:")]
+    assert keys
+    assert all(key.startswith("evertoken-one:limit:") for key in keys)
+
+
 def test_a_late_request_moves_the_rest_of_its_group_by_one_call(redis_url: str, new_limiter: NewLimiter) -> None:
     """Permits of a group that is behind its schedule get new moments together, still as far apart as they were."""
     clock = [0.0]

@@ -231,7 +231,9 @@ def test_a_crowd_of_invented_workers_is_forgotten(
 )
 def test_an_answer_that_no_script_gives_is_none(answer: object, redis_url: str) -> None:
     """Numbers are checked on this side as well: a server that lies permits nothing."""
-    shared = Shared(redis_url, Windows(10, 600, 40), app_id=APP_ID, reserve_seconds=1, report=lambda *_: None)
+    shared = Shared(
+        redis_url, Windows(10, 600, 40), prefix="evertoken:", app_id=APP_ID, reserve_seconds=1, report=lambda *_: None
+    )
     for name in ("_permit", "_hello", "_depart"):
         setattr(shared, name, lambda *_: answer)
 

@@ -64,7 +64,7 @@ def world(new_world: NewWorld) -> World:
 
 def test_the_fleet_is_counted_without_a_creators_name(world: World) -> None:
     """By state, by condition, by time left, and by key; no label names a creator."""
-    rounds = Rounds(world.services, FleetMetrics("1.2.3"))
+    rounds = Rounds(world.services, FleetMetrics("1.2.3", "shop"))
     rounds.once()
     found = served(rounds.metrics)
 
@@ -79,6 +79,7 @@ def test_the_fleet_is_counted_without_a_creators_name(world: World) -> None:
     assert value(found, "fleet_brake") == 0
     assert value(found, "fleet_redis_up") == 1
     assert value(found, "build_info", version="1.2.3") == 1
+    assert value(found, "installation_info", installation="shop") == 1
     assert value(found, "exporter_rounds_total", outcome="ok") == 1
     (key_id,) = world.services.keyring.keys
     assert value(found, "fleet_seals", key_id=str(key_id)) == 4
@@ -86,7 +87,18 @@ def test_the_fleet_is_counted_without_a_creators_name(world: World) -> None:
     assert sum(found["evertoken_fleet_reauthorizations", (("week", str(week)),)] for week in range(13)) >= 0
     assert value(found, "fleet_late_pulls", resource="videos") == 0
     labels = {name for _, given in found for name, _ in given}
-    assert labels == {"resource", "state", "condition", "le", "week", "key_id", "cause", "outcome", "version"}
+    assert labels == {
+        "resource",
+        "state",
+        "condition",
+        "le",
+        "week",
+        "key_id",
+        "cause",
+        "outcome",
+        "version",
+        "installation",
+    }
 
 
 def test_creator_seconds_without_a_token_add_up_by_cause(world: World) -> None:

@@ -84,7 +84,8 @@ def test_the_headroom_of_a_database_that_is_away_is_not_known(free_port: int) ->
 def serve(port: int, **gauges: Any) -> None:
     """Serve metrics; gauges that are not given have any value."""
     usual: dict[str, Any] = {
-        "address": "127.0.0.1", "headroom": lambda: 1.0, "store_away": lambda: 0.0, "quota_paused": lambda: 0.0,
+        "address": "127.0.0.1", "namespace": None, "headroom": lambda: 1.0, "store_away": lambda: 0.0,
+        "quota_paused": lambda: 0.0,
         "own_share": lambda: True, "beat_silent": lambda: 3.5, "refresh_late": lambda: 4.5,
         "notices_late": lambda: 5.5, "access_life": lambda: 6.5, "consents_ending": float,
         "journal": lambda: (7.0, 8.0, 9.5), "quota": lambda: {"refresh": (3, 2)},

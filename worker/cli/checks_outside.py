@@ -34,7 +34,7 @@ def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tup
         services: the services of the doctor itself.
         offline: True to send nothing to TikTok.
     """
-    yield "redis", lambda: redis(app)
+    yield "redis", lambda: redis(app, services.settings.key_prefix)
     yield "quota", lambda: quota(services)
     yield "workers", lambda: workers(app)
     yield "queues", lambda: queues(app)
@@ -68,14 +68,15 @@ def desk(services: Services) -> Finding:
     return Finding("desk", "ok" if answer.status == HTTPStatus.OK else "fail", f"answers at {place}: {said}")
 
 
-def redis(app: Any) -> Finding:
+def redis(app: Any, prefix: str) -> Finding:
     """Check that Redis answers, permits what we need and never evicts, over the connection that Celery uses."""
     from worker.limiter.rights import memory_policy, missing_rights, spoilt_keys  # noqa: PLC0415 - Celery loads the doctor on every start
 
     with app.connection_for_read(connect_timeout=2) as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
         client = connection.default_channel.client
-        missing, policy, spoilt = missing_rights(client), memory_policy(client), spoilt_keys(client, app.amqp.queues)
+        missing, policy = missing_rights(client, prefix), memory_policy(client)
+        spoilt = spoilt_keys(client, app.amqp.queues, prefix)
     if missing:
         return Finding(
             "redis", "fail", f"our user lacks rights (docs/operations.md, A user of Redis): {' '.join(missing)}"

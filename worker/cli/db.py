@@ -87,7 +87,8 @@ def _store() -> Iterator[Store]:
     """Open the store alone: a migration needs neither Redis nor a journal."""
     from worker.store import open_store  # noqa: PLC0415 - Celery loads this module on every start
 
-    store = open_store(output.settings().database_url)
+    settings = output.settings()
+    store = open_store(settings.database_url, namespace=settings.namespace)
     try:
         yield store
     finally:

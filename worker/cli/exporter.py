@@ -39,7 +39,7 @@ def exporter(every: float) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with output.services() as services:
-        rounds = Rounds(services, FleetMetrics(version(output.APP_NAME)))
+        rounds = Rounds(services, FleetMetrics(version(output.APP_NAME), services.settings.namespace))
         rounds.once()
         address, port = services.settings.metrics_address, services.settings.exporter_port
         try:

@@ -11,8 +11,11 @@ from typing import Final
 from worker.errors import JournalError
 
 SET_ASIDE: Final = "set-aside"
+OWNER: Final = "namespace"
+"""File that names the namespace whose answers the folder holds; an installation without a namespace has none."""
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
+LONGEST_NAME: Final = 40
 MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 CONTAINER_LAYERS: Final = frozenset({"overlay", "aufs"})
 MOUNTS: Final = Path("/proc/self/mounts")
@@ -26,12 +29,13 @@ def fail(doing: str, path: Path, error: OSError) -> JournalError:
 class JournalFolder:
     """A folder that only its owner may enter, with the checks that the journal needs."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, namespace: str | None = None) -> None:
         self.path = path.absolute()
+        self._namespace = namespace
         self._found_open: int | None = None
 
     def prepare(self) -> None:
-        """Make the folder if it is missing, then check it as `check` does.
+        """Make the folder if it is missing, check it as `check` and `refuse_others` do, and mark it as ours.
 
         Raises:
             JournalError: its text says what is wrong and what to do.
@@ -44,6 +48,53 @@ class JournalFolder:
         except OSError as error:
             raise fail("the journal's folder cannot be made:", self.path, error) from None
         self.check()
+        if self.refuse_others() is None and self._namespace is not None:
+            self._mark(self._namespace)
+
+    def refuse_others(self) -> str | None:
+        """Refuse a folder of another namespace, or of none, whose answers would be taken for ours.
+
+        Returns:
+            The namespace that the folder is marked with; None if there is no mark.
+
+        Raises:
+            JournalError: it is another's; the text says whose.
+        """
+        try:
+            marked = (self.path / OWNER).read_text(encoding="utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            marked = ""
+        except OSError as error:
+            raise fail("the journal's folder cannot be read:", self.path, error) from None
+        whose = f"the namespace {marked[:LONGEST_NAME]!a}" if marked else "an installation without a namespace"
+        holds_answers = not marked and (any(self.files(".segment")) or bool(self.set_aside_count()))
+        if marked != (self._namespace or "") and (marked or holds_answers):
+            raise JournalError(
+                f"the journal's folder {self.path} belongs to {whose}, and this process has "
+                f"{'no namespace' if self._namespace is None else f'the namespace {self._namespace!r}'}: give each "
+                "installation its own EVERTOKEN_JOURNAL_DIR"
+            )
+        return marked or None
+
+    def _mark(self, namespace: str) -> None:
+        """Mark the folder as a namespace's; of two namespaces that come at once, the second is refused.
+
+        Raises:
+            JournalError: it cannot be marked, or another was first.
+        """
+        unfinished = self.path / f"{OWNER}.{os.getpid()}.unfinished"
+        try:
+            unfinished.write_text(f"{namespace}\n", encoding="utf-8")
+            try:
+                os.link(unfinished, self.path / OWNER)
+            except FileExistsError:
+                pass
+            finally:
+                unfinished.unlink(missing_ok=True)
+            sync_folder(self.path)
+        except OSError as error:
+            raise fail("the journal's folder cannot be marked as ours:", self.path, error) from None
+        self.refuse_others()
 
     def check(self) -> None:
         """Refuse a folder that is missing, a link, another user's or not writable; close one that is open to others.

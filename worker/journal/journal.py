@@ -65,6 +65,7 @@ class Journal:
         sealer: Sealer,
         *,
         owner: str,
+        namespace: str | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         floor_bytes: int = FLOOR_BYTES,
         failpoint: Callable[[str], object] = lambda name: None,  # noqa: ARG005 - takes a name and does nothing
@@ -76,12 +77,13 @@ class Journal:
             directory: the journal's folder; made with mode 0700 at the first use.
             sealer: seals and opens the records.
             owner: the worker's name, for the header.
+            namespace: whose answers the folder holds; a folder of another namespace is refused.
             segment_bytes: size of one segment.
             floor_bytes: least free bytes on the disk; below that `ready` refuses.
             failpoint: called with `pre_journal`, `post_write` (written, not synced) and `post_fsync`.
             alarm: called with a sentence, without secrets, about something that a person must look at.
         """
-        self._folder = JournalFolder(directory)
+        self._folder = JournalFolder(directory, namespace)
         self._sealer = sealer
         self._owner = owner
         self._segment_bytes = segment_bytes
@@ -263,9 +265,10 @@ class Journal:
         is yielded again by the next call, in this process until `close`, then in any process.
 
         Raises:
-            JournalError: the folder cannot be read.
+            JournalError: the folder cannot be read, or belongs to another namespace.
         """
         self._notice_fork()
+        self._folder.refuse_others()
         with self._replaying:
             self._dead.sweep()
             for segment in list(self._taken_over.values()):

@@ -116,6 +116,7 @@ class Limiter:
         self,
         redis_url: str,
         *,
+        prefix: str = "evertoken:",
         app_id: str,
         per_second: float,
         per_minute: float,
@@ -132,6 +133,7 @@ class Limiter:
 
         Args:
             redis_url: `redis://`, `rediss://` or `redis+socket://`.
+            prefix: what each key in Redis begins with.
             app_id: TikTok's id of the app whose quota it is; each app has its own.
             per_second: requests that TikTok permits the app in a second.
             per_minute: requests that TikTok permits the app in a minute.
@@ -145,7 +147,9 @@ class Limiter:
             wall: clock that the workers share, in seconds since the epoch.
         """
         self._windows = Windows(per_second, per_minute, per_account_minute, second, minute)
-        self._shared = Shared(redis_url, self._windows, app_id=app_id, reserve_seconds=reserve_seconds, report=report)
+        self._shared = Shared(
+            redis_url, self._windows, prefix=prefix, app_id=app_id, reserve_seconds=reserve_seconds, report=report
+        )
         self._alone, self._ceiling, self._report = Alone(self._windows), Ceiling(self._windows), report
         self._ramp_seconds = ramp_seconds
         self._monotonic, self._wall = monotonic, wall

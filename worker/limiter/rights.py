@@ -12,11 +12,10 @@ import redis
 
 from worker.limiter.shared import connect
 
-PREFIX: Final = "evertoken:"
-KEY: Final = f"{PREFIX}doctor"
-PIDBOX: Final = "evertoken:/{db}.celery.pidbox"
-EVENTS: Final = "evertoken:/{db}.celeryev/*"
-CHANNELS: Final = (PIDBOX, EVENTS, "evertoken:/{db}.celeryev/worker.*")
+KEY: Final = "{prefix}doctor"
+PIDBOX: Final = "{prefix}/{db}.celery.pidbox"
+EVENTS: Final = "{prefix}/{db}.celeryev/*"
+CHANNELS: Final = (PIDBOX, EVENTS, "{prefix}/{db}.celeryev/worker.*")
 """Channels of remote control, of events, and of workers that listen to each other. A user may subscribe to a pattern
 only if its rights contain exactly that pattern."""
 NEEDED: Final[dict[str, tuple[str, ...]]] = {
@@ -74,27 +73,29 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
 """Each command, with arguments as we send them; Redis is asked whether it would run them, and runs none."""
 
 
-def missing_rights(client: redis.Redis) -> tuple[str, ...] | None:
+def missing_rights(client: redis.Redis, prefix: str) -> tuple[str, ...] | None:
     """Return the rights that our user lacks, as an ACL writes them; None if Redis does not say.
 
     Redis before 7 and some managed services do not show a user its own rights.
 
     Args:
         client: any client of that user.
+        prefix: what each of our keys begins with.
 
     Raises:
         redis.RedisError, OSError: Redis does not answer.
     """
-    database, missing = client.connection_pool.connection_kwargs.get("db") or 0, dict[str, None]()
+    names = {"db": client.connection_pool.connection_kwargs.get("db") or 0, "prefix": prefix}
+    missing = dict[str, None]()
     try:
         user = _ask(client, "ACL WHOAMI")
         for command, arguments in NEEDED.items():
-            filled = [argument.format(db=database) for argument in arguments]
+            filled = [argument.format_map(names) for argument in arguments]
             answer = _ask(client, "ACL DRYRUN", user, *command.split("|"), *filled)
             if "channel" in answer:
-                missing |= dict.fromkeys(f"&{channel.format(db=database)}" for channel in CHANNELS)
+                missing |= dict.fromkeys(f"&{channel.format_map(names)}" for channel in CHANNELS)
             elif answer != "OK":
-                missing["~evertoken:*" if " key" in answer else f"+{command}"] = None
+                missing[f"~{prefix}*" if " key" in answer else f"+{command}"] = None
     except redis.ResponseError:
         return None
     return tuple(missing)
@@ -130,11 +131,11 @@ OF_KOMBU: Final[dict[str, tuple[str, ...]]] = {
 
 SERVES_SECONDS: Final = 2.0
 """Longest wait for each answer of a Redis that serves; it is shorter than the broker's own, so a slow one excuses."""
-SERVED: Final = f"{PREFIX}served"
+SERVED: Final = "served"
 SERVED_SECONDS: Final = 60
 
 
-def serves(url: str, queues: Iterable[str]) -> bool:
+def serves(url: str, queues: Iterable[str], prefix: str) -> bool:
     """Return True if Redis serves a new client as the broker needs it: it answers, takes writes, and no key is spoilt.
 
     A Redis that is away, full, read-only or refuses our user does not serve.
@@ -142,27 +143,29 @@ def serves(url: str, queues: Iterable[str]) -> bool:
     Args:
         url: the address, as Celery writes it.
         queues: the names of the queues.
+        prefix: what each of our keys begins with.
     """
     try:
         with connect(url, SERVES_SECONDS) as client:
-            client.set(SERVED, "1", ex=SERVED_SECONDS)
-            return not spoilt_keys(client, queues)
+            client.set(prefix + SERVED, "1", ex=SERVED_SECONDS)
+            return not spoilt_keys(client, queues, prefix)
     except (redis.RedisError, OSError):
         return False
 
 
-def spoilt_keys(client: redis.Redis, queues: Iterable[str]) -> list[str]:
+def spoilt_keys(client: redis.Redis, queues: Iterable[str], prefix: str) -> list[str]:
     """Return the keys of Celery's that have a type which Celery never gives them, so that it cannot use them.
 
     Args:
         client: any client of our user.
         queues: the names of the queues.
+        prefix: what each of our keys begins with.
 
     Raises:
         redis.RedisError, OSError: Redis does not answer.
     """
     commands = OF_KOMBU | {"llen": tuple(queue + priority for queue in queues for priority in PRIORITIES)}
-    asked = [(command, PREFIX + name) for command, names in commands.items() for name in names]
+    asked = [(command, prefix + name) for command, names in commands.items() for name in names]
     # Celery's own client adds the prefix to some commands and not to others.
     with redis.Redis(connection_pool=client.connection_pool).pipeline(transaction=False) as pipe:
         for command, key in asked:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 Report = Callable[[str, Mapping[str, str | float], str], None]
 ANSWER_SECONDS: Final = 0.25
 """Longest wait for Redis; after it the worker uses its own share."""
-PREFIX: Final = "evertoken:limit:"
+LIMIT: Final = "limit:"
 STATE: Final = "app"
 SECOND: Final = "second"
 EXPECTED: Final = "expected"
@@ -138,12 +138,15 @@ class LimiterStatus:
 class Shared:
     """The limiter's client of Redis; never raises because of Redis."""
 
-    def __init__(self, url: str, windows: Windows, *, app_id: str, reserve_seconds: float, report: Report) -> None:
+    def __init__(
+        self, url: str, windows: Windows, *, prefix: str, app_id: str, reserve_seconds: float, report: Report
+    ) -> None:
         """Connect at the first use, not yet.
 
         Args:
             url: as in the setting.
             windows: TikTok's limits.
+            prefix: what each key begins with.
             app_id: TikTok's id of the app whose limits they are; every key contains it.
             reserve_seconds: time within which the expected refreshes are to be sent.
             report: takes name, fields and level of a fact.
@@ -155,7 +158,7 @@ class Shared:
             minute=windows.minute,
         )
         self._second, self._report = windows.second, report
-        self._prefix = f"{PREFIX}{app_id}:"
+        self._prefix = f"{prefix}{LIMIT}{app_id}:"
         self._state, self._sent, self._expected, self._workers = (
             self._prefix + name for name in (STATE, SECOND, EXPECTED, WORKERS)
         )

@@ -150,8 +150,11 @@ class Transactions:
     would end the parent's sessions.
     """
 
-    def __init__(self, url: str, *, app_id: str, pool_size: int, statement_seconds: float) -> None:
+    def __init__(
+        self, url: str, *, app_id: str, namespace: str | None, pool_size: int, statement_seconds: float
+    ) -> None:
         self._address = read_database("the database's address", url)
+        self._schema = self._address.schema or namespace
         self._libpq = _libpq_options(self._address)
         self.app_id = app_id
         self._pool_size = pool_size
@@ -343,7 +346,7 @@ class Transactions:
     def _begin_postgresql(self, connection: Connection) -> None:
         bound_answers(connection, self._statement_seconds + GRACE_SECONDS)
         milliseconds = int(self._statement_seconds * 1000)
-        schema = "DEFAULT" if self._address.schema is None else f'"{self._address.schema}"'
+        schema = "DEFAULT" if self._schema is None else f'"{self._schema}"'
         begin = BEGIN_POSTGRESQL.format(statement=milliseconds, lock=milliseconds // 2, schema=schema)
         if connection.get_execution_options().get(WRITES, True):
             begin = f"{begin}; {BY_INDEX}"

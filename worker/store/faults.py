@@ -37,7 +37,7 @@ LONGEST_REASON: Final = 200
 
 LACKS_TABLE: Final = (
     "the database lacks a table or column that this version needs ({}): run `celery -A worker db upgrade`, and look "
-    "at EVERTOKEN_DATABASE_URL, which may name another database"
+    "at EVERTOKEN_DATABASE_URL and EVERTOKEN_NAMESPACE, which may name another database or schema"
 )
 LACKS_RIGHT: Final = "the user of EVERTOKEN_DATABASE_URL lacks a right in the database: {}; grant it to that user"
 TAKES_NO_WRITES: Final = (

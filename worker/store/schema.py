@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, inspect, select, text, update
+from sqlalchemy.schema import CreateSchema
 
 from worker.errors import NotReadyError
 from worker.store.clock import now
@@ -40,6 +41,12 @@ LAST_OF_FIRST: Final = "0003"
 UPGRADE_LOCK: Final = 4_851_702_133
 """Number of the advisory lock that lets one process at a time migrate a PostgreSQL database."""
 
+OUR_USER: Final = text("SELECT quote_ident(current_user)")
+MAY_MAKE_SCHEMA: Final = text("SELECT has_database_privilege(current_database(), 'CREATE')")
+MAY_FILL_SCHEMA: Final = text(
+    "SELECT has_schema_privilege(:schema, 'USAGE') AND has_schema_privilege(:schema, 'CREATE')"
+)
+
 
 class Schema(Transactions):
     """The clock and the schema of the database."""
@@ -58,10 +65,12 @@ class Schema(Transactions):
     def upgrade(self) -> SchemaState:
         """Bring the schema to what this code needs, in one transaction; a second process waits and finds it done.
 
-        SQLite's file is created if it is missing. Tables of a newer version on which this code runs stay as they are.
+        SQLite's file is created if it is missing, and so is the schema of a namespace. Tables of a newer version on
+        which this code runs stay as they are.
 
         Raises:
-            NotReadyError: this code does not run on the newer tables, or foreign tables have the same names.
+            NotReadyError: this code does not run on the newer tables, foreign tables have the same names, or there is
+                no schema and our user may not make it.
         """
         self.make_file()
         return self._upgrade()
@@ -84,7 +93,7 @@ class Schema(Transactions):
         if before.fit is SchemaFit.NEWER:
             return before
         if before.at is None:
-            self._refuse_missing_schema(connection)
+            self._ensure_schema(connection)
             _refuse_taken_names(connection)
         VERSIONS.create(connection, checkfirst=True)
         if before.at is not None and connection.execute(select(VERSIONS)).first() is None:
@@ -100,12 +109,28 @@ class Schema(Transactions):
             _mark_first_versions(connection, revisions, compatible_from)
         return _look(connection, revisions)
 
-    def _refuse_missing_schema(self, connection: Connection) -> None:
-        schema = self._address.schema
-        if schema is not None and not inspect(connection).has_schema(schema):
+    def _ensure_schema(self, connection: Connection) -> None:
+        """Make the schema of a namespace; refuse one that the address names and that does not exist."""
+        schema = self._schema
+        if schema is None or self.kind != "postgresql":
+            return
+        exists = inspect(connection).has_schema(schema)
+        if not exists and self._address.schema is not None:
             raise NotReadyError(
                 f"the database has no schema {schema}, which EVERTOKEN_DATABASE_URL names: correct the name, or make it"
                 " with CREATE SCHEMA"
+            )
+        if not exists and not connection.execute(MAY_MAKE_SCHEMA).scalar_one():
+            raise NotReadyError(
+                f"the database has no schema {schema}, and our user may not make it: let the database's owner run "
+                f"`CREATE SCHEMA {schema} AUTHORIZATION {connection.execute(OUR_USER).scalar_one()}`"
+            )
+        if not exists:
+            connection.execute(CreateSchema(schema))
+        elif not connection.execute(MAY_FILL_SCHEMA, {"schema": schema}).scalar_one():
+            raise NotReadyError(
+                f"our user may make no tables in the schema {schema}: let its owner run "
+                f'`GRANT USAGE, CREATE ON SCHEMA "{schema}" TO {connection.execute(OUR_USER).scalar_one()}`'
             )
 
 

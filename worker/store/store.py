@@ -63,16 +63,20 @@ class Store(
     """
 
 
-def open_store(url: str, *, app_id: str = "", pool_size: int = 20, statement_seconds: float = 10) -> Store:
+def open_store(
+    url: str, *, app_id: str = "", namespace: str | None = None, pool_size: int = 20, statement_seconds: float = 10
+) -> Store:
     """Return a store; it connects at its first use.
 
     Args:
         url: `sqlite:///PATH` or `postgresql://user:password@host/name`; see `read_database`.
         app_id: TikTok's client id of the app whose grants are read; new grants belong to it.
+        namespace: the schema of PostgreSQL that holds the tables if the address names none; None leaves it to the
+            server's `search_path`.
         pool_size: most connections of one process; at least its number of threads.
         statement_seconds: longest time of one statement, and longest wait for SQLite's writer or for a connection.
 
     Raises:
         ConfigurationError: the address cannot be used; the text shows no secret of it.
     """
-    return Store(url, app_id=app_id, pool_size=pool_size, statement_seconds=statement_seconds)
+    return Store(url, app_id=app_id, namespace=namespace, pool_size=pool_size, statement_seconds=statement_seconds)

@@ -112,11 +112,12 @@ class FleetMetrics:
         registry: what is served.
     """
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, namespace: str | None = None) -> None:
         """Make all series.
 
         Args:
             version: Evertoken's own.
+            namespace: of the installation whose fleet it is.
         """
         self.registry = CollectorRegistry()
         self._fleet = FleetCollector()
@@ -143,6 +144,12 @@ class FleetMetrics:
         Gauge("evertoken_build_info", "1, with Evertoken's version.", ["version"], registry=self.registry).labels(
             version=version
         ).set(1)
+        Gauge(
+            "evertoken_installation_info",
+            "1, with the namespace of the fleet's installation; empty if it has none.",
+            ["installation"],
+            registry=self.registry,
+        ).labels(installation=namespace or "").set(1)
 
     def found(self, figures: FleetFigures, *, late_seconds: float, waiting_seconds: float) -> None:
         """Serve new figures, and add the creator-seconds without a token since the last round."""

@@ -31,6 +31,13 @@ REGISTRY: Final = CollectorRegistry()
 for collect in (ProcessCollector, PlatformCollector, GCCollector):
     collect(registry=REGISTRY)
 
+INSTALLATION: Final = Gauge(
+    "evertoken_installation_info",
+    "1, with the namespace of this process's installation; empty if it has none.",
+    ["installation"],
+    registry=REGISTRY,
+)
+"""Not `namespace`: with Kubernetes that label of a target says where the pod runs."""
 FACTS: Final = Counter("evertoken_facts", "Facts by name, one per outcome.", ["fact"], registry=REGISTRY)
 SECONDS: Final = Histogram(
     "evertoken_call_seconds",
@@ -253,6 +260,7 @@ def serve_metrics(
     port: int,
     *,
     address: str,
+    namespace: str | None,
     headroom: Callable[[], float],
     store_away: Callable[[], float],
     quota_paused: Callable[[], float],
@@ -272,6 +280,7 @@ def serve_metrics(
     Args:
         port: TCP port.
         address: IP address of this host; 0.0.0.0 or :: for all.
+        namespace: of this installation.
         headroom: returns the quota's headroom; called for each scrape, as the others are.
         store_away: returns the seconds for which the database has been away.
         quota_paused: returns the seconds for which nothing is sent.
@@ -289,6 +298,7 @@ def serve_metrics(
         quota: returns, by lane, how many permits this process got and how many questions were denied.
     """
     HOST.journal, HOST.quota = journal, quota
+    INSTALLATION.labels(installation=namespace or "").set(1)
     HEADROOM.set_function(headroom)
     STORE_AWAY.set_function(store_away)
     QUOTA_PAUSED.set_function(quota_paused)
