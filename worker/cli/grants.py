@@ -12,6 +12,7 @@ import click
 from worker.cli import output
 from worker.cli.grant_actions import forget, pull, refresh, revoke
 from worker.cli.grants_aside import aside, discard, place
+from worker.cli.grants_export import export
 from worker.cli.grants_import import import_file
 from worker.cli.grants_pause import pause, resume
 from worker.cli.recheck import recheck
@@ -294,5 +295,5 @@ def _shown(grant: GrantView, now: datetime) -> dict[str, object]:
     return fields | {"seconds_left": round(left, 3)}
 
 
-for command in (import_file, refresh, pull, revoke, forget, recheck, aside, place, discard, pause, resume):
+for command in (import_file, refresh, pull, revoke, forget, recheck, aside, place, discard, pause, resume, export):
     grants.add_command(command)

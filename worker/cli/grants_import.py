@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
 from worker.cli import output
 from worker.errors import UsageError
+from worker.pasted import read_file
 
 if TYPE_CHECKING:
     from worker.consent.importer import ImportReport
+    from worker.vault.exports import OpenedExport
 
 SHOWN_LINES: Final = 8
 """Line numbers that the table names for one reason; `--json` has more."""
@@ -35,6 +39,12 @@ SHOWN_LINES: Final = 8
     help="The file's own names: creator=account_id,access=at,refresh=rt,issued_at=updated.",
 )
 @click.option("--columns", metavar="COLUMN,...", help="The columns of a CSV without a header, in their order.")
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The recipient's private key, for a file of `grants export`.",
+)
 @click.option("--replace", is_flag=True, help="Replace the tokens of known creators if the file's are newer.")
 @click.option("--dry-run", is_flag=True, help="Store nothing, and report what would be done with each line.")
 @output.json_option
@@ -44,17 +54,18 @@ def import_file(
     form: Any,
     mapping: str | None,
     columns: str | None,
+    key_file: Path | None,
     replace: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Import existing tokens from JSON or CSV; `-` reads standard input.
 
-    Each line needs access_token, refresh_token and one of creator_id, open_id, business_id. It may have expires_in (or
-    expires), refresh_token_expires_in (or refresh_expires_in, refresh_expires), scope, and a time: issued_at (or
-    created_at, obtained_at) or expires_at, as ISO 8601 or seconds or milliseconds since 1970, UTC unless it says
-    otherwise. Columns of other names are named with --map. A token without a time may be of any age, so it is refreshed
-    within an eighth of its life.
+    Each line needs access_token, refresh_token and one of creator_id, open_id, business_id. It may have expires_in
+    (or expires), refresh_token_expires_in (or refresh_expires_in, refresh_expires), scope, reference, and a time:
+    issued_at (or created_at, obtained_at) or expires_at, as ISO 8601 or seconds or milliseconds since 1970, UTC
+    unless it says otherwise. Columns of other names are named with --map. A token without a time may be of any age,
+    so it is refreshed within an eighth of its life.
 
     Before an imported pair is used, TikTok is asked who owns it. If a creator has several lines, the one with the
     latest issue time counts, in any order.
@@ -68,14 +79,16 @@ def import_file(
     from worker.consent.import_lines import Source  # noqa: PLC0415 - as above
     from worker.consent.importer import Importer, ImportReport  # noqa: PLC0415 - as above
 
+    opened = _opened(file, key_file)
     source = Source(
-        file,
+        file if opened is None else io.BufferedReader(opened),
         form=form,
         names=FieldNames(_read_map(mapping)),
         columns=columns.split(",") if columns else None,
     )
     report = ImportReport()
     with output.services(changes_pairs=not dry_run) as services, _progress(file, quiet=as_json) as progress:
+        _refuse_other_app(opened, services.app_id)
         importer = Importer(store=services.store, sealer=services.sealer, renew_at=services.settings.renew_at)
         try:
             importer.run(source, report=report, replace=replace, dry_run=dry_run, progress=progress)
@@ -91,6 +104,29 @@ def import_file(
         output.note("the file has no line of a creator: did the export fail?")
     if report.bad or not report.lines:
         sys.exit(output.FINDING)
+
+
+def _opened(file: BinaryIO, key_file: Path | None) -> OpenedExport | None:
+    """Return a sealed file opened; None for any other file.
+
+    Raises:
+        UsageError: the file is sealed and no key was given, or they do not fit.
+    """
+    from worker.vault.exports import OpenedExport, RecipientKey, is_sealed  # noqa: PLC0415 - as above
+
+    if key_file is not None:
+        return OpenedExport(file, RecipientKey.read(read_file(key_file, str(key_file), lines=True), str(key_file)))
+    if is_sealed(file):
+        raise UsageError("the file is sealed for a recipient: name the recipient's key with --key KEY")
+    return None
+
+
+def _refuse_other_app(opened: OpenedExport | None, app_id: str) -> None:
+    if opened is not None and opened.app_id != app_id:
+        raise UsageError(
+            f"the sealed file has pairs of app {opened.app_id}, and EVERTOKEN_TIKTOK_APP_ID is {app_id}: only its own "
+            "app can refresh a pair"
+        )
 
 
 def _read_map(mapping: str | None) -> dict[str, str]:

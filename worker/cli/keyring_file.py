@@ -25,7 +25,7 @@ def read(path: Path) -> KeyringText:
     return KeyringText.read(read_file(path, str(path), lines=True))
 
 
-def write_new(path: Path, text: str, mode: int = OWNER_ONLY) -> None:
+def write_new(path: Path, text: str, mode: int = OWNER_ONLY, *, what: str = "a keyring") -> None:
     """Write a new file and sync it.
 
     Raises:
@@ -34,7 +34,9 @@ def write_new(path: Path, text: str, mode: int = OWNER_ONLY) -> None:
     try:
         descriptor = os.open(path, NEW, OWNER_ONLY)
     except FileExistsError:
-        raise UsageError(f"{path} exists; a keyring is never overwritten, since it opens every token") from None
+        raise UsageError(
+            f"{path} exists; {what} is never overwritten, since nothing else opens what it seals"
+        ) from None
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror})") from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

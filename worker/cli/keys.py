@@ -134,6 +134,27 @@ def reader(out: Path, *, as_json: bool) -> None:
     )
 
 
+@keys.command(cls=output.Command)
+@click.option("--out", type=KEYRING_FILE, required=True, help="A new file for the private key, for its owner only.")
+@output.json_option
+def recipient(out: Path, *, as_json: bool) -> None:
+    """Make the key pair of a recipient of `grants export`, and print its public part.
+
+    It needs no settings. The private key stays where the file is to be opened; the public part is no secret.
+    """
+    from worker.cli import keyring_file  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.vault.exports import RecipientKey  # noqa: PLC0415 - as above
+
+    made = RecipientKey.new()
+    keyring_file.write_new(out, made.to_text(), what="a recipient's key")
+    _print_result(
+        made.recipient.text,
+        f"wrote the private key to {out}; `grants export --for` takes the line above, which is no secret",
+        {"file": str(out), "recipient": made.recipient.text, "name": made.recipient.name},
+        as_json=as_json,
+    )
+
+
 keys.add_command(rotate)
 keys.add_command(retire)
 keys.add_command(abandon)

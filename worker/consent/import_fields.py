@@ -20,6 +20,7 @@ from worker.tiktok import ACCESS_LIFE_NAMES, CREATOR_NAMES, REFRESH_LIFE_NAMES
 from worker.vault import Token
 
 LONGEST_TOKEN: Final = 8_192
+LONGEST_REFERENCE: Final = 255
 ACCESS_START: Final = "act."
 REFRESH_START: Final = "rft."
 LONGEST_ACCESS_LIFE: Final = timedelta(days=366)
@@ -35,6 +36,7 @@ FIELDS: Final[dict[str, tuple[str, ...]]] = {
     "access": ("access_token",),
     "refresh": ("refresh_token",),
     "scope": ("scope", "scopes"),
+    "reference": ("reference",),
     "expires_in": (*ACCESS_LIFE_NAMES, "access_token_expires_in"),
     "refresh_expires_in": REFRESH_LIFE_NAMES,
     "issued_at": ("issued_at", "created_at", "obtained_at"),
@@ -88,6 +90,7 @@ class ImportedPair:
     dated: bool
     life_known: bool
     usual: bool
+    reference: str | None = None
 
 
 class FieldNames:
@@ -168,15 +171,12 @@ def read_pair(fields: Mapping[str, Any], now: datetime, names: FieldNames | None
         raise BadLineError("the access token ends before it was issued")
     if expires_at - issued_at > LONGEST_ACCESS_LIFE:
         raise BadLineError("the access token's life is longer than a year")
-    refresh_expires_at = line.instant("refresh_expires_at")
-    refresh_life = line.seconds("refresh_expires_in", LONGEST_REFRESH_LIFE)
-    if refresh_expires_at is None and refresh_life is not None:
-        refresh_expires_at = issued_at + refresh_life
+    refresh_expires_at = line.refresh_end(issued_at)
     if refresh_expires_at is not None and refresh_expires_at <= now:
         raise BadLineError("the refresh token has ended; the creator must authorize again")
-    creator_id, scope = line.creator_id(), line.scope()
+    creator_id, scope, reference = line.creator_id(), line.scope(), line.reference()
     access_token, refresh_token = line.token("access"), line.token("refresh")
-    _refuse_mixed_up(creator_id, scope, access_token, refresh_token)
+    _refuse_mixed_up(creator_id, scope, reference or "", access_token, refresh_token)
     return ImportedPair(
         creator_id=creator_id,
         access_token=access_token,
@@ -189,6 +189,7 @@ def read_pair(fields: Mapping[str, Any], now: datetime, names: FieldNames | None
         dated=dated,
         life_known=life_known,
         usual=_begins(access_token, ACCESS_START) and _begins(refresh_token, REFRESH_START),
+        reference=reference,
     )
 
 
@@ -248,6 +249,20 @@ class _Line:
             raise BadLineError(f"{name} holds a blank or a character that is not ASCII, which no scope does")
         return ",".join(sorted(set(parts)))
 
+    def refresh_end(self, issued_at: datetime) -> datetime | None:
+        life = self.seconds("refresh_expires_in", LONGEST_REFRESH_LIFE)
+        return self.instant("refresh_expires_at") or (None if life is None else issued_at + life)
+
+    def reference(self) -> str | None:
+        for name, value in self._values("reference"):
+            if isinstance(value, bool) or not isinstance(value, str | int):
+                raise BadLineError(f"{name} is not a text")
+            text = str(value).strip()
+            if len(text) > LONGEST_REFERENCE or not text.isprintable():
+                raise BadLineError(f"{name} is longer than {LONGEST_REFERENCE} characters or cannot be printed")
+            return text
+        return None
+
     def seconds(self, field: str, longest: timedelta) -> timedelta | None:
         for name, value in self._values(field):
             seconds = _number(value)
@@ -269,9 +284,9 @@ class _Line:
                 yield name, value
 
 
-def _refuse_mixed_up(creator_id: str, scope: str, access: Token, refresh: Token) -> None:
+def _refuse_mixed_up(creator_id: str, scope: str, reference: str, access: Token, refresh: Token) -> None:
     """Refuse a line whose columns have changed places: a token would be stored and shown as something else."""
-    for name, text in (("the creator's id", creator_id), ("scope", scope)):
+    for name, text in (("the creator's id", creator_id), ("scope", scope), ("reference", reference)):
         parts = text.split(",")
         starts = (ACCESS_START, REFRESH_START)
         if any(part.startswith(starts) or Token(part) in (access, refresh) for part in parts if part):

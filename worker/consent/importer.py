@@ -267,6 +267,7 @@ class Importer:
             jitter=jitter,
             dated=pair.dated,
             unproven=True,
+            reference=pair.reference,
         )
 
 

@@ -26,9 +26,18 @@ from worker.store.rows import (
     is_current_pair,
     is_of_app,
     is_of_named_app,
+    lease_is_free,
     served_pair,
 )
-from worker.store.values import AttemptView, CurrentPair, GrantCondition, GrantStatus, GrantView, ServedPair
+from worker.store.values import (
+    AttemptView,
+    CurrentPair,
+    ExportedGrant,
+    GrantCondition,
+    GrantStatus,
+    GrantView,
+    ServedPair,
+)
 from worker.vault.redaction import redact
 
 
@@ -134,6 +143,20 @@ class Grants(Transactions):
         )
         found = connection.execute(page.where(is_it)).all() or connection.execute(page.where(begins)).all()
         return [grant_view(row) for row in found]
+
+    @reads
+    def exported_grants(self, connection: Connection, after_id: int, limit: int) -> list[ExportedGrant]:
+        """Return a page of active grants with their pairs, in the order of their ids; held pairs are left out."""
+        page = (
+            select(*CURRENT_PAIR, GRANTS.c.reference, (~lease_is_free()).label("under_way"))
+            .join_from(GRANTS, PAIRS, is_current_pair())
+            .where(is_of_app(connection), GRANTS.c.id > after_id, GRANTS.c.status == GrantStatus.ACTIVE.value)
+            .where(PAIRS.c.wiped_at.is_(None), GRANTS.c.belongs_to.is_(None))
+            .order_by(GRANTS.c.id)
+            .limit(limit)
+        )
+        rows = connection.execute(page)
+        return [ExportedGrant(row.reference, bool(row.under_way), current_pair(row)) for row in rows]
 
     @reads
     def of_other_apps(self, connection: Connection) -> dict[str, int]:

@@ -474,6 +474,19 @@ class Wish:
 
 
 @dataclass(frozen=True)
+class ExportedGrant:
+    """An active grant as an export takes it.
+
+    Attributes:
+        under_way: True while a refresh of it is under way, so that its pair may be dead in a moment.
+    """
+
+    reference: str | None
+    under_way: bool
+    pair: CurrentPair
+
+
+@dataclass(frozen=True)
 class PauseView:
     """A pause: of a reference, of a creator, or of the whole app if both are empty."""
 

@@ -39,6 +39,7 @@ FACT_NAMES: Final = (
     "grant.revoked",
     "grant.scope_narrowed",
     "grants.end_soon",
+    "grants.exported",
     "grant.token_dead",
     "heartbeat.unwritten",
     "journal.alarm",
