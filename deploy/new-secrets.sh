@@ -53,6 +53,13 @@ keep desk_secret "$(password)"
 keep desk_password "$(password)"
 keep grafana_password "$(password)"
 keep database_url "postgresql://evertoken:$(cat "$folder/postgres_password")@postgres:5432/evertoken"
+# Workers connect by a role that changes no table. Where the database is your own, they connect as before until you give
+# them a role and write its address into the file.
+case $(cat "$folder/database_url") in
+    *"@postgres:5432/evertoken") workers="postgresql://evertoken_worker:$(password)@postgres:5432/evertoken" ;;
+    *) workers=$(cat "$folder/database_url") ;;
+esac
+keep worker_database_url "$workers"
 keep redis_url "redis://:$(cat "$folder/redis_password")@redis:6379/0"
 keep tiktok_app_secret "$(app_secret)"
 if keyring=$(new_keyring); then

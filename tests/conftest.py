@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 START_SECONDS: Final = 20.0
 APP_ID: Final = "sandbox-app"
 """The app of the sandbox, unless a test names another."""
+WORKER_ROLE: Final = "evertoken_worker"
+READER_ROLE: Final = "evertoken_reader"
+"""Roles of the tests' PostgreSQL, with the rights that `evertoken db roles` gives them."""
+AS_WORKER: Final = frozenset({"accounts", "cli", "desk", "store", "worker"})
+"""Folders whose tests on PostgreSQL connect by the worker's role, but for those that are marked `as_owner`."""
 SERVER_USER: Final = "nobody"
 """PostgreSQL refuses to run as root; root's tests run it as this user, which every system has."""
 LIFELINE: Final = """
@@ -311,7 +316,9 @@ def _postgres_template(postgres_server: ServerProcess) -> str:
     _run_sql(postgres_server.url, "CREATE DATABASE model")
     store = open_store(_database(postgres_server, "model"))
     store.upgrade()
+    statements = store.role_statements(worker=WORKER_ROLE, reader=READER_ROLE)
     store.close()
+    _run_sql(_database(postgres_server, "model"), *statements)
     return "model"
 
 
@@ -358,7 +365,9 @@ def store_url(database_kind: str, tmp_path: Path, request: pytest.FixtureRequest
     template: LiteralString = request.getfixturevalue("_postgres_template")
     maintenance: psycopg.Connection = request.getfixturevalue("_maintenance")
     maintenance.execute("CREATE DATABASE fresh TEMPLATE " + template + " STRATEGY FILE_COPY")
-    yield _database(request.getfixturevalue("_postgres_front"), "fresh")
+    address = _database(request.getfixturevalue("_postgres_front"), "fresh")
+    is_workers = request.path.parent.name in AS_WORKER and request.node.get_closest_marker("as_owner") is None
+    yield address.replace("//postgres@", f"//{WORKER_ROLE}@") if is_workers else address
     maintenance.execute("DROP DATABASE fresh WITH (FORCE)")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psycopg
 import pytest
 import redis
 from celery import Celery
@@ -217,6 +218,31 @@ def test_a_database_is_checked_and_migrated(
     assert (before["at"], before["current"]) == (None, False)
     assert first["at"] == before["wanted"] == again["before"]
     assert after["current"] is True
+
+
+@pytest.mark.as_owner
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
+def test_roles_are_printed_for_psql_and_admitted_from_an_address(
+    cli: Cli, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways end at a worker that runs and changes no table, and both may be taken twice; no password is shown."""
+    workers = store_url.replace("//postgres@", "//evertoken_clis:CANARY@")
+    printed = cli(db, "roles", "--worker", "evertoken_printed")
+    with psycopg.connect(store_url, autocommit=True) as owner:
+        try:
+            owner.execute((printed.stdout * 2).encode())
+            admitted = [cli(db, "roles", "--admit", "-", stdin=f"{workers}\n") for _ in range(2)]
+            as_owner = cli.json(doctor, "--offline", exit_code=1)["checks"][3]
+            monkeypatch.setenv("EVERTOKEN_DATABASE_URL", workers)
+            as_worker = cli.json(doctor, "--offline", exit_code=1)["checks"][3]
+        finally:
+            for role in ("evertoken_printed", "evertoken_clis"):
+                owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+
+    assert [result.exit_code for result in admitted] == [0, 0]
+    assert "CANARY" not in admitted[0].output
+    assert (as_owner["check"], as_owner["state"]) == ("rights", "warn")
+    assert (as_worker["check"], as_worker["state"]) == ("rights", "ok")
 
 
 def test_a_new_keyring_is_written_once_for_its_owner(environment: dict[str, str], tmp_path: Path) -> None:
@@ -657,6 +683,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "version": "ok",
         "settings": "ok",
         "database": "ok",
+        "rights": "ok",
         "clock": "ok",
         "keyring": "ok",
         "journal": states["journal"],  # a warning if tests run on a file system in memory
@@ -713,8 +740,8 @@ def test_the_doctor_asks_a_database_that_is_away_once(
     assert states["database"] == "fail"
     skipped = {check for check, state in states.items() if state == "skip"}
     assert skipped == {
-        "clock", "keyring", "brake", "grants", "pauses", "endings", "contract", "capacity", "notices", "accounts",
-        "beat", "tiktok",
+        "rights", "clock", "keyring", "brake", "grants", "pauses", "endings", "contract", "capacity", "notices",
+        "accounts", "beat", "tiktok",
     }  # fmt: skip
 
 

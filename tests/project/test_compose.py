@@ -122,6 +122,17 @@ def test_secrets_are_files_and_never_values(stack: Any, services: dict[str, Any]
     assert all(secret["file"].startswith("var/secrets/") for secret in stack["secrets"].values())
 
 
+def test_only_migrate_is_the_owner_of_the_tables(services: dict[str, Any]) -> None:
+    """It makes the role by which all others connect, so a worker that is taken over changes no table."""
+    address = "EVERTOKEN_DATABASE_URL_FILE"
+    known = {name: service["environment"].get(address) for name, service in services.items() if name in OURS}
+
+    assert known.pop("migrate") == "/run/secrets/database_url"
+    assert set(known.values()) == {"/run/secrets/worker_database_url", None}
+    assert {name for name, service in services.items() if "database_url" in service.get("secrets", ())} == {"migrate"}
+    assert services["migrate"]["command"].endswith('db roles --admit /run/secrets/worker_database_url"')
+
+
 def test_the_script_makes_every_secret_that_is_mounted(stack: Any, root: Path) -> None:
     """deploy/new-secrets.sh knows each secret file by name."""
     script = (root / "deploy/new-secrets.sh").read_text(encoding="utf-8")

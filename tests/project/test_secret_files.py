@@ -60,6 +60,8 @@ def test_passwords_are_long_and_all_different(made: Path) -> None:
     assert {len(password) for password in (postgres, redis, flower)} == {48}
     assert len({postgres, redis, flower}) == 3
     assert f":{postgres}@postgres:5432/" in (made / "database_url").read_text()
+    assert (made / "worker_database_url").read_text().startswith("postgresql://evertoken_worker:")
+    assert postgres not in (made / "worker_database_url").read_text()
     assert f":{redis}@redis:6379/" in (made / "redis_url").read_text()
 
 
@@ -70,6 +72,15 @@ def test_a_second_run_changes_nothing(made: Path) -> None:
     run_script(made.parents[1])
 
     assert {path.name: path.read_text() for path in made.iterdir()} == before
+
+
+def test_workers_of_a_database_of_your_own_connect_as_before(made: Path) -> None:
+    """An upgraded installation goes on with the one role that it has, until a person makes another."""
+    (made / "database_url").write_text("postgresql://me:mine@db.example/evertoken?sslmode=verify-full\n")
+    (made / "worker_database_url").unlink()
+    run_script(made.parents[1])
+
+    assert (made / "worker_database_url").read_text() == (made / "database_url").read_text().strip()
 
 
 def test_the_settings_take_the_stack_as_it_is(made: Path, root: Path) -> None:

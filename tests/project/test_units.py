@@ -60,6 +60,17 @@ def test_a_command_by_hand_has_the_settings_secrets_and_user_of_the_units(root: 
         assert all(f"LoadCredential={name}:/etc/evertoken/secrets/{name}\n" in text for name in SECRETS)
 
 
+def test_only_migrations_by_hand_are_the_owners(root: Path, tmp_path: Path) -> None:
+    """`evertoken db` takes the owner's address if there is one; every other command has the workers'."""
+    (tmp_path / "env").write_text("")
+    (tmp_path / "secrets").mkdir()
+    for name in (*SECRETS, "owner_database_url"):
+        (tmp_path / "secrets" / name).write_text(f"the {name}\n")
+
+    assert "EVERTOKEN_DATABASE_URL=the owner_database_url\n" in run_by_hand(root, tmp_path, "db", "upgrade").stdout
+    assert "EVERTOKEN_DATABASE_URL=the database_url\n" in run_by_hand(root, tmp_path, "doctor").stdout
+
+
 def test_a_secret_that_is_not_there_ends_the_command(root: Path, tmp_path: Path) -> None:
     """It would otherwise run against another database."""
     (tmp_path / "env").write_text("EVERTOKEN_TIKTOK_APP_ID=7\n")

@@ -170,6 +170,7 @@ def _reads_whole_table(plan: str) -> bool:
     )
 
 
+@pytest.mark.as_owner
 def test_the_scan_and_the_claim_go_by_the_partial_indexes(fleet: Fleet, way: str) -> None:
     """At any size the due scan and the claim read by index; a crowd is walked in order and never sorted."""
     _grow(fleet, 20_000, window_seconds=100_000 if way == "crowd" else 100)
@@ -189,6 +190,7 @@ def test_the_scan_and_the_claim_go_by_the_partial_indexes(fleet: Fleet, way: str
     assert "ix_grants_pull_wanted" in "\n".join(pulls)
 
 
+@pytest.mark.as_owner
 def test_old_rows_are_found_by_index(fleet: Fleet) -> None:
     """Upkeep of a great fleet reads about as much as it wipes and deletes."""
     _grow(fleet, 20_000, window_seconds=100)

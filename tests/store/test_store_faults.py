@@ -104,6 +104,7 @@ def test_postgresql_is_durable_and_bounded_in_time(fleet: Fleet) -> None:
     assert [fleet.sql(f"SHOW {name}")[0][0] for name in names] == ["on", "10s", "5s", "read committed"]
 
 
+@pytest.mark.as_owner
 @POSTGRESQL
 def test_what_a_transaction_needs_lasts_for_that_transaction(store_url: str) -> None:
     """A pooler hands the connection to other clients: they get nothing of ours, and we get nothing of theirs."""
@@ -227,6 +228,7 @@ def test_a_row_that_is_held_for_a_moment_delays_and_fails_nothing(fleet: Fleet, 
     store.close()
 
 
+@pytest.mark.as_owner
 @POSTGRESQL
 def test_a_statement_that_takes_too_long_is_ended_by_the_server(fleet: Fleet, store_url: str) -> None:
     """A trigger that sleeps is cut off, and the claim it belonged to has not happened."""
@@ -244,6 +246,7 @@ def test_a_statement_that_takes_too_long_is_ended_by_the_server(fleet: Fleet, st
     store.close()
 
 
+@pytest.mark.as_owner
 @POSTGRESQL
 def test_a_deadlock_is_tried_again_from_the_top(fleet: Fleet, store_url: str) -> None:
     """Two batches that lock the same rows crosswise both succeed."""
@@ -270,6 +273,7 @@ def test_a_deadlock_is_tried_again_from_the_top(fleet: Fleet, store_url: str) ->
     other.close()
 
 
+@pytest.mark.as_owner
 @POSTGRESQL
 def test_a_read_only_database_takes_no_claim(fleet: Fleet, store_url: str) -> None:
     """After a failover to a standby nothing is sent, because nothing can be claimed."""

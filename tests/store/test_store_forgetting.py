@@ -151,6 +151,7 @@ def test_nothing_of_a_forgotten_creator_is_left_in_any_table(fleet: Fleet) -> No
     assert tombstone.finished_at is not None
 
 
+@pytest.mark.as_owner
 def test_forgetting_twice_changes_nothing_and_an_unknown_creator_is_an_error(fleet: Fleet) -> None:
     """A typo is no success; the same command again is."""
     fleet.add("ada")

@@ -137,6 +137,7 @@ def test_a_missing_table_says_which_and_what_to_do(empty_database_url: str) -> N
     assert "EVERTOKEN_DATABASE_URL" in str(caught.value)
 
 
+@pytest.mark.as_owner
 @POSTGRESQL
 def test_a_missing_right_names_the_table_and_the_user_to_help(
     store: Store, store_url: str, postgres_server: ServerProcess, database_kind: str

@@ -167,6 +167,7 @@ def test_pairs_saved_at_once_leave_the_newest_current(fleet: Fleet) -> None:
         assert len(fleet.claim(grant_id).kept) == 4
 
 
+@pytest.mark.as_owner
 def test_one_row_whose_writing_fails_stops_no_other(fleet: Fleet) -> None:
     """A trigger refuses one grant's pair; its error is ours, and the next grant is saved."""
     bad, good = fleet.add("bad"), fleet.add("good")

@@ -119,6 +119,7 @@ def test_every_migration_says_whose_code_still_runs_on_its_tables() -> None:
     assert silent == []
 
 
+@pytest.mark.as_owner
 def test_tables_of_a_newer_version_that_this_one_runs_with_stay_as_they_are(store: Store) -> None:
     """Going back a version needs no step: an upgrade by the older one finds nothing to do."""
     _write(store, "UPDATE evertoken_schema SET version_num = '9999'")
@@ -130,6 +131,7 @@ def test_tables_of_a_newer_version_that_this_one_runs_with_stay_as_they_are(stor
     assert "this version runs with it" in str(state)
 
 
+@pytest.mark.as_owner
 @pytest.mark.parametrize("compatible_from", ["9998", None])
 def test_tables_that_this_version_does_not_run_with_are_refused_and_left_alone(
     store: Store, compatible_from: str | None
@@ -186,6 +188,7 @@ def test_tables_of_another_application_by_our_names_are_named_before_anything_is
     store.close()
 
 
+@pytest.mark.as_owner
 def test_a_revision_that_was_kept_in_alembics_usual_table_moves_to_ours(store: Store) -> None:
     """A database of the first versions needs no step of its own, and runs before the upgrade as after it."""
     _begin_as_the_first_versions(store, newest := list(chain())[-1])
@@ -195,6 +198,7 @@ def test_a_revision_that_was_kept_in_alembics_usual_table_moves_to_ours(store: S
     assert _read(store, "SELECT version_num FROM evertoken_schema") == [newest]
 
 
+@pytest.mark.as_owner
 @pytest.mark.parametrize(("asked", "runs"), [("0003", True), ("9999", False)])
 def test_code_of_the_first_versions_finds_its_own_revision_only_while_it_runs(
     store: Store, monkeypatch: pytest.MonkeyPatch, asked: str, *, runs: bool

@@ -14,6 +14,7 @@ from tests.store.test_store_account_data import Desk
 from worker.store import LabelledList
 from worker.store.migrations.versions.v0013_views import VIEWS
 
+pytestmark = pytest.mark.as_owner
 POISON = "'; DROP TABLE videos; --\u202e\ufffd\"\\%s{0}$[0]"
 
 

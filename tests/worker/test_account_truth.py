@@ -19,6 +19,8 @@ from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import RunningSandbox, start_sandbox
 from worker.store.account_models import DATA
 
+pytestmark = pytest.mark.as_owner
+
 LONG = 10**8
 STEP = timedelta(hours=6)
 SOON = timedelta(minutes=20)

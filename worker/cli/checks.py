@@ -23,12 +23,14 @@ State = Literal["ok", "warn", "fail", "skip"]
 CLOCK_WARN_SECONDS: Final = 2.0
 CLOCK_FAIL_SECONDS: Final = 60.0
 NEED_DATABASE: Final = frozenset({
-    "clock", "keyring", "brake", "grants", "pauses", "endings", "contract", "capacity", "notices", "accounts", "beat",
+    "rights", "clock", "keyring", "brake", "grants", "pauses", "endings", "contract", "capacity", "notices", "accounts",
+    "beat",
 })  # fmt: skip
 NAMED_PAUSES: Final = 5
 RECENT_SECONDS: Final = 86_400.0
 CONTESTED_CREATORS: Final = 100
 CONTRACT_NEWS: Final = timedelta(days=7)
+FEW_RIGHTS: Final = 3
 SPACE_WARN_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -64,6 +66,7 @@ def guarded(check: str, look: Callable[[], Finding]) -> Finding:
 def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """Yield the name and function of each check; the caller runs them."""
     yield "database", lambda: database(services)
+    yield "rights", lambda: rights(services)
     yield "clock", lambda: clock(services)
     yield "keyring", lambda: keyring(services)
     yield "journal", lambda: journal(services)
@@ -102,6 +105,23 @@ def database(services: Services) -> Finding:
     services.store.ping()
     state = services.store.schema_state()
     return Finding("database", "ok" if state.runs else "fail", f"answers; {state}" if state.runs else str(state))
+
+
+def rights(services: Services) -> Finding:
+    """Check that our role may do what a worker does, and change no table."""
+    found = services.store.rights()
+    if found is None:
+        return Finding("rights", "ok", "those of the SQLite file")
+    if found.lacking:
+        few = ", ".join(found.lacking[:FEW_RIGHTS])
+        cure = "let the owner of the tables run what `evertoken db roles` prints"
+        return Finding(
+            "rights", "fail", f"role {found.role} lacks {output.counted(len(found.lacking), 'right')}: {few}; {cure}"
+        )
+    if found.changes_tables:
+        cure = "give workers a role that may not: docs/operations.md, Roles of PostgreSQL"
+        return Finding("rights", "warn", f"role {found.role} may change tables; {cure}")
+    return Finding("rights", "ok", f"role {found.role} may change rows, and no table")
 
 
 def clock(services: Services) -> Finding:

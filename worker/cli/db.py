@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
 
 import click
 
@@ -16,6 +16,8 @@ from worker.errors import UsageError
 if TYPE_CHECKING:
     from worker.store import SchemaState, Store
 
+WORKER: Final = "evertoken_worker"
+READER: Final = "evertoken_reader"
 DEFAULT_FILE: Final = "var/evertoken.db"
 """The database's file unless a setting says otherwise."""
 
@@ -59,6 +61,38 @@ def check(*, as_json: bool) -> None:
         click.echo(str(state))
     if not state.runs:
         sys.exit(output.FINDING)
+
+
+@db.command(cls=output.Command)
+@click.option("--worker", default=WORKER, show_default=True, help="Name of the role of workers and commands.")
+@click.option("--reader", default=READER, show_default=True, help="Name of the role of applications that read tokens.")
+@click.option(
+    "--admit",
+    type=click.File(encoding="utf-8"),
+    help="Print no SQL: make the role of the address in this file (-: standard input) and give it a worker's rights.",
+)
+@output.json_option
+def roles(*, worker: str, reader: str, admit: TextIO | None, as_json: bool) -> None:
+    """Print the SQL that gives PostgreSQL's roles their rights; safe to run again.
+
+    Run it as the owner of the tables, after each upgrade: `evertoken db roles | psql OWNERS-ADDRESS`. A worker's role
+    changes rows and no table; a reader's role reads access tokens and no refresh token.
+    """
+    with _store() as store:
+        if admit is None:
+            statements = store.role_statements(worker=worker, reader=reader)
+            if as_json:
+                output.print_json({"statements": statements})
+            else:
+                click.echo("".join(f"{statement};\n" for statement in statements), nl=False)
+            return
+        role = store.admit_worker(admit.read().strip())
+    if as_json:
+        output.print_json({"admitted": role})
+    elif role is None:
+        click.echo("nothing to do: that address names the owner of the tables")
+    else:
+        click.echo(f"{role} has the rights of a worker, and the password of that address")
 
 
 def _new_file(store: Store) -> Path | None:

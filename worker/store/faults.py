@@ -39,7 +39,10 @@ LACKS_TABLE: Final = (
     "the database lacks a table or column that this version needs ({}): run `celery -A worker db upgrade`, and look "
     "at EVERTOKEN_DATABASE_URL and EVERTOKEN_NAMESPACE, which may name another database or schema"
 )
-LACKS_RIGHT: Final = "the user of EVERTOKEN_DATABASE_URL lacks a right in the database: {}; grant it to that user"
+LACKS_RIGHT: Final = (
+    "the user of EVERTOKEN_DATABASE_URL lacks a right in the database: {}; the owner of the "
+    "tables gives it with what `evertoken db roles` prints"
+)
 TAKES_NO_WRITES: Final = (
     "the database takes no writes ({}): EVERTOKEN_DATABASE_URL must name the primary, not a standby or a read-only copy"
 )

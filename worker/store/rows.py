@@ -63,7 +63,7 @@ SERVED_PAIR: Final = (
     func.coalesce(GRANTS.c.lease_until > now(), false()).label("leased"),
     now().label("now"),
 )
-"""The columns that a reader of access tokens needs; docs/operations.md grants its role these and no others."""
+"""The columns that a reader of access tokens needs; `OF_READER` grants its role these and no others."""
 
 BRAKE_STATE: Final = (
     BRAKE.c.reason,

@@ -22,6 +22,7 @@ from worker.store.operations import Operations
 from worker.store.owners import Owners
 from worker.store.pauses import Pauses
 from worker.store.pulls import Pulls
+from worker.store.roles import Roles
 from worker.store.saving import Saving
 from worker.store.schema import Schema
 from worker.store.upkeep import Upkeep
@@ -31,6 +32,7 @@ from worker.store.wishes import Wishes
 
 class Store(
     Schema,
+    Roles,
     DueScan,
     Claims,
     Saving,
