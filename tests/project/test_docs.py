@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import runpy
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import jsonschema
 import pytest
+import yaml
 from celery.bin.celery import celery as celery_cli
 
 from worker.policy.notice_kinds import KINDS
@@ -267,3 +271,17 @@ def test_every_metric_is_explained(texts: dict[str, str]) -> None:
 
     assert len(metrics) >= 3
     assert [metric for metric in metrics if f"`{metric}" not in texts["docs/metrics.md"]] == []
+
+
+def test_the_forms_for_issues_keep_their_schema(root: Path) -> None:
+    """The host shows only a form that it can read."""
+    vendor = files("check_jsonschema") / "builtin_schemas" / "vendor"
+    folder = root / ".github/ISSUE_TEMPLATE"
+    schemas = {
+        name: json.loads((vendor / f"github-issue-{name}.json").read_text("utf-8")) for name in ("forms", "config")
+    }
+
+    assert {path.name for path in folder.iterdir()} == {"defect.yml", "wish.yml", "config.yml"}
+    for path in folder.iterdir():
+        form = yaml.safe_load(path.read_text(encoding="utf-8"))
+        jsonschema.Draft7Validator(schemas["config" if path.stem == "config" else "forms"]).validate(form)

