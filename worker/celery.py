@@ -35,8 +35,9 @@ from worker.services import build_services, shared_services
 from worker.settings import load_settings
 from worker.sources import is_service_link
 from worker.telemetry import Fact, configure_logging, count_fact, install_last_words, log_fact, report
+from worker.upkeep.arrival import arrive
 from worker.vault.redaction import redact
-from worker.watchdog import watchdog
+from worker.watchdog import touch, watchdog
 
 if collects:
     gc.freeze()  # nor is it searched later, which stops all threads for a tenth of a second
@@ -234,11 +235,11 @@ def check_before_work(sender: Any, **_: Any) -> None:
     if module not in POOLS:
         refuse(POOL_REFUSED.format(module))
     if POOLS[module] != "prefork":
-        begin_work()
+        begin_work(sender)
         return
     services = build_services()  # a child that may not work would be started again and again
     try:
-        services.preflight.enter()
+        arrive(services.ground, services.preflight.enter, alive=lambda: show_life(sender))
         services.preflight.goodbye()
     except EvertokenError as error:
         refuse(error)
@@ -247,16 +248,25 @@ def check_before_work(sender: Any, **_: Any) -> None:
 
 
 @signals.worker_process_init.connect
-def begin_work(**_: Any) -> None:
-    """Set this process up for work: journals of dead processes are replayed before anything is claimed."""
+def begin_work(sender: Any = None, **_: Any) -> None:
+    """Set this process up for work: journals of dead processes are replayed before anything is claimed.
+
+    Metrics and /healthz are served first, so that a wait for the database can be seen.
+    """
     try:
         services = shared_services()
         services.report_outages()
-        services.presence.begin()
         if services.settings.metrics_port is not None:
             services.serve_metrics(services.settings.metrics_port, silent=watchdog.silent_seconds, alive=watchdog.well)
+        arrive(services.ground, services.presence.begin, alive=lambda: show_life(sender))
     except EvertokenError as error:
         refuse(error)
+
+
+def show_life(worker: Any) -> None:
+    """Touch a worker's heartbeat file while it waits for the database; a child of a worker has none."""
+    if worker is not None:
+        touch(celeryconfig.settings.run_dir, f"worker-{worker.hostname}")
 
 
 @signals.worker_shutting_down.connect

@@ -118,6 +118,7 @@ FACT_NAMES: Final = (
     "schema.newer",
     "schema.unfit",
     "store.available",
+    "store.awaited",
     "store.unavailable",
     "task.crashed",
     "task.failed",
