@@ -80,6 +80,10 @@ class Daemon:
         """Start beat; `wait_ready` waits for it."""
         return self._start("beat", "beat", "--max-interval", "1")
 
+    def exporter(self, *arguments: str) -> Child:
+        """Start the exporter."""
+        return self._start("exporter", "exporter", *arguments)
+
     def script(self, name: str, script: str) -> Child:
         """Start a script in Python, such as one that starts a worker with changes to it."""
         return self._launch(name, ["-c", script])
