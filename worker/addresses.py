@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Any, Final, Literal
-from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from typing import Final, Literal
+from urllib.parse import unquote, urlsplit
 
 from worker.errors import ConfigurationError
 from worker.policy.notice_kinds import kinds_matching
 
-TLS_SCHEME: Final = "rediss"
-SOCKET_SCHEME: Final = "redis+socket"
-REDIS_OPTIONS: Final = {
-    "redis": frozenset[str](),
-    TLS_SCHEME: frozenset({"ssl_ca_certs", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname", "ssl_keyfile"}),
-    SOCKET_SCHEME: frozenset({"virtual_host"}),
-}
-"""Options that may follow the ? in Redis's address. Celery and the limiter read the same address with other options."""
-NUMBER: Final = re.compile(r"/?\d{1,5}", re.ASCII)
-CERTIFICATE_CHECKS: Final = {
-    word: check
-    for short, check in (("none", ssl.CERT_NONE), ("optional", ssl.CERT_OPTIONAL), ("required", ssl.CERT_REQUIRED))
-    for word in (short, f"CERT_{short.upper()}")
-}
-"""Values of `ssl_cert_reqs` in Redis's address: the client's words and Celery's."""
 DATABASE_FORMS: Final = "must begin with sqlite:/// or postgresql://"
 SQLITE_DRIVERS: Final = frozenset({"", "pysqlite", "aiosqlite"})
 POSTGRESQL_DRIVERS: Final = frozenset({"", "psycopg", "psycopg2", "psycopg2cffi", "asyncpg", "pg8000"})
@@ -86,67 +70,6 @@ def bad_server(name: str, url: str) -> str | None:
     if parts is None or parts.fragment or parts.netloc.count("@") > 1 or "@" in parts.path + parts.query:
         return unreadable(name)
     return None
-
-
-def bad_redis(name: str, url: str) -> str | None:
-    """Return what is wrong with the address of Redis, or None; arguments as for `bad_server`."""
-    scheme = url.partition("://")[0]
-    if scheme not in REDIS_OPTIONS or "://" not in url:
-        return f"{name} must begin with redis://, rediss:// or redis+socket://"
-    return bad_server(name, url) or next(_redis_flaws(name, scheme, url), None)
-
-
-def _redis_flaws(name: str, scheme: str, url: str) -> Iterator[str]:
-    parts = urlsplit(url)
-    options, takes = dict(parse_qsl(parts.query, keep_blank_values=True)), REDIS_OPTIONS[scheme]
-    for option in sorted(options.keys() - takes):
-        others = ", ".join(sorted(takes)) or "none"
-        yield f"{name} holds the option {option[:40]!a}, and {scheme}:// takes {others}; timeouts are ours to set"
-    if not NUMBER.fullmatch(options.get("virtual_host", "0")):
-        yield f"{name}: virtual_host is a number"
-    if scheme != SOCKET_SCHEME and not NUMBER.fullmatch(parts.path.removeprefix("/") or "0"):
-        yield f"{name} ends with the number of the database, such as /0, and with nothing else behind the /"
-    if options.get("ssl_cert_reqs", "required") not in CERTIFICATE_CHECKS:
-        yield f"{name} holds an ssl_cert_reqs that is none of required, optional and none"
-    if options.get("ssl_check_hostname", "true").lower() not in {"true", "false"}:
-        yield f"{name} holds an ssl_check_hostname that is none of true and false"
-    for option in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
-        if option in options and not Path(options[option]).is_file():
-            yield f"{name}: there is no file where {option} says"
-
-
-def redis_tls(url: str) -> dict[str, Any]:
-    """Return the TLS options of a Redis client for an address; empty if it is not `rediss://`.
-
-    Celery's transport checks no certificate by default, so checking is set here; only the address can ask for less.
-
-    Args:
-        url: such as `rediss://host/0?ssl_ca_certs=FILE`; every `ssl_` option of the client is accepted.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != TLS_SCHEME:
-        return {}
-    options: dict[str, Any] = {name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")}
-    options["ssl_cert_reqs"] = CERTIFICATE_CHECKS[options.get("ssl_cert_reqs", "required")]
-    if "ssl_check_hostname" in options:
-        options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() != "false"
-    return options
-
-
-def redis_client_url(url: str) -> str:
-    """Return Redis's address in the client's form: with Celery's form of a Unix socket converted, and without TLS.
-
-    Pass the client what `redis_tls` returns, too.
-    """
-    parts = urlsplit(url)
-    if parts.scheme == TLS_SCHEME:
-        others = [(name, value) for name, value in parse_qsl(parts.query) if not name.startswith("ssl_")]
-        return urlunsplit(parts._replace(query=urlencode(others)))
-    if parts.scheme != SOCKET_SCHEME:
-        return url
-    number = parse_qs(parts.query).get("virtual_host", ["0"])[0].strip("/") or "0"
-    login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
-    return f"unix://{login}{unquote(parts.path)}?db={number}"
 
 
 def bad_url(name: str, url: str, *, bare: bool = False) -> str | None:

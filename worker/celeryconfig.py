@@ -10,8 +10,8 @@ from typing import Final
 
 from kombu.entity import Exchange, Queue
 
-from worker.addresses import redis_tls
 from worker.errors import ConfigurationError
+from worker.redis_address import broker_address, broker_options, redis_tls
 from worker.settings import MessengerSettings, load
 
 settings_problem: str | None = None
@@ -22,8 +22,10 @@ except ConfigurationError as error:
 
 SCAN_SECONDS: Final = settings.scan_seconds
 UPKEEP_SECONDS: Final = settings.upkeep_seconds
+SENTINEL_SECONDS: Final = 2.0
+"""Longest wait for one Sentinel; then the next one is asked."""
 
-broker_url = settings.redis_url
+broker_url = broker_address(settings.redis_url)
 broker_use_ssl = redis_tls(settings.redis_url) or None  # `rediss://` alone would check no certificate
 broker_connection_retry_on_startup = True  # a worker that comes up before Redis waits for it
 broker_connection_max_retries = None  # and goes on waiting; the default gives up after 100 tries
@@ -37,6 +39,7 @@ broker_transport_options = {
     "visibility_timeout": 600,
     "global_keyprefix": settings.key_prefix,
     "client_name": "evertoken",
+    **broker_options(settings.redis_url, seconds=SENTINEL_SECONDS),
 }
 
 task_serializer = "json"

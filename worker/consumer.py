@@ -103,6 +103,10 @@ class CheckedChannel(redis.Channel):
             raise Empty from None
 
 
+class CheckedSentinelChannel(CheckedChannel, redis.SentinelChannel):
+    """The same, over a connection to the master that Sentinels name."""
+
+
 class Watched(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
     """Judges whether the worker still takes messages, and touches a file while it does.
 
@@ -202,7 +206,8 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         """Connect with channels that check messages, once Celery's keys in Redis have their right types."""
         self.wait_for_keys()
         connection = self.app.connection_for_read(heartbeat=heartbeat)
-        connection.transport.Channel = CheckedChannel
+        by_sentinels = issubclass(connection.transport.Channel, redis.SentinelChannel)
+        connection.transport.Channel = CheckedSentinelChannel if by_sentinels else CheckedChannel
         return self.ensure_connected(connection)
 
     def wait_for_keys(self) -> None:

@@ -21,7 +21,6 @@ from worker.addresses import (
     NoticeAddress,
     bad_authorities,
     bad_proxy,
-    bad_redis,
     bad_url,
     is_ip_address,
     is_network,
@@ -35,6 +34,7 @@ from worker.failpoints import failpoint_of
 from worker.namespace import bad_namespace, key_prefix
 from worker.pasted import cleaned, read_file
 from worker.policy.quota import HIGHEST
+from worker.redis_address import bad_redis
 from worker.sources import PREFIX, in_dotenv, ours
 from worker.vault.token import Token
 from worker.vault.webhooks import webhook_key
@@ -114,8 +114,9 @@ class MessengerSettings(NamedSettings):
         repr=False,
         default="redis://127.0.0.1:6379/0",
         description=(
-            "Broker and limiter: `redis://`, `rediss://` (TLS; `?ssl_ca_certs=FILE` for an authority of your own) or "
-            "`redis+socket://PATH`."
+            "Broker and limiter: `redis://`, `rediss://` (TLS; `?ssl_ca_certs=FILE` for an authority of your own), "
+            "`redis+socket://PATH`, or Sentinels, `sentinel://:password@host1:26379,host2:26379/0?service=NAME` "
+            "(`sentinels://` with TLS)."
         ),
     )
     run_dir: Path = Field(default=Path("var/run"), description="Folder of the heartbeat files.")

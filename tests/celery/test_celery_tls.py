@@ -13,7 +13,7 @@ from tests.conftest import ServerProcess
 from tests.support.certificates import Authority, new_authority, server_context
 from tests.support.daemon import Daemon
 from tests.support.tls_front import TlsFront
-from worker.limiter.shared import connect
+from worker.limiter.connecting import connect
 
 pytestmark = pytest.mark.slow_suite
 

@@ -20,7 +20,8 @@ from tests.support.crowd import Crowd, gather, most_within
 from tests.support.restartable import Restartable
 from worker.limiter import Limiter
 from worker.limiter.alone import Alone
-from worker.limiter.shared import Windows, connect
+from worker.limiter.connecting import connect
+from worker.limiter.shared import Windows
 
 pytestmark = pytest.mark.slow_suite
 

@@ -14,10 +14,11 @@ from typing import Final, Self
 LOOK_SECONDS: Final = 0.05
 CHUNK: Final = 65_536
 END_OF_HEAD: Final = b"\r\n\r\n"
+TLS_BEGINS: Final = b"\x16"
 
 
 class TlsFront:
-    """Takes TLS connections and forwards what is inside to a loopback port.
+    """Takes TLS connections and forwards what is inside to a loopback port; with `plain_too`, plain ones as well.
 
     Attributes:
         port: where it listens.
@@ -25,7 +26,8 @@ class TlsFront:
         refused: handshakes that failed.
     """
 
-    def __init__(self, target_port: int, context: ssl.SSLContext) -> None:
+    def __init__(self, target_port: int, context: ssl.SSLContext, *, plain_too: bool = False) -> None:
+        self._plain_too = plain_too
         self._target = ("127.0.0.1", target_port)
         self._context = context
         self._closing = threading.Event()
@@ -58,23 +60,26 @@ class TlsFront:
 
     def _take(self, near: socket.socket) -> None:
         near.settimeout(5)
+        if self._plain_too and near.recv(1, socket.MSG_PEEK) != TLS_BEGINS:
+            with near:
+                self._forward(near)
+            return
         try:
             with self._context.wrap_socket(near, server_side=True) as inside:
                 self._forward(inside)
         except OSError:  # ssl.SSLError is one
             self.refused += 1
 
-    def _forward(self, near: ssl.SSLSocket) -> None:
+    def _forward(self, near: socket.socket) -> None:
         with socket.create_connection(self._target) as far:
             while not self._closing.is_set():
-                ready: list[socket.socket] = (
-                    [near] if near.pending() else select.select([near, far], [], [], LOOK_SECONDS)[0]
-                )
+                waits = isinstance(near, ssl.SSLSocket) and near.pending() > 0
+                ready: list[socket.socket] = [near] if waits else select.select([near, far], [], [], LOOK_SECONDS)[0]
                 for source in ready:
                     data = source.recv(CHUNK)
                     if not data:
                         return
-                    if source is near:
+                    if source is near and isinstance(near, ssl.SSLSocket):
                         self.heard += data
                     if source is near:
                         far.sendall(data)

@@ -209,7 +209,7 @@ def test_a_way_to_check_certificates_that_does_not_exist_is_refused() -> None:
         ("redis://canary/0/1", "ends with the number of the database"),
         ("redis://canary/-1", "ends with the number of the database"),
         ("redis://canary/%30", "ends with the number of the database"),
-        ("sentinel://canary/0", "must begin with redis://"),
+        ("memcached://canary/0", "must begin with redis://"),
         ("REDIS://canary/0", "must begin with redis://"),
     ],
 )

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from worker.cli import output
-from worker.cli.checks import Finding
+from worker.cli.checks import Finding, State
 from worker.egress import NotConnectedError
+from worker.redis_address import read_sentinels
 
 if TYPE_CHECKING:
     from worker.services import Services
+    from worker.settings import Settings
 
 WORKERS_SECONDS: Final = 1.5
 """How long `doctor` waits for answers of workers."""
+SENTINEL_SECONDS: Final = 1.0
 DESK_SECONDS: Final = 3.0
 TIKTOK_SECONDS: Final = 5.0
 BEAT_SILENT_SCANS: Final = 6
@@ -34,6 +37,8 @@ def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tup
         services: the services of the doctor itself.
         offline: True to send nothing to TikTok.
     """
+    if read_sentinels(services.settings.redis_url) is not None:
+        yield "sentinels", lambda: sentinels(services.settings)
     yield "redis", lambda: redis(app, services.settings.key_prefix)
     yield "quota", lambda: quota(services)
     yield "workers", lambda: workers(app)
@@ -95,6 +100,29 @@ def redis(app: Any, prefix: str) -> Finding:
     if policy != "noeviction":
         return Finding("redis", "fail", f"may drop queues when full (maxmemory-policy {policy}); set noeviction")
     return Finding("redis", "ok", "answers, and never evicts")
+
+
+def sentinels(settings: Settings) -> Finding:
+    """Check that the Sentinels answer and agree on a master that is up and has a replica."""
+    from worker.limiter.connecting import ask_sentinels  # noqa: PLC0415 - Celery loads the doctor on every start
+
+    views = ask_sentinels(settings.redis_url, SENTINEL_SECONDS)
+    named = Counter(view.master for view in views if view.master is not None and not view.down)
+    parts = [
+        f"{master} is the master, as {count} of {output.counted(len(views), 'Sentinel')} say"
+        for master, count in named.most_common()
+    ] or ["no Sentinel names a master that is up, so each worker keeps to its own share of the quota"]
+    for text, places in (
+        ("no answer from", [view.place for view in views if not view.answers]),
+        ("the name in ?service= is not known to", [view.place for view in views if view.answers and not view.master]),
+        ("the master is down for", [view.place for view in views if view.down]),
+        ("no replica is up for", [view.place for view in views if view.master and not view.replicas]),
+    ):
+        if places:
+            parts.append(f"{text} {', '.join(places)}")
+    state: State = "fail" if not named else "ok" if len(parts) == 1 else "warn"
+    hides = frozenset({"redis", "quota", "workers", "queues"}) if not named else frozenset[str]()
+    return Finding("sentinels", state, "; ".join(parts), hides=hides)
 
 
 def quota(services: Services) -> Finding:

@@ -10,9 +10,10 @@ from ssl import CERT_REQUIRED
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from worker.addresses import TLS_SCHEME, on_loopback, read_database, redis_tls
+from worker.addresses import on_loopback, read_database
 from worker.cli import output
 from worker.cli.checks import Finding
+from worker.redis_address import TLS_SCHEME, Sentinels, read_sentinels, redis_tls
 from worker.settings import secret_files
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ def traffic(services: Services) -> Finding:
 
 
 def _redis_risks(url: str) -> Iterator[str]:
+    sentinels = read_sentinels(url)
+    if sentinels is not None:
+        yield from _sentinel_risks(sentinels)
+        return
     parts = urlsplit(url)
     if url.startswith("redis+socket:") or on_loopback(url) or not parts.hostname:
         return
@@ -90,6 +95,19 @@ def _redis_risks(url: str) -> Iterator[str]:
         yield f"traffic to Redis on {parts.hostname} is in the clear: use rediss://"
     elif redis_tls(url).get("ssl_cert_reqs") not in {None, CERT_REQUIRED}:
         yield f"the certificate of Redis on {parts.hostname} is not checked: take ssl_cert_reqs out of the address"
+
+
+def _sentinel_risks(sentinels: Sentinels) -> Iterator[str]:
+    away = [host for host, _ in sentinels.hosts if not on_loopback(f"//[{host}]" if ":" in host else f"//{host}")]
+    if not away:
+        return
+    if not sentinels.login.get("password"):
+        yield "EVERTOKEN_REDIS_URL holds no password: whoever reaches Redis on its host can stop the workers"
+    far = [host for host in away if "." in host or ":" in host]
+    if far and not sentinels.tls:
+        yield f"traffic to the Sentinels on {', '.join(far)} and to their master is in the clear: use sentinels://"
+    elif sentinels.tls.get("ssl_cert_reqs") not in {None, CERT_REQUIRED}:
+        yield "the certificates of Sentinels and master are not checked: take ssl_cert_reqs out of the address"
 
 
 def _database_risks(url: str) -> Iterator[str]:

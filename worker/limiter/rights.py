@@ -10,7 +10,7 @@ from typing import Final
 
 import redis
 
-from worker.limiter.shared import connect
+from worker.limiter.connecting import connect
 
 KEY: Final = "{prefix}doctor"
 PIDBOX: Final = "{prefix}/{db}.celery.pidbox"

@@ -9,16 +9,12 @@ from importlib.resources import files
 from typing import Any, Final, TypeVar
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from worker.addresses import redis_client_url, redis_tls
+from worker.limiter.connecting import connect, master_of
 from worker.policy import quota
 
 T = TypeVar("T")
 Report = Callable[[str, Mapping[str, str | float], str], None]
-ANSWER_SECONDS: Final = 0.25
-"""Longest wait for Redis; after it the worker uses its own share."""
 LIMIT: Final = "limit:"
 STATE: Final = "app"
 SECOND: Final = "second"
@@ -178,6 +174,7 @@ class Shared:
             *(_micro(seconds) for seconds in (LONGEST_PAUSE, GUARD_MOST)),
         ]
         self._client = connect(url)
+        self._master: str | None = None
         self._permit, self._punish, self._depart, self._hello = (
             self._client.register_script(_text("checked.lua") + _text(name))
             for name in ("permit.lua", "punish.lua", "depart.lua", "hello.lua")
@@ -187,6 +184,9 @@ class Shared:
         self, *, lane: str, call: str, accounts: Sequence[str], start: float, each: float, epoch: str, was_alone: bool
     ) -> Answer | None:
         """Ask for permits; one round trip.
+
+        If Sentinel has named another master meanwhile, that one may lack what the one before counted last. So it is
+        asked once more, as after an outage: it gives nothing until what it lacks is out of TikTok's second.
 
         Args:
             lane: `refresh` or `pull`.
@@ -202,7 +202,14 @@ class Shared:
             *(f"{self._prefix}account:{call}:{account}" for account in accounts),
         ]
         figures = [lane, epoch, int(was_alone), *self._figures, _micro(start), _micro(each)]
-        return self._run(self._permit, keys, figures, self._read_permits)
+        answer = self._run(self._permit, keys, figures, self._read_permits)
+        master = master_of(self._client)
+        if answer is not None and self._master not in {None, master}:
+            self._report("quota.master_changed", {"master": str(master)}, "warning")
+            figures[2] = 1
+            answer = self._run(self._permit, keys, figures, self._read_permits)
+        self._master = self._master if answer is None else master
+        return answer
 
     def hello(self, worker: str) -> Roster | None:
         """Report that a worker is alive, and return the roster."""
@@ -309,26 +316,6 @@ class Shared:
         if bool(given) != (wait == 0) or not all(permit.name for permit in given):
             raise ValueError("a permit has a name and no wait, a refusal has a wait and no name")
         return Answer(wait, str(epoch), _within(pause, LONGEST_PAUSE), given)
-
-
-def connect(url: str, seconds: float = ANSWER_SECONDS) -> redis.Redis:
-    """Return a client; it connects at its first use.
-
-    A connection that was dropped while idle is replaced once, at once; nothing else is retried, so that a call takes at
-    most a fraction of a second.
-
-    Args:
-        url: `redis://`, `rediss://` or, as Celery writes it, `redis+socket:///path?virtual_host=0`.
-        seconds: longest wait to connect, and for each answer.
-    """
-    return redis.Redis.from_url(
-        redis_client_url(url),
-        socket_timeout=seconds,
-        socket_connect_timeout=seconds,
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-        decode_responses=True,
-        **redis_tls(url),
-    )
 
 
 def _read_roster(answer: Any) -> Roster:

@@ -93,6 +93,7 @@ FACT_NAMES: Final = (
     "pull.unreadable",
     "pull.videos_vanished",
     "pull.waits",
+    "quota.master_changed",
     "quota.paused",
     "quota.redis_back",
     "quota.redis_lost",

@@ -1,0 +1,122 @@
+"""Clients of Redis, for whatever form of address: a server, or the master that Sentinels name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from worker.redis_address import Sentinels, read_sentinels, redis_client_url, redis_tls
+
+ANSWER_SECONDS: Final = 0.25
+"""Longest wait for Redis; after it the worker uses its own share."""
+
+
+class OfMaster(redis.Redis):
+    """A client of the master that Sentinels name; it closes its connections to them too."""
+
+    def close(self) -> None:
+        """Close all connections."""
+        super().close()
+        pool = self.connection_pool
+        if isinstance(pool, SentinelConnectionPool):
+            pool.sentinel_manager.close()
+
+
+def connect(url: str, seconds: float = ANSWER_SECONDS) -> redis.Redis:
+    """Return a client; it connects at its first use.
+
+    A connection that was dropped while idle is replaced once, at once; nothing else is retried, so that a call takes at
+    most a fraction of a second. With Sentinels the new connection is to the server that is the master then.
+
+    Args:
+        url: as in the setting, such as `rediss://` or, as Celery writes it, `redis+socket:///path?virtual_host=0`.
+        seconds: longest wait to connect, and for each answer.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        "decode_responses": True,
+    }
+    sentinels = read_sentinels(url)
+    if sentinels is None:
+        return redis.Redis.from_url(redis_client_url(url), **options, **redis_tls(url))
+    manager = Sentinel(
+        sentinels.hosts,
+        sentinel_kwargs=_of_sentinels(sentinels, seconds),
+        db=sentinels.database,
+        **options,
+        **sentinels.login,
+        **sentinels.tls,
+    )  # type: ignore[no-untyped-call] # redis-py has no type for it
+    return manager.master_for(sentinels.service, OfMaster)  # type: ignore[no-any-return, no-untyped-call] # as above
+
+
+def master_of(client: redis.Redis) -> str | None:
+    """Return host and port of the master that Sentinels last named to a client; None without Sentinels, or before."""
+    pool = client.connection_pool
+    address = pool.master_address if isinstance(pool, SentinelConnectionPool) else None
+    return None if address is None else f"{address[0]}:{address[1]}"
+
+
+@dataclass(frozen=True)
+class SentinelView:
+    """What one Sentinel says.
+
+    Attributes:
+        place: its host and port.
+        master: host and port of the master that it names; None if it does not answer or knows none.
+        down: True if it sees that master down.
+        replicas: how many replicas of the master it sees up.
+        answers: False if it does not answer.
+    """
+
+    place: str
+    master: str | None = None
+    down: bool = False
+    replicas: int = 0
+    answers: bool = True
+
+
+def ask_sentinels(url: str, seconds: float) -> list[SentinelView]:
+    """Return what each Sentinel of an address says of the master; none if the address names a server.
+
+    Args:
+        url: as in the setting.
+        seconds: longest wait for each.
+    """
+    sentinels = read_sentinels(url)
+    if sentinels is None:
+        return []
+    return [_ask(sentinels, host, port, seconds) for host, port in sentinels.hosts]
+
+
+def _ask(sentinels: Sentinels, host: str, port: int, seconds: float) -> SentinelView:
+    place = f"{host}:{port}"
+    try:
+        with redis.Redis(host, port, **_of_sentinels(sentinels, seconds)) as client:
+            state = client.sentinel_masters().get(sentinels.service)
+            replicas = client.sentinel_slaves(sentinels.service) if state else []
+    except (redis.RedisError, OSError):
+        return SentinelView(place, answers=False)
+    if state is None:
+        return SentinelView(place)
+    down = not state["is_master"] or state["is_sdown"] or state["is_odown"]
+    up = [replica for replica in replicas if not (replica["is_sdown"] or replica["is_odown"])]
+    return SentinelView(place, f"{state['ip']}:{state['port']}", bool(down), len(up))
+
+
+def _of_sentinels(sentinels: Sentinels, seconds: float) -> dict[str, Any]:
+    """Return the options of a client of the Sentinels themselves."""
+    return {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": Retry(NoBackoff(), 0),
+        **sentinels.sentinel_login,
+        **sentinels.tls,
+    }
