@@ -15,6 +15,7 @@ from worker.cli.grants_aside import aside, discard, place
 from worker.cli.grants_export import export
 from worker.cli.grants_import import import_file
 from worker.cli.grants_pause import pause, resume
+from worker.cli.grants_shadow import shadow
 from worker.cli.recheck import recheck
 from worker.tokens import WAIT_SECONDS
 
@@ -295,5 +296,19 @@ def _shown(grant: GrantView, now: datetime) -> dict[str, object]:
     return fields | {"seconds_left": round(left, 3)}
 
 
-for command in (import_file, refresh, pull, revoke, forget, recheck, aside, place, discard, pause, resume, export):
+for command in (
+    import_file,
+    refresh,
+    pull,
+    revoke,
+    forget,
+    recheck,
+    aside,
+    place,
+    discard,
+    pause,
+    resume,
+    export,
+    shadow,
+):
     grants.add_command(command)

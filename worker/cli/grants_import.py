@@ -83,7 +83,7 @@ def import_file(
     source = Source(
         file if opened is None else io.BufferedReader(opened),
         form=form,
-        names=FieldNames(_read_map(mapping)),
+        names=FieldNames(read_map(mapping)),
         columns=columns.split(",") if columns else None,
     )
     report = ImportReport()
@@ -129,7 +129,12 @@ def _refuse_other_app(opened: OpenedExport | None, app_id: str) -> None:
         )
 
 
-def _read_map(mapping: str | None) -> dict[str, str]:
+def read_map(mapping: str | None) -> dict[str, str]:
+    """Return the names that `--map` gives, by our field.
+
+    Raises:
+        UsageError: the text has another form.
+    """
     pairs = [part.split("=", 1) for part in (mapping or "").split(",") if part.strip()]
     if any(len(pair) != len(("field", "column")) or not all(text.strip() for text in pair) for pair in pairs):
         raise UsageError("--map needs FIELD=COLUMN pairs with commas between, such as creator=account_id,refresh=rt")

@@ -1,0 +1,66 @@
+"""`grants shadow`: a trial beside another job that sends nothing and stores nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_commands import Cli, cli, environment
+from worker.cli.grants import grants
+
+__all__ = ["cli", "environment"]
+
+WRITTEN = 1_800_000_000
+"""When the first file was written, in seconds since 1970."""
+
+
+def dump(place: Path, at: int, ages: dict[str, int]) -> str:
+    """Write a file of the other job: creators with the age of their pairs in hours."""
+    lines = [
+        {"creator_id": name, "access_token": f"act.CANARY{name}{at - age * 3600}", "refresh_token": f"rft.CANARY{name}"}
+        | {"issued_at": at - age * 3600, "expires_in": 86_400}
+        for name, age in ages.items()
+    ]
+    undated = {"creator_id": "undated", "access_token": "act.CANARYx", "refresh_token": "rft.CANARYy"}
+    place.write_text("".join(json.dumps(line) + "\n" for line in [*lines, undated]))
+    os.utime(place, (at, at))
+    return str(place)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_trial_says_what_would_be_sent_and_what_the_other_job_did(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    """Neither TikTok nor the database nor Redis is asked: none of them is there; no token is printed."""
+    for name in ("DATABASE_URL", "REDIS_URL", "TIKTOK_BASE_URL"):
+        schemes = {"DATABASE_URL": "postgresql://u:p@", "REDIS_URL": "redis://", "TIKTOK_BASE_URL": "http://"}
+        monkeypatch.setenv(f"EVERTOKEN_{name}", f"{schemes[name]}127.0.0.1:{free_port}/0")
+    first = dump(tmp_path / "first", WRITTEN, {"ada": 20, "bob": 2})
+    second = dump(tmp_path / "second", WRITTEN + 8 * 3600, {"ada": 2, "bob": 10})
+
+    found = cli.json(grants, "shadow", first, "--later", second)
+    said = cli(grants, "shadow", first, "--later", second).stdout
+
+    assert (found["written_at"], found["left_out"]) == ("2027-01-15T08:00:00.000Z", 2)
+    ada, bob = found["plan"]
+    assert (ada["creator_id"], ada["sent_at"]) == ("ada", found["written_at"])
+    assert bob["sent_at"] > "2027-01-15T20"
+    of = {each["creator_id"]: each for each in found["compared"]}
+    assert (of["ada"]["theirs_without"], of["ada"]["ours_without"]) == (2 * 3600, 0)
+    assert of["bob"]["theirs_at"] is None
+    assert "the other job refreshed 1, Evertoken would have refreshed 1" in said
+    assert "without a valid token there: 1 creator, 2 h at most" in said
+    assert "CANARY" not in "".join(cli.said)
+
+
+def test_a_pipe_says_not_when_it_was_written(cli: Cli) -> None:
+    """One sentence asks for the file itself."""
+    refused = cli(grants, "shadow", "-", stdin="{}")
+
+    assert refused.exit_code == 2
+    assert refused.stderr == (
+        "error: give the file by its name, and no pipe: its modification time says when it was written\n"
+    )
