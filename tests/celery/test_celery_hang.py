@@ -11,6 +11,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+import redis
 
 from tests.celery.test_celery_redis_lost import full, replica
 from tests.support.black_hole import BlackHole
@@ -195,7 +196,8 @@ def test_a_beat_that_hangs_ends(  # noqa: PLR0917 - fixtures
     with BlackHole(int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])) as hole:
         daemon = new_daemon(REDIS_URL=f"redis://127.0.0.1:{hole.port}/0", HANG_SECONDS="2")
         beat = start(daemon, "beat", BEAT, options, change)
-        daemon.wait_ready(wait_until, beat)
+        with redis.Redis.from_url(redis_url) as client:  # a connection that is not open yet cannot be forgotten
+            wait_until(lambda: client.keys("evertoken:refresh*"), READY_SECONDS)
         hang(daemon, hole)
         wait_until(lambda: beat.status is not None, HUNG_SECONDS)
 
