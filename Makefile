@@ -16,7 +16,7 @@ READY = $(VENV)/ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults nights browser chaos mutants bench check audit format docs lock sbom release clean
+.PHONY: help demo test faults nights browser chaos mutants bench check audit format docs lock chart sbom release clean
 
 help: ## list what can be made
 	@echo "make TARGET, where TARGET is one of"
@@ -69,6 +69,9 @@ lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes
 	@echo "deploy/requirements-dev.lock: that, and what demo and tests need"
 	@$(COMPILE) --upgrade --extra dev --constraint deploy/requirements.lock --output-file deploy/requirements-dev.lock pyproject.toml
 
+chart: $(READY) build/helm/ready ## render the Helm chart with Helm's own engine, and check what comes out
+	@$(VENV)/bin/pytest -n 0 -m '' tests/project/test_chart.py
+
 sbom: $(READY) ## write a bill of materials (CycloneDX) of what a server installs to build/sbom.cdx.json
 	@$(VENV)/bin/python deploy/sbom.py --out build/sbom.cdx.json && echo "build/sbom.cdx.json"
 
@@ -90,3 +93,9 @@ $(READY): deploy/requirements-dev.lock pyproject.toml
 build/uv/bin/uv:
 	@echo "Fetching uv into build/uv."
 	@$(PYTHON) -m venv build/uv && build/uv/bin/python -m pip --quiet --disable-pip-version-check install uv
+
+# Helm's engine as a library: 75 MB, which only those who change the chart need.
+build/helm/ready: deploy/chart.lock
+	@echo "Fetching Helm into build/helm."
+	@$(PYTHON) -m venv build/helm && build/helm/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --requirement deploy/chart.lock
+	@touch $@

@@ -57,7 +57,7 @@ def test_the_pipeline_calls_every_suite(root: Path) -> None:
     text = (root / ".ci/run").read_text(encoding="utf-8")
 
     assert "set -euo pipefail" in text
-    assert re.findall(r"^run (\w+)", text, re.MULTILINE) == ["check", "test", "faults", "chaos", "mutants"]
+    assert re.findall(r"^run (\w+)", text, re.MULTILINE) == ["check", "test", "chart", "faults", "chaos", "mutants"]
     assert re.findall(r"^    run (\w+)", text, re.MULTILINE) == ["browser", "test"]
     assert "deploy/audit.py" in text
     assert (root / ".ci/run").stat().st_mode & 0o111
