@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.worker.test_settings import GOOD, refusal
+from worker.cli.checks import database
 from worker.errors import JournalError
 from worker.settings import MessengerSettings, ReaderSettings, load, load_settings
 
@@ -64,3 +65,13 @@ def test_a_worker_whose_journal_is_anothers_does_not_start(
 
     with pytest.raises(JournalError, match="give each installation its own EVERTOKEN_JOURNAL_DIR"):
         second.services.preflight.enter()
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite", "postgresql"], indirect=True)
+def test_the_doctor_says_for_which_namespace_it_looked(new_world: Callable[..., World], database_kind: str) -> None:
+    """Whoever mistyped it sees why there are no tables."""
+    found = database(new_world(NAMESPACE="shop").services)
+
+    assert "for the namespace shop" in found.detail
+    assert found.state == ("ok" if database_kind == "sqlite" else "fail")
+    assert "namespace" not in database(new_world().services).detail

@@ -104,7 +104,10 @@ def database(services: Services) -> Finding:
     """Check that the database answers and that this version runs on its tables."""
     services.store.ping()
     state = services.store.schema_state()
-    return Finding("database", "ok" if state.runs else "fail", f"answers; {state}" if state.runs else str(state))
+    text = f"answers; {state}" if state.runs else str(state)
+    if services.settings.namespace is not None:
+        text += f"; looked for the namespace {services.settings.namespace}"
+    return Finding("database", "ok" if state.runs else "fail", text)
 
 
 def rights(services: Services) -> Finding:
