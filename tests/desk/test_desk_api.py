@@ -129,6 +129,19 @@ def test_an_id_that_nobody_has_is_unknown(desk: RunningDesk, creator_id: str) ->
     problem(shop.report(creator_id, 1), 404, "unknown-creator")
 
 
+def test_a_paused_grant_is_served_and_then_told_as_such(desk: RunningDesk) -> None:
+    """The token at hand goes out; one that does not do is a 503 at once, and `detail` says that no refresh comes."""
+    grant = desk.world.creator()
+    desk.services.store.pause(creator_id=grant.creator_id)
+    shop = desk.consumer()
+
+    assert shop.token(grant.creator_id).status_code == 200
+    answer = shop.token(grant.creator_id, min_validity=90_000, wait=15)
+    assert "the grant is paused since" in problem(answer, 503, "not-yet")["detail"]
+    assert answer.headers["Retry-After"] == "60"
+    assert answer.elapsed.total_seconds() < 10
+
+
 def test_a_grant_without_a_token_says_its_verdict(desk: RunningDesk) -> None:
     """Revoked, lost, held, and to be authorized again: 409, since waiting does not help; with what is behind it."""
     revoked, lost, held, reauth = desk.world.creators(4)

@@ -35,6 +35,15 @@ def test_a_fleet_that_was_scanned_and_has_nothing_due_is_alive(world: World) -> 
     assert text.startswith("alive: scanned 0 s ago")
 
 
+def test_a_pause_does_not_look_like_a_fleet_that_is_refreshed(world: World) -> None:
+    """Nobody is woken by what a person wished, and the line says it."""
+    world.services.store.pause()
+    lives, text = fleet_alive(world.services, WITHIN_SECONDS)
+
+    assert lives
+    assert text.endswith("; somebody has paused grants, and these are not refreshed")
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

@@ -51,4 +51,8 @@ def fleet_alive(services: Services, within_seconds: float) -> tuple[bool, str]:
         return False, f"not alive: no message from beat has reached a worker for {output.span(tick)}"
     if late > within_seconds:
         return False, f"not alive: a grant has been due for {output.span(late)} and was not refreshed"
-    return True, f"alive: scanned {tick:.0f} s ago, and no grant has been due for more than {max(late, 0):.0f} s"
+    paused = "; somebody has paused grants, and these are not refreshed" if services.store.pauses() else ""
+    return (
+        True,
+        f"alive: scanned {tick:.0f} s ago, and no grant has been due for more than {max(late, 0):.0f} s{paused}",
+    )
