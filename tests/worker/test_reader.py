@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,6 +46,7 @@ from worker.tokens.reader import TokenReader
 from worker.upkeep.preflight import FOR_READERS
 from worker.vault import Keyring, PairPlace, Sealer
 
+README: Final = Path(__file__).parents[2] / "README.md"
 NewWorld = Callable[..., World]
 NewReader = Callable[..., TokenReader]
 HOUR_MS: Final = 3_600_000
@@ -232,6 +235,24 @@ def test_the_readers_role_reads_and_asks_and_does_nothing_else(
         ):  # fmt: skip
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 thief.execute(forbidden.encode())
+
+
+def test_the_readmes_lines_read_a_token(new_world: NewWorld, keyring: Keyring, tmp_path: Path) -> None:
+    """What an application is told to write is run as it stands, with the settings that it is told to set."""
+    world = new_world()
+    grant = world.creator()
+    lines = re.search(
+        r"^    from worker\.tokens import .*?\n\n(?=\S)", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert lines is not None
+    script = textwrap.dedent(lines[0]).replace("creator-id", grant.creator_id) + "print(token)\n"
+    environ = reader_environ(world, keyring) | {"PATH": os.environ["PATH"]}
+
+    done = server_for(environ).run(["-c", script], environ=environ, folder=tmp_path, text=None, seconds=60)
+
+    pair = world.services.store.current_pair(grant.creator_id)
+    place = PairPlace(grant.creator_id, pair.consent, pair.generation)
+    assert done.stdout.strip() == world.services.sealer.open_access(pair.sealed, place).reveal()
 
 
 @pytest.mark.timeout(120)
