@@ -98,6 +98,13 @@ def test_no_file_names_a_machine_or_a_package_host(texts: dict[str, str]) -> Non
     assert found == []
 
 
+def test_no_file_holds_two_versions_of_itself(texts: dict[str, str]) -> None:
+    """The marks that git leaves where two changes meet are nowhere."""
+    marks = re.compile(r"^(<{7}|>{7}) ", re.MULTILINE)
+
+    assert [name for name, text in texts.items() if marks.search(text)] == []
+
+
 def test_every_pin_has_a_hash(texts: dict[str, str]) -> None:
     """Both locks name a version and a hash for each package, and the server's lock is a part of the developers'."""
     pins: dict[str, dict[str, str]] = {}
