@@ -241,6 +241,7 @@ def test_few_places_ask_for_the_text() -> None:
         "worker/vault/webhooks.py",  # the key of a signature
         "worker/tokens/__init__.py",  # what a neighbour asked for
         "worker/cli/grants.py",  # what an operator asked for
+        "worker/cli/grants_export.py",  # to seal it for a recipient
         "worker/cli/consumers.py",  # to print a new key, once
         "worker/desk/api.py",  # to hand it out
         "worker/desk/sessions.py",  # the operators' password, to compare it

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import redis
 
-from worker.limiter.connecting import connect, master_of
+from worker.limiter.connecting import OfMaster, connect, master_of
 from worker.policy import quota
 
 T = TypeVar("T")
@@ -203,12 +203,13 @@ class Shared:
         ]
         figures = [lane, epoch, int(was_alone), *self._figures, _micro(start), _micro(each)]
         answer = self._run(self._permit, keys, figures, self._read_permits)
-        master = master_of(self._client)
-        if answer is not None and self._master not in {None, master}:
-            self._report("quota.master_changed", {"master": str(master)}, "warning")
-            figures[2] = 1
-            answer = self._run(self._permit, keys, figures, self._read_permits)
-        self._master = self._master if answer is None else master
+        if isinstance(self._client, OfMaster):
+            master = master_of(self._client)
+            if answer is not None and self._master not in {None, master}:
+                self._report("quota.master_changed", {"master": str(master)}, "warning")
+                figures[2] = 1
+                answer = self._run(self._permit, keys, figures, self._read_permits)
+            self._master = self._master if answer is None else master
         return answer
 
     def hello(self, worker: str) -> Roster | None:
