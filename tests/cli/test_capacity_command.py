@@ -164,6 +164,7 @@ def test_another_app_is_refused_by_both() -> None:
         assert "celery -A worker capacity" in result.stderr
 
 
+@pytest.mark.slow_suite
 def test_the_fleet_in_the_database_is_counted_with_its_own_lives(fleet: Store, bare: Path) -> None:
     """Lives come from the stored answers, the load of the next day from the stored due times."""
     keep(fleet, 90, life=DAY, within=timedelta(hours=9))

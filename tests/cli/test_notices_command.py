@@ -149,6 +149,7 @@ def test_a_notice_goes_again_to_the_address_that_is_named(
     assert [posted.path for posted in receiver.got] == ["/hook/two"]
 
 
+@pytest.mark.slow_suite
 def test_a_disabled_address_is_a_failure_until_it_is_enabled(cli: Cli, store: Store, receiver: Receiver) -> None:
     """`doctor` names the command, and the command is safe to repeat."""
     store.raise_alarm("1", "app_stopped", "x")

@@ -35,6 +35,7 @@ def test_the_desk_says_what_it_lacks(daemon: Daemon) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow_suite
 def test_the_desk_starts_answers_and_ends(daemon: Daemon, wait_until: Callable[..., None], systemd: Systemd) -> None:
     """It says where it listens, hands out by a key of the command, feeds the watchdog of its unit, and ends with 0."""
     daemon.environ |= {"EVERTOKEN_DESK_SECRET": SECRET, "EVERTOKEN_DESK_PASSWORD": PASSWORD}

@@ -42,6 +42,7 @@ def test_a_large_fleet_has_no_busy_minute() -> None:
     assert summary.sound
 
 
+@pytest.mark.slow_suite
 def test_a_backlog_of_twelve_hours_drains_in_the_computed_time() -> None:
     """Nobody is marked, only tokens that ended while TikTok was down are lost, and the planner was right within 5 %."""
     scenario = scaled("outage-12h", 40_000)
@@ -110,6 +111,7 @@ def test_a_quota_below_the_need_is_not_sound() -> None:
     assert summary.lost > 0
 
 
+@pytest.mark.slow_suite
 def test_consents_that_end_together_stop_nobody_else() -> None:
     """Those who did not answer are to authorize again; the brake stays off and no other token ends."""
     scenario = scaled(

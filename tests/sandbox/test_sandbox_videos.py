@@ -280,6 +280,7 @@ def test_comments_come_in_pages_by_offset(sandbox: RunningSandbox, get: Get) -> 
     assert [one["comment_id"] for one in chosen["comments"]] == [found[3]["comment_id"]]
 
 
+@pytest.mark.slow_suite
 def test_beyond_500_comments_some_come_twice(sandbox: RunningSandbox, get: Get) -> None:
     """A long list is sorted by likes whatever was asked for, and repeats comments near its end, but misses none."""
     sandbox.set_account("ada", comments=3_000)

@@ -9,6 +9,8 @@ from datetime import timedelta
 from multiprocessing.synchronize import Barrier
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.conftest import APP_ID
 from tests.store.conftest import sealed
 from tests.support.claims import claim_one
@@ -174,6 +176,7 @@ def _claim_in_process(url: str, grants: list[int], barrier: Barrier, results: An
     store.close()
 
 
+@pytest.mark.slow_suite
 def test_of_many_processes_one_wins_each_grant(fleet: Fleet, store_url: str) -> None:
     """The lease holds between processes too, which share nothing but the database."""
     grants = [fleet.add(f"creator {number}").grant_id for number in range(25)]

@@ -255,6 +255,7 @@ def test_the_readmes_lines_read_a_token(new_world: NewWorld, keyring: Keyring, t
     assert done.stdout.strip() == world.services.sealer.open_access(pair.sealed, place).reveal()
 
 
+@pytest.mark.slow_suite
 @pytest.mark.timeout(120)
 def test_fifty_askers_in_several_processes_cause_one_refresh(
     new_world: NewWorld, keyring: Keyring, tmp_path: Path
