@@ -34,7 +34,7 @@ RENEW_AT = "0.1"
 SUITE_SECONDS = 900
 SPEAKS_OF_ITS_OWN_CONNECTION = (
     "lasts_for_that_transaction", "prepared_by_name", "while_nobody_used_them", "a_read_only_database",
-    "a_missing_right",
+    "a_missing_right", "may_not_be_made_or_filled",
 )  # fmt: skip
 """Tests that look at one server connection across transactions, or log in as somebody whom the pooler does not know."""
 NEIGHBOURS_WORK = (
