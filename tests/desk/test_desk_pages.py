@@ -329,6 +329,7 @@ def test_a_consent_that_the_database_does_not_take_is_kept(desk: RunningDesk, op
     assert stored.grant(name).consent == 1
 
 
+@pytest.mark.as_owner
 def test_the_doctor_looks_at_the_desk(desk: RunningDesk, new_world: Callable[..., World], free_port: int) -> None:
     """Ready, not running, not set up, and set up by half: a line each."""
     found = checks_outside.desk(desk.services)
