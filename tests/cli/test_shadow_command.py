@@ -44,7 +44,8 @@ def test_a_trial_says_what_would_be_sent_and_what_the_other_job_did(
     found = cli.json(grants, "shadow", first, "--later", second)
     said = cli(grants, "shadow", first, "--later", second).stdout
 
-    assert (found["written_at"], found["left_out"]) == ("2027-01-15T08:00:00.000Z", 2)
+    assert (found["written_at"], found["left_out"], found["undated"]) == ("2027-01-15T08:00:00.000Z", 2, 2)
+    assert "2 lines left out, 2 of them without a time of issue" in said
     ada, bob = found["plan"]
     assert (ada["creator_id"], ada["sent_at"]) == ("ada", found["written_at"])
     assert bob["sent_at"] > "2027-01-15T20"
@@ -54,6 +55,19 @@ def test_a_trial_says_what_would_be_sent_and_what_the_other_job_did(
     assert "the other job refreshed 1, Evertoken would have refreshed 1" in said
     assert "without a valid token there: 1 creator, 2 h at most" in said
     assert "CANARY" not in "".join(cli.said)
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_lines_that_cannot_be_read_are_counted_and_lead_to_their_faults(cli: Cli, tmp_path: Path) -> None:
+    """A plan for fewer creators than the file has does not look whole."""
+    file = dump(tmp_path / "file", WRITTEN, {"ada": 20})
+    Path(file).write_text(Path(file).read_text() + "{broken\n")
+    os.utime(file, (WRITTEN, WRITTEN))
+
+    answer = cli(grants, "shadow", file)
+
+    assert "2 lines left out, 1 of them without a time of issue" in answer.stdout
+    assert "grants import --dry-run" in answer.stderr
 
 
 def test_a_pipe_says_not_when_it_was_written(cli: Cli) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from importlib.util import find_spec
@@ -17,7 +15,8 @@ from typing import IO, Any, Final
 
 import click
 
-from worker.errors import NotFoundError, UsageError
+from worker.cli.whole_file import whole_file
+from worker.errors import UsageError
 from worker.store import Store, account_columns
 
 FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -84,40 +83,18 @@ def write_file(source: Source, kind: str, place: Path) -> int:
         NotFoundError: it cannot be written, such as on a full disk; nothing is left of it.
     """
     rows = 0
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if place.is_dir():
-            raise UsageError(f"{place} is a folder: name a file, or leave --table out")
-        with (
-            _unfinished(place) as part,
-            click.progressbar(
-                length=source.count(), label=source.table, file=sys.stderr, hidden=not sys.stderr.isatty()
-            ) as bar,
-            _WRITERS[kind](part, source.columns) as write,
-        ):
-            for page in source.pages():
-                write(page)
-                rows += len(page)
-                bar.update(len(page))
-    except OSError as error:
-        raise NotFoundError(f"{place} was not written: {error.strerror or type(error).__name__}") from None
+    with (
+        whole_file(place, replaces=True) as part,
+        click.progressbar(
+            length=source.count(), label=source.table, file=sys.stderr, hidden=not sys.stderr.isatty()
+        ) as bar,
+        _WRITERS[kind](part, source.columns) as write,
+    ):
+        for page in source.pages():
+            write(page)
+            rows += len(page)
+            bar.update(len(page))
     return rows
-
-
-@contextmanager
-def _unfinished(place: Path) -> Iterator[Path]:
-    """Give a file beside the asked one; rename it at the end, or remove it if anything went wrong."""
-    handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(place)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
 
 
 def _csv(file: IO[str], columns: Sequence[str]) -> Write:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from worker.cli import output
-from worker.errors import NotReadyError, UsageError
+from worker.cli.whole_file import whole_file
+from worker.errors import NotReadyError
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -36,7 +34,7 @@ def export(place: Path, *, recipient: str, as_json: bool) -> None:
     from worker.vault.exports import ExportSealer, Recipient  # noqa: PLC0415 - as above
 
     known = Recipient.read(recipient)
-    with output.services() as services, _whole(place) as file:
+    with output.services() as services, whole_file(place, replaces=False) as part, part.open("wb") as file:
         sealer = ExportSealer(known, app_id=services.app_id)
         file.write(sealer.header)
         count = 0
@@ -91,32 +89,3 @@ def _line(services: Services, grant: ExportedGrant) -> bytes:
         "refresh_token_expires_at": output.plain(pair.refresh_expires_at),
     }
     return json.dumps(fields).encode() + b"\n"
-
-
-@contextmanager
-def _whole(place: Path) -> Iterator[IO[bytes]]:
-    """Give a file beside the asked one, readable by its owner alone; name it at the end, or remove it.
-
-    Raises:
-        UsageError: the asked file exists, or none can be written there.
-    """
-    taken = UsageError(f"{place} exists; an export overwrites nothing, so name a new file")
-    if place.exists():
-        raise taken
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent)
-    except OSError as error:
-        raise UsageError(f"{place} cannot be written ({error.strerror})") from None
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            place.hardlink_to(part)  # unlike a rename it never replaces what came there meanwhile
-        except FileExistsError:
-            raise taken from None
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections import Counter
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 20
 """Creators that a table names; `--json` has all."""
+UNDATED, UNREAD = "without a time of issue", "not read"
 
 
 @click.command(cls=output.Command)
@@ -36,25 +38,34 @@ def shadow(file: BinaryIO, *, later: BinaryIO | None, mapping: str | None, as_js
     from worker.planning.shadow import compare, plan  # noqa: PLC0415 - Celery loads this module on every start
 
     settings = output.settings()
-    at, pairs, unread = _read(file, mapping)
+    at, pairs, left_out = _read(file, mapping)
     rate = min(settings.quota_per_second, settings.quota_per_minute / 60)
     sendings = plan(pairs.values(), at=at, renew_at=settings.renew_at, per_second=rate)
     found: list[Difference] = []
     until = None
     if later is not None:
         until, after, more = _read(later, mapping)
-        unread += more
+        left_out += more
         found = compare(sendings, after, until=until)
     if as_json:
-        plain = {"written_at": at, "later_at": until, "left_out": unread, "per_second": rate}
+        plain = {
+            "written_at": at,
+            "later_at": until,
+            "left_out": left_out.total(),
+            "undated": left_out[UNDATED],
+            "per_second": rate,
+        }
         output.print_json(plain | {"plan": [_shown(each) for each in sendings], "compared": [_shown(x) for x in found]})
         return
     late = sum(1 for each in sendings if each.without_token)
     output.say(
         f"nothing was sent: {output.counted(len(sendings), 'creator')} as of {output.moment(at)} UTC, "
-        f"{output.counted(unread, 'line')} left out; at {rate:g} a second, "
+        f"{output.counted(left_out.total(), 'line')} left out, {left_out[UNDATED]} of them without a time of issue; "
+        f"at {rate:g} a second, "
         f"{late} would be refreshed after their token ended"
     )
+    if left_out.total() > left_out[UNDATED]:
+        output.note("`evertoken grants import --dry-run` names what is wrong with the other lines")
     output.print_table(
         ("creator", "due (UTC)", "would be sent", "token ends", "why"),
         [(each.creator_id, each.due_at, each.sent_at, each.ends_at, each.reason) for each in sendings[:SHOWN]],
@@ -88,8 +99,8 @@ def _print_compared(found: list[Difference], until: datetime) -> None:
     )
 
 
-def _read(file: BinaryIO, mapping: str | None) -> tuple[datetime, dict[str, SeenPair], int]:
-    """Return when a file was written, the newest pair of each creator, and how many lines were left out.
+def _read(file: BinaryIO, mapping: str | None) -> tuple[datetime, dict[str, SeenPair], Counter[str]]:
+    """Return when a file was written, the newest pair of each creator, and how many lines were left out, by why.
 
     Raises:
         UsageError: it is no regular file, or cannot be read.
@@ -106,11 +117,11 @@ def _read(file: BinaryIO, mapping: str | None) -> tuple[datetime, dict[str, Seen
         raise UsageError("give the file by its name, and no pipe: its modification time says when it was written")
     written = datetime.fromtimestamp(found.st_mtime, UTC)
     pairs: dict[str, SeenPair] = {}
-    left_out = 0
+    left_out = Counter[str]()
     for entry in Source(file, names=FieldNames(read_map(mapping))).entries(written):
         pair = entry.pair
         if pair is None or not pair.dated:
-            left_out += not entry.blank
+            left_out[UNREAD if pair is None else UNDATED] += not entry.blank
             continue
         seen = pairs.get(pair.creator_id)
         if seen is None or seen.issued_at < pair.issued_at:

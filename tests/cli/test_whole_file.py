@@ -1,0 +1,56 @@
+"""A file that a command writes is there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from worker.cli.whole_file import whole_file
+from worker.errors import NotFoundError, UsageError
+
+
+def test_a_file_appears_at_the_end_for_its_owner_alone(tmp_path: Path) -> None:
+    """Until then the place has what it had, and a folder that is missing is made."""
+    place = tmp_path / "new" / "file"
+    with whole_file(place, replaces=False) as part:
+        part.write_text("whole")
+        assert not place.exists()
+
+    assert place.read_text() == "whole"
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in place.parent.iterdir()] == ["file"]
+    with whole_file(place, replaces=True) as part:
+        part.write_text("newer")
+        assert place.read_text() == "whole"
+    assert place.read_text() == "newer"
+
+
+def test_what_came_there_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    """Two commands with one name: the second says so and leaves nothing behind."""
+    place = tmp_path / "file"
+    with pytest.raises(UsageError, match="file exists"), whole_file(place, replaces=False):
+        place.write_text("another's")
+
+    assert place.read_text() == "another's"
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_full_disk_is_said_with_the_files_name_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a half file nor one under a name that nobody knows."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        pytest.raises(NotFoundError, match="file was not written: No space left on device"),
+        whole_file(tmp_path / "file", replaces=False) as part,
+    ):
+        part.write_text("mine")
+
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,52 @@
+"""Files that appear under their name only when they are whole."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from worker.errors import NotFoundError, UsageError
+
+
+@contextmanager
+def whole_file(place: Path, *, replaces: bool) -> Iterator[Path]:
+    """Give the path of a file beside the asked one, for its owner alone; name it at the end.
+
+    What was there before stays until then. If anything goes wrong, nothing is left of the new file.
+
+    Args:
+        place: where the file is to appear; its folder is made.
+        replaces: True to replace what is there, False to refuse that, also if it came there meanwhile.
+
+    Raises:
+        UsageError: the place is taken.
+        NotFoundError: the file cannot be written, such as on a full disk.
+    """
+    taken = UsageError(f"{place} exists; an export overwrites nothing, so name a new file")
+    try:
+        if place.is_dir():
+            raise UsageError(f"{place} is a folder: name a file")
+        if not replaces and place.exists():
+            raise taken
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            with part.open("rb") as written:
+                os.fsync(written.fileno())
+            if replaces:
+                part.replace(place)
+            else:
+                place.hardlink_to(part)  # unlike a rename it replaces nothing
+        finally:
+            with suppress(FileNotFoundError):
+                part.unlink()
+    except FileExistsError:
+        raise taken from None
+    except OSError as error:
+        raise NotFoundError(f"{place} was not written: {error.strerror or type(error).__name__}") from None
