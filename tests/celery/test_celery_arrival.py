@@ -11,10 +11,9 @@ from urllib.request import urlopen
 import psycopg
 import pytest
 
-from tests.celery.test_celery_outage import events, metric
+from tests.celery.test_celery_outage import events, metric, refreshes_again
 from tests.faults.proxy import Proxy
 from tests.support.daemon import READY_SECONDS, Daemon
-from tests.support.world import World
 from worker.sandbox.process import RunningSandbox
 from worker.store import open_store
 from worker.store.schema import UPGRADE_LOCK
@@ -86,11 +85,6 @@ def test_a_worker_that_starts_without_its_database_waits_and_goes_on_by_itself(
         way.up()
         daemon.wait_ready(wait_until, worker)
         beat = daemon.beat()
-        world = World(sandbox, daemon.environ | {"EVERTOKEN_DATABASE_URL": store_url})
-        try:
-            grant = world.creator()
-            wait_until(lambda: world.look(grant).pair_generation > 1, READY_SECONDS)
-        finally:
-            world.close()
+        refreshes_again(daemon, sandbox, store_url, wait_until)
         assert metric(free_port, "evertoken_store_away_seconds") == 0
         daemon.stop(beat, worker)

@@ -45,6 +45,16 @@ def metric(port: int, name: str) -> float:
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
 
+def refreshes_again(daemon: Daemon, sandbox: RunningSandbox, store_url: str, wait_until: Callable[..., None]) -> None:
+    """Wait until the daemon has refreshed a new grant, which is stored past any proxy."""
+    world = World(sandbox, daemon.environ | {"EVERTOKEN_DATABASE_URL": store_url})
+    try:
+        grant = world.creator()
+        wait_until(lambda: world.look(grant).pair_generation > 1, READY_SECONDS)
+    finally:
+        world.close()
+
+
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 def test_an_outage_of_the_database_is_two_lines_in_the_log_of_a_worker(  # noqa: PLR0917 - fixtures
     new_daemon: Callable[..., Daemon],
@@ -65,12 +75,7 @@ def test_an_outage_of_the_database_is_two_lines_in_the_log_of_a_worker(  # noqa:
         wait_until(lambda: metric(free_port, "evertoken_store_away_seconds") > 3, READY_SECONDS)
         way.up()
         wait_until(lambda: events(worker, "store.") == ["store.unavailable", "store.available"], READY_SECONDS)
-        world = World(sandbox, daemon.environ | {"EVERTOKEN_DATABASE_URL": store_url})
-        try:
-            grant = world.creator()
-            wait_until(lambda: world.look(grant).pair_generation > 1, READY_SECONDS)
-        finally:
-            world.close()
+        refreshes_again(daemon, sandbox, store_url, wait_until)
         assert metric(free_port, "evertoken_store_away_seconds") == 0
         assert metric(free_port, 'evertoken_facts_total{fact="store.unavailable"}') == 1
         assert metric(free_port, 'evertoken_facts_total{fact="store.available"}') == 1

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
@@ -84,7 +85,7 @@ def processes(pids: Iterable[int]) -> Iterator[Place]:
         yield f"the command line of process {pid}", seen
 
 
-class _Recorder:
+class _Recorder(ABC):
     """Writes into a file what a thread hears, until it is left."""
 
     def __init__(self, path: Path) -> None:
@@ -92,8 +93,9 @@ class _Recorder:
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._record, name=path.name)
 
+    @abstractmethod
     def _record(self) -> None:
-        raise NotImplementedError
+        """Write until `_ending` is set."""
 
     def __enter__(self) -> Self:
         self._thread.start()

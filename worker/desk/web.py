@@ -157,7 +157,7 @@ class Ways:
             return self._trouble(asked, problem)
         except StoreUnavailableError:
             return self._trouble(asked, database_away())
-        except Exception:
+        except Exception:  # whatever it is, the client gets an answer, and the log the traceback
             count_fact(Fact("desk.crashed"))
             logging.getLogger("evertoken").exception("desk.crashed")
             return self._trouble(
