@@ -16,7 +16,7 @@ READY = $(VENV)/ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults nights browser chaos mutants bench check audit format docs lock chart sbom release clean
+.PHONY: help demo test faults nights browser chaos mutants bench check audit format docs site lock chart sbom release clean
 
 help: ## list what can be made
 	@echo "make TARGET, where TARGET is one of"
@@ -63,11 +63,18 @@ format: $(READY) ## put the code into the project's format
 docs: $(READY) ## write docs/settings.md again from the code
 	@$(VENV)/bin/python docs/write_settings.py
 
+site: build/sphinx/ready ## render all pages as a site with a search into build/site; a link that leads nowhere fails
+	@rm -rf build/site
+	@build/sphinx/bin/sphinx-build -c docs -b html -d build/sphinx/doctrees -j 2 --quiet --fail-on-warning --keep-going . build/site
+	@cp build/site/README.html build/site/index.html && echo "build/site/index.html"
+
 lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes
 	@echo "deploy/requirements.lock: what a server needs"
 	@$(COMPILE) --upgrade --extra flower --extra desk --output-file deploy/requirements.lock pyproject.toml
 	@echo "deploy/requirements-dev.lock: that, and what demo and tests need"
 	@$(COMPILE) --upgrade --extra dev --constraint deploy/requirements.lock --output-file deploy/requirements-dev.lock pyproject.toml
+	@echo "deploy/site.lock: what renders the pages as a site"
+	@printf 'furo\nmyst-parser\n' | $(COMPILE) --upgrade --output-file deploy/site.lock -
 
 chart: $(READY) build/helm/ready ## render the Helm chart with Helm's own engine, and check what comes out
 	@$(VENV)/bin/pytest -n 0 -m '' tests/project/test_chart.py
@@ -93,6 +100,12 @@ $(READY): deploy/requirements-dev.lock pyproject.toml
 build/uv/bin/uv:
 	@echo "Fetching uv into build/uv."
 	@$(PYTHON) -m venv build/uv && build/uv/bin/python -m pip --quiet --disable-pip-version-check install uv
+
+# Sphinx: 120 MB, apart, so that nothing of it weighs on the pins of the daemon.
+build/sphinx/ready: deploy/site.lock
+	@echo "Fetching Sphinx into build/sphinx."
+	@$(PYTHON) -m venv build/sphinx && build/sphinx/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --requirement deploy/site.lock
+	@touch $@
 
 # Helm's engine as a library: 75 MB, which only those who change the chart need.
 build/helm/ready: deploy/chart.lock

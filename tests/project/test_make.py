@@ -58,6 +58,6 @@ def test_the_pipeline_calls_every_suite(root: Path) -> None:
 
     assert "set -euo pipefail" in text
     assert re.findall(r"^run (\w+)", text, re.MULTILINE) == ["check", "test", "faults", "chaos", "mutants"]
-    assert re.findall(r"^    run (\w+)", text, re.MULTILINE) == ["chart", "browser", "test"]
+    assert re.findall(r"^    run (\w+)", text, re.MULTILINE) == ["chart", "site", "browser", "test"]
     assert "deploy/audit.py" in text
     assert (root / ".ci/run").stat().st_mode & 0o111
