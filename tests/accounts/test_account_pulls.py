@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.accounts.conftest import Studio
+from worker.accounts import schedule
 from worker.accounts.reading import SNAPSHOT_DAYS
 from worker.accounts.resources import ACCOUNT
 from worker.errors import BackOffError, GiveUpError, InDoubtError, RefreshFirstError, WaitError
+from worker.store import AccountState, Progress
 from worker.tiktok import ReadAnswer
 
 ACCOUNT_CALL = "business/get/"
@@ -355,6 +357,55 @@ def test_a_partial_answer_is_stored_and_marked(studio: Studio) -> None:
     videos = {each.resource: each for each in studio.store.progress_of("ada")}["videos"]
     assert videos.next_at is not None
     assert videos.next_at - studio.store.ping() <= timedelta(hours=1)
+
+
+@pytest.mark.parametrize("spoilt", [{"likes": 10**60}, {"likes": "many"}, {}])
+def test_a_spoilt_figure_of_a_video_is_missing_in_its_reading(studio: Studio, spoilt: dict[str, Any]) -> None:
+    """The reading has no older value in its place; the video keeps what was known last, and the rest goes on."""
+    studio.truth.videos = [studio.video(1, age=1, likes=7, shares=1)]
+    studio.pull()
+    studio.fleet.sql("UPDATE video_readings SET pull_day = :day", day=studio.back(1).isoformat())
+    studio.pass_days()
+    video = studio.video(1, age=2, shares=2)
+    del video["likes"]
+    studio.truth.videos = [video | spoilt]
+
+    studio.pull()
+
+    assert [(row["likes"], row["shares"]) for row in studio.rows("video_readings")] == [(7, 1), (None, 2)]
+    assert [(row["likes"], row["shares"]) for row in studio.rows("videos")] == [(7, 2)]
+    assert len(studio.told("pull.doubts")) == bool(spoilt)
+
+
+@pytest.mark.parametrize("spoilt", [{"likes": "many"}, {"likes": None}, {}])
+def test_a_spoilt_figure_lets_no_day_stand(studio: Studio, spoilt: dict[str, Any]) -> None:
+    """The days beside it stand; a figure that is absent without a doubt is no longer sent, and hinders nothing."""
+    with_days(studio, 9, 10)
+    studio.pull()
+    studio.pass_days()
+    good = dict(studio.truth.days[studio.back(9)])
+    studio.truth.days[studio.back(9)] = {name: value for name, value in good.items() if name != "likes"} | spoilt
+    studio.pull()
+
+    assert [row["settled"] for row in studio.rows("account_days")] == [True, spoilt.get("likes") is None]
+    studio.truth.days[studio.back(9)] = good
+    studio.pull()
+    assert [(row["settled"], row["likes"]) for row in studio.rows("account_days")][1] == (True, good["likes"])
+
+
+@pytest.mark.parametrize(
+    ("hour", "minute", "again"),
+    [(0, 0, "01:00"), (21, 59, "22:59"), (22, 30, "23:15"), (23, 40, "23:50"), (23, 54, "23:59"), (23, 57, "00:02")],
+)
+def test_a_partial_answer_is_asked_for_again_on_the_same_day(hour: int, minute: int, again: str) -> None:
+    """The shares of a day are gone with it, so late in a day an hour would be too long; a storm it is not either."""
+    at = datetime(2026, 11, 26, hour, minute, tzinfo=UTC)
+    state = AccountState({}, (), 0, None, frozenset(), None, at)
+
+    ended = schedule.end(ACCOUNT, Progress("account", started_at=at, clean=False), state, newest=None)
+
+    assert ended.next_at is not None
+    assert ended.next_at.strftime("%H:%M") == again
 
 
 @pytest.mark.parametrize(

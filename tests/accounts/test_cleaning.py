@@ -304,10 +304,41 @@ def test_lists_keep_their_good_points() -> None:
     )  # fmt: skip
 
     assert found.lists == [
-        LabelledList("1", "retention", ((2, 1.4), (10, 0.2)), curve=True),
-        LabelledList("1", "type", (("NEW_VIEWER", 0.9),)),
+        LabelledList("1", "retention", ((2, 1.4), (10, 0.2)), curve=True, whole=False),
+        LabelledList("1", "type", (("NEW_VIEWER", 0.9),), whole=False),
     ]
     assert len(found.doubts) == 6
+
+
+def test_the_rows_of_which_a_value_is_lost_are_named() -> None:
+    """A spoilt figure, name or hour, and two values for one day; what is new or in a list spoils no row."""
+    spoilt, hour, twice, fine = (
+        {"date": f"2026-11-{day}", "likes": 1, "audience_activity": [{"hour": "1", "count": 2}]}
+        for day in (20, 21, 22, 23)
+    )
+    spoilt["shares"] = OddNumber("NaN")
+    hour["audience_activity"] = [{"hour": "25", "count": 2}]
+    fine |= {"new": 1, "audience_ages": [{"age": "18-24", "percentage": 7}]}
+    found = cleaned(
+        ACCOUNT,
+        {
+            "display_name": 7,
+            "username": "ada",
+            "audience_cities": "?",
+            "metrics": [spoilt, hour, twice, twice | {"likes": 2}, fine],
+        },
+    )
+
+    days = [("account_days", (date(2026, 11, day),)) for day in (20, 21, 22)]
+    assert found.unsure == {("account_profiles", ()), *days}
+    assert [row["day"].day for row in found.rows["account_days"]] == [20, 21, 22, 23]
+
+
+def test_a_name_twice_in_an_object_spoils_its_row() -> None:
+    """Neither value counts, so the row was not read in full."""
+    found = cleaned(VIDEOS, {"videos": [{"item_id": "1", "likes": 2}]}, repeated=frozenset({"likes"}))
+
+    assert found.unsure == {("videos", ("1",))}
 
 
 def test_replies_may_write_ids_as_numbers_and_times_as_dates() -> None:

@@ -166,15 +166,93 @@ def test_audience_shares_have_a_history_by_day(desk: Desk) -> None:
     assert found == [(yesterday, "18-24", 0.5), (yesterday, "25-34", 0.5), (desk.today, "18-24", 1.0)]
 
 
+def test_a_day_does_not_stand_by_a_reading_that_was_spoilt(desk: Desk) -> None:
+    """What could not be read, or did not come, was not confirmed; good figures are stored and no instant moves."""
+    desk.day(9, likes=5, shares=1)
+    desk.age(1)
+    (first,) = desk.rows("account_days")
+
+    for spoilt in ({"unsure": {("account_days", (desk.back(9),))}}, {"partial": True}):
+        desk.save({"account_days": [{"day": desk.back(9), "likes": 5, "comments": 2}]}, **spoilt)
+        (row,) = desk.rows("account_days")
+        assert (row["shares"], row["comments"], row["settled"]) == (1, 2, False)
+        assert (row["read_at"], desk.store.account_state("ada").unsettled) == (first["read_at"], desk.back(9))
+
+    desk.save({"account_days": [{"day": desk.back(9), "likes": 5, "shares": 1, "comments": 2}]}, unsure={("other", ())})
+    assert desk.rows("account_days")[0]["settled"]
+
+
+def test_a_day_does_not_stand_by_a_reading_that_brings_a_new_figure(desk: Desk) -> None:
+    """A figure that was spoilt at first was read once, so another reading has to bring the same."""
+    desk.save({"account_days": [{"day": desk.back(9), "likes": 5}]}, unsure={("account_days", (desk.back(9),))})
+    for settled in (False, True):
+        desk.age(1)
+        desk.day(9, likes=5, shares=1)
+        assert desk.rows("account_days")[0]["settled"] is settled
+
+
+def test_a_spoilt_profile_does_not_look_read_anew(desk: Desk) -> None:
+    """What came is stored; `read_at` stays, since what did not come is of that time."""
+    desk.save({"account_profiles": [{"username": "ada", "followers_count": 3}]})
+    desk.age(1)
+    (before,) = desk.rows("account_profiles")
+
+    desk.save({"account_profiles": [{"username": "eve"}]}, unsure={("account_profiles", ())})
+
+    assert desk.rows("account_profiles") == [{**before, "username": "eve"}]
+    desk.save({"account_profiles": [{"username": "eve", "followers_count": 4}]})
+    assert desk.rows("account_profiles")[0]["read_at"].date() == desk.today
+
+
+def test_shares_with_an_unreadable_point_replace_no_whole_list(desk: Desk) -> None:
+    """They are stored where that day has none of their kind; a whole list replaces them."""
+    part = LabelledList(None, "age", (("18-24", 0.5),), whole=False)
+    whole = LabelledList(None, "age", (("18-24", 0.4), ("55+", 0.6)))
+    for lists, labels in (([part], 1), ([whole, LabelledList(None, "gender", (("Other", 1.0),))], 3), ([part], 3)):
+        desk.save(lists=lists)
+        assert len(desk.rows("audience_shares")) == labels
+
+    assert [row["share"] for row in desk.rows("audience_shares") if row["kind"] == "age"] == [0.4, 0.6]
+
+
+@pytest.mark.parametrize("curve", [True, False])
+def test_a_videos_list_with_an_unreadable_point_replaces_no_whole_one(desk: Desk, curve: bool) -> None:
+    """Before there is a whole one, the newest is kept; afterwards, the newest whole one."""
+
+    def listed(share: float, *, whole: bool) -> LabelledList:
+        return LabelledList("1", "a kind", ((1, share),), curve=curve, whole=whole)
+
+    kept = []
+    for each in (
+        listed(0.1, whole=False), listed(0.2, whole=False), listed(0.3, whole=True), listed(0.4, whole=False),
+        listed(0.5, whole=True),
+    ):  # fmt: skip
+        desk.videos({"item_id": "1", "likes": 1}, lists=[each])
+        (row,) = desk.rows("video_curves" if curve else "video_shares")
+        kept.append(row["points"] if curve else row["share"])
+
+    assert kept == [f"[[1,{share}]]" if curve else share for share in (0.1, 0.2, 0.3, 0.3, 0.5)]
+
+
 def test_a_reading_is_kept_only_when_a_figure_changed(desk: Desk) -> None:
-    """An unchanged video costs no row; a changed one keeps the figures that are no longer sent."""
+    """An unchanged video costs no row; a reading has nothing that was not read that day."""
     for day, likes in ((3, 9), (2, 9), (1, 10)):
         desk.videos({"item_id": "1", "likes": likes, "reach": 40 if day == 3 else None})
         move = "UPDATE video_readings SET pull_day = :day WHERE pull_day = :today"
         desk.fleet.sql(move, day=desk.back(day).isoformat(), today=desk.today.isoformat())
 
     found = [(row["pull_day"], row["likes"], row["reach"]) for row in desk.rows("video_readings")]
-    assert found == [(desk.back(3), 9, 40), (desk.back(1), 10, 40)]
+    assert found == [(desk.back(3), 9, 40), (desk.back(1), 10, None)]
+    assert desk.rows("videos")[0]["reach"] == 40
+
+
+def test_a_second_reading_of_a_day_keeps_what_the_first_one_read(desk: Desk) -> None:
+    """Both are readings of that day, so what only one of them brought is of that day too."""
+    desk.videos({"item_id": "1", "likes": 9, "reach": 40})
+    desk.videos({"item_id": "1", "likes": 10})
+
+    (row,) = desk.rows("video_readings")
+    assert (row["likes"], row["reach"]) == (10, 40)
 
 
 def test_a_video_older_than_a_year_gets_no_further_reading(desk: Desk) -> None:

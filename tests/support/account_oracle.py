@@ -52,6 +52,8 @@ YOUNG_DAYS: Final = 28
 WEEK: Final = timedelta(days=7)
 SETTLED_DAYS: Final = 6
 """From this age on a day has been read twice after it stood."""
+SPOILT_DAYS: Final = 2
+"""By so many days more if answers are spoilt, which confirm nothing."""
 NONE: Final = "none"
 CLOCK_SLACK: Final = timedelta(minutes=10)
 
@@ -85,8 +87,8 @@ class Oracle:
         creator: whose rows are compared.
         since: the day of the first pull.
         now: the moment of the last pull.
-        gaps: whether, because an answer was spoilt, a figure may be missing in the reading of one day or be an older
-            one, a kind of shares may be missing on one day, and a figure that was not read at first has no correction.
+        gaps: whether, because an answer was spoilt, a figure may be missing in the reading of one day, a kind of shares
+            may be missing on one day, a day stands later, and a figure that was not read at first has no correction.
     """
 
     ask: Ask
@@ -126,7 +128,8 @@ class Oracle:
                 yield Difference("account_days", (day,), "settled", stored=True, true=False)
             # The oldest day of the first pull cannot be read a second time.
             again = self.since - day < timedelta(days=60)
-            if again and not row["settled"] and (self.now.date() - day).days >= SETTLED_DAYS:
+            stands_at = SETTLED_DAYS + (SPOILT_DAYS if self.gaps else 0)
+            if again and not row["settled"] and (self.now.date() - day).days >= stands_at:
                 yield Difference("account_days", (day,), "settled", stored=False, true=True)
 
     def _corrections(self) -> Iterator[Difference]:
@@ -249,20 +252,18 @@ class Oracle:
                 yield Difference("videos", key, "vanished_at", row["vanished_at"], gone)
 
     def _readings(self) -> Iterator[Difference]:
-        """Each reading is what TikTok showed on its day, and no day is missing on which a young video had changed."""
+        """Each reading is what TikTok showed on its day and nothing older, and no day of a young video is missing."""
         true = {(row["item_id"], date.fromisoformat(row["pull_date"])): row for row in self._true("video_readings")}
         stored = {(row["item_id"], row["pull_day"]): row for row in self._rows("video_readings")}
         read_on = {day for _, day in stored}
-        known: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(lambda: {None}))
-        for (item_id, _), shown in true.items():
-            for name in VIDEO_FIGURES:
-                known[item_id][name].add(shown.get(name))
         for key, row in stored.items():
-            for name, value in true.get(key, {"rows": NONE}).items():
-                if name in VIDEO_FIGURES and row[name] not in (value, *(known[key[0]][name] if self.gaps else ())):
+            if key not in true:
+                yield Difference("video_readings", key, "row", "stored", NONE)
+                continue
+            for name in VIDEO_FIGURES:
+                value = true[key].get(name)
+                if row[name] != value and not (self.gaps and row[name] is None):
                     yield Difference("video_readings", key, name, row[name], value)
-                if name == "rows":
-                    yield Difference("video_readings", key, "row", "stored", NONE)
         created = {row["item_id"]: row["created_at"].date() for row in self._rows("videos") if row["created_at"]}
         for (item_id, day), row in true.items():
             before = true.get((item_id, day - timedelta(days=1)))

@@ -55,6 +55,7 @@ class Cleaned:
 
     Attributes:
         rows: rows by table.
+        unsure: the rows of which a value could not be read, each by its table and its key.
         items: how many objects the lists held, good and bad.
         missing: True if the answer lacks what it was asked for altogether.
     """
@@ -62,6 +63,7 @@ class Cleaned:
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     lists: list[LabelledList] = field(default_factory=list)
     doubts: list[Doubt] = field(default_factory=list)
+    unsure: set[tuple[str, tuple[Any, ...]]] = field(default_factory=set)
     items: int = 0
     missing: bool = False
     has_more: bool = False
@@ -97,6 +99,7 @@ class Cleaner:
         self._now = now
         self._days = days
         self._target = target
+        self._spoilt = False
         self._out = Cleaned()
 
     def clean(self) -> Cleaned:
@@ -119,6 +122,8 @@ class Cleaner:
     def _whole_answer(self, part: Part, data: dict[str, Any]) -> None:
         if row := self._row(part, data, "data"):
             self._out.rows.setdefault(part.table, []).append(row)
+            if self._spoilt:
+                self._out.unsure.add((part.table, tuple(row[name] for name in part.key)))
 
     def _objects(self, part: Part, data: dict[str, Any]) -> None:
         path, found = f"data.{part.path}[]", data.get(part.path)
@@ -136,9 +141,11 @@ class Cleaner:
             row = self._row(part, item, path)
             if row is None:
                 continue
-            first = rows.setdefault(tuple(row[name] for name in part.key), row)
-            if first != row:
-                self._doubt(path, "twice with two values", item)
+            key = tuple(row[name] for name in part.key)
+            if rows.setdefault(key, row) != row:
+                self._spoil(path, "twice with two values", item)
+            if self._spoilt:
+                self._out.unsure.add((part.table, key))
         if rows:
             self._out.rows.setdefault(part.table, []).extend(rows.values())
 
@@ -146,12 +153,13 @@ class Cleaner:
         """Return the row of an object, or None if its key is missing or wrong."""
         row: dict[str, Any] = {}
         lists: list[Field] = []
+        self._spoilt = False
         for each in part.fields:
             value = item.get(each.name)
             if value is None:
                 continue
             if each.name in self._answer.repeated:
-                self._doubt(f"{path}.{each.name}", "twice with two values", value)
+                self._spoil(f"{path}.{each.name}", "twice with two values", value)
             elif each.kind in {Kind.LIST, Kind.HOURS}:
                 lists.append(each)
             else:
@@ -172,7 +180,7 @@ class Cleaner:
         try:
             row[each.stored_as] = _READERS[each.kind](value)
         except _OddError as odd:
-            self._doubt(path, str(odd), value)
+            self._spoil(path, str(odd), value)
             return
         if each.kind is Kind.ADDRESS and (ends_at := readings.media_ends_at(row[each.stored_as], now=self._now)):
             row[f"{each.stored_as}_ends_at"] = ends_at
@@ -205,19 +213,22 @@ class Cleaner:
             return
         assert each.listed is not None  # noqa: S101 - every list of the declarations says how it is read
         points: dict[str | int, float] = {}
+        whole = True
         for item in found:
             try:
                 label, share = self._point(each.listed, item)
             except _OddError as odd:
                 self._doubt(f"{path}[]", str(odd), item)
+                whole = False
                 continue
             if points.setdefault(label, share) != share:
                 self._doubt(f"{path}[]", "twice with two values", item)
+                whole = False
         if points:
-            ordered = sorted(points.items()) if each.listed.curve else points.items()
-            self._out.lists.append(
-                LabelledList(row.get("item_id"), each.listed.kind, tuple(ordered), curve=each.listed.curve)
-            )
+            curve = each.listed.curve
+            ordered = tuple(sorted(points.items()) if curve else points.items())
+            kept = LabelledList(row.get("item_id"), each.listed.kind, ordered, curve=curve, whole=whole)
+            self._out.lists.append(kept)
 
     @staticmethod
     def _point(listed: Listed, item: Any) -> tuple[str | int, float]:
@@ -240,11 +251,11 @@ class Cleaner:
             try:
                 hour, count = _hour(item)
             except _OddError as odd:
-                self._doubt(f"{path}[]", str(odd), item)
+                self._spoil(f"{path}[]", str(odd), item)
                 continue
             row = {"day": day, "hour": hour, "active": count}
             if rows.setdefault(hour, row) != row:
-                self._doubt(f"{path}[]", "twice with two values", item)
+                self._spoil(f"{path}[]", "twice with two values", item)
         self._out.rows.setdefault("account_hours", []).extend(rows.values())
 
     def _place(self, data: dict[str, Any]) -> None:
@@ -272,6 +283,11 @@ class Cleaner:
         for name, value in found.items():
             if name not in known:
                 self._doubt(f"{path}.{name[:LONGEST_NAME]}", "an unknown field", value)
+
+    def _spoil(self, path: str, reason: str, value: Any) -> None:
+        """Note a value of the present row that could not be read."""
+        self._spoilt = True
+        self._doubt(path, reason, value)
 
     def _doubt(self, path: str, reason: str, value: Any) -> None:
         doubt = Doubt(path, reason, _shown(value))

@@ -331,6 +331,7 @@ class Visit:
                 request_id=answer.request_id,
                 raw=answer.raw if self._keeps_answers or cleaned.doubts else None,
                 partial=answer.partial,
+                unsure=cleaned.unsure,
                 **more,
             )
         )

@@ -19,6 +19,8 @@ STALE_PASS: Final = timedelta(days=2)
 """A pass that was cut off longer ago begins again."""
 SOON: Final = timedelta(hours=1)
 """When the rest of a list is read that was longer than the budget of one pull, and what TikTok answered in part."""
+LEAST: Final = timedelta(minutes=5)
+"""The shortest pause before what TikTok answered in part is asked for again, however near the end of the day is."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,18 @@ def end(resource: Resource, progress: Progress, state: AccountState, *, newest: 
         target=None,
         finished_at=state.now,
         whole_at=progress.started_at if progress.whole else progress.whole_at,
-        next_at=state.now + (pause if progress.clean or resource.per != "creator" else min(pause, SOON)),
+        next_at=state.now + (pause if progress.clean or resource.per != "creator" else min(pause, soon(state.now))),
         failures=0,
         problem=None if progress.clean else "something in the answers could not be read: see the quarantine",
     )
+
+
+def soon(now: datetime) -> timedelta:
+    """Return when an answer that lacked something is asked for again: on the same UTC day while that lasts.
+
+    Shares of the audience and readings are kept by the day of the pull, so what a day lacks no later day brings.
+    """
+    return max(min(SOON, (tomorrow(now) - now) / 2), LEAST)
 
 
 def put_off(progress: Progress, *, until: datetime, problem: str, failed: bool) -> Progress:

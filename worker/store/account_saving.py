@@ -65,6 +65,8 @@ ANOTHER_ACCOUNT: Final = "of another account"
 FIRST: Final = frozenset({"first_read_at", "first_seen_at"})
 """Columns that only the first row of a key sets."""
 EXAMPLE: Final = 500
+IN_PART: Final = "~"
+"""Beginning of the digest of a list with a point that could not be read; any other list replaces that one."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -97,11 +99,11 @@ class AccountSaving(Transactions):
         corrections = 0
         for name, found in rows.items():
             if name == DAYS.name:
-                corrections += writer.days(found)
+                corrections += writer.days(found, page)
             elif name == VIDEOS.name:
                 writer.videos(found, [each for each in lists if each.item_id is not None])
             else:
-                writer.plain(METADATA.tables[name], found)
+                writer.plain(METADATA.tables[name], found, sure=page.is_sure(name))
         writer.audience([each for each in lists if each.item_id is None])
         writer.doubts(page, doubts)
         vanished = writer.vanish(page.progress) if page.vanish and len(doubts) == len(page.doubts) else 0
@@ -193,8 +195,11 @@ class _Writer:
             doubts += [Doubt("data.videos[].item_id", ANOTHER_ACCOUNT, item) for item in sorted(foreign)]
         return rows, lists, doubts
 
-    def plain(self, table: Table, rows: Rows) -> None:
-        """Store rows of a table without rules of its own: field by field, with the instants that the table has."""
+    def plain(self, table: Table, rows: Rows, *, sure: bool) -> None:
+        """Store rows of a table without rules of its own: field by field, with the instants that the table has.
+
+        A reading that is not sure leaves `read_at`, so that no older value looks like a new one.
+        """
         stamps: dict[str, date] = {
             name: self._at for name in ("first_read_at", "read_at", "first_seen_at", "last_seen_at") if name in table.c
         }
@@ -202,7 +207,8 @@ class _Writer:
             stamps["pull_day"] = self._today
         if table is COUNTERS:
             rows = [row for row in rows if any(value is not None for value in row.values())]
-        _merge(self._connection, table, [self._own(table) | dict(row) | stamps for row in rows])
+        keep = FIRST if sure else FIRST | {"read_at"}
+        _merge(self._connection, table, [self._own(table) | dict(row) | stamps for row in rows], keep=keep)
         if table is PROFILES:
             self._renew_end(PROFILES, rows)
 
@@ -216,22 +222,27 @@ class _Writer:
         young = self._today - timedelta(days=readings.PROVISIONAL_DAYS)
         return good, {row["day"] for row in rows if row["day"] > young} - {row["day"] for row in good}
 
-    def days(self, rows: Rows) -> int:
-        """Store days, keep corrections, and decide which of them stand; return how many settled figures changed."""
+    def days(self, rows: Rows, page: AccountPage) -> int:
+        """Store days, keep corrections, and decide which of them stand; return how many settled figures changed.
+
+        A reading confirms a day only if all of it could be read and nothing in it is new.
+        """
         stored = self._stored_days([row["day"] for row in rows])
         corrections: list[dict[str, Any]] = []
         written: list[dict[str, Any]] = []
         for row in rows:
             before = stored.get(row["day"])
             stood = before is not None and before.settled
-            changes = _changes(before, row, DAY_FIGURES)
-            if stood and not changes and not _news(before, row, DAY_FIGURES):
+            changes, news = _changes(before, row, DAY_FIGURES), _news(before, row, DAY_FIGURES)
+            if stood and not changes and not news:
                 continue
+            sure = page.is_sure(DAYS.name, row["day"])
             # A settled day that changed has to stand again.
-            settled = not changes and (stood or self._stands(row["day"], before))
+            settled = not changes and (stood or (sure and not news and self._stands(row["day"], before)))
             about = self._own(CORRECTIONS) | {"day": row["day"], "read_at": self._at, "was_settled": stood}
             corrections += [about | {"field": name, "old": old, "new": new} for name, (old, new) in changes.items()]
-            stamps = {"settled": settled, "first_read_at": self._at, "read_at": self._at}
+            read_at = self._at if sure or before is None else before.read_at
+            stamps = {"settled": settled, "first_read_at": self._at, "read_at": read_at}
             written.append(self._own(DAYS) | dict(row) | stamps)
         _merge(self._connection, DAYS, written)
         _merge(self._connection, CORRECTIONS, corrections)
@@ -256,7 +267,10 @@ class _Writer:
         return set(self._connection.execute(theirs).scalars())
 
     def videos(self, rows: Rows, lists: Sequence[LabelledList]) -> None:
-        """Store videos, a reading for each whose figures changed, and the lists that changed."""
+        """Store videos, a reading for each whose figures changed, and the lists that changed.
+
+        A reading has what was read, and nothing older: a figure that did not come is NULL in it.
+        """
         if not rows:
             return
         ids = [row["item_id"] for row in rows]
@@ -277,11 +291,12 @@ class _Writer:
             before = stored.get(row["item_id"])
             changed = bool(_changes(before, row, FIGURES) or _news(before, row, FIGURES))
             if changed and (before is None or readings.is_live(before.created_at, now=self._at)):
-                merged = {name: _merged(before, row, name) for name in FIGURES}
-                found.append(self._own(READINGS) | {"item_id": row["item_id"], "read_at": self._at} | merged)
+                read = {name: row.get(name) for name in FIGURES}
+                found.append(self._own(READINGS) | {"item_id": row["item_id"], "read_at": self._at} | read)
             digests = {} if before is None or before.digests is None else json.loads(before.digests)
             for each in by_video.get(row["item_id"], ()):
-                if digests.get(each.kind) != (digest := _digest(each)):
+                known = digests.get(each.kind, IN_PART)
+                if known != (digest := _digest(each)) and (each.whole or known.startswith(IN_PART)):
                     digests[each.kind] = digest
                     fresh.append(each)
             written.append(
@@ -296,11 +311,17 @@ class _Writer:
         self._video_lists(fresh)
 
     def audience(self, lists: Sequence[LabelledList]) -> None:
-        """Replace today's shares of each kind of the account's audience; an empty list changes nothing."""
+        """Replace today's shares of each kind of the account's audience.
+
+        An empty list changes nothing, nor does one with a point that could not be read, if that kind was read today.
+        """
         lists = [each for each in lists if each.points]
         if not lists:
             return
         today = and_(AUDIENCE.c.creator_id == self._creator_id, AUDIENCE.c.pull_day == self._today)
+        if not all(each.whole for each in lists):
+            have = set(self._connection.execute(select(AUDIENCE.c.kind).where(today)).scalars())
+            lists = [each for each in lists if each.whole or each.kind not in have]
         self._connection.execute(delete(AUDIENCE).where(today, AUDIENCE.c.kind.in_([each.kind for each in lists])))
         self._shares(AUDIENCE, lists)
 
@@ -523,10 +544,6 @@ def _news(before: AnyRow | None, row: Mapping[str, Any], names: Sequence[str]) -
     return any(row.get(name) is not None and stored.get(name) is None for name in names)
 
 
-def _merged(before: AnyRow | None, row: Mapping[str, Any], name: str) -> Any:
-    value = row.get(name)
-    return value if value is not None or before is None else before._mapping[name]  # noqa: SLF001 - as above
-
-
 def _digest(each: LabelledList) -> str:
-    return hashlib.blake2b(each.text.encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(each.text.encode(), digest_size=8).hexdigest()
+    return digest if each.whole else f"{IN_PART}{digest}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
@@ -41,12 +41,14 @@ class LabelledList:
         kind: what is divided, such as `age`.
         points: label or second, and share.
         curve: True for a curve over seconds.
+        whole: False if a point could not be read: such a list does not replace one that is stored.
     """
 
     item_id: str | None
     kind: str
     points: tuple[tuple[str | int, float], ...]
     curve: bool = False
+    whole: bool = True
 
     @cached_property
     def text(self) -> str:
@@ -86,6 +88,7 @@ class AccountPage:
         raw: the answer as it came, or None to keep none.
         requests: how many requests were spent on it.
         partial: True if TikTok said that the answer is not complete.
+        unsure: the rows of which a value could not be read, each by its table and its key without the creator.
         progress: how the resource stands after this page.
         vanish: True if the list was read to its end without a doubt: what it did not hold has vanished.
         target_done: the video or comment that was read to its end.
@@ -101,6 +104,7 @@ class AccountPage:
     raw: bytes | None = field(default=None, repr=False)
     requests: int = 1
     partial: bool = False
+    unsure: Collection[tuple[str, tuple[Any, ...]]] = frozenset()
     vanish: bool = False
     target_done: str | None = None
     snapshot: dict[str, Any] | None = None
@@ -109,6 +113,10 @@ class AccountPage:
     def packed(self) -> bytes | None:
         """The raw answer, compressed."""
         return None if self.raw is None else zlib.compress(self.raw, ZLIB_LEVEL)
+
+    def is_sure(self, table: str, *key: Any) -> bool:
+        """Return True if all that this answer should say of a row could be read."""
+        return not self.partial and (table, key) not in self.unsure
 
     def prepare(self) -> None:
         """Work out beforehand what costs time, so that no transaction is longer for it."""
