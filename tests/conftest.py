@@ -38,6 +38,7 @@ APP_ID: Final = "sandbox-app"
 """The app of the sandbox, unless a test names another."""
 WORKER_ROLE: Final = "evertoken_worker"
 READER_ROLE: Final = "evertoken_reader"
+DASHBOARD_ROLE: Final = "evertoken_dashboard"
 """Roles of the tests' PostgreSQL, with the rights that `evertoken db roles` gives them."""
 AS_WORKER: Final = frozenset({"accounts", "cli", "desk", "store", "worker"})
 """Folders whose tests on PostgreSQL connect by the worker's role, but for those that are marked `as_owner`."""
@@ -303,7 +304,7 @@ def _postgres_template(postgres_server: ServerProcess) -> str:
     _run_sql(postgres_server.url, "CREATE DATABASE model")
     store = open_store(_database(postgres_server, "model"))
     store.upgrade()
-    statements = store.role_statements(worker=WORKER_ROLE, reader=READER_ROLE)
+    statements = store.role_statements(worker=WORKER_ROLE, reader=READER_ROLE, dashboard=DASHBOARD_ROLE)
     store.close()
     _run_sql(_database(postgres_server, "model"), *statements)
     return "model"

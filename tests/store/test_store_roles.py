@@ -12,9 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.conftest import READER_ROLE, WORKER_ROLE
+from tests.conftest import DASHBOARD_ROLE, READER_ROLE, WORKER_ROLE
 from worker.errors import StoreRefusedError, UsageError
 from worker.store import Store, open_store
+from worker.store.account_models import DATA, VIEWS
 from worker.store.models import METADATA
 
 PASSWORD = "CANARY:of/the@role"
@@ -78,6 +79,32 @@ def test_the_owner_is_said_to_change_tables(store: Store) -> None:
     assert found.changes_tables
 
 
+def test_the_dashboards_role_reads_the_views_and_nothing_else(store_url: str, owner: psycopg.Connection) -> None:
+    """It reads every view, changes none, and sees no table: no token, no secret of a consumer, no raw answer."""
+    with psycopg.connect(store_url.replace(f"//{WORKER_ROLE}@", f"//{DASHBOARD_ROLE}@"), autocommit=True) as role:
+        for view in VIEWS:
+            role.execute(f"SELECT * FROM {view}".encode())  # noqa: S608 - our own names
+        for table in (*METADATA.tables, "evertoken_schema"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                role.execute(f"SELECT count(*) FROM {table}".encode())  # noqa: S608 - our own names
+        for statement in (
+            "DELETE FROM account_daily", "UPDATE account_hourly SET hour = 1", "CREATE TABLE ours (id int)",
+            "INSERT INTO account_hourly DEFAULT VALUES", "SELECT nextval('grants_id_seq')",
+        ):  # fmt: skip
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                role.execute(statement.encode())
+
+    read = "SELECT DISTINCT table_name FROM information_schema.view_table_usage WHERE view_schema = current_schema()"
+    assert {table for (table,) in owner.execute(read.encode())} <= {table.name for table in DATA}
+
+
+def test_every_view_of_the_database_is_a_dashboards(owner: psycopg.Connection) -> None:
+    """A view of a later migration gets its rights with the others."""
+    found = owner.execute(b"SELECT table_name FROM information_schema.views WHERE table_schema = current_schema()")
+
+    assert {view for (view,) in found} == set(VIEWS)
+
+
 @pytest.mark.as_owner
 def test_a_worker_is_admitted_by_its_address_again_and_again(
     store: Store, owner: psycopg.Connection, other: str
@@ -115,14 +142,14 @@ def test_an_address_without_a_role_or_its_password_is_refused(store: Store, addr
 def test_a_name_that_is_no_role_is_refused(store: Store, name: str) -> None:
     """Nothing of a name can be SQL."""
     with pytest.raises(UsageError, match="name of a role"):
-        store.role_statements(worker=name, reader=READER_ROLE)
+        store.role_statements(worker=name, reader=READER_ROLE, dashboard=DASHBOARD_ROLE)
 
 
 def test_sqlite_has_no_roles(tmp_path: Path) -> None:
     """The command says so; the doctor has nothing to say."""
     with closing(open_store(f"sqlite:///{tmp_path / 'evertoken.db'}")) as store:
         with pytest.raises(UsageError, match="SQLite has no roles"):
-            store.role_statements(worker=WORKER_ROLE, reader=READER_ROLE)
+            store.role_statements(worker=WORKER_ROLE, reader=READER_ROLE, dashboard=DASHBOARD_ROLE)
         assert store.rights() is None
 
 
@@ -130,7 +157,7 @@ def test_rights_are_given_in_the_schema_of_the_tables(store_url: str) -> None:
     """The schema of a namespace or of the address comes before the rights, in what psql runs."""
     for url, namespace in ((store_url, "shop"), (f"{store_url}?schema=shop", None)):
         with closing(open_store(url, namespace=namespace)) as store:
-            statements = store.role_statements(worker=WORKER_ROLE, reader=READER_ROLE)
+            statements = store.role_statements(worker=WORKER_ROLE, reader=READER_ROLE, dashboard=DASHBOARD_ROLE)
 
         assert statements.index('SET search_path TO "shop"') < min(
             place for place, statement in enumerate(statements) if " ON " in statement

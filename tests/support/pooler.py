@@ -16,7 +16,15 @@ from typing import Final
 import psycopg
 import pytest
 
-from tests.conftest import READER_ROLE, SERVER_USER, WORKER_ROLE, ServerProcess, find_free_port, start_server
+from tests.conftest import (
+    DASHBOARD_ROLE,
+    READER_ROLE,
+    SERVER_USER,
+    WORKER_ROLE,
+    ServerProcess,
+    find_free_port,
+    start_server,
+)
 
 PACKAGE: Final = "pgbouncer"
 UNPACKED: Final = Path(__file__).parents[2] / "build" / PACKAGE
@@ -45,7 +53,7 @@ def start_pooler(server: ServerProcess, **settings: str) -> ServerProcess:
     folder, port = Path(tempfile.mkdtemp(prefix="evertoken-pgbouncer-")), find_free_port()
     folder.chmod(0o755)
     program, libraries = _program(folder)
-    users = ("postgres", WORKER_ROLE, READER_ROLE)
+    users = ("postgres", WORKER_ROLE, READER_ROLE, DASHBOARD_ROLE)
     (folder / "users.txt").write_text("".join(f'"{user}" ""\n' for user in users))
     lines = [f"{name} = {value}" for name, value in (SETTINGS | settings | {"listen_port": str(port)}).items()]
     databases = ["[databases]", f"* = host=127.0.0.1 port={server.port}"]

@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from tests.conftest import READER_ROLE, WORKER_ROLE
+from tests.conftest import DASHBOARD_ROLE, READER_ROLE, WORKER_ROLE
 from tests.support.warm import server_for
 from tests.support.world import World
 from worker.cli import checks
@@ -219,7 +219,9 @@ def test_the_readers_role_reads_and_asks_and_does_nothing_else(
         near_its_end(world, grant)
         with pytest.raises(ExpiredError, match=r"a refresh could not be asked for: .*lacks a right"):
             reader.access_token(grant.creator_id, min_validity=300)
-        for statement in world.services.store.role_statements(worker=WORKER_ROLE, reader=READER_ROLE):
+        for statement in world.services.store.role_statements(
+            worker=WORKER_ROLE, reader=READER_ROLE, dashboard=DASHBOARD_ROLE
+        ):
             owner.execute(statement.encode())
     world.services.store.pause(creator_id=grant.creator_id)
     with pytest.raises(PausedError, match="is paused since"):

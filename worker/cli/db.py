@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WORKER: Final = "evertoken_worker"
 READER: Final = "evertoken_reader"
+DASHBOARD: Final = "evertoken_dashboard"
 DEFAULT_FILE: Final = "var/evertoken.db"
 """The database's file unless a setting says otherwise."""
 
@@ -67,20 +68,24 @@ def check(*, as_json: bool) -> None:
 @click.option("--worker", default=WORKER, show_default=True, help="Name of the role of workers and commands.")
 @click.option("--reader", default=READER, show_default=True, help="Name of the role of applications that read tokens.")
 @click.option(
+    "--dashboard", default=DASHBOARD, show_default=True, help="Name of the role that reads the views of data."
+)
+@click.option(
     "--admit",
     type=click.File(encoding="utf-8"),
     help="Print no SQL: make the role of the address in this file (-: standard input) and give it a worker's rights.",
 )
 @output.json_option
-def roles(*, worker: str, reader: str, admit: TextIO | None, as_json: bool) -> None:
+def roles(*, worker: str, reader: str, dashboard: str, admit: TextIO | None, as_json: bool) -> None:
     """Print the SQL that gives PostgreSQL's roles their rights; safe to run again.
 
     Run it as the owner of the tables, after each upgrade: `evertoken db roles | psql OWNERS-ADDRESS`. A worker's role
-    changes rows and no table; a reader's role reads access tokens and no refresh token.
+    changes rows and no table; a reader's role reads access tokens and no refresh token; a dashboard's role reads the
+    views of account data and no table.
     """
     with _store() as store:
         if admit is None:
-            statements = store.role_statements(worker=worker, reader=reader)
+            statements = store.role_statements(worker=worker, reader=reader, dashboard=dashboard)
             if as_json:
                 output.print_json({"statements": statements})
             else:

@@ -489,6 +489,11 @@ DATA: Final[tuple[Table, ...]] = (
     MENTIONS, BENCHMARKS,
 )  # fmt: skip
 """The tables that hold what TikTok said, which an export can name."""
+VIEWS: Final[tuple[str, ...]] = (
+    "account_daily", "account_hourly", "account_overview", "audience_over_time", "comment_threads", "video_audience",
+    "video_curve_points", "video_over_time", "video_overview",
+)  # fmt: skip
+"""The views for dashboards, which the migrations make."""
 FIGURES: Final[tuple[str, ...]] = tuple(VideoFigures.model_fields)
 """The names of a video's figures."""
 DAY_FIGURES: Final[tuple[str, ...]] = tuple(

@@ -1,7 +1,8 @@
-"""Rights of PostgreSQL's roles, made from the models: an owner migrates, workers change rows, readers read tokens.
+"""Rights of PostgreSQL's roles, made from the models: an owner migrates, workers change rows, others read a part.
 
 The owner is whoever runs `db upgrade`. A worker's role may change every row and no table. A reader's role may read the
-columns that serve access tokens, no refresh token among them, and ask for a refresh by the one that it may change.
+columns that serve access tokens, no refresh token among them, and ask for a refresh by the one that it may change. A
+dashboard's role may read the views of account data, and no table.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, text
 
 from worker.addresses import read_database
 from worker.errors import UsageError
+from worker.store.account_models import VIEWS
 from worker.store.engine import Transactions, reads, writes
 from worker.store.models import METADATA
 from worker.store.schema import VERSIONS
@@ -53,18 +55,19 @@ class Rights:
 class Roles(Transactions):
     """The roles of a PostgreSQL database and their rights."""
 
-    def role_statements(self, *, worker: str, reader: str) -> list[str]:
-        """Return the SQL that makes both roles and gives them their rights; it may run again at any time.
+    def role_statements(self, *, worker: str, reader: str, dashboard: str) -> list[str]:
+        """Return the SQL that makes the roles and gives them their rights; it may run again at any time.
 
         Args:
             worker: name of the role of workers, desk, exporter and commands.
             reader: name of the role of applications that read access tokens.
+            dashboard: name of the role of dashboards and notebooks, which see account data alone.
 
         Raises:
             UsageError: the database is an SQLite file, or a name cannot be that of a role.
         """
         self._refuse_sqlite()
-        return [*self._of_worker(worker), *self._of_reader(reader)]
+        return [*self._of_worker(worker), *self._of_reader(reader), *self._of_dashboard(dashboard)]
 
     def admit_worker(self, url: str) -> str | None:
         """Make the role of an address, with its password, and give it a worker's rights.
@@ -136,6 +139,11 @@ class Roles(Transactions):
         for table, columns in OF_READER.items():
             yield f'GRANT SELECT ({", ".join(columns)}) ON {table} TO "{role}"'
         yield f'GRANT UPDATE (next_refresh_at) ON grants TO "{role}"'
+
+    def _of_dashboard(self, role: str) -> Iterator[str]:
+        yield from self._made(role)
+        # A view reads its tables by the rights of its owner, so the role needs none on them.
+        yield f'GRANT SELECT ON {", ".join(VIEWS)} TO "{role}"'
 
     def _made(self, role: str) -> Iterator[str]:
         """Make a role and let it into the schema."""
