@@ -2,7 +2,7 @@
 
 Workers run on one core; databases, Redis and the stand-in for TikTok on the others. All contenders take turns, round
 after round, so that a busy machine slows all of them alike: believe the ratios. It prints tables, and writes them with
-the raw figures and a picture into a folder. It exits 1 when a contender lost, repeated or left out a refresh.
+the raw figures and a picture into a folder. It exits 1 if a contender lost, repeated or left out a refresh.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Bench:
     """One run of the benchmark: what is measured on which stage, and what was found so far."""
 
     def __init__(self, chosen: argparse.Namespace, stage: Stage) -> None:
-        """Prepare nothing yet."""
+        """Keep the arguments; the stage is set up by the first part that needs it."""
         self.chosen, self.stage = chosen, stage
         self.sheets: list[Sheet] = []
         self.found: dict[str, Any] = {"machine": machine.describe(stage.folder), "options": _plain(vars(chosen))}
@@ -169,7 +169,7 @@ class Bench:
 
 
 def main() -> int:
-    """Run the parts that were asked for, and return 1 when a contender did not do what it should."""
+    """Run the parts that were asked for, and return 1 if a contender did not do what it should."""
     chosen = _arguments()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="evertoken-bench-", dir=chosen.dir)))

@@ -4,7 +4,7 @@ Run it from the project's root: `python -m benchmarks.accounts [--creators 100] 
 One process pulls each creator once, as a worker's thread does, from a stand-in whose accounts are a year old. An
 account needs one request for its profile and sixty days of figures, and one for each page of its videos. It exits 1 if
 more than 2 % are sent beyond that, if days or videos are missing, or if memory grew by more than a tenth in the last
-half of the run. The quota is out of the way.
+half of the run. The quota is set too high to matter.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FREE: Final = {"QUOTA_PER_SECOND": "1000", "QUOTA_PER_MINUTE": "60000", "QUOTA_P
 
 
 def main() -> int:
-    """Run, print the figures, and return 1 where a promise is broken."""
+    """Run, print the figures, and return 1 if a promise is broken."""
     given = _arguments()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))

@@ -85,7 +85,7 @@ class Contender(ABC):
 
     @property
     def label(self) -> str:
-        """What tells it from all others."""
+        """The name that the tables and JSON use, unique among all contenders."""
         return " ".join(part for part in (self.name, self.database, "TLS" if self.tls else "") if part)
 
     @abstractmethod
@@ -94,7 +94,7 @@ class Contender(ABC):
 
     @abstractmethod
     def run(self, count: int, *, processes: int = 1) -> Run:
-        """Refresh so many creators once."""
+        """Refresh `count` creators once."""
 
 
 class Loop(Contender):
@@ -147,7 +147,7 @@ class Worker(Contender):
 
     @property
     def slug(self) -> str:
-        """Its name in files, databases and creators."""
+        """The contender's name in files, databases and creator ids."""
         return self.label.lower().replace(" ", "-")
 
     def run(self, count: int, *, processes: int = 1) -> Run:
@@ -165,9 +165,9 @@ class Worker(Contender):
         """Start workers, warm them up, refresh `count` creators once, and check that exactly that was done.
 
         Args:
-            count: how many.
-            environ: what the workers are told.
-            commands: how each of them is started.
+            count: number of creators.
+            environ: environment variables of the workers.
+            commands: the command line of each worker.
             around: entered with the workers before the measured round, and left after it.
         """
         self.stage.flush()
@@ -196,15 +196,15 @@ class Worker(Contender):
 
     @abstractmethod
     def environ(self) -> dict[str, str]:
-        """Return what the worker is told."""
+        """Return the worker's environment variables."""
 
     @abstractmethod
     def command(self, number: int) -> list[str]:
-        """Return how the worker is started."""
+        """Return the worker's command line."""
 
     @abstractmethod
     def publish(self, count: int) -> None:
-        """Let the workers begin."""
+        """Give the workers their messages."""
 
     @abstractmethod
     def _fill(self, creators: int) -> None: ...
@@ -248,7 +248,7 @@ class Evertoken(Worker):
         self._tree = tree
 
     def environ(self) -> dict[str, str]:
-        """Return what the worker is told."""
+        """Return the worker's environment variables."""
         folder = self.stage.folder / self.slug
         settings = {
             "DATABASE_URL": self.url,
@@ -271,7 +271,7 @@ class Evertoken(Worker):
         return plain_environ() | path | {f"EVERTOKEN_{name}": value for name, value in settings.items()}
 
     def command(self, number: int) -> list[str]:
-        """Return how the worker is started."""
+        """Return the worker's command line."""
         return [
             sys.executable,
             "-m",
@@ -329,7 +329,7 @@ class Evertoken(Worker):
             done = subprocess.run(command, env=self.environ(), cwd=folder, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
         if "unproven_since" in {column["name"] for column in inspect(self.engine).get_columns("grants")}:
-            # As in a fleet that has been refreshed before: TikTok is not asked whose the pairs are.
+            # As in a fleet that has been refreshed before: the owners of the pairs are not looked up.
             with self.engine.begin() as connection:
                 connection.execute(text("UPDATE grants SET unproven_since = NULL"))
 
@@ -344,7 +344,7 @@ class HomeMade(Worker):
     left = "SELECT count(*) FROM creator WHERE expires_at < '2001-01-01 00:00:00'"
 
     def environ(self) -> dict[str, str]:
-        """Return what the worker is told."""
+        """Return the worker's environment variables."""
         return plain_environ() | {
             "BROKER_URL": self.stage.redis,
             "DATABASE_URL": self.url.replace("postgresql:", "postgresql+psycopg:"),
@@ -355,7 +355,7 @@ class HomeMade(Worker):
         }
 
     def command(self, number: int) -> list[str]:
-        """Return how the worker is started."""
+        """Return the worker's command line."""
         options = ("-P", "threads", "-c", str(THREADS), "-l", "INFO", "-n", f"homemade{number}@bench")
         return [sys.executable, "-m", "celery", "-A", "benchmarks.homemade.tasks", "worker", *options]
 

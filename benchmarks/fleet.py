@@ -1,13 +1,14 @@
 """The whole daemon at full demand: worker processes, beat, PostgreSQL, and TikTok's real limits.
 
 Run it from the project's root: `python -m benchmarks.fleet [--minutes 10] [--restart-redis]`. Eight `celery -A worker
-worker` and one beat, with their own defaults, serve a fleet of which so many refreshes come due in a minute and every
-creator wants a pull, so that the quota is short all the time. The sandbox enforces TikTok's limits; its ledger tells
-what arrived and when. `--restart-redis` kills the Redis-protocol server in the middle and starts an empty one at the
-same address some seconds later. The sandbox counts seconds of the clock; nobody knows whether TikTok does, so
-arrivals are counted by sliding seconds and minutes too. It exits 1 on a refusal by either, and if less than 96 % of the
-permitted requests was used or the limiter was asked more than 1.5 times for each, although Redis was left alone. Each
-worker greets Redis once a second as well, which is counted apart.
+worker` and one beat, with their own defaults, serve a fleet in which `--refreshes` grants come due each minute and each
+creator is due for a pull, so that the quota is short all the time. Accounts are small, so that the processor is not
+short as well. The sandbox enforces TikTok's limits; its ledger records what arrived and when. `--restart-redis` kills
+the Redis-protocol server in the middle and starts an empty one at the same address some seconds later. The sandbox
+counts seconds of the clock; nobody knows whether TikTok does, so arrivals are counted by sliding seconds and minutes
+too. It exits 1 on a refusal by either, and if less than 96 % of the permitted requests was used or the limiter was
+asked more than 1.5 times for each, although Redis was left alone. Each worker greets Redis once a second as well, which
+is counted separately.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from sqlalchemy import text
 from benchmarks.quota import SETTLE_SECONDS, Server, closest, most_within, refused_sliding
 from tests.conftest import start_postgres
 from tests.support.daemon import plain_environ
+from tests.support.small_accounts import small_sandbox
 from worker.consent.import_lines import Source
 from worker.consent.importer import Importer, ImportReport
 from worker.policy import quota
@@ -41,7 +43,7 @@ from worker.sandbox.broker import connect
 from worker.sandbox.children import Child, Children
 from worker.sandbox.ledger import LedgerEntry
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.process import RunningSandbox, start_sandbox
+from worker.sandbox.process import RunningSandbox
 from worker.services import Services, build_services
 from worker.settings import load_settings
 from worker.tiktok import ACCOUNT_CALL, REFRESH_CALL
@@ -60,7 +62,7 @@ LOOK_SECONDS: Final = 0.2
 
 
 def main() -> int:
-    """Run, print the figures, and return 1 where a promise is broken."""
+    """Run, print the figures, and return 1 if a promise is broken."""
     arguments = _arguments()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
@@ -74,7 +76,7 @@ def main() -> int:
         )
         server = Server(folder)
         stack.callback(server.stop)
-        sandbox = stack.enter_context(start_sandbox(options))
+        sandbox = stack.enter_context(small_sandbox(options))
         database = database_of(arguments.database, folder, stack)
         environ = plain_environ() | settings_of(sandbox, folder, server.url, database)
         services = build_services(load_settings(environ, dotenv=None))
@@ -145,7 +147,7 @@ def database_of(kind: str, folder: Path, stack: ExitStack) -> str:
 
 
 def settings_of(sandbox: RunningSandbox, folder: Path, redis_url: str, database: str) -> dict[str, str]:
-    """Return what every daemon must be told; all else is left at its default."""
+    """Return the settings that have no default; all others keep theirs."""
     options = sandbox.options
     values = {
         "DATABASE_URL": database,
@@ -175,7 +177,7 @@ def fill(sandbox: RunningSandbox, services: Services, creators: int, *, refreshe
         if report.bad:
             raise AssertionError(f"the sandbox's own tokens were refused: {report.counts}")
     now = int(services.store.ping().timestamp() * 1000)
-    # As in a fleet that has been refreshed before: TikTok is not asked whose the pairs are.
+    # As in a fleet that has been refreshed before: the owners of the pairs are not looked up.
     change(services, "UPDATE grants SET unproven_since = NULL, next_refresh_at = :now + CAST(id * :each AS bigint)",
            now=now, each=60_000 / refreshes_a_minute)  # fmt: skip
 
@@ -230,7 +232,7 @@ def start(children: Children, name: str, environ: Mapping[str, str], folder: Pat
 
 
 def wait_for(ready: Callable[[], bool], seconds: float, children: Children) -> None:
-    """Wait until something is so, while all children live."""
+    """Wait until `ready` returns True, while all children live."""
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, "the daemon did not come up"
@@ -239,7 +241,7 @@ def wait_for(ready: Callable[[], bool], seconds: float, children: Children) -> N
 
 
 def keep_logs(logs: Path, wanted: Path | None) -> None:
-    """Copy the logs where they are wanted."""
+    """Copy the logs to the folder `wanted`, if it is given."""
     if wanted is not None:
         wanted.mkdir(parents=True, exist_ok=True)
         for log in logs.iterdir():

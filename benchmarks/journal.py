@@ -4,7 +4,7 @@ A third column is SQLite doing the journal's work, sealed rows in WAL mode with 
 a file of our own (docs/decisions/0015-journal-file.md).
 
 A plain write is the same number of bytes into a preallocated file, neither sealed nor synced, so that a ratio to it
-says what keeping costs wherever this runs. Figures depend on the disk; ratios less so.
+is the price of keeping answers on any machine. Figures depend on the disk; ratios less so.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Run it from the project's root: `python -m benchmarks.journal_cost [--creators 40] [--rounds 40]`. Workers' own
 services refresh every creator of a fleet against the sandbox, in rounds that take turns between a process with the
 journal and one whose journal keeps nothing; the server is a PostgreSQL that syncs its commits, or SQLite. Each pair of
-rounds gives one ratio, and their median is told, so a busy machine slows both alike. It exits 1 where the journal
-costs more than a tenth of the throughput.
+rounds gives one ratio, and the median of the ratios is printed, so a busy machine slows both alike. It exits 1 if the
+journal costs more than a tenth of the throughput.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Forgetful(Journal):
         """Find nothing to do."""
 
     def append(self, entry: JournalEntry) -> RecordId:
-        """Forget it."""
+        """Drop the record."""
         del entry
         return RecordId("", 0)
 
@@ -61,12 +61,12 @@ class WithoutJournal(Services):
 
     @cached_property
     def journal(self) -> Journal:
-        """The one that forgets."""
+        """The journal that keeps nothing."""
         return Forgetful(self.settings.journal_dir, self.sealer, owner=self.owner)
 
 
 def main() -> int:
-    """Measure, print the table, and return 1 where the journal costs too much."""
+    """Measure, print the table, and return 1 if the journal costs too much."""
     arguments = _arguments()
     table = Table("database", "threads", "with, a second", "without, a second", "cost (median)", "quartiles")
     worst = 0.0

@@ -1,11 +1,11 @@
-"""Kept connections against new ones: how many token calls end in doubt where the server closes idle connections.
+"""Kept connections against new ones: how many token calls end in doubt if the server closes idle connections.
 
-Run it from the project's root: `python -m benchmarks.kept`. Servers close idle connections without a word, with FIN or
+Run it from the project's root: `python -m benchmarks.kept`. Servers close idle connections unannounced, with FIN or
 with RST, plain and inside TLS: at moments around the longest idle time that the client allows, right after an answer,
 seldom, or all at once as a restart does. Against each of them calls are made over the connections that the client
 keeps, and over new ones: fewer of those, since none of them has ever been in doubt. A life is one process's: each
 begins without proof that the server keeps connections, makes its calls in bursts from several threads, and pauses
-between the bursts. A repeat of a call is no part of it. It exits 1 where a larger part of the calls was in doubt over
+between the bursts. A repeat of a call is no part of it. It exits 1 if a larger part of the calls was in doubt over
 kept connections than over new ones.
 """
 
@@ -71,7 +71,7 @@ class Server:
     tls: bool
 
     def patience(self) -> float | None:
-        """Return after how many idle seconds a connection is closed; None for never."""
+        """Return after how many idle seconds a connection is closed; None if it stays open."""
         match self.how:
             case "around":
                 return random.uniform(0, 2 * IDLE_SECONDS)  # noqa: S311 - no secret
@@ -112,13 +112,13 @@ class Line(asyncio.Protocol):
         self.idle = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it."""
+        """Count the connection."""
         self._transport = transport
         self._lines.add(self)
         self._counts["connections"] += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Stop counting the connection."""
         del exc
         self._busy()
         self._lines.discard(self)
@@ -144,7 +144,7 @@ class Line(asyncio.Protocol):
             self._timer = asyncio.get_running_loop().call_later(patience, self.hang_up)
 
     def hang_up(self) -> None:
-        """Close without a word."""
+        """Close the connection unannounced."""
         self._counts["closed"] += 1
         if self._server.reset:
             self._transport.get_extra_info("socket").setsockopt(
@@ -237,7 +237,7 @@ def life(server: Server, folder: Path, calls: int, *, kept: bool) -> Found:
 
 
 def main() -> int:
-    """Measure, print a table, and return 1 where kept connections left more calls in doubt."""
+    """Measure, print a table, and return 1 if kept connections left more calls in doubt."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--servers", default=",".join(HOW), help=f"which to meet, of {', '.join(HOW)}")
     parser.add_argument("--calls", type=int, default=6_500, help="of a plain server, over kept connections")

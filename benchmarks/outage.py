@@ -3,9 +3,9 @@
 Run it from the project's root: `python -m benchmarks.outage [--scale 60] [--headroom 3]`. At the scale of 60 a token
 lives 24 minutes in place of 24 hours, and every call is answered with HTTP 503 for 12 minutes. Limits, scan, brake and
 back-off are not scaled: they are those of production, so the run is harder than the twelve hours would be. What comes
-between the outage's end and the first whole scan after a probe's success is told apart, for that reason. It exits 1
-where a creator was marked, where a token ended after that although the quota could have saved it, or where the backlog
-took more than 5 % longer or shorter than the planner computes.
+between the outage's end and the first whole scan after a probe's success is listed separately, therefore. It exits
+1 if a creator was marked, if a token ended after that although the quota could have saved it, or if the backlog took
+more than 5 % longer or shorter than the planner computes.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from sqlalchemy import Connection, text
 from benchmarks.fleet import READY_SECONDS, STOP_SECONDS, database_of, fill, keep_logs, settings_of, start, wait_for
 from benchmarks.quota import Server
 from tests.support.daemon import plain_environ
+from tests.support.small_accounts import small_sandbox
 from worker.planning.capacity import Crowd, Load
 from worker.planning.outage import after_outage
 from worker.policy import quota
 from worker.sandbox.children import Children
 from worker.sandbox.ledger import LedgerEntry
 from worker.sandbox.options import SandboxOptions
-from worker.sandbox.process import RunningSandbox, start_sandbox
+from worker.sandbox.process import RunningSandbox
 from worker.services import Services, build_services
 from worker.settings import load_settings
 from worker.store import FleetStatus
@@ -75,7 +76,7 @@ class Seen:
 
 
 def main() -> int:
-    """Run, print the figures, and return 1 where a promise is broken."""
+    """Run, print the figures, and return 1 if a promise is broken."""
     arguments = _arguments()
     life = DAY // arguments.scale
     usable = quota.usable_rate(per_second=arguments.qps, per_minute=arguments.qpm)
@@ -92,7 +93,7 @@ def main() -> int:
         )
         server = Server(folder)
         stack.callback(server.stop)
-        sandbox = stack.enter_context(start_sandbox(options))
+        sandbox = stack.enter_context(small_sandbox(options))
         database = database_of("postgresql", folder, stack)
         environ = plain_environ() | settings_of(sandbox, folder, server.url, database)
         services = build_services(load_settings(environ, dotenv=None))

@@ -1,7 +1,7 @@
 """What one permit costs: microseconds and round trips to Redis, given, denied, and while Redis is away.
 
 Run it from the project's root: `python -m benchmarks.permit [--takes 5000]`. A server of its own answers on a Unix
-socket or on loopback; its own counters tell the round trips and its processor time. It exits 1 where a permit takes
+socket or on loopback; round trips and processor time come from its own counters. It exits 1 if a permit takes
 more than one round trip.
 """
 
@@ -31,7 +31,7 @@ SPARE_ROUND_TRIPS: Final = 0.01
 
 
 def main() -> int:
-    """Measure, print the table, and return 1 where a permit takes more than one round trip."""
+    """Measure, print the table, and return 1 if a permit takes more than one round trip."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--takes", type=int, default=5000, help="how many permits are asked for in each row")
     takes = parser.parse_args().takes
@@ -74,7 +74,7 @@ def _measure(
         median, late = _time(limiter, takes, account)
         after: Any = client.info()
     limiter.close()
-    # What the scripts themselves call is counted as well, so the packets of the clients are what tells.
+    # What the scripts themselves call is counted as well, so the clients' packets are counted instead.
     trips = (after["total_reads_processed"] - before["total_reads_processed"] - 1) / takes
     spent = sum(after[name] - before[name] for name in ("used_cpu_sys", "used_cpu_user"))
     return median, late, trips, 1e6 * spent / takes

@@ -1,11 +1,11 @@
 """Full demand against the real limits: what share of the permitted requests is used, and is any refused with 40100.
 
 Run it from the project's root: `python -m benchmarks.quota [--minutes 10] [--restart-redis]`. Worker processes with the
-real limiter and the real client refresh and pull as fast as they are let, against the sandbox that enforces TikTok's
-limits; the sandbox's ledger tells what arrived and when. `--restart-redis` kills the Redis-protocol server in the
-middle and starts an empty one at the same address some seconds later. It exits 1 on a refusal, on an overfull sliding
-minute, or where less than 95 % was used although Redis was left alone. The sliding second is told, and not judged: on a
-busy machine requests are held up by more than the room that 95 % leaves.
+real limiter and the real client refresh and pull as fast as they get permits, against the sandbox that enforces
+TikTok's limits; the sandbox's ledger records what arrived and when. `--restart-redis` kills the Redis-protocol server
+in the middle and starts an empty one at the same address some seconds later. It exits 1 on a refusal, on an overfull
+sliding minute, or if less than 95 % was used although Redis was left alone. The sliding second is printed, and not
+judged: on a busy machine requests are held up by more than the room that 95 % leaves.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ LONGEST_NAP: Final = 10.0
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker process is told."""
+    """The arguments of a worker process."""
 
     redis_url: str
     base_url: str
@@ -59,7 +59,7 @@ class Job:
 
 
 def main() -> int:
-    """Run, print the figures, and return 1 where a promise is broken."""
+    """Run, print the figures, and return 1 if a promise is broken."""
     arguments = _arguments()
     limits = {"per_second": arguments.qps, "per_minute": arguments.qpm, "per_account_minute": 40}
     seconds = arguments.minutes * 60
@@ -100,7 +100,7 @@ def main() -> int:
 
 
 def most_within(times: Sequence[float], window: float) -> int:
-    """Return the most arrivals in any stretch of so many seconds."""
+    """Return the most arrivals in any stretch of `window` seconds."""
     within: deque[float] = deque()
     most = 0
     for at in sorted(times):
@@ -112,7 +112,7 @@ def most_within(times: Sequence[float], window: float) -> int:
 
 
 def refused_sliding(times: Sequence[float], limit: int, window: float) -> int:
-    """Return how many arrivals a server would refuse that counts the last so many seconds, refused ones left out."""
+    """Return how many arrivals a server refuses that counts the accepted ones of the last `window` seconds."""
     within: deque[float] = deque()
     refused = 0
     for at in sorted(times):

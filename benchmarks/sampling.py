@@ -54,7 +54,7 @@ class Look:
         self._steps: dict[CodeType, str | None] = {}
 
     def run(self) -> None:
-        """Look for ever."""
+        """Look until the process ends."""
         me = threading.get_ident()
         keep = 0.0
         while True:

@@ -41,7 +41,7 @@ class StandIn:
         return self._control("")
 
     def set_latency(self, seconds: float) -> None:
-        """Let answers take so long from now on."""
+        """Set how many seconds each answer takes from now on."""
         self._control(f"?latency={seconds}")
 
     @property
@@ -114,7 +114,7 @@ class Stage:
 
 
 def wait_for(ready: Callable[[], bool], *children: Child, seconds: float = RUN_SECONDS) -> None:
-    """Wait until something is so, while the children live.
+    """Wait until `ready` returns True, while the children live.
 
     Raises:
         AssertionError: a child ended, or the time is up; with the end of the children's logs.

@@ -27,7 +27,7 @@ APP_SECRET: Final = "bench-secret"  # noqa: S105 - no secret: the stand-in's own
 
 
 def pair_of(creator: str, generation: int) -> dict[str, str | int]:
-    """Return the pair that a creator holds after so many refreshes, with TikTok's field names."""
+    """Return a creator's pair of this generation, with TikTok's field names."""
     return {
         "access_token": f"act.{creator}.{generation}.{PAD}",
         "expires_in": LIFE_SECONDS,
@@ -83,18 +83,18 @@ class Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it."""
+        """Count the connection."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._state.connections += 1
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Stop counting the connection."""
         del exc
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
-        """Answer every whole request."""
+        """Answer each request that has arrived in full."""
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = bytes(self._buffer[:end])

@@ -14,7 +14,7 @@ DAY = timedelta(days=1)
 
 
 def crowd(fleet: Fleet, count: int, days: float, *, prefix: str = "crowd", age_days: float = 70) -> None:
-    """Store grants whose consents end together in so many days, with jitters from 0 to 1."""
+    """Store grants whose consents end together in a number of days, with jitters from 0 to 1."""
     at = fleet.store.ping()
     given = at - age_days * DAY
     fleet.keep(

@@ -18,7 +18,7 @@ def whole_file(place: Path, *, replaces: bool) -> Iterator[Path]:
     What was there before stays until then. If anything goes wrong, nothing is left of the new file.
 
     Args:
-        place: where the file is to appear; its folder is made.
+        place: the path of the finished file; its folder is made.
         replaces: True to replace what is there, False to refuse that, also if it came there meanwhile.
 
     Raises:

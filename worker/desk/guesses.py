@@ -15,7 +15,7 @@ MOST_ADDRESSES: Final = 10_000
 
 
 class Guesses:
-    """Allows so many wrong guesses of an address in a minute; each that is wrong counts for a minute.
+    """Allows each address a number of wrong guesses a minute; a wrong guess counts for a minute.
 
     An address of IPv6 counts with its whole /64, which one host has to itself. Safe to share between threads.
 

@@ -40,7 +40,7 @@ class Call:
         keep_bytes: how many received bytes to keep.
         after_send: called when the request is out and nothing of the answer was read.
         proxy: what new connections go through; None for none.
-        keep: True if the connection may be kept; False where the peer was asked to close it.
+        keep: True if the connection may be kept; False if the peer was asked to close it.
         reused: True if an earlier call has used the connection.
         body_began: True as soon as a byte of the request's body may have left.
         received: the bytes that came, head and all, as they stood on the wire inside TLS.

@@ -17,7 +17,7 @@ LOOK_BACK_DAYS: Final = 60
 PROVISIONAL_DAYS: Final = 3
 """Figures of days younger than this may change whatever they say."""
 AGAIN_DAYS: Final = 7
-"""Every so many days all days that TikTok still has are read again: late corrections and holes."""
+"""All days that TikTok still has are read again at this interval, in days: late corrections and holes."""
 RETRY_HOLES_DAYS: Final = 14
 """A day that never came is asked for on every pull up to this age, later only with all others."""
 YOUNG_DAYS: Final = 30

@@ -42,7 +42,7 @@ USUAL_VIDEOS: Final = 10
 MOST_COMMENTS: Final = 30
 USUAL_COMMENTS: Final = 20
 SORTED_COMMENTS: Final = 500
-"""Beyond so many comments a list is sorted by likes, and every tenth place of the rest brings one again."""
+"""Beyond this many comments a list is sorted by likes, and every tenth place of the rest brings one again."""
 REPEATED_EVERY: Final = 10
 MOST_MENTIONS: Final = 100
 MENTIONS_LISTED: Final = 1_000

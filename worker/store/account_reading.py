@@ -61,7 +61,7 @@ SCOPE_NOT_GRANTED: Final = 40130
 EVERYONE: Final = ""
 """The creator id of what is read once for all creators."""
 ELSEWHERE: Final = 3
-"""A field that TikTok refuses for so many creators is left out first for the next one."""
+"""A field that TikTok has refused for this many creators is left out of the first request for the next one."""
 PULLED: Final = (GrantStatus.ACTIVE.value, GrantStatus.SUSPECT.value)
 """The states of grants that are pulled."""
 PAGE: Final = 2_000

@@ -45,7 +45,7 @@ class DueScan(Transactions):
     """What is due for a refresh.
 
     Attributes:
-        few: up to so many due grants are read and sorted in memory; more are walked by index.
+        few: at most this many due grants are read and sorted in memory; more are walked by index.
     """
 
     few: int = FEW
@@ -71,7 +71,7 @@ class DueScan(Transactions):
 
     @reads
     def due_seconds(self, connection: Connection) -> float:
-        """Return for how long that grant of `due` has been due which has been due longest; 0 if none is."""
+        """Return how many seconds the oldest due grant has been due; 0 if none is due."""
         longest = [
             connection.execute(
                 _due(connection, crowd, crowd.by_due_time, GRANTS.c.next_refresh_at, now())
@@ -96,7 +96,7 @@ def _due(connection: Connection, crowd: _Crowd, index: str, *columns: ColumnElem
 
 def _most_urgent(connection: Connection, crowd: _Crowd, limit: int, at: datetime, *, few: int) -> list[DueGrant]:
     columns = (GRANTS.c.id, GRANTS.c.access_expires_at, GRANTS.c.failures)
-    # The order is of no use to us; without it PostgreSQL may read the table from its start instead of the index.
+    # The order is not used here; without it PostgreSQL may read the table from its start instead of the index.
     by_due_time = _due(connection, crowd, crowd.by_due_time, *columns).order_by(GRANTS.c.next_refresh_at)
     rows = connection.execute(by_due_time.limit(few + 1)).all()
     if len(rows) <= few:

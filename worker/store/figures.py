@@ -20,7 +20,7 @@ class TokenLives(NamedTuple):
     """How long access tokens last, over all grants that are refreshed.
 
     Attributes:
-        within: for each bound, how many access tokens end within so many seconds.
+        within: for each bound, how many access tokens end within that number of seconds.
         grants: how many there are.
         seconds: what is left of all of them together; an ended token counts below 0.
         late_seconds: creator-seconds without a valid token in the window, of grants that are refreshed.

@@ -23,7 +23,7 @@ class FleetFigures:
     Attributes:
         states: grants by status.
         conditions: grants by condition; a grant may be in several.
-        ends_within: for each of BOUNDS, grants whose access token ends within so many seconds.
+        ends_within: for each of BOUNDS, grants whose access token ends within that number of seconds.
         seconds_left: what is left of all access tokens together.
         single: metrics of one value each, by name without prefix.
         reauthorizations: creators whose consent ends, for each week from now on.

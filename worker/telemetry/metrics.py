@@ -101,7 +101,7 @@ SILENT: Final = Gauge(
 )
 CONSENTS_ENDING: Final = Gauge(
     "evertoken_consents_ending",
-    "Consents that end within so many days, so that their creators have to authorize again; NaN while not known.",
+    "Consents that end within `days` days, so that their creators have to authorize again; NaN while not known.",
     ["within_days"],
     registry=REGISTRY,
 )
@@ -292,7 +292,7 @@ def serve_metrics(
         silent: returns the seconds since Redis last answered this worker's question for messages; the
             desk asks none.
         alive: returns False if this worker hangs, which `/healthz` then answers with 503.
-        consents_ending: returns how many consents end within so many days.
+        consents_ending: returns how many consents end within a number of days.
         journal: returns how many records wait in the journal's folder, the bytes of its files, and for how many seconds
             this process has known the oldest record.
         quota: returns, by lane, how many permits this process got and how many questions were denied.

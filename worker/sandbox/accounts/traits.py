@@ -53,8 +53,8 @@ class Traits:
             figures) or `zero`.
         videos: posts between the opening and the start of the sandbox.
         video_seconds: length of every video; 0 for lengths from 15 to 600 seconds.
-        deleted_every: one post of so many is deleted after some days; 0 for none.
-        hidden_every: one post of so many is hidden for ten days; 0 for none.
+        deleted_every: one post in this many is deleted after some days; 0 for none.
+        hidden_every: one post in this many is hidden for ten days; 0 for none.
         private_run: how many posts in a row, from the middle of those before the start on, are private for good.
         comments: the most comments that one post gets.
         mentions: posts of others that mention the account, a year.
