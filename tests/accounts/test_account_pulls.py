@@ -12,9 +12,18 @@ from tests.accounts.conftest import Studio
 from worker.accounts import schedule
 from worker.accounts.reading import SNAPSHOT_DAYS
 from worker.accounts.resources import ACCOUNT
-from worker.errors import BackOffError, GiveUpError, InDoubtError, RefreshFirstError, WaitError
+from worker.errors import (
+    BackOffError,
+    GiveUpError,
+    InDoubtError,
+    RefreshFirstError,
+    StopEveryoneError,
+    WaitError,
+)
 from worker.store import AccountState, Progress
+from worker.store.models import METADATA, TOMBSTONES
 from worker.tiktok import ReadAnswer
+from worker.vault import Token
 
 ACCOUNT_CALL = "business/get/"
 VIDEO_CALL = "business/video/list/"
@@ -609,3 +618,75 @@ def test_a_pull_sends_as_many_requests_as_the_pages_need(studio: Studio) -> None
     studio.pull()
 
     assert len(studio.truth.calls) == 11 + 1  # mentions: one page, empty
+
+
+def everything_of(studio: Studio) -> dict[str, int]:
+    """Return how many rows each table has under the creator's id or grant."""
+    names = {
+        table.name: name
+        for table in METADATA.sorted_tables
+        for name in ("creator_id", "grant_id")
+        if name in table.c and table is not TOMBSTONES
+    }
+    counts = {
+        table: studio.fleet.sql(f"SELECT count(*) FROM {table} WHERE CAST({column} AS text) IN (:creator, :grant)",  # noqa: S608 - our own names
+                                creator="ada", grant=str(studio.grant.grant_id))[0][0]
+        for table, column in names.items()
+    }  # fmt: skip
+    return {table: count for table, count in counts.items() if count}
+
+
+@pytest.mark.parametrize("ends", ["forgotten", "revoked"])
+@pytest.mark.parametrize("call", [ACCOUNT_CALL, VIDEO_CALL, "business/comment/list/"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        WaitError("later", call="c", scope="minute", seconds=30, code=40100),
+        GiveUpError("offline: likes", call="c", code=41002),
+        GiveUpError("scope: likes", call="c", code=40130),
+        BackOffError("no", call="c", code=50000),
+        StopEveryoneError("start_date: too long a span", call="c", code=40002),
+        RefreshFirstError("dead", call="c", code=40105),
+        None,
+    ],
+)
+def test_nothing_is_written_of_a_creator_who_leaves_during_a_pull(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch, error: Exception | None, call: str, ends: str
+) -> None:
+    """Whatever the answer under way brings: no row comes back after a forget, and no scope is said to be taken back."""
+    studio.truth.videos = [studio.video(number, age=number, comments=1) for number in range(1, 4)]
+    read, left = studio.truth.read, dict[str, int]()
+
+    def read_and_leave(token: Token, path: str, *rest: Any) -> ReadAnswer:
+        if path != call or left:
+            return read(token, path, *rest)
+        grant_id = studio.store.begin_forgetting("ada")
+        assert grant_id is not None
+        if ends == "forgotten":
+            while studio.store.delete_some_rows(grant_id, 500):
+                pass
+            assert studio.store.end_forgetting(grant_id)
+        left.update(everything_of(studio) or {"nothing": 0})
+        if error is not None:
+            raise error
+        return read(token, path, *rest)
+
+    monkeypatch.setattr(studio.truth, "read", read_and_leave)
+    result = studio.pull()
+
+    assert left
+    assert (everything_of(studio) or {"nothing": 0}) == left
+    assert result.kind != "pulled"
+    assert studio.told("pull.scope_missing") == []
+
+
+def test_a_list_that_takes_many_days_is_read_to_its_end(new_studio: NewStudio) -> None:
+    """With a small budget each day's pull goes on where the last one stopped, however long ago the pass began."""
+    studio = new_studio(resources=("videos",), budget=3)
+    studio.truth.videos = [studio.video(number, age=100 + number) for number in range(200)]
+
+    for _ in range(6):
+        studio.pull()
+        studio.pass_days(1)
+
+    assert len(studio.rows("videos")) == 200

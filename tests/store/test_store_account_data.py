@@ -19,12 +19,12 @@ LEASE = 60.0
 class Desk:
     """One creator's pull, and what it wrote."""
 
-    def __init__(self, fleet: Fleet, creator: str = "ada") -> None:
+    def __init__(self, fleet: Fleet, creator: str = "ada", **grant: Any) -> None:
         self.fleet = fleet
         self.store: Store = fleet.store
         self.creator = creator
-        grant = fleet.add(creator)
-        claim = self.store.claim_pull(grant.grant_id, owner="a worker", lease_seconds=LEASE)
+        added = fleet.add(creator, **grant)
+        claim = self.store.claim_pull(added.grant_id, owner="a worker", lease_seconds=LEASE)
         assert claim is not None
         self.claim: PullClaim = claim
         self.today: date = self.store.ping().date()
@@ -375,7 +375,7 @@ def test_requests_are_counted_by_day_and_resource(desk: Desk) -> None:
     """Pages and refused tries count, and yesterday's are what the plan shows."""
     desk.save(requests=3)
     desk.save(requests=1)
-    desk.store.save_progress("ada", Progress("videos"), requests=2)
+    assert desk.store.save_progress(desk.claim, Progress("videos"), requests=2)
     assert desk.store.account_state("ada").requests_today == 6
 
     desk.fleet.sql("UPDATE account_requests SET day = :day", day=desk.back(1).isoformat())
@@ -389,22 +389,23 @@ def test_what_is_read_for_all_is_taken_by_one(desk: Desk) -> None:
     """A second worker does not read the same benchmark; it becomes free again by itself."""
     assert desk.store.take_shared("benchmark:PETS", seconds=60)
     assert not desk.store.take_shared("benchmark:PETS", seconds=60)
-    desk.store.save_progress("", Progress("benchmark:PETS", next_at=desk.store.ping()))
+    desk.store.save_shared(Progress("benchmark:PETS", next_at=desk.store.ping()))
     assert desk.store.take_shared("benchmark:PETS", seconds=60)
 
 
 def test_refused_fields_are_remembered_for_each_creator(desk: Desk) -> None:
     """They are fresh until their time; a field that many are refused is a suspect for the next one."""
     later = desk.store.ping() + timedelta(days=7)
-    desk.store.narrow("ada", "videos", {"reach": "video.list"}, code=40130, again_at=later)
+    assert desk.store.narrow(desk.claim, "videos", {"reach": "video.list"}, code=40130, again_at=later)
     for creator in ("bob", "cyd", "dan"):
-        desk.store.narrow(creator, "videos", {"likes": None}, code=41002, again_at=later)
-        desk.store.narrow(creator, "videos", {"shares": None}, code=40130, again_at=later)
+        claim = Desk(desk.fleet, creator).claim
+        assert desk.store.narrow(claim, "videos", {"likes": None}, code=41002, again_at=later)
+        assert desk.store.narrow(claim, "videos", {"shares": None}, code=40130, again_at=later)
 
     (found,) = desk.store.narrowed_of("ada")
     assert (found.field, found.scope, found.fresh) == ("reach", "video.list", True)
     assert desk.store.refused_elsewhere("ada", "videos") == ["likes"]
-    desk.store.widen("ada", "videos", ["reach"])
+    desk.store.widen(desk.claim, "videos", ["reach"])
     assert desk.store.narrowed_of("ada") == []
 
 
@@ -446,14 +447,15 @@ def test_old_rows_go_by_their_own_age(desk: Desk) -> None:
 
 def test_only_what_can_be_read_is_late(fleet: Fleet) -> None:
     """Not late: of a creator who has to authorize again, without the scope, refused for days, or no longer chosen."""
-    store, long_ago = fleet.store, fleet.store.ping() - timedelta(days=3)
+    store, long_ago, claims = fleet.store, fleet.store.ping() - timedelta(days=3), dict[str, PullClaim]()
     scopes = "user.info.basic,video.list"
     for creator in ("late", "lost", "narrowed", "scopeless"):
-        fleet.add(creator, scope="user.info.basic" if creator == "scopeless" else scopes)
+        claims[creator] = Desk(fleet, creator, scope="user.info.basic" if creator == "scopeless" else scopes).claim
         for resource in ("videos", "mentions"):
-            store.save_progress(creator, Progress(resource, next_at=long_ago))
+            store.save_progress(claims[creator], Progress(resource, next_at=long_ago))
     fleet.sql("UPDATE grants SET status = 'needs_reauth' WHERE creator_id = 'lost'")
-    store.narrow("narrowed", "videos", {"*": "video.list"}, code=40130, again_at=store.ping() + timedelta(days=7))
+    again_at = store.ping() + timedelta(days=7)
+    store.narrow(claims["narrowed"], "videos", {"*": "video.list"}, code=40130, again_at=again_at)
 
     late = store.late_resources({"account": None, "videos": "video.list"}, seconds=3600)
 

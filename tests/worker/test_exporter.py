@@ -19,7 +19,7 @@ from tests.support.daemon import plain_environ
 from tests.support.systemd import Systemd
 from tests.support.world import World
 from worker.cli.exporter import Rounds
-from worker.store import GrantStatus, Progress
+from worker.store import GrantStatus, Progress, PullClaim
 from worker.telemetry import Fact, begin_series
 from worker.telemetry.fleet import FleetMetrics
 from worker.telemetry.metrics import NOTICES, PULLS, REFRESHES, REGISTRY, count_fact
@@ -124,12 +124,14 @@ def test_account_data_that_waits_too_long_shows_by_resource(world: World) -> Non
     """Two creators' videos are late, one of them for ten hours; what is due for an hour is not late."""
     hours = {"videos": (7, 10), "account": (1,)}
     world.sql("UPDATE grants SET scope = 'video.list'")
-    creators = [grant.creator_id for grant in world.services.store.grants(status=GrantStatus.ACTIVE)]
+    store, claims = world.services.store, list[PullClaim]()
+    for grant in store.grants(status=GrantStatus.ACTIVE):
+        store.request_pull(grant.creator_id)
+        claims += filter(None, [store.claim_pull(grant.grant_id, owner="a worker", lease_seconds=60)])
     for resource, waits in hours.items():
         for number, wait in enumerate(waits):
-            due_at = world.services.store.ping() - timedelta(hours=wait)
-            progress = Progress(resource, next_at=due_at)
-            world.services.store.save_progress(creators[number], progress)
+            due_at = store.ping() - timedelta(hours=wait)
+            assert store.save_progress(claims[number], Progress(resource, next_at=due_at))
     rounds = Rounds(world.services, FleetMetrics("1"))
     rounds.once()
     found = served(rounds.metrics)

@@ -222,6 +222,9 @@ class Puller:
                 ended = self._read_one(visit, resource)
             except InterruptedVisitError:
                 ended = self._leave(visit, resource)
+            except LeaseLostError:
+                self._report(visit.claim, "pull.lease_lost", resource=resource.name, level="warning")
+                ended = NotWanted(visit.claim.grant_id, "another worker has it by now, or the grant was revoked")
             if ended is not None:
                 return ended
         # What was refused meanwhile is not waited for.
@@ -257,9 +260,6 @@ class Puller:
         try:
             visit.read(resource)
             count_pull(resource.name)
-        except LeaseLostError:
-            self._report(visit.claim, "pull.lease_lost", resource=resource.name, level="warning")
-            return NotWanted(visit.claim.grant_id, "another worker has it by now")
         except NoPermitError as denied:
             visit.waits_until = visit.state.now + timedelta(seconds=denied.seconds)
             visit.put_off(resource, until=visit.waits_until, problem="the quota had no permit")

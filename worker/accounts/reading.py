@@ -24,8 +24,6 @@ from worker.telemetry import Fact, FactValue
 from worker.tiktok import ReadAnswer
 from worker.vault import Token
 
-EVERYONE: Final = ""
-"""The creator id under which the store keeps what is read once for all."""
 ASK_AGAIN: Final = timedelta(days=7)
 """How long a refused field is left out."""
 SNAPSHOT_DAYS: Final = 7
@@ -35,7 +33,6 @@ TARGETS: Final = 200
 """Videos or comments that one pull reads the comments or replies of."""
 SHARED_SECONDS: Final = 600.0
 FULL_DAYS: Final = 1
-SCOPE_MISSING: Final = "scope_missing"
 
 Parameters = dict[str, "str | int | list[str]"]
 
@@ -249,12 +246,12 @@ class Visit:
             try:
                 answer = self._ask(BENCHMARK, {"business_category": category})
             except (TikTokError, NoPermitError, BudgetSpentError):
-                store.save_progress(EVERYONE, replace(shared, next_at=self.state.now))
+                store.save_shared(replace(shared, next_at=self.state.now))
                 raise
             cleaned = self._clean(BENCHMARK, answer, target=category)
             self._save(BENCHMARK, answer, cleaned, progress)
             again = schedule.tomorrow(self.state.now) if not cleaned.missing else self.state.now + schedule.SOON
-            store.save_progress(EVERYONE, replace(shared, next_at=again))
+            store.save_shared(replace(shared, next_at=again))
         ended = schedule.end(BENCHMARK, progress, self.state, newest=None)
         self._keep(ended)
 
@@ -359,7 +356,8 @@ class Visit:
 
     def _keep(self, progress: Progress) -> None:
         """Store how a resource stands, without a page."""
-        self._ground.store.save_progress(self.claim.pair.creator_id, progress, requests=self._uncounted)
+        if not self._ground.store.save_progress(self.claim, progress, requests=self._uncounted):
+            raise LeaseLostError
         self.progress[progress.resource], self._uncounted = progress, 0
 
     def _snapshot(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -377,24 +375,13 @@ class Visit:
         self._left_out.setdefault(resource.name, set()).update(refused)
         for code in set(refused.values()):
             fields = {name: scopes.get(name) for name, why in refused.items() if why == code}
-            missing = code == narrowing.SCOPE_NOT_GRANTED
-            self._ground.store.narrow(
-                self.claim.pair.creator_id,
-                resource.name,
-                fields,
-                code=code,
-                again_at=self.state.now + ASK_AGAIN,
-            )
-            if missing:
-                self._tell_scopes({scope for scope in fields.values() if scope is not None}, resource)
-            else:
+            self._narrow(resource, fields, code=code)
+            if code != narrowing.SCOPE_NOT_GRANTED:
                 listed = ", ".join(sorted(fields))
                 self._report("pull.fields_refused", resource=resource.name, code=code, fields=listed, level="warning")
 
     def _remember_span(self, days: int, error: TikTokError) -> None:
-        again_at = self.state.now + ASK_AGAIN
-        creator, field = self.claim.pair.creator_id, f"{schedule.DAYS}{days}"
-        self._ground.store.narrow(creator, ACCOUNT.name, {field: None}, code=error.code, again_at=again_at)
+        self._narrow(ACCOUNT, {f"{schedule.DAYS}{days}": None}, code=error.code)
         self._report("pull.days_refused", days=days, code=error.code, level="warning")
 
     def _forget_granted(self, resource: Resource, fields: tuple[str, ...]) -> None:
@@ -405,33 +392,29 @@ class Visit:
             if each.resource == resource.name and not each.fresh and each.field in fields
         ]
         if given:
-            self._ground.store.widen(self.claim.pair.creator_id, resource.name, given)
+            self._ground.store.widen(self.claim, resource.name, given)
 
     def refuse_if_scope_is_missing(self, resource: Resource, error: Exception) -> None:
         """Leave a resource out for some days if TikTok says that its scope was not granted."""
         if not isinstance(error, GiveUpError) or error.code != narrowing.SCOPE_NOT_GRANTED:
             return
-        self._ground.store.narrow(
-            self.claim.pair.creator_id,
-            resource.name,
-            {EVERYTHING: resource.needs},
-            code=error.code,
-            again_at=self.state.now + ASK_AGAIN,
-        )
+        self._narrow(resource, {EVERYTHING: resource.needs}, code=error.code)
         self.refused.add(resource.name)
-        self._tell_scopes({resource.needs} if resource.needs else set(), resource)
 
-    def _tell_scopes(self, scopes: set[str], resource: Resource) -> None:
-        """Report scopes that a creator took back: one notice for each scope and consent."""
-        for scope in sorted(scopes):
+    def _narrow(self, resource: Resource, fields: dict[str, str | None], *, code: int | None) -> None:
+        """Remember refused fields; if the creator took scopes back, report each, with one notice for each consent."""
+        missing = code == narrowing.SCOPE_NOT_GRANTED
+        scopes = sorted({scope for scope in fields.values() if scope is not None}) if missing else []
+        lost = {
+            scope: f"creator {self.claim.pair.creator_id} no longer grants {scope}, so {resource.name} is pulled "
+            "without what needs it; a new authorization with that scope brings it back"
+            for scope in scopes
+        }
+        again_at = self.state.now + ASK_AGAIN
+        if not self._ground.store.narrow(self.claim, resource.name, fields, code=code, again_at=again_at, lost=lost):
+            raise LeaseLostError
+        for scope in scopes:
             self._report("pull.scope_missing", resource=resource.name, scope=scope, level="warning")
-            self._ground.store.raise_alarm(
-                f"{SCOPE_MISSING}:{self.claim.grant_id}:{self.claim.pair.consent}:{scope}",
-                SCOPE_MISSING,
-                f"creator {self.claim.pair.creator_id} no longer grants {scope}, so {resource.name} is pulled without "
-                "what needs it; a new authorization with that scope brings it back",
-                grant_id=self.claim.grant_id,
-            )
 
     # What waits.
 

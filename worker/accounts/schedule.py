@@ -16,7 +16,7 @@ DAYS: Final = "days:"
 JUST_READ: Final = timedelta(minutes=10)
 """A pull that goes on after a pause does not read the account again within this time."""
 STALE_PASS: Final = timedelta(days=2)
-"""A pass that was cut off longer ago begins again."""
+"""A pass begins again if it was left alone for longer; one that goes on day by day may take any time."""
 SOON: Final = timedelta(hours=1)
 """When the rest of a list is read that was longer than the budget of one pull, and what TikTok answered in part."""
 LEAST: Final = timedelta(minutes=5)
@@ -105,7 +105,8 @@ def _is_time(at: datetime | None, state: AccountState) -> bool:
 def begin(resource: Resource, state: AccountState) -> Progress:
     """Return the progress of a pass that goes on where it was cut off, or of a new one."""
     known = state.progress.get(resource.name, Progress(resource.name))
-    if known.is_open and known.started_at is not None and state.now - known.started_at <= STALE_PASS:
+    since = max((at for at in (known.started_at, known.next_at) if at is not None), default=state.now)
+    if known.is_open and state.now - since <= STALE_PASS:
         return known
     whole = readings.reads_whole_list(known.whole_at, now=state.now)
     return replace(

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -54,10 +55,12 @@ from worker.store.account_models import (
     VIDEO_SHARES,
     VIDEOS,
 )
+from worker.store.account_reading import EVERYONE
 from worker.store.account_values import AccountPage, Doubt, LabelledList, PageSaved, Progress
 from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, bulk_writes, writes
 from worker.store.models import GRANTS, METADATA, SNAPSHOTS
+from worker.store.outbox import SCOPE_KEY, SCOPE_MISSING, insert_notice
 from worker.store.rows import AnyRow
 from worker.store.values import GrantStatus, PullClaim
 
@@ -67,6 +70,7 @@ FIRST: Final = frozenset({"first_read_at", "first_seen_at"})
 EXAMPLE: Final = 500
 IN_PART: Final = "~"
 """Beginning of the digest of a list with a point that could not be read; any other list replaces that one."""
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -121,36 +125,75 @@ class AccountSaving(Transactions):
         )
 
     @writes
-    def save_progress(self, connection: Connection, creator_id: str, progress: Progress, *, requests: int = 0) -> None:
-        """Store how a resource stands that brought no page, and count the requests that were spent on it."""
+    def save_progress(self, connection: Connection, claim: PullClaim, progress: Progress, *, requests: int = 0) -> bool:
+        """Store how a resource stands that brought no page, and count the requests that were spent on it.
+
+        Returns:
+            False if another worker has the pull by now, or the grant was revoked: then nothing is stored.
+        """
+        if not _is_held(connection, claim):
+            return False
         at = connection.execute(select(now())).scalar_one()
-        writer = _Writer(connection, creator_id, at)
+        writer = _Writer(connection, claim.pair.creator_id, at)
         writer.progress(progress)
         writer.request(progress.resource, requests)
+        return True
+
+    @writes
+    def save_shared(self, connection: Connection, progress: Progress) -> None:
+        """Store how a resource stands that is read once for all creators."""
+        at = connection.execute(select(now())).scalar_one()
+        _Writer(connection, EVERYONE, at).progress(progress)
 
     @writes
     def narrow(
         self,
         connection: Connection,
-        creator_id: str,
+        claim: PullClaim,
         resource: str,
         fields: Mapping[str, str | None],
         *,
         code: int | None,
         again_at: datetime,
-    ) -> None:
-        """Remember fields that TikTok refuses for a creator, each with the scope that it needs."""
+        lost: Mapping[str, str] = NOTHING,
+    ) -> bool:
+        """Remember fields that TikTok refuses for a creator, with a notice of each lost scope in the same transaction.
+
+        Args:
+            connection: given by the decorator.
+            claim: the claim of the pull.
+            resource: whose fields they are.
+            fields: the scope that each of them needs, if one is known.
+            code: TikTok's code.
+            again_at: until when they are left out.
+            lost: the safe text of a notice for each scope that the creator took back; each is written once a consent.
+
+        Returns:
+            False if another worker has the pull by now, or the grant was revoked: then nothing is stored.
+        """
+        if not _is_held(connection, claim):
+            return False
         at = connection.execute(select(now())).scalar_one()
-        row = {"creator_id": creator_id, "resource": resource, "code": code, "since": at, "again_at": again_at}
+        row = {
+            "creator_id": claim.pair.creator_id,
+            "resource": resource,
+            "code": code,
+            "since": at,
+            "again_at": again_at,
+        }
         rows = [row | {"field": name, "scope": scope} for name, scope in fields.items()]
         _merge(connection, NARROWINGS, rows, keep=frozenset({"since"}))
+        for scope, detail in lost.items():
+            key = SCOPE_KEY.format(claim.grant_id, claim.pair.consent, scope)
+            insert_notice(connection, key, SCOPE_MISSING, detail, grant_id=claim.grant_id)
+        return True
 
     @writes
-    def widen(self, connection: Connection, creator_id: str, resource: str, fields: Sequence[str]) -> None:
+    def widen(self, connection: Connection, claim: PullClaim, resource: str, fields: Sequence[str]) -> None:
         """Forget that TikTok refused these fields: it gives them again."""
         connection.execute(
             delete(NARROWINGS).where(
-                NARROWINGS.c.creator_id == creator_id,
+                NARROWINGS.c.creator_id == claim.pair.creator_id,
                 NARROWINGS.c.resource == resource,
                 NARROWINGS.c.field.in_(fields),
             )
@@ -442,17 +485,27 @@ def _extend(connection: Connection, claim: PullClaim, lease_seconds: float) -> d
     """Extend the lease and lock the grant's row until the end of the transaction; None if the pull is not ours."""
     extended = (
         update(GRANTS)
-        .where(
-            GRANTS.c.id == claim.grant_id,
-            GRANTS.c.creator_id == claim.pair.creator_id,
-            GRANTS.c.status != GrantStatus.REVOKED.value,
-            GRANTS.c.pull_lease_owner == claim.owner,
-            GRANTS.c.pull_lease_until == claim.lease_until,
-        )
+        .where(*_of_claim(claim))
         .values(pull_lease_until=now() + milliseconds(lease_seconds))
         .returning(GRANTS.c.pull_lease_until)
     )
     return connection.execute(extended).scalar_one_or_none()
+
+
+def _is_held(connection: Connection, claim: PullClaim) -> bool:
+    """Lock the grant's row until the end of the transaction; return False if the pull is not ours any more."""
+    held = select(GRANTS.c.id).where(*_of_claim(claim)).with_for_update()
+    return connection.execute(held).scalar_one_or_none() is not None
+
+
+def _of_claim(claim: PullClaim) -> tuple[ColumnElement[bool], ...]:
+    return (
+        GRANTS.c.id == claim.grant_id,
+        GRANTS.c.creator_id == claim.pair.creator_id,
+        GRANTS.c.status != GrantStatus.REVOKED.value,
+        GRANTS.c.pull_lease_owner == claim.owner,
+        GRANTS.c.pull_lease_until == claim.lease_until,
+    )
 
 
 def _merge(

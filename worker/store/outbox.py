@@ -14,11 +14,13 @@ from worker.vault.webhooks import new_message_id
 
 REAUTH_KEY: Final = "reauth:{}:{}.{}"
 SOON_KEY: Final = "soon:{}:{}:{}"
+SCOPE_KEY: Final = "scope_missing:{}:{}:{}"
 WARNED_DAYS: Final = (30, 7, 1)
 """How many days before the end of a consent a notice says so."""
 REAUTH_NEEDED: Final = "reauth_needed"
 RECOVERED: Final = "recovered"
 REVOKED: Final = "revoked"
+SCOPE_MISSING: Final = "scope_missing"
 Place = tuple[int, int, int]
 """A grant, its consent, and the generation of its current pair."""
 
