@@ -690,3 +690,109 @@ def test_a_list_that_takes_many_days_is_read_to_its_end(new_studio: NewStudio) -
         studio.pass_days(1)
 
     assert len(studio.rows("videos")) == 200
+
+
+ODD_ENDS: list[dict[str, Any]] = [{}, {"has_more": "true"}, {"has_more": 1}, {"has_more": None}, {"has_more": {}}]
+
+
+@pytest.mark.parametrize("odd", ODD_ENDS)
+def test_a_list_whose_end_is_not_told_is_read_again(studio: Studio, odd: dict[str, Any]) -> None:
+    """No video counts as vanished by it; the pass is tried again from the top, and says why until then."""
+    studio.truth.videos = [studio.video(number, age=number) for number in range(1, 51)]
+    studio.pull()
+    studio.pass_days(8)
+    page = {"videos": [studio.video(number, age=number) for number in range(1, 21)], "cursor": 5, **odd}
+    studio.truth.faults[VIDEO_CALL] = [ReadAnswer(page, None)]
+
+    studio.pull()
+
+    (videos,) = [each for each in studio.store.progress_of("ada") if each.resource == "videos"]
+    assert (videos.failures, videos.is_open) == (1, True)
+    assert "has_more" in str(videos.problem)
+    assert len(studio.told("pull.list_cut_off")) == 1
+    assert not any(row["vanished_at"] for row in studio.rows("videos"))
+    del studio.truth.videos[-1]
+    studio.pass_days(1)
+    studio.pull()
+    assert [row["item_id"] for row in studio.rows("videos") if row["vanished_at"]] == ["v50"]
+
+
+@pytest.mark.parametrize("left", [0, 2, 3])
+def test_most_videos_do_not_vanish_at_once(studio: Studio, left: int) -> None:
+    """A list that has lost more than half is read a second time first; half of it is believed."""
+    studio.truth.videos = [studio.video(number, age=number) for number in range(1, 7)]
+    studio.pull()
+    studio.pass_days(8)
+    whole, studio.truth.videos = studio.truth.videos, studio.truth.videos[:left]
+
+    studio.pull()
+
+    vanished = [row for row in studio.rows("videos") if row["vanished_at"]]
+    shrunk = studio.told("pull.list_shrunk")
+    assert (len(vanished), len(shrunk)) == ((3, 0) if left == 3 else (0, 1))
+    if left == 3:
+        return
+    (videos,) = [each for each in studio.store.progress_of("ada") if each.resource == "videos"]
+    assert videos.next_at is not None
+    assert timedelta(0) < videos.next_at - studio.store.ping() <= timedelta(hours=1)
+    studio.pass_days(1)
+    if left == 2:  # it was an outage
+        studio.truth.videos = whole
+    studio.pull()
+    assert len([row for row in studio.rows("videos") if row["vanished_at"]]) == (0 if left == 2 else 6)
+    assert len(studio.told("pull.list_shrunk")) == 1
+    studio.pass_days(8)
+    studio.pull()
+    assert len(studio.told("pull.list_shrunk")) == 1
+
+
+@pytest.mark.parametrize("spoilt", [{"has_more": "true"}, {"has_more": True, "cursor": None}])
+def test_comments_whose_list_was_cut_off_are_asked_for_again(studio: Studio, spoilt: dict[str, Any]) -> None:
+    """The video's comments do not count as read to their end."""
+    studio.truth.videos = [studio.video(1, age=1, comments=40)]
+    found = [{"comment_id": f"c{number}", "video_id": "v1"} for number in range(40)]
+    studio.truth.comments = {"v1": found}
+    page = {"comments": found[:30], "cursor": 30, "has_more": True} | spoilt
+    studio.truth.faults["business/comment/list/"] = [ReadAnswer(page, None)]
+
+    studio.pull()
+    assert len(studio.rows("video_comments")) == 30
+    studio.pass_days(1)
+    studio.pull()
+
+    assert len(studio.rows("video_comments")) == 40
+
+
+def test_a_video_that_once_came_in_anothers_list_comes_to_its_owner(new_studio: NewStudio) -> None:
+    """While both lists hold it the second is told so, with the answer; afterwards it is the owner's."""
+    ada, bob = new_studio("ada", resources=("videos",)), new_studio("bob", resources=("videos",))
+    theirs = [bob.video(number, age=number) for number in range(1, 4)]
+    ada.truth.videos = [*theirs, *(ada.video(f"a{number}", age=number) for number in range(1, 6))]
+    bob.truth.videos = theirs
+    ada.pull()
+    bob.pull()
+
+    assert bob.rows("videos") == []
+    assert bob.told("pull.doubts") == [
+        {"grant_id": bob.grant.grant_id, "creator_id": "bob", "resource": "videos", "doubts": 3}
+    ]
+    (videos,) = [each for each in bob.store.progress_of("bob") if each.resource == "videos"]
+    assert "another creator" in str(videos.problem)
+    assert bob.fleet.sql("SELECT count(*) FROM account_quarantine WHERE raw_answer_id IS NOT NULL") == [(1,)]
+
+    ada.truth.videos = ada.truth.videos[3:]
+    ada.pass_days(8)
+    ada.pull()
+    bob.pull()
+    assert [row["item_id"] for row in bob.rows("videos")] == ["v1", "v2", "v3"]
+
+
+def test_a_list_that_nobody_reads_any_more_bars_nobody(new_studio: NewStudio) -> None:
+    """An account has another id under another app: the rows of the old one stay and bar the new one for two weeks."""
+    old, new = new_studio("old", resources=("videos",)), new_studio("new", resources=("videos",))
+    old.truth.videos = new.truth.videos = [old.video(1, age=1)]
+    old.pull()
+    old.pass_days(16)
+    new.pull()
+
+    assert [row["item_id"] for row in new.rows("videos")] == ["v1"]

@@ -375,13 +375,74 @@ def test_comments_of_another_video_and_averages_of_another_category_are_kept_apa
     assert [why for _, why in reasons(comments) + reasons(averages)] == ["of another video", "of another category"]
 
 
-@pytest.mark.parametrize(("more", "cursor"), [("yes", "12"), (1, 12), (None, None), (True, OddNumber("1" * 50))])
-def test_the_end_of_a_list_is_said_by_has_more_alone(more: Any, cursor: Any) -> None:
-    """Anything but a plain yes ends the list, and a cursor may be text."""
-    found = cleaned(VIDEOS, {"videos": [], "has_more": more, "cursor": cursor})
+@pytest.mark.parametrize("more", ["yes", 1, 0, None, {}, OddNumber("1" * 50)])
+def test_has_more_that_is_neither_yes_nor_no_ends_no_list(more: Any) -> None:
+    """Nobody knows whether TikTok has more, so the answer counts as a part."""
+    found = cleaned(VIDEOS, {"videos": [{"item_id": "1"}], "has_more": more, "cursor": "12"})
 
-    assert found.has_more is (more is True)
-    assert found.cursor == (12 if cursor in ("12", 12) else None)
+    assert (found.has_more, found.in_part, found.cursor) == (None, True, 12)
+    assert reasons(found) == [("data.has_more", "not yes or no")]
+
+
+def test_a_cursor_may_be_text_and_an_absurd_one_is_none() -> None:
+    """`has_more` is read all the same."""
+    good, absurd = (
+        cleaned(VIDEOS, {"videos": [], "has_more": True, "cursor": cursor}) for cursor in ("12", OddNumber("1" * 50))
+    )
+
+    assert (good.has_more, good.cursor, good.in_part, reasons(good)) == (True, 12, False, [])
+    assert (absurd.has_more, absurd.cursor, reasons(absurd)) == (True, None, [("data.cursor", "an absurd number")])
+
+
+@pytest.mark.parametrize("name", ["videos", "has_more", "cursor", "data"])
+def test_what_holds_a_list_twice_is_read_neither_way(name: str) -> None:
+    """The last one does not win, whether it is the list, what says how it goes on, or all of it."""
+    found = cleaned(VIDEOS, {"videos": [{"item_id": "1"}], "has_more": False, "cursor": 5}, repeated=frozenset({name}))
+
+    assert found.missing == (name in {"videos", "data"})
+    assert found.in_part == (name in {"videos", "has_more"})
+    assert found.has_more is (None if name == "has_more" else False)
+    assert found.cursor is (5 if name in {"videos", "has_more"} else None)
+    assert bool(found.doubts) == (name != "cursor")
+
+
+def test_days_that_came_twice_are_missing_in_part() -> None:
+    """The rest of the account is stored, and the days are asked for again."""
+    found = cleaned(ACCOUNT, {"display_name": "Ada", "metrics": []}, repeated=frozenset({"metrics"}))
+
+    assert (found.in_part, found.missing) == (True, False)
+    assert reasons(found) == [("data.metrics", "twice with two values")]
+
+
+@pytest.mark.parametrize(
+    ("resource", "data", "place"),
+    [
+        (ACCOUNT, {"display_name": "Ada", "followers_count": -5}, "data.followers_count"),
+        (
+            ACCOUNT,
+            {"metrics": [{"date": "2026-11-20", "audience_activity": [{"hour": "1", "count": -5}]}]},
+            "data.metrics[].audience_activity[]",
+        ),
+        (VIDEOS, {"videos": [{"item_id": "1", "likes": -5}], "has_more": False}, "data.videos[].likes"),
+        (
+            VIDEOS,
+            {"videos": [{"item_id": "1", "video_duration": -5}], "has_more": False},
+            "data.videos[].video_duration",
+        ),
+    ],
+)  # fmt: skip
+def test_a_count_below_zero_is_kept_apart(resource: Resource, data: dict[str, Any], place: str) -> None:
+    """What is counted from the beginning cannot be negative; the difference of a day can."""
+    assert reasons(cleaned(resource, data)) == [(place, "below zero")]
+    assert reasons(cleaned(ACCOUNT, {"display_name": "A", "metrics": [{"date": "2026-11-20", "shares": -5}]})) == []
+
+
+@pytest.mark.parametrize("value", ["1_0", "٣", "infinity", "0x10", " 1", ""])
+def test_a_number_as_text_is_written_as_tiktok_would(value: str) -> None:
+    """What Python reads as a number beyond that is no figure."""
+    found = cleaned(VIDEOS, {"videos": [{"item_id": "1", "video_duration": value}], "has_more": False})
+
+    assert reasons(found) == [("data.videos[].video_duration", "not a number")]
 
 
 def test_a_snapshot_holds_no_number_that_json_lacks() -> None:

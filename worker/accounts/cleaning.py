@@ -37,6 +37,9 @@ EXAMPLE: Final = 300
 HOURS: Final = range(24)
 EARLIEST: Final = datetime(2010, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
+TWICE: Final = "twice with two values"
+COUNTED: Final = frozenset({Kind.WHOLE, Kind.NUMBER})
+NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 WHOLE: Final = re.compile(r"[+-]?\d{1,16}(\.0+)?", re.ASCII)
 CLOCKED: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d", re.ASCII)
 
@@ -58,6 +61,8 @@ class Cleaned:
         unsure: the rows of which a value could not be read, each by its table and its key.
         items: how many objects the lists held, good and bad.
         missing: True if the answer lacks what it was asked for altogether.
+        in_part: True if a list, or what says whether it goes on, could not be read: TikTok may have more than this.
+        has_more: None if TikTok says neither that the list goes on nor that it ends here.
     """
 
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -66,7 +71,8 @@ class Cleaned:
     unsure: set[tuple[str, tuple[Any, ...]]] = field(default_factory=set)
     items: int = 0
     missing: bool = False
-    has_more: bool = False
+    in_part: bool = False
+    has_more: bool | None = False
     cursor: int | None = None
 
 
@@ -105,6 +111,8 @@ class Cleaner:
     def clean(self) -> Cleaned:
         """Return the rows and the doubts of the answer; an answer for another account brings doubts only."""
         data = self._answer.data
+        if self._is_twice("data"):
+            return Cleaned(doubts=[Doubt("data", TWICE, _shown(data))], missing=True)
         try:
             self._refuse_other_owner(data)
             for part in self._resource.parts:
@@ -113,7 +121,7 @@ class Cleaner:
             self._out = Cleaned(doubts=[Doubt("data", "of another account", str(error))], missing=True)
             return self._out
         first = self._resource.parts[0].path
-        self._out.missing = not isinstance(data.get(first), list) if first else not self._out.rows
+        self._out.missing = not self._is_list(first) if first else not self._out.rows
         self._unknown(data, "data", {part.path for part in self._resource.parts}, top=True)
         if self._resource.paging is not None:
             self._place(data)
@@ -127,9 +135,10 @@ class Cleaner:
 
     def _objects(self, part: Part, data: dict[str, Any]) -> None:
         path, found = f"data.{part.path}[]", data.get(part.path)
-        if not isinstance(found, list):
+        if not isinstance(found, list) or self._is_twice(part.path):
             if found is not None:
-                self._doubt(f"data.{part.path}", "not a list", found)
+                self._doubt(f"data.{part.path}", TWICE if self._is_twice(part.path) else "not a list", found)
+                self._out.in_part = True
             return
         rows: dict[tuple[Any, ...], dict[str, Any]] = {}
         for item in found:
@@ -143,7 +152,7 @@ class Cleaner:
                 continue
             key = tuple(row[name] for name in part.key)
             if rows.setdefault(key, row) != row:
-                self._spoil(path, "twice with two values", item)
+                self._spoil(path, TWICE, item)
             if self._spoilt:
                 self._out.unsure.add((part.table, key))
         if rows:
@@ -158,8 +167,8 @@ class Cleaner:
             value = item.get(each.name)
             if value is None:
                 continue
-            if each.name in self._answer.repeated:
-                self._spoil(f"{path}.{each.name}", "twice with two values", value)
+            if self._is_twice(each.name):
+                self._spoil(f"{path}.{each.name}", TWICE, value)
             elif each.kind in {Kind.LIST, Kind.HOURS}:
                 lists.append(each)
             else:
@@ -178,7 +187,10 @@ class Cleaner:
 
     def _value(self, row: dict[str, Any], each: Field, value: Any, path: str) -> None:
         try:
-            row[each.stored_as] = _READERS[each.kind](value)
+            read = _READERS[each.kind](value)
+            if each.kind in COUNTED and not each.signed:
+                _refuse_negative(read)
+            row[each.stored_as] = read
         except _OddError as odd:
             self._spoil(path, str(odd), value)
             return
@@ -222,7 +234,7 @@ class Cleaner:
                 whole = False
                 continue
             if points.setdefault(label, share) != share:
-                self._doubt(f"{path}[]", "twice with two values", item)
+                self._doubt(f"{path}[]", TWICE, item)
                 whole = False
         if points:
             curve = each.listed.curve
@@ -255,20 +267,29 @@ class Cleaner:
                 continue
             row = {"day": day, "hour": hour, "active": count}
             if rows.setdefault(hour, row) != row:
-                self._spoil(f"{path}[]", "twice with two values", item)
+                self._spoil(f"{path}[]", TWICE, item)
         self._out.rows.setdefault("account_hours", []).extend(rows.values())
 
     def _place(self, data: dict[str, Any]) -> None:
-        more = data.get("has_more")
-        if more is not None and not isinstance(more, bool):
-            self._doubt("data.has_more", "not yes or no", more)
-        self._out.has_more = more is True
-        cursor = data.get("cursor")
+        more = None if self._is_twice("has_more") else data.get("has_more")
+        if isinstance(more, bool):
+            self._out.has_more = more
+        else:
+            self._out.has_more, self._out.in_part = None, True
+            self._doubt("data.has_more", "not yes or no", data.get("has_more"))
+        cursor = None if self._is_twice("cursor") else data.get("cursor")
         if cursor is not None:
             try:
                 self._out.cursor = _whole(cursor)
             except _OddError as odd:
                 self._doubt("data.cursor", str(odd), cursor)
+
+    def _is_twice(self, name: str) -> bool:
+        """Return True if a name came twice with two values: it means neither."""
+        return name in self._answer.repeated
+
+    def _is_list(self, name: str) -> bool:
+        return isinstance(self._answer.data.get(name), list) and not self._is_twice(name)
 
     def _refuse_other_owner(self, found: dict[str, Any]) -> None:
         for name in OWNER_NAMES:
@@ -348,15 +369,19 @@ def _number(value: Any) -> float:
     if isinstance(value, OddNumber):
         raise _OddError("an absurd number")
     if isinstance(value, str) and len(value) <= LONGEST_ID:
-        try:
-            value = float(value)
-        except ValueError:
-            raise _OddError("not a number") from None
+        if NUMBER.fullmatch(value) is None:
+            raise _OddError("not a number")
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _OddError("not a number")
     if not math.isfinite(value) or abs(value) >= LARGEST:
         raise _OddError("an absurd number")
     return float(value)
+
+
+def _refuse_negative(value: Any) -> None:
+    if value < 0:
+        raise _OddError("below zero")
 
 
 def _hour(item: Any) -> tuple[int, int]:
@@ -365,7 +390,9 @@ def _hour(item: Any) -> tuple[int, int]:
     hour = _whole(item.get("hour"))
     if hour not in HOURS:
         raise _OddError("no hour of a day")
-    return hour, _whole(item.get("count"))
+    count = _whole(item.get("count"))
+    _refuse_negative(count)
+    return hour, count
 
 
 def _share(value: Any) -> float:

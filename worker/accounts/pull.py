@@ -14,11 +14,13 @@ from worker.accounts.reading import (
     EmptyAnswerError,
     InterruptedVisitError,
     LeaseLostError,
+    ListCutOffError,
     NoPermitError,
     Visit,
 )
 from worker.accounts.resources import ACCOUNT, RESOURCES, Resource
 from worker.errors import (
+    EvertokenError,
     RefreshFirstError,
     SealError,
     StopEveryoneError,
@@ -269,6 +271,8 @@ class Puller:
         except BudgetSpentError:
             visit.wait_for_budget(resource)
             self._report(visit.claim, "pull.budget_spent", resource=resource.name, level="warning")
+        except ListCutOffError as error:
+            self._put_off(visit, resource, error)
         except (TikTokError, EmptyAnswerError) as error:
             if resource is ACCOUNT or isinstance(error, WaitError | RefreshFirstError):
                 return self._stop(visit, resource, error)
@@ -277,11 +281,15 @@ class Puller:
 
     def _skip(self, visit: Visit, resource: Resource, error: TikTokError | EmptyAnswerError) -> None:
         """Put off one resource, and go on with the next."""
+        self._put_off(visit, resource, error)
+        visit.refuse_if_scope_is_missing(resource, error)
+        self._tell(visit.claim, error, resource=resource.name, reason="put_off")
+
+    @staticmethod
+    def _put_off(visit: Visit, resource: Resource, error: EvertokenError) -> None:
         failures = visit.failures(resource) + 1
         until = backoff.pull_retry_at(now=visit.state.now, failures=failures, draw=random.random()).at  # noqa: S311 - spreads load
         visit.put_off(resource, until=until, problem=str(error), failed=True)
-        visit.refuse_if_scope_is_missing(resource, error)
-        self._tell(visit.claim, error, resource=resource.name, reason="put_off")
 
     def _stop(self, visit: Visit, resource: Resource, error: TikTokError | EmptyAnswerError) -> PullResult:
         """End a pull at an error that the other resources would meet too."""

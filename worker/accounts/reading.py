@@ -19,7 +19,7 @@ from worker.accounts.resources import ACCOUNT, BENCHMARK, COMMENTS, VIDEOS, Pagi
 from worker.errors import EvertokenError, GiveUpError, StopEveryoneError, TikTokError
 from worker.ground import Ground
 from worker.policy import readings
-from worker.store import EVERYTHING, AccountPage, AccountState, Doubt, Progress, PullClaim
+from worker.store import EVERYTHING, AccountPage, AccountState, Doubt, PageSaved, Progress, PullClaim
 from worker.telemetry import Fact, FactValue
 from worker.tiktok import ReadAnswer
 from worker.vault import Token
@@ -33,6 +33,7 @@ TARGETS: Final = 200
 """Videos or comments that one pull reads the comments or replies of."""
 SHARED_SECONDS: Final = 600.0
 FULL_DAYS: Final = 1
+SECOND_LOOK: Final = "most videos were missing from the list: it is read again before they count as vanished"
 
 Parameters = dict[str, "str | int | list[str]"]
 
@@ -55,6 +56,10 @@ class LeaseLostError(Exception):
 
 class InterruptedVisitError(Exception):
     """The process ends: no further request is sent; the pages so far are stored."""
+
+
+class ListCutOffError(EvertokenError):
+    """TikTok does not say how a list goes on, or whether it ends; what it held so far is stored."""
 
 
 class EmptyAnswerError(EvertokenError):
@@ -162,7 +167,7 @@ class Visit:
                 spans = [*readings.windows(start, end, days // 2), *spans]
                 continue
             cleaned = self._clean(ACCOUNT, answer, days=(start, end))
-            progress = replace(progress, clean=progress.clean and not answer.partial)
+            progress = replace(progress, clean=progress.clean and not answer.partial and not cleaned.in_part)
             over = not spans and not cleaned.missing
             ended = schedule.end(ACCOUNT, progress, self.state, newest=None) if over else progress
             self._save(ACCOUNT, answer, cleaned, ended, snapshot=self._snapshot(answer.data) if over else None)
@@ -182,21 +187,25 @@ class Visit:
             if cleaned.missing:
                 self._save(resource, answer, cleaned, progress)
                 raise EmptyAnswerError("TikTok answered without a list")
-            stuck = self._stuck(resource, paging, cleaned, cursor, progress)
-            if stuck:
-                progress = replace(progress, clean=False)
-            at_end = not cleaned.has_more
-            over = at_end or stuck or (not progress.whole and self._is_deep_enough(resource, cleaned))
             self._note_newest(resource, cleaned)
-            if over:
+            if cut_off := self._cut_off(resource, paging, cleaned, cursor):
+                self._save(resource, answer, cleaned, _from_the_top(progress))
+                raise ListCutOffError(f"the list was cut off: {cut_off}")
+            endless = bool(cleaned.has_more) and self._is_endless(resource, paging, cleaned, progress)
+            progress = replace(progress, clean=progress.clean and not endless)
+            at_end = not cleaned.has_more
+            if at_end or endless or (not progress.whole and self._is_deep_enough(resource, cleaned)):
                 vanish = resource is VIDEOS and at_end and progress.whole and progress.clean
-                if not at_end and not stuck:
-                    progress = replace(progress, whole=False)
-                ended = schedule.end(resource, progress, self.state, newest=self._newest)
-                self._save(resource, answer, cleaned, ended, vanish=vanish)
+                passed = progress if at_end or endless else replace(progress, whole=False)
+                ended = schedule.end(resource, passed, self.state, newest=self._newest)
+                again = progress.problem == SECOND_LOOK
+                saved = self._save(resource, answer, cleaned, ended, vanish=vanish, seen_twice=again)
+                if saved.missing:
+                    self._look_again(resource, progress, missing=saved.missing)
                 return
             progress = replace(progress, cursor=str(cleaned.cursor))
-            self._save(resource, answer, cleaned, progress)
+            saved = self._save(resource, answer, cleaned, progress)
+            progress = replace(progress, clean=saved.progress.clean)
 
     def _read_targets(self, resource: Resource, progress: Progress) -> None:
         """Read the comments of each video, or the replies to each comment, whose number has changed."""
@@ -226,10 +235,11 @@ class Visit:
         while True:
             answer, cleaned, cursor = self._ask_page(resource, paging, progress, about, target=target)
             progress = replace(progress, pages=progress.pages + 1)
-            if not cleaned.has_more or self._stuck(resource, paging, cleaned, cursor, progress):
+            cut_off = self._cut_off(resource, paging, cleaned, cursor)
+            if not cleaned.has_more or cut_off or self._is_endless(resource, paging, cleaned, progress):
                 progress = replace(progress, target=None, cursor=None)
                 # An answer without the list, or with a part of it, does not say that the rest was read.
-                whole = not cleaned.missing and not answer.partial
+                whole = not cleaned.missing and not answer.partial and not cleaned.in_part and not cut_off
                 self._save(resource, answer, cleaned, progress, target_done=_id_of(target) if whole else None)
                 return progress
             progress = replace(progress, cursor=str(cleaned.cursor))
@@ -316,9 +326,11 @@ class Visit:
 
     # What is kept.
 
-    def _save(self, resource: Resource, answer: ReadAnswer, cleaned: Cleaned, progress: Progress, **more: Any) -> None:
+    def _save(
+        self, resource: Resource, answer: ReadAnswer, cleaned: Cleaned, progress: Progress, **more: Any
+    ) -> PageSaved:
         """Store a page with its progress."""
-        self._store(
+        saved = self._store(
             AccountPage(
                 call=resource.call,
                 progress=progress,
@@ -326,18 +338,20 @@ class Visit:
                 lists=cleaned.lists,
                 doubts=cleaned.doubts,
                 request_id=answer.request_id,
-                raw=answer.raw if self._keeps_answers or cleaned.doubts else None,
+                raw=answer.raw,
+                keeps_raw=self._keeps_answers or bool(cleaned.doubts),
                 partial=answer.partial,
                 unsure=cleaned.unsure,
                 **more,
             )
         )
-        if cleaned.doubts:
-            self._report("pull.doubts", resource=resource.name, doubts=len(cleaned.doubts), level="warning")
+        if saved.doubts:
+            self._report("pull.doubts", resource=resource.name, doubts=saved.doubts, level="warning")
         if answer.partial:
             self._report("pull.partial", resource=resource.name, request_id=answer.request_id, level="warning")
+        return saved
 
-    def _store(self, page: AccountPage) -> None:
+    def _store(self, page: AccountPage) -> PageSaved:
         page, self._uncounted = replace(page, requests=self._uncounted), 0
         page.prepare()
         saved = self._ground.store.save_page(
@@ -346,13 +360,14 @@ class Visit:
         if saved is None:
             raise LeaseLostError
         self.claim = saved.claim
-        self.progress[page.progress.resource] = page.progress
+        self.progress[page.progress.resource] = saved.progress
         self.pages += 1
         self.rows += saved.rows
         self.doubts += saved.doubts
         self.corrections += saved.corrections
         if saved.vanished:
             self._report("pull.videos_vanished", videos=saved.vanished)
+        return saved
 
     def _keep(self, progress: Progress) -> None:
         """Store how a resource stands, without a page."""
@@ -452,21 +467,34 @@ class Visit:
 
     # How a list ends.
 
-    def _stuck(
-        self, resource: Resource, paging: Paging, cleaned: Cleaned, cursor: int | None, progress: Progress
-    ) -> bool:
-        """Return True if TikTok promises more and its cursor does not lead there, or the list has no end."""
-        if not cleaned.has_more:
-            return False
-        if cleaned.cursor is None or not paging.moves(cursor, cleaned.cursor):
+    def _cut_off(self, resource: Resource, paging: Paging, cleaned: Cleaned, cursor: int | None) -> str | None:
+        """Return why a list can neither go on nor be at its end; None if it can."""
+        if cleaned.missing or cleaned.has_more is False:
+            return None
+        if cleaned.has_more is None:
+            reason = "`has_more` is neither yes nor no"
+        elif cleaned.cursor is None or not paging.moves(cursor, cleaned.cursor):
             reason = "a cursor that does not move"
-        elif progress.pages >= paging.most_pages:
-            reason = "a list without an end"
+            cleaned.doubts.append(Doubt("data.cursor", reason, str(cleaned.cursor)))
         else:
+            return None
+        self._report("pull.list_cut_off", resource=resource.name, reason=reason, level="warning")
+        return reason
+
+    def _is_endless(self, resource: Resource, paging: Paging, cleaned: Cleaned, progress: Progress) -> bool:
+        """Return True if a list has as many pages as are read at most."""
+        if progress.pages < paging.most_pages:
             return False
+        reason = "a list without an end"
         cleaned.doubts.append(Doubt("data.cursor", reason, str(cleaned.cursor)))
         self._report("pull.list_cut_off", resource=resource.name, reason=reason, level="warning")
         return True
+
+    def _look_again(self, resource: Resource, progress: Progress, *, missing: int) -> None:
+        """Read a list again that has lost most of what it held: an outage may look like that for once."""
+        again = replace(_from_the_top(progress), next_at=self.state.now + schedule.SOON, problem=SECOND_LOOK)
+        self._keep(again)
+        self._report("pull.list_shrunk", resource=resource.name, videos=missing, level="warning")
 
     def _is_deep_enough(self, resource: Resource, cleaned: Cleaned) -> bool:
         """Return True once a page holds nothing that is young any more."""
@@ -491,6 +519,11 @@ class Visit:
     def _report(self, name: str, *, level: str = "info", **fields: FactValue) -> None:
         ids: dict[str, FactValue] = {"grant_id": self.claim.grant_id, "creator_id": self.claim.pair.creator_id}
         self._ground.hook(Fact(name, ids | fields, level=level))
+
+
+def _from_the_top(progress: Progress) -> Progress:
+    """Return the progress of the same pass that begins again at the first page."""
+    return replace(progress, cursor=None, pages=0, clean=True)
 
 
 def _paging(resource: Resource) -> Paging:

@@ -65,6 +65,7 @@ class Field:
         column: the column, if it has another name.
         listed: for a list.
         official: False for a field that no page of TikTok's names: it is the first suspect if a request is refused.
+        signed: True for a number that may be negative, such as the figures of a day: likes are taken back, too.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Field:
     column: str = ""
     listed: Listed | None = None
     official: bool = True
+    signed: bool = False
 
     @property
     def stored_as(self) -> str:
@@ -163,8 +165,10 @@ class Resource:
         return {each.name for part in self.parts for each in part.fields if not each.official}
 
 
-def _fields(scope: str | None, kind: Kind, *names: str, official: bool = True) -> tuple[Field, ...]:
-    return tuple(Field(name, kind, scope, official=official) for name in names)
+def _fields(
+    scope: str | None, kind: Kind, *names: str, official: bool = True, signed: bool = False
+) -> tuple[Field, ...]:
+    return tuple(Field(name, kind, scope, official=official, signed=signed) for name in names)
 
 
 def _shares(scope: str, name: str, kind: str, label: str) -> Field:
@@ -229,13 +233,15 @@ ACCOUNT: Final = Resource(
                     INSIGHTS,
                     Kind.WHOLE,
                     *_OF_A_DAY,
+                    signed=True,
                 ),
-                Field("followers_count", Kind.WHOLE),
+                Field("followers_count", Kind.WHOLE, signed=True),
                 *_fields(
                     INSIGHTS,
                     Kind.NUMBER,
                     *_UNOFFICIAL,
                     official=False,
+                    signed=True,
                 ),
                 # Some requests get the audience inside the days.
                 *(
@@ -310,6 +316,7 @@ BENCHMARK: Final = Resource(
                     None,
                     Kind.NUMBER,
                     *_AVERAGES,
+                    signed=True,
                 ),
             ),
             key=("business_category",),

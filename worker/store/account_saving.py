@@ -65,6 +65,9 @@ from worker.store.rows import AnyRow
 from worker.store.values import GrantStatus, PullClaim
 
 ANOTHER_ACCOUNT: Final = "of another account"
+ANOTHER_CREATORS: Final = "some of these videos are stored as another creator's: see the quarantine"
+BARS: Final = timedelta(days=15)
+"""How long a video that was seen in one creator's list is refused in another's; whole passes come every week."""
 FIRST: Final = frozenset({"first_read_at", "first_seen_at"})
 """Columns that only the first row of a key sets."""
 EXAMPLE: Final = 500
@@ -110,18 +113,24 @@ class AccountSaving(Transactions):
                 writer.plain(METADATA.tables[name], found, sure=page.is_sure(name))
         writer.audience([each for each in lists if each.item_id is None])
         writer.doubts(page, doubts)
-        vanished = writer.vanish(page.progress) if page.vanish and len(doubts) == len(page.doubts) else 0
+        progress, vanished, missing = page.progress, 0, 0
+        if len(doubts) > len(page.doubts):
+            progress = replace(progress, clean=False, problem=ANOTHER_CREATORS)
+        elif page.vanish:
+            vanished, missing = writer.vanish(page)
         writer.target_done(page)
-        writer.progress(page.progress)
+        writer.progress(progress)
         writer.request(page.progress.resource, page.requests)
         if page.snapshot is not None:
             keep_snapshot(connection, claim.grant_id, page.snapshot, keep=snapshots)
         return PageSaved(
             claim=replace(claim, lease_until=lease),
+            progress=progress,
             rows=sum(map(len, rows.values())),
             corrections=corrections,
             doubts=len(doubts),
             vanished=vanished,
+            missing=missing,
         )
 
     @writes
@@ -302,11 +311,20 @@ class _Writer:
         return readings.is_settled(day, read_on=self._today, read_before=read_before, changed=False)
 
     def foreign_videos(self, rows: Rows) -> set[str]:
-        """Return which of these videos are stored as another creator's."""
+        """Return which of these videos are listed as another creator's.
+
+        A list names no owner, so the first answer may have been the wrong one: a video that is in the other list no
+        longer, or that nobody has seen there for some time, bars nobody.
+        """
         ids = [row["item_id"] for row in rows]
         if not ids:
             return set()
-        theirs = select(VIDEOS.c.item_id).where(VIDEOS.c.item_id.in_(ids), VIDEOS.c.creator_id != self._creator_id)
+        theirs = select(VIDEOS.c.item_id).where(
+            VIDEOS.c.item_id.in_(ids),
+            VIDEOS.c.creator_id != self._creator_id,
+            VIDEOS.c.vanished_at.is_(None),
+            VIDEOS.c.last_seen_at > self._at - BARS,
+        )
         return set(self._connection.execute(theirs).scalars())
 
     def videos(self, rows: Rows, lists: Sequence[LabelledList]) -> None:
@@ -371,7 +389,7 @@ class _Writer:
     def doubts(self, page: AccountPage, doubts: Sequence[Doubt]) -> None:
         """Keep the raw answer, and count each kind of doubt with its newest example."""
         raw_id = None
-        if page.packed is not None:
+        if page.raw is not None and (page.keeps_raw or doubts):
             raw_id = self._connection.execute(
                 insert(RAW_ANSWERS)
                 .values(
@@ -395,18 +413,21 @@ class _Writer:
         ]
         _merge(self._connection, QUARANTINE, rows, keep=frozenset({"first_at"}), add=frozenset({"times"}))
 
-    def vanish(self, progress: Progress) -> int:
-        """Mark the videos that a whole pass did not bring."""
-        gone = (
-            update(VIDEOS)
-            .where(
-                VIDEOS.c.creator_id == self._creator_id,
-                VIDEOS.c.last_seen_at < progress.started_at,
-                VIDEOS.c.vanished_at.is_(None),
+    def vanish(self, page: AccountPage) -> tuple[int, int]:
+        """Mark the videos that a whole pass did not bring; return how many, and how many were missing and not marked.
+
+        A pass that lacks most of what is known marks nothing, unless the one before it lacked that too.
+        """
+        listed = (VIDEOS.c.creator_id == self._creator_id, VIDEOS.c.vanished_at.is_(None))
+        gone = (*listed, VIDEOS.c.last_seen_at < page.progress.started_at)
+        if not page.seen_twice:
+            known, missing = (
+                self._connection.execute(select(func.count()).select_from(VIDEOS).where(*where)).scalar_one()
+                for where in (listed, gone)
             )
-            .values(vanished_at=self._at)
-        )
-        return self._connection.execute(gone).rowcount
+            if 2 * missing > known:
+                return 0, missing
+        return self._connection.execute(update(VIDEOS).where(*gone).values(vanished_at=self._at)).rowcount, 0
 
     def target_done(self, page: AccountPage) -> None:
         """Note that the comments of a video, or the replies to a comment, were read to their end."""

@@ -85,12 +85,14 @@ class AccountPage:
 
     Attributes:
         rows: rows by table, without the creator; columns that are not known are left out.
-        raw: the answer as it came, or None to keep none.
+        raw: the answer as it came.
+        keeps_raw: True to keep it; an answer with a doubt is kept all the same.
         requests: how many requests were spent on it.
         partial: True if TikTok said that the answer is not complete.
         unsure: the rows of which a value could not be read, each by its table and its key without the creator.
         progress: how the resource stands after this page.
         vanish: True if the list was read to its end without a doubt: what it did not hold has vanished.
+        seen_twice: True if the pass before this one lacked most of what is known, too.
         target_done: the video or comment that was read to its end.
         snapshot: the fields as TikTok named them, for the table of snapshots; None for no snapshot.
     """
@@ -102,10 +104,12 @@ class AccountPage:
     doubts: Sequence[Doubt] = ()
     request_id: str | None = None
     raw: bytes | None = field(default=None, repr=False)
+    keeps_raw: bool = False
     requests: int = 1
     partial: bool = False
     unsure: Collection[tuple[str, tuple[Any, ...]]] = frozenset()
     vanish: bool = False
+    seen_twice: bool = False
     target_done: str | None = None
     snapshot: dict[str, Any] | None = None
 
@@ -122,7 +126,8 @@ class AccountPage:
         """Work out beforehand what costs time, so that no transaction is longer for it."""
         for each in self.lists:
             _ = each.text
-        _ = self.packed
+        if self.keeps_raw:
+            _ = self.packed
 
 
 @dataclass(frozen=True)
@@ -131,17 +136,21 @@ class PageSaved:
 
     Attributes:
         claim: the claim with its new lease.
+        progress: how the resource stands; with a doubt that only the store could find, its pass is not clean.
         rows: how many rows the answer brought.
         corrections: how many figures of settled days it changed.
         doubts: how many values went into quarantine.
         vanished: how many videos were marked as vanished.
+        missing: how many were not, though they are missing: they are most of what is known.
     """
 
     claim: PullClaim
+    progress: Progress
     rows: int = 0
     corrections: int = 0
     doubts: int = 0
     vanished: int = 0
+    missing: int = 0
 
 
 @dataclass(frozen=True)

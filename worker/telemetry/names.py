@@ -87,6 +87,7 @@ FACT_NAMES: Final = (
     "pull.interrupted",
     "pull.lease_lost",
     "pull.list_cut_off",
+    "pull.list_shrunk",
     "pull.partial",
     "pull.saved",
     "pull.scope_missing",
