@@ -107,6 +107,22 @@ class CheckedSentinelChannel(CheckedChannel, redis.SentinelChannel):
     """The same, over a connection to the master that Sentinels name."""
 
 
+def checking(create: Callable[[], Any]) -> Callable[[], Any]:
+    """Return what makes a connection's transport, with channels that check.
+
+    A connection makes a new transport whenever it goes on to the next address, which with Sentinels it does at each try
+    that fails. With channels of kombu's own the worker would check nothing after that, and seem to hang.
+    """
+
+    def create_transport() -> Any:
+        transport = create()
+        by_sentinels = issubclass(transport.Channel, redis.SentinelChannel)
+        transport.Channel = CheckedSentinelChannel if by_sentinels else CheckedChannel
+        return transport
+
+    return create_transport
+
+
 class Watched(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
     """Judges whether the worker still takes messages, and touches a file while it does.
 
@@ -206,8 +222,7 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         """Connect with channels that check messages, once Celery's keys in Redis have their right types."""
         self.wait_for_keys()
         connection = self.app.connection_for_read(heartbeat=heartbeat)
-        by_sentinels = issubclass(connection.transport.Channel, redis.SentinelChannel)
-        connection.transport.Channel = CheckedSentinelChannel if by_sentinels else CheckedChannel
+        connection.create_transport = checking(connection.create_transport)
         return self.ensure_connected(connection)
 
     def wait_for_keys(self) -> None:

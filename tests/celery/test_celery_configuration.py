@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from kombu.transport.redis import SentinelChannel
 
 from worker import celeryconfig
 from worker.celery import app
+from worker.consumer import CheckedChannel, LastingConsumer
 
 TASKS = {
     "tasks.refresh.scan_due": "refresh",
@@ -98,3 +100,24 @@ def test_a_pool_thread_per_connection_of_the_database() -> None:
 
     assert app.conf.worker_pool == "threads"
     assert app.conf.worker_concurrency <= POOL_SIZE
+
+
+@pytest.mark.parametrize("schemes", ["sentinel", "redis"])
+def test_a_connection_that_goes_on_to_its_next_address_still_checks_messages(
+    schemes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each failed try of a failover does so; a worker with channels of kombu's own checks nothing and seems to hang."""
+    address = f"{schemes}://127.0.0.1:1/0;{schemes}://127.0.0.1:2/0"
+    connection = app.connection_for_write(address)
+    consumer = LastingConsumer.__new__(LastingConsumer)
+    consumer.app = app
+    monkeypatch.setattr(app, "connection_for_read", lambda **_: connection)
+    monkeypatch.setattr(consumer, "wait_for_keys", lambda: None)
+    monkeypatch.setattr(consumer, "ensure_connected", lambda each: each)
+    checked = consumer.connection_for_read()
+
+    assert issubclass(checked.transport.Channel, CheckedChannel)
+    checked.maybe_switch_next()
+    assert ":2/" in checked.as_uri()
+    assert issubclass(checked.transport.Channel, CheckedChannel)
+    assert issubclass(checked.transport.Channel, SentinelChannel) is (schemes == "sentinel")

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
 import redis
@@ -16,73 +14,27 @@ import redis
 from tests.celery.test_celery_redis_lost import full, replica
 from tests.support.black_hole import BlackHole
 from tests.support.daemon import READY_SECONDS, Daemon
+from tests.support.hanging import (
+    BEAT,
+    BEAT_FAILS,
+    BEAT_STANDS,
+    FOR_EVER,
+    FORGETS,
+    QUICK,
+    STANDS,
+    WORKER,
+    ask,
+    silent,
+    start,
+)
 from tests.support.restartable import Restartable
 from tests.support.world import World
-from worker.sandbox.children import Child
 from worker.sandbox.process import RunningSandbox
 from worker.watchdog import STATUS
 
 HANG_SECONDS = 4.0
 HUNG_SECONDS = 130.0
 """Longer than a lease: a task that waits for ever for a connection without a timeout is waited for that long."""
-
-START = """
-import sys
-sys.argv = ["celery", "-A", "worker", *{arguments!r}]
-import os, threading, kombu
-from pathlib import Path
-from worker import celeryconfig
-celeryconfig.broker_transport_options |= {options!r}
-connect = kombu.Connection.ensure_connection
-def ensure_connection(self, *args, **given):  # without Celery's pauses, which grow to half a minute
-    return connect(self, *args, **({{"interval_start": 0.1, "interval_step": 0, "interval_max": 0.1}} | given))
-kombu.Connection.ensure_connection = ensure_connection
-{change}
-from celery.__main__ import main
-main()
-"""
-QUICK: dict[str, float | None] = {"socket_timeout": 1, "socket_connect_timeout": 1, "health_check_interval": 1}
-FOR_EVER: dict[str, float | None] = {"socket_timeout": None, "socket_connect_timeout": None, "health_check_interval": 0}
-WORKER = "worker -c 2 -Q refresh,pull,default -n worker@test --without-mingle --without-gossip"
-BEAT = "beat --max-interval 1"
-
-FORGETS = """
-from worker.consumer import CheckedChannel
-ask = CheckedChannel._brpop_start
-def forget(self, *args, **options):
-    if not Path("hang").exists():
-        ask(self, *args, **options)
-CheckedChannel._brpop_start = forget
-"""
-"""The loop runs, and Redis is never asked for messages again: what Celery's users see most often."""
-STANDS = """
-from worker.consumer import CheckedChannel
-read = CheckedChannel._brpop_read
-def stand(self, **options):
-    if Path("hang").exists():
-        threading.Event().wait()
-    return read(self, **options)
-CheckedChannel._brpop_read = stand
-"""
-"""The loop itself waits for what never comes."""
-BEAT_STANDS = """
-from worker.beat import TickingScheduler
-publish = TickingScheduler.apply_entry
-def stand(self, *args, **options):
-    if Path("hang").exists():
-        threading.Event().wait()
-    return publish(self, *args, **options)
-TickingScheduler.apply_entry = stand
-"""
-BEAT_FAILS = """
-from celery.beat import Scheduler, SchedulingError
-publish = Scheduler.apply_async
-def fail(self, *args, **options):
-    if Path("hang").exists():
-        raise SchedulingError("its producer is spoilt")
-    return publish(self, *args, **options)
-Scheduler.apply_async = fail
-"""
 
 pytestmark = [
     pytest.mark.slow_suite,
@@ -98,29 +50,6 @@ def restartable(wait_until: Callable[..., None]) -> Iterator[Restartable]:
         server = Restartable(Path(folder), wait_until)
         yield server
         server.kill()
-
-
-def start(daemon: Daemon, name: str, arguments: str, options: dict[str, float | None], change: str = "") -> Child:
-    """Start a worker or beat with other timeouts of its connections, or with a fault that a file begins."""
-    return daemon.script(name, START.format(arguments=arguments.split(), options=options, change=change))
-
-
-def ask(port: int, path: str) -> tuple[int, str]:
-    """Return status and text of a page of the worker; status 0 if it does not answer."""
-    try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except HTTPError as error:
-        with error:
-            return error.code, ""
-    except OSError:
-        return 0, ""
-
-
-def silent(port: int) -> float:
-    """Return for how long the worker has heard nothing from Redis."""
-    lines = ask(port, "/metrics")[1].splitlines()
-    return next((float(line.split()[1]) for line in lines if line.startswith("evertoken_worker_silent_seconds ")), 0.0)
 
 
 def hang(daemon: Daemon, hole: BlackHole) -> None:

@@ -12,6 +12,7 @@ import redis
 
 from tests.support.certificates import new_authority, server_context
 from tests.support.daemon import Daemon
+from tests.support.hanging import silent
 from tests.support.sentinels import (
     PASSWORD,
     SENTINEL_PASSWORD,
@@ -27,6 +28,8 @@ from worker.sandbox.process import RunningSandbox
 pytestmark = [pytest.mark.slow_suite, pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)]
 
 FAILOVER_SECONDS = 60.0
+HEARD_SECONDS = 3.0
+"""An idle worker hears Redis every second; one whose channels are not ours is never heard."""
 
 
 @pytest.fixture
@@ -44,10 +47,14 @@ def checks(daemon: Daemon) -> dict[str, str]:
 
 
 def test_refreshing_goes_on_within_a_minute_when_the_master_dies(
-    watched: Watched, new_daemon: Callable[..., Daemon], sandbox: RunningSandbox, wait_until: Callable[..., None]
+    watched: Watched,
+    new_daemon: Callable[..., Daemon],
+    sandbox: RunningSandbox,
+    free_port: int,
+    wait_until: Callable[..., None],
 ) -> None:
-    """Worker and beat find the new master by themselves, the doctor names it, and no password is in a log."""
-    daemon = new_daemon(REDIS_URL=watched.url)
+    """Worker and beat find the new master, the worker's messages are still watched, and no password is in a log."""
+    daemon = new_daemon(REDIS_URL=watched.url, METRICS_PORT=str(free_port))
     with closing(World(sandbox, daemon.environ)) as world:
         grant = world.creator(scope="user.info.basic")
         worker, beat = daemon.worker(), daemon.beat()
@@ -63,6 +70,7 @@ def test_refreshing_goes_on_within_a_minute_when_the_master_dies(
             wait_until(lambda: client.info("replication")["role"] == "master", FAILOVER_SECONDS)
         world.make_due(grant)
         wait_until(lambda: world.look(grant).pair_generation > generation, FAILOVER_SECONDS)
+        wait_until(lambda: 0 < silent(free_port) < HEARD_SECONDS, FAILOVER_SECONDS)
         said = checks(daemon)
         daemon.stop(worker, beat)
         sound = world.verdict(grant).sound
