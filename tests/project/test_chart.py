@@ -133,6 +133,18 @@ def test_each_process_sees_its_own_secrets_alone(objects: dict[tuple[str, str], 
     assert seen["beat"] == {"redis_url"}
 
 
+def test_every_process_of_ours_has_the_settings(objects: dict[tuple[str, str], Any]) -> None:
+    """Beat heeds the namespace and how often it scans, Flower the namespace: with others they would serve nobody."""
+    ours = {name: pod for name, pod in pods(objects) if name != "redis"}
+
+    assert {"beat", "migrate"} <= ours.keys()
+    for pod in ours.values():
+        (container,) = pod["containers"]
+        assert {"EVERTOKEN_TIKTOK_APP_ID", "EVERTOKEN_TIKTOK_REDIRECT_URI"} <= {
+            each["name"] for each in container["env"]
+        }
+
+
 def test_migrations_run_before_anything_new_starts(objects: dict[tuple[str, str], Any]) -> None:
     """The job is a hook of install and upgrade, and a new one takes the place of the last."""
     assert objects["Job", "migrate"]["metadata"]["annotations"] == {

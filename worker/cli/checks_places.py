@@ -69,7 +69,8 @@ def secrets(services: Services) -> Finding:
             found.append(
                 f"EVERTOKEN_NOTICE_{name} can be guessed, and with it a signature: `evertoken notices secret` makes one"
             )
-    text = f"{output.counted(len(files), 'file')} of secrets, none open to others"
+    rest = "who may read them was not judged: this is a container" if _in_container() else "none open to others"
+    text = f"{output.counted(len(files), 'file')} of secrets, {rest}"
     return Finding("secrets", "warn" if found else "ok", "; ".join(found) or text)
 
 
@@ -123,9 +124,13 @@ def _database_risks(url: str) -> Iterator[str]:
             yield f"PostgreSQL on {host} may be somebody else or in the clear (sslmode={mode}): use sslmode=verify-full"
 
 
+def _in_container() -> bool:
+    return any(Path(mark).exists() for mark in CONTAINER_MARKS) or "KUBERNETES_SERVICE_HOST" in os.environ
+
+
 def _is_open(path: Path) -> bool:
     """Return True if every user may read a file; inside a container there is nobody else."""
-    if any(Path(mark).exists() for mark in CONTAINER_MARKS) or "KUBERNETES_SERVICE_HOST" in os.environ:
+    if _in_container():
         return False
     try:
         resolved = path.resolve()

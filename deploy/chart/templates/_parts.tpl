@@ -41,17 +41,18 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* A container of our image: `command` is a list, `secrets` the keys of the Secret that it reads, `env` more variables. */}}
+{{/* A container of our image: `command` is a list, `secrets` the keys of the Secret that it reads, `env` more variables.
+Every process has the settings, since beat and Flower heed some, such as the namespace; `bare` ones have no page of metrics. */}}
 {{- define "evertoken.container" -}}
 name: {{ .name }}
 image: "{{ .top.Values.image.repository }}:{{ .top.Values.image.tag | default .top.Chart.AppVersion }}"
 imagePullPolicy: {{ .top.Values.image.pullPolicy }}
 command: {{ toJson .command }}
 env:
-  {{- if not .bare }}
   {{- range $name, $value := .top.Values.settings }}
   - {name: EVERTOKEN_{{ $name }}, value: {{ $value | quote }}}
   {{- end }}
+  {{- if not .bare }}
   - {name: EVERTOKEN_LEASE_SECONDS, value: {{ .top.Values.leaseSeconds | quote }}}
   - {name: EVERTOKEN_METRICS_ADDRESS, value: "0.0.0.0"}
   {{- end }}
