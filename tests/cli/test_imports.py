@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tracemalloc
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from worker.consent.importer import (
     BATCH,
     OUTDATED,
     RESULTS,
+    ROUNDED,
     SHARED,
     TWICE,
     UNCLEAR,
@@ -390,3 +391,35 @@ def test_a_field_that_an_object_names_twice_is_refused(store: Store, sealer: Sea
     with pytest.raises(UsageError, match="names a field twice"):
         Run(store, sealer)("[", twice, "]")
     assert store.fleet_status().total == 1
+
+
+def test_ids_that_a_spreadsheet_has_rounded_are_refused(store: Store, run: Run) -> None:
+    """A spreadsheet keeps fifteen digits; a few ids may end in zeros by chance, and those are taken."""
+    rounded = [line(number, creator_id=f"7{number:014}0000") for number in range(1, 6)]
+    genuine = [line(number, creator_id=f"71000000000000{number:05}") for number in range(10001, 10010)]
+    by_chance = line(77, creator_id="7123456789012340000")
+
+    assert reasons(run(*rounded)) == {ROUNDED: [1, 2, 3, 4, 5]}
+    report = run(*genuine, by_chance)
+    assert (report.created, report.bad) == (10, 0)
+
+
+def test_times_without_a_zone_are_counted(store: Store, run: Run) -> None:
+    """They are read as UTC, which a person has to know; a local time shows where it lies ahead."""
+    now = store.ping()
+    past, ahead = (now - timedelta(hours=1)).replace(tzinfo=None), (now + timedelta(hours=1)).replace(tzinfo=None)
+    report = run(
+        *[
+            line(1, issued_at=past.isoformat(" ")),
+            line(2, issued_at=past.replace(tzinfo=UTC).isoformat()),
+            line(3, issued_at=ahead.isoformat(" ")),
+            line(4, issued_at=ahead.replace(tzinfo=UTC).isoformat()),
+        ]
+    )
+
+    assert (report.created, report.zoneless) == (2, 1)
+    future = "the issue time lies in the future"
+    assert reasons(report) == {
+        f"{future}; it names no time zone and was read as UTC: add the zone, such as +02:00": [3],
+        future: [4],
+    }

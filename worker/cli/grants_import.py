@@ -169,6 +169,11 @@ def _print(report: ImportReport, *, dry_run: bool) -> None:
             f"{output.counted(report.unknown_life, 'line')} did not say when their access tokens end, so an hour is "
             "assumed, and older tokens count as ended until they are refreshed; add expires_in or expires_at"
         )
+    if report.zoneless:
+        click.echo(
+            f"{output.counted(report.zoneless, 'line')} had times without a zone, which were read as UTC; if they are "
+            "local times, tokens count as ended too early or too late: add the zone, such as +02:00"
+        )
     if report.unusual:
         click.echo(
             f"{output.counted(report.unusual, 'line')} have tokens that do not begin with act. and rft., as TikTok's "
@@ -191,6 +196,7 @@ def _plain(report: ImportReport) -> dict[str, object]:
         "unknown_age": report.unknown_age,
         "unknown_life": report.unknown_life,
         "unusual": report.unusual,
+        "zoneless": report.zoneless,
         "columns_read": report.read_columns,
         "columns_not_read": report.unread_columns,
         "reasons": [

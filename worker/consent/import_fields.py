@@ -64,6 +64,9 @@ _SCOPE_MARKS: Final = re.compile(r"[\[\]{}\",]")
 _QUOTES: Final = frozenset("\"'`")
 
 
+NO_ZONE: Final = "; it names no time zone and was read as UTC: add the zone, such as +02:00"
+
+
 class BadLineError(Exception):
     """A line cannot be imported; the text names fields and never their content."""
 
@@ -76,6 +79,7 @@ class ImportedPair:
         age_known: False if the line says neither when the pair was issued nor when it ends.
         dated: True if the line says when the pair was issued, by an issue time or by an end and a life.
         life_known: False if the line does not say when its access token ends, so that a short life is assumed.
+        zoneless: True if a time names no zone and was read as UTC.
         usual: False if a token does not begin as TikTok's do; it may be encrypted or belong to another service.
     """
 
@@ -91,6 +95,7 @@ class ImportedPair:
     life_known: bool
     usual: bool
     reference: str | None = None
+    zoneless: bool = False
 
 
 class FieldNames:
@@ -159,7 +164,7 @@ def read_pair(fields: Mapping[str, Any], now: datetime, names: FieldNames | None
     issued_at = line.instant("issued_at")
     expires_at = line.instant("expires_at")
     if issued_at is not None and issued_at > now + CLOCK_TOLERANCE:
-        raise BadLineError("the issue time lies in the future")
+        raise BadLineError("the issue time lies in the future" + (NO_ZONE if line.zoneless else ""))
     age_known = issued_at is not None or expires_at is not None
     dated = issued_at is not None or (expires_at is not None and life is not None)
     life_known = life is not None or expires_at is not None
@@ -190,6 +195,7 @@ def read_pair(fields: Mapping[str, Any], now: datetime, names: FieldNames | None
         life_known=life_known,
         usual=_begins(access_token, ACCESS_START) and _begins(refresh_token, REFRESH_START),
         reference=reference,
+        zoneless=line.zoneless,
     )
 
 
@@ -199,6 +205,7 @@ class _Line:
     def __init__(self, fields: Mapping[str, Any], names: FieldNames) -> None:
         self._fields = fields
         self._names = names
+        self.zoneless = False
 
     def creator_id(self) -> str:
         found: set[str] = set()
@@ -273,7 +280,9 @@ class _Line:
 
     def instant(self, field: str) -> datetime | None:
         for name, value in self._values(field):
-            return _instant(name, value)
+            at = _instant(name, value)
+            self.zoneless = self.zoneless or at.tzinfo is None
+            return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
         return None
 
     def _values(self, field: str) -> Any:
@@ -314,19 +323,22 @@ def _is_plain(text: str) -> bool:
 
 
 def _instant(name: str, value: object) -> datetime:
+    """Return an instant, without a zone if the value names none."""
     number = _number(value)
     if number is not None:
         if number >= _MICROSECONDS_FROM:
             raise BadLineError(f"{name} is not a number of seconds or milliseconds since 1970")
         seconds = number / 1000 if number >= _MILLISECONDS_FROM else number
-        instant = datetime.fromtimestamp(max(seconds, 0), tz=UTC)
+        instant = since = datetime.fromtimestamp(max(seconds, 0), tz=UTC)
     else:
         try:
             instant = datetime.fromisoformat(value.strip())  # type: ignore[attr-defined]  # anything else is caught
-            instant = (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).astimezone(UTC)
+            since = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
         except (ValueError, AttributeError, OverflowError):
-            raise BadLineError(f"{name} is neither ISO 8601 nor seconds since 1970") from None
-    if instant < OLDEST:
+            raise BadLineError(
+                f"{name} is neither ISO 8601, such as 2026-11-27T10:15:00+02:00, nor seconds or milliseconds since 1970"
+            ) from None
+    if since < OLDEST:
         raise BadLineError(f"{name} lies before {OLDEST.year}")
     return instant
 

@@ -18,6 +18,7 @@ from typing import Final, Literal, NamedTuple
 from worker.consent.import_fields import ImportedPair
 from worker.consent.import_lines import Source
 from worker.errors import SealError
+from worker.policy import creator_id as creator_ids
 from worker.policy.renewal import draw_jitter, first_refresh
 from worker.store import ConsentResult, Likeness, NewConsent, PairVersion, Store
 from worker.vault import PairPlace, SealedPair, Sealer
@@ -66,6 +67,14 @@ UNCLEAR: Final = (
     "another line of this creator has another pair, and their issue times do not show which is newer; add issued_at, "
     "or leave only one line"
 )
+ROUNDED: Final = (
+    "the creator's id is a number of fifteen digits and zeros, as on other lines: a spreadsheet has rounded them; "
+    "export this column as text"
+)
+ROUNDED_BY_CHANCE: Final = 1 / 5
+"""Part of the long numbers among ids that may end in zeros by chance; of those with sixteen digits a tenth do."""
+LEAST_ROUNDED: Final = 2
+"""So few ids may end in zeros in any file."""
 SHARED: Final = "a line of another creator has the same token, so one of the two ids is wrong"
 
 
@@ -80,6 +89,7 @@ class ImportReport:
         unknown_age: imported lines without an issue time.
         unknown_life: imported lines that do not say when their access token ends.
         unusual: imported lines with a token that does not begin as TikTok's do.
+        zoneless: imported lines with a time that names no zone, and was read as UTC.
         read_columns: the column that each field was read from.
         unread_columns: columns that were not read.
     """
@@ -90,6 +100,7 @@ class ImportReport:
     unknown_age: int = 0
     unknown_life: int = 0
     unusual: int = 0
+    zoneless: int = 0
     read_columns: dict[str, str] = field(default_factory=dict)
     unread_columns: list[str] = field(default_factory=list)
 
@@ -227,6 +238,7 @@ class Importer:
                 report.unknown_age += not pair.age_known
                 report.unknown_life += not pair.life_known
                 report.unusual += not pair.usual
+                report.zoneless += pair.zoneless
 
     def _likeness(self, pair: ImportedPair, current: int, versions: Sequence[PairVersion]) -> Likeness:
         kin = earlier = False
@@ -271,11 +283,34 @@ class Importer:
         )
 
 
+class _LongNumbers:
+    """The ids of a file that are long numbers, and those among them that a spreadsheet may have rounded."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._rounded: list[tuple[int, int]] = []
+
+    def look(self, number: int, line: int, creator_id: str) -> None:
+        """Look at an entry's id."""
+        self._count += creator_ids.is_long_number(creator_id)
+        if creator_ids.may_be_rounded(creator_id):
+            self._rounded.append((number, line))
+
+    def leave_out(self, report: ImportReport) -> set[int]:
+        """Report entries whose ids were rounded and return their numbers: none, if that may be chance."""
+        if len(self._rounded) <= LEAST_ROUNDED + ROUNDED_BY_CHANCE * self._count:
+            return set()
+        for _, line in self._rounded:
+            report.add("bad", ROUNDED, line)
+        return {number for number, _ in self._rounded}
+
+
 def _choose(source: Source, now: datetime, report: ImportReport, progress: Callable[[int], None] | None) -> set[int]:
     """Read a file, report what is wrong with its entries, and return the numbers of those that are left out."""
     creators: dict[int, list[_Seen]] = {}
     first_with: dict[int, tuple[int, int]] = {}
     shared: set[int] = set()
+    numbers = _LongNumbers()
     for number, entry in enumerate(source.entries(now)):
         if progress is not None:
             progress(entry.size)
@@ -285,6 +320,7 @@ def _choose(source: Source, now: datetime, report: ImportReport, progress: Calla
         if entry.pair is None:
             report.add("bad", entry.fault or "", entry.line)
             continue
+        numbers.look(number, entry.line, entry.pair.creator_id)
         seen = _remember(number, entry.line, entry.pair)
         creator = hash(entry.pair.creator_id)
         creators.setdefault(creator, []).append(seen)
@@ -292,9 +328,9 @@ def _choose(source: Source, now: datetime, report: ImportReport, progress: Calla
             other, its_number = first_with.setdefault(token, (creator, number))
             if other != creator:
                 shared |= {number, its_number}
-    left_out: set[int] = set()
+    left_out = numbers.leave_out(report)
     for lines in creators.values():
-        for seen, what, reason in _left_out(lines, shared):
+        for seen, what, reason in _left_out([seen for seen in lines if seen.number not in left_out], shared):
             report.add(what, reason, seen.line)
             left_out.add(seen.number)
     return left_out

@@ -7,6 +7,8 @@ from typing import Final
 
 LONGEST: Final = 255
 """Characters; the width of the database's column."""
+KEPT_DIGITS: Final = 15
+_ROUNDED: Final = re.compile(rf"[1-9]\d{{{KEPT_DIGITS - 1}}}0+", re.ASCII)
 _DAMAGE: Final = (
     (re.compile(r"[+-]?\d+[.,]?\d*[eE][+-]\d+|[+-]?\d+[.,]\d+[eE]\d+"), "a number that a spreadsheet has rounded"),
     (re.compile(r"[+-]?\d+[.,]\d+|\d{1,3}([.,'_]\d{3})+"), "a number that a program has reformatted"),
@@ -32,6 +34,16 @@ _DAMAGE: Final = (
 def is_creator_id(text: str) -> bool:
     """Return True if a text can be an id: 1 to `LONGEST` printable characters without a space."""
     return 0 < len(text) <= LONGEST and text.isprintable() and " " not in text
+
+
+def may_be_rounded(text: str) -> bool:
+    """Return True if an id is a number as a spreadsheet leaves it, which keeps fifteen digits and writes zeros then."""
+    return _ROUNDED.fullmatch(text) is not None
+
+
+def is_long_number(text: str) -> bool:
+    """Return True if an id is a number of more digits than a spreadsheet keeps."""
+    return len(text) > KEPT_DIGITS and text.isascii() and text.isdigit()
 
 
 def damage_of(text: str) -> str | None:
