@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,6 +108,16 @@ def test_only_what_was_asked_for_is_exported(desk: Desk) -> None:
     found = [row for page in source(desk, "account_days", since=desk.back(6)).pages() for row in page]
     assert len(found) == 5
     assert source(desk, "account_days", since=desk.back(6), creator_id="bob").count() == 1
+
+
+def test_rows_of_unknown_time_are_in_every_export(desk: Desk) -> None:
+    """A video whose age TikTok has not told is not left out without a word."""
+    old = desk.store.ping() - timedelta(days=9)
+    desk.videos({"item_id": "1", "likes": 1}, {"item_id": "2", "created_at": old})
+
+    found = source(desk, "videos", since=desk.back(6))
+    assert [row[list(found.columns).index("item_id")] for page in found.pages() for row in page] == ["1"]
+    assert found.count() == 1
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

@@ -93,7 +93,7 @@ def test_an_export_is_whole_or_not_there(cli: Cli, creator: str, store: Store, r
     place.write_text("mine")
     taken = cli(grants, "export", "--to", str(place), "--for", recipient)
     assert (taken.exit_code, place.read_text()) == (2, "mine")
-    assert taken.stderr == f"error: {place} exists; an export overwrites nothing, so name a new file\n"
+    assert taken.stderr == f"error: {place} exists and is not overwritten: name a new file\n"
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

@@ -54,3 +54,18 @@ def test_a_full_disk_is_said_with_the_files_name_and_leaves_nothing(
         part.write_text("mine")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+@pytest.mark.parametrize("below", ["file", "deep/file"])
+def test_a_file_in_the_place_of_a_folder_is_said(tmp_path: Path, below: str, replaces: bool) -> None:
+    """The asked file does not exist, and the sentence does not say that it does."""
+    (tmp_path / "taken").write_text("mine")
+
+    with (
+        pytest.raises(UsageError, match="was not written: a file has the name of its folder"),
+        whole_file(tmp_path / "taken" / below, replaces=replaces),
+    ):
+        pass
+
+    assert (tmp_path / "taken").read_text() == "mine"

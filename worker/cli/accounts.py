@@ -64,7 +64,12 @@ def show(creator: str, *, as_json: bool) -> None:
     "--format", "kind", type=click.Choice(FORMATS), default="csv", show_default=True, help="How it is written."
 )
 @click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this table; repeatable. All by default.")
-@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), metavar="DATE", help="Only rows of this UTC day and later.")
+@click.option(
+    "--since",
+    type=click.DateTime(["%Y-%m-%d"]),
+    metavar="DATE",
+    help="Only rows of this UTC day and later, and those of unknown time.",
+)
 @click.option("--creator", metavar="CREATOR", help="Only this creator.")
 @click.option(
     "--to", type=click.Path(path_type=Path), help="A folder, which gets a file for each table; a file for one table."

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.cli.whole_file import whole_file
 from worker.errors import UsageError
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def _finish(figure: Any, planes: Sequence[Any], path: Path, *, legend: str = "up
         if highest > 1:  # up to 1, whole numbers would leave an axis with a single mark
             plane.yaxis.set_major_locator(_whole_numbers())
             plane.yaxis.set_major_formatter("{x:,.0f}")
-    figure.savefig(path)
+    with whole_file(path, replaces=True) as part:
+        figure.savefig(part, format=path.suffix.lower().removeprefix("."))
 
 
 def _whole_numbers() -> Any:

@@ -25,13 +25,16 @@ def whole_file(place: Path, *, replaces: bool) -> Iterator[Path]:
         UsageError: the place is taken.
         NotFoundError: the file cannot be written, such as on a full disk.
     """
-    taken = UsageError(f"{place} exists; an export overwrites nothing, so name a new file")
+    taken = UsageError(f"{place} exists and is not overwritten: name a new file")
     try:
         if place.is_dir():
             raise UsageError(f"{place} is a folder: name a file")
         if not replaces and place.exists():
             raise taken
-        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UsageError(f"{place} was not written: a file has the name of its folder") from None
         handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".part", dir=place.parent)
         os.close(handle)
         part = Path(name)

@@ -192,7 +192,7 @@ class AccountReading(Transactions):
         if creator_id is not None and "creator_id" in table.c:
             wanted = wanted.where(table.c.creator_id == creator_id)
         if since is not None and (column := _time_of(table)) is not None:
-            wanted = wanted.where(column >= _bound(column, since))
+            wanted = wanted.where(or_(column >= _bound(column, since), column.is_(None)))
         return list(connection.execute(wanted))
 
     @staticmethod
@@ -210,7 +210,7 @@ class AccountReading(Transactions):
         if creator_id is not None and "creator_id" in table.c:
             wanted = wanted.where(table.c.creator_id == creator_id)
         if since is not None and (column := _time_of(table)) is not None:
-            wanted = wanted.where(column >= _bound(column, since))
+            wanted = wanted.where(or_(column >= _bound(column, since), column.is_(None)))
         return connection.execute(wanted).scalar_one()
 
     @reads
