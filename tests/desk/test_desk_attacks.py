@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -110,6 +112,20 @@ def test_xss_through_names_and_texts(desk: RunningDesk, operator: Person) -> Non
         assert " style=" not in page.text, path
         assert page.status_code in {200, 404}, path
     assert "&lt;script&gt;" in operator.get(f"/ops/grants/{grant.creator_id}").text
+
+
+def test_a_new_password_ends_the_sessions_of_the_old_one(new_desk: Any) -> None:
+    """Who changes a password after a leak is rid of whoever had it."""
+    first = new_desk()
+    person = Person(first)
+    person.log_in()
+    port = first.port
+    assert person.get("/ops").status_code == 200
+    first.close()
+
+    person.desk = again = new_desk(DESK_PORT=str(port), DESK_PASSWORD="another-long-password")
+    assert again.url == first.url
+    assert person.get("/ops").status_code == 303
 
 
 def test_session_fixation(desk: RunningDesk) -> None:
@@ -252,13 +268,40 @@ def test_an_endless_request_ends(desk: RunningDesk) -> None:
 
 
 def test_a_silent_client_is_left(new_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a head, and no head at all: the connection is closed after the time for a head."""
-    monkeypatch.setattr(serving, "HEAD_SECONDS", 0.3)
+    """Half a head, no head at all, half a body: the connection is closed after the time for a request."""
+    monkeypatch.setattr(serving, "REQUEST_SECONDS", 0.3)
     desk = new_desk()
-    for said in (b"", b"GET /healthz HTT"):
-        assert spoken(desk, said) == b""
+    half = b"POST /ops/login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 90\r\n\r\nhalf"
+    for said in (b"", b"GET /healthz HTT", half):
+        assert b" 200 " not in spoken(desk, said)
     both = spoken(desk, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
     assert b"alive" in both
+
+
+def test_slow_bodies_do_not_shut_the_desk(new_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While all connections are taken the log says so; those that wait for a body are left, and the desk answers."""
+    monkeypatch.setattr(serving, "MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(serving, "REQUEST_SECONDS", 2.0)
+    desk = new_desk()
+    slow = b"POST /ops/login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 90\r\n\r\nslow"
+    with ExitStack() as stack:
+        for _ in range(5):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", desk.port), timeout=10))
+            connection.sendall(slow)
+        deadline = time.monotonic() + 30
+        while requests.get(f"{desk.url}/healthz", timeout=30).status_code != 503:
+            assert time.monotonic() < deadline
+        assert [fact.name for fact in desk.facts if fact.name == "desk.full"] == ["desk.full"]
+        while requests.get(f"{desk.url}/healthz", timeout=30).status_code != 200:
+            assert time.monotonic() < deadline
+
+
+def test_a_large_head_in_one_piece_is_refused(desk: RunningDesk) -> None:
+    """However the pieces fall, it reaches no page."""
+    large = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Filler: " + b"x" * 100_000 + b"\r\n\r\n"
+
+    assert b" 400 " in spoken(desk, large)[:40]
+    assert requests.get(f"{desk.url}/healthz", timeout=30).status_code == 200
 
 
 def spoken(desk: RunningDesk, request: bytes) -> bytes:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -20,9 +23,11 @@ from worker.watchdog import FEED_SECONDS, feed, touch
 
 LARGEST_HEAD: Final = 65_536
 """Bytes of a request's line and headers."""
-HEAD_SECONDS: Final = 20.0
-"""How long a connection may take to send a head; an idle one is closed as soon."""
+REQUEST_SECONDS: Final = 20.0
+"""How long a connection may take to send a request, head and body; an idle one is closed as soon."""
 MOST_CONNECTIONS: Final = 1000
+FULL_AGAIN_SECONDS: Final = 60.0
+"""How often it is reported that requests are refused because of too many connections."""
 END_SECONDS: Final = 20
 """How long requests may go on after SIGTERM: longer than a token is waited for."""
 REPLAY_SECONDS: Final = 60.0
@@ -30,14 +35,23 @@ REPLAY_SECONDS: Final = 60.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Ends connections that send an endless head, or one too slowly."""
+    """Ends connections that send an endless head, or a request too slowly.
+
+    Args:
+        full: called for each request that is refused because of too many connections.
+        how: what uvicorn gives.
+    """
+
+    def __init__(self, *, full: Callable[[], None], **how: Any) -> None:
+        super().__init__(**how)
+        self._full = full
+        self._head, self._in_head = 0, True
+        self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for a head."""
-        self._head = 0
-        self._late: asyncio.TimerHandle | None = None
+        """Begin to wait for a request."""
         super().connection_made(transport)
-        self._await_head()
+        self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -46,25 +60,34 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Count from the beginning of a head."""
-        self._head = 0
+        self._head, self._in_head = 0, True
         super().on_message_begin()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; until a head is whole they are counted."""
         self._head += len(data)
         if self._late is None and (self.cycle is None or self.cycle.response_complete):
-            self._await_head()
+            self._await_request()
         super().data_received(data)
-        if self._late is not None and self._head > LARGEST_HEAD and not self.transport.is_closing():
-            self.transport.close()
+        if self._in_head and self._head > LARGEST_HEAD:
+            self._give_up()
 
     def on_headers_complete(self) -> None:
-        """Stop waiting: the head is whole."""
-        self._stop_waiting()
+        """Take a head that is whole; one that came in a single piece is measured here."""
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > LARGEST_HEAD:
+            raise ValueError("the head is too large")  # uvicorn answers 400 and closes the connection
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            self._full()
         super().on_headers_complete()
 
-    def _await_head(self) -> None:
-        self._late = self.loop.call_later(HEAD_SECONDS, self._give_up)
+    def on_message_complete(self) -> None:
+        """Stop waiting: the request is whole."""
+        self._stop_waiting()
+        super().on_message_complete()
+
+    def _await_request(self) -> None:
+        self._late = self.loop.call_later(REQUEST_SECONDS, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._late is not None:
@@ -96,7 +119,7 @@ class Desk:
             build_desk(services),
             host=settings.desk_address,
             port=settings.desk_port,
-            http=BoundedProtocol,
+            http=partial(BoundedProtocol, full=self._report_full),  # type: ignore[arg-type]  # any callable does
             ws="none",
             lifespan="on",
             log_config=None,
@@ -105,13 +128,14 @@ class Desk:
             proxy_headers=False,
             server_header=False,
             limit_concurrency=MOST_CONNECTIONS,
-            timeout_keep_alive=int(HEAD_SECONDS),
+            timeout_keep_alive=int(REQUEST_SECONDS),
             timeout_graceful_shutdown=END_SECONDS,
             callback_notify=self._show_life,
             timeout_notify=FEED_SECONDS,
         )
         self._server = _Server(config, ready)
         self._ended = threading.Event()
+        self._full_at = -math.inf
 
     def run(self) -> bool:
         """Answer requests until the end; return False if the address could not be had."""
@@ -128,6 +152,12 @@ class Desk:
     def end(self) -> None:
         """Ask the desk to end."""
         self._server.should_exit = True
+
+    def _report_full(self) -> None:
+        """Report, once a minute, that requests are refused."""
+        if time.monotonic() - self._full_at >= FULL_AGAIN_SECONDS:
+            self._full_at = time.monotonic()
+            self._services.hook(Fact("desk.full", {"connections": MOST_CONNECTIONS}, level="warning"))
 
     async def _show_life(self) -> None:
         """Feed systemd's watchdog and touch a file, from the loop that answers: if it hangs, it does neither."""

@@ -70,7 +70,10 @@ class Sessions:
         hook: Hook,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._secret = (settings.desk_secret.reveal() if settings.desk_secret else secrets.token_hex()).encode()
+        secret = settings.desk_secret.reveal() if settings.desk_secret else secrets.token_hex()
+        password = settings.desk_password.reveal() if settings.desk_password else ""
+        # A new password ends the sessions of the old one.
+        self._secret = hmac.digest(secret.encode(), password.encode(), "sha256")
         self._password = settings.desk_password
         self._header = settings.desk_operator_header
         self._operators = frozenset(settings.desk_operators)

@@ -21,6 +21,7 @@ FACT_NAMES: Final = (
     "desk.consent_failed",
     "desk.crashed",
     "desk.ended",
+    "desk.full",
     "desk.invited",
     "desk.keys_guessed",
     "desk.logged_in",
