@@ -14,6 +14,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from urllib3.exceptions import HTTPError
+
 from worker.addresses import on_loopback
 from worker.egress.proxy import Proxy
 from worker.egress.reasons import in_words
@@ -91,10 +93,18 @@ class Egress:
             else PlainConnection(host, parts.port)
         )
         try:
-            connection.request(method, target, body=body, headers={"User-Agent": "evertoken", **(headers or {})})
+            # Unless told otherwise, urllib3 reads the whole body and decompresses it, however long it becomes.
+            connection.request(
+                method,
+                target,
+                body=body,
+                headers={"User-Agent": "evertoken", **(headers or {})},
+                preload_content=False,
+                decode_content=False,
+            )
             answer = connection.getresponse()
             return Head(answer.status, answer.headers.get("Retry-After"))
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, HTTPError) as error:
             reason = in_words(error)
         finally:
             connection.close()
