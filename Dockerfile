@@ -4,12 +4,14 @@
 FROM python:3.13.14-slim-trixie AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ONLY_BINARY=:all: PYTHONDONTWRITEBYTECODE=1
 WORKDIR /build
+# requirements-telemetry.lock adds what sends traces and errors elsewhere.
+ARG LOCK=requirements.lock
 RUN python -m venv /opt/evertoken
-COPY deploy/requirements.lock deploy/requirements-dev.lock ./
+COPY deploy/requirements.lock deploy/requirements-telemetry.lock deploy/requirements-dev.lock ./
 # The build tool's pin stands in the developers' lock; the rest of that lock stays out of the image.
 RUN sed -n '/^setuptools==/,/[^\\]$/p' requirements-dev.lock > build.lock \
     && pip install --quiet --require-hashes --requirement build.lock \
-    && /opt/evertoken/bin/pip install --quiet --require-hashes --requirement requirements.lock
+    && /opt/evertoken/bin/pip install --quiet --require-hashes --requirement "$LOCK"
 COPY . .
 RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . \
     && /opt/evertoken/bin/pip install --quiet --no-deps dist/*.whl \

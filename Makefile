@@ -71,8 +71,10 @@ site: build/sphinx/ready ## render all pages as a site with a search into build/
 lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes
 	@echo "deploy/requirements.lock: what a server needs"
 	@$(COMPILE) --upgrade --extra flower --extra desk --output-file deploy/requirements.lock pyproject.toml
-	@echo "deploy/requirements-dev.lock: that, and what demo and tests need"
-	@$(COMPILE) --upgrade --extra dev --constraint deploy/requirements.lock --output-file deploy/requirements-dev.lock pyproject.toml
+	@echo "deploy/requirements-telemetry.lock: that, and what sends traces and errors elsewhere"
+	@$(COMPILE) --upgrade --extra flower --extra desk --extra otel --extra sentry --constraint deploy/requirements.lock --output-file deploy/requirements-telemetry.lock pyproject.toml
+	@echo "deploy/requirements-dev.lock: what a server needs, and what demo and tests need"
+	@$(COMPILE) --upgrade --extra dev --constraint deploy/requirements-telemetry.lock --output-file deploy/requirements-dev.lock pyproject.toml
 	@echo "deploy/site.lock: what renders the pages as a site"
 	@printf 'furo\nmyst-parser\n' | $(COMPILE) --upgrade --output-file deploy/site.lock -
 

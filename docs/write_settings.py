@@ -30,6 +30,10 @@ named `evertoken` or `evertoken-...`, such as a port `tcp://10.0.0.1:80`, are ig
 | name | default | what it is |
 |---|---|---|
 """
+TAIL: Final = """
+Traces and errors leave a process by variables that are not ours: those of OpenTelemetry (`OTEL_...`) and Sentry (`SENTRY_DSN`),
+read from the environment alone. [operations.md](operations.md#traces-and-errors-elsewhere) names them.
+"""
 
 
 def settings_page() -> str:
@@ -38,7 +42,7 @@ def settings_page() -> str:
     for name, default, text in settings_table():
         shown = f" `{default}`" if default and default != "(required)" else f" {default}".rstrip()
         rows.append(f"| `{name}` |{shown} | {text.replace('|', chr(92) + '|')} |")
-    return HEAD + "\n".join(rows) + "\n"
+    return HEAD + "\n".join(rows) + "\n" + TAIL
 
 
 def settings_table() -> list[tuple[str, str, str]]:

@@ -6,14 +6,17 @@ A worker starts only if it could keep what TikTok gives it: it checks settings, 
 from __future__ import annotations
 
 import gc
+import sys
 
 collects = gc.isenabled()
 gc.disable()  # all that is imported below stays; searching it for garbage again and again is a fifth of a start
+UNUSED = "opentelemetry"  # redis would import it if it is installed, which is a seventh of a start
+if hidden := UNUSED not in sys.modules:
+    sys.modules[UNUSED] = None  # type: ignore[assignment]  # an import of it fails, which redis expects
 
 import logging
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -34,11 +37,24 @@ from worker.mistakes import POOL_REFUSED, explain_uncaught, mistake_of_flower, m
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
 from worker.sources import is_service_link
-from worker.telemetry import Fact, configure_logging, count_fact, install_last_words, log_fact, report
+from worker.telemetry import (
+    SPANS,
+    Fact,
+    Span,
+    begin_remote,
+    configure_logging,
+    count_fact,
+    end_remote,
+    install_last_words,
+    log_fact,
+    report,
+)
 from worker.upkeep.arrival import arrive
 from worker.vault.redaction import redact
 from worker.watchdog import touch, watchdog
 
+if hidden:
+    del sys.modules[UNUSED]
 if collects:
     gc.freeze()  # nor is it searched later, which stops all threads for a tenth of a second
     gc.enable()
@@ -48,6 +64,8 @@ NOT_READY: Final = 1
 POOLS: Final = {"thread": "threads", "solo": "solo", "prefork": "prefork"}
 """Modules of the pools that are offered; gevent and eventlet patch what the database drivers stand on."""
 TOUCH_SECONDS: Final = 1.0
+TRACE: Final = "traceparent"
+"""Header that leads from a message's task to the span that published it, if traces are on."""
 STOCK_COMMANDS: Final = frozenset({"flower", "inspect", "control", "call", "events", "purge", "shell", "multi"})
 """Celery's own commands that would go to Celery's default broker if our settings cannot be read."""
 LOGLEVEL: Final = re.compile(r"--loglevel\b|-l[A-Za-z]")
@@ -68,11 +86,13 @@ class EvertokenTask(Task):  # type: ignore[misc]  # celery ships no types
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Note beat's tick, run the task, and report its failure."""
-        if (self.request.headers or {}).get(celeryconfig.FROM_BEAT):
+        headers = self.request.headers or {}
+        if headers.get(celeryconfig.FROM_BEAT):
             with suppress(EvertokenError):  # if it matters, the task fails with the same error
                 shared_services().store.note_tick()
         try:
-            result = self.run(*args, **kwargs)
+            with SPANS.over(Span(self.name, parent=headers.get(TRACE))):
+                result = self.run(*args, **kwargs)
         except EvertokenError as error:
             report_failure(self.name, error)
             raise
@@ -223,6 +243,7 @@ def refuse_bad_settings_of_beat(**_: Any) -> None:
     install_last_words()
     if celeryconfig.settings_problem is not None:
         refuse(celeryconfig.settings_problem)
+    begin_remote({"process": "beat"}, namespace=celeryconfig.settings.namespace, traces=False)
     watchdog.begin(celeryconfig.settings.hang_seconds)
 
 
@@ -255,6 +276,7 @@ def begin_work(sender: Any = None, **_: Any) -> None:
     """
     try:
         services = shared_services()
+        begin_remote({"process": services.owner}, namespace=services.settings.namespace)
         services.report_outages()
         if services.settings.metrics_port is not None:
             services.serve_metrics(services.settings.metrics_port, silent=watchdog.silent_seconds, alive=watchdog.well)
@@ -286,6 +308,7 @@ def end_work(**_: Any) -> None:
         report(Fact("worker.left_untold", {"reason": str(error)}, level="warning"))
     finally:
         services.close()
+        end_remote()
 
 
 app.steps["worker"].add("worker.consumer:Watched")
@@ -303,6 +326,8 @@ def publish(task: Any, *args: Any, **options: Any) -> bool:
     Returns:
         False if the message was not sent: the next scan finds its rows again.
     """
+    if SPANS.carried is not None and (trace := SPANS.carried()):
+        options["headers"] = {TRACE: trace}
     try:
         task.apply_async(args, argsrepr=repr(args), **options)
     except (OperationalError, OSError, AttributeError) as error:

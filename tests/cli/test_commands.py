@@ -699,6 +699,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "egress": "ok",
         "secrets": "ok",
         "traffic": "ok",
+        "telemetry": "ok",
         "redis": "ok",
         "quota": "ok",
         "workers": "fail",

@@ -106,16 +106,17 @@ def test_no_file_holds_two_versions_of_itself(texts: dict[str, str]) -> None:
 
 
 def test_every_pin_has_a_hash(texts: dict[str, str]) -> None:
-    """Both locks name a version and a hash for each package, and the server's lock is a part of the developers'."""
+    """Each lock names a version and a hash for each package, and those of a server are parts of the developers'."""
     pins: dict[str, dict[str, str]] = {}
-    for lock in ("deploy/requirements.lock", "deploy/requirements-dev.lock"):
+    for lock in ("deploy/requirements.lock", "deploy/requirements-telemetry.lock", "deploy/requirements-dev.lock"):
         blocks = re.split(r"\n(?=\S)", texts[lock].strip())
         pins[lock] = {block.split("==")[0]: re.split(r"[ \\;]", block)[0] for block in blocks}
 
         assert all("--hash=sha256:" in block for block in blocks)
-    server, developers = pins.values()
+    *servers, developers = pins.values()
 
-    assert {name: pin for name, pin in server.items() if developers.get(name) != pin} == {}
+    for server in servers:
+        assert {name: pin for name, pin in server.items() if developers.get(name) != pin} == {}
 
 
 def test_each_runtime_library_has_one_owner(project: dict[str, Any], dependencies: dict[str, list[str]]) -> None:

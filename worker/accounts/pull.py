@@ -32,7 +32,7 @@ from worker.ground import Ground
 from worker.owners import OwnerCheck
 from worker.policy import backoff
 from worker.store import PullClaim
-from worker.telemetry import Fact, FactValue, count_pull
+from worker.telemetry import SPANS, Fact, FactValue, Span, count_pull
 from worker.tiktok import ACCOUNT_CALL
 from worker.vault import PairPlace
 
@@ -152,7 +152,10 @@ class Puller:
         for position, grant_id in enumerate(ids):
             if self._ground.stop.is_set():
                 break
-            match self.pull(grant_id):
+            with SPANS.over(Span("pull", {"grant_id": grant_id}, keeps_calls=False)) as span:
+                result = self.pull(grant_id)
+                span.fields["outcome"] = result.kind
+            match result:
                 case NoPermit(wait_seconds=seconds):
                     return PullBatch(tuple(refresh_first), tuple(ids[position:]), seconds)
                 case RefreshFirst():

@@ -34,6 +34,7 @@ def place_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding
     yield "egress", lambda: egress(services)
     yield "secrets", lambda: secrets(services)
     yield "traffic", lambda: traffic(services)
+    yield "telemetry", telemetry
 
 
 def egress(services: Services) -> Finding:
@@ -80,6 +81,20 @@ def traffic(services: Services) -> Finding:
     found = [*_redis_risks(settings.redis_url), *_database_risks(settings.database_url)]
     text = "nobody between the hosts reads or changes what we say to Redis and the database"
     return Finding("traffic", "warn" if found else "ok", "; ".join(found) or text)
+
+
+def telemetry() -> Finding:
+    """Say whether traces and errors leave this host, and where to; of an address only the host is shown."""
+    from worker.telemetry import remote_places  # noqa: PLC0415 - Celery loads the doctor on every start
+
+    places = remote_places()
+    text = "; ".join(
+        f"{place.kind} go to {place.host}"
+        if place.host
+        else f"{place.kind} go nowhere: {place.problem or 'not asked for'}"
+        for place in places
+    )
+    return Finding("telemetry", "warn" if any(place.problem for place in places) else "ok", text)
 
 
 def _redis_risks(url: str) -> Iterator[str]:

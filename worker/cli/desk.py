@@ -23,7 +23,7 @@ def desk() -> None:
     """
     from worker.desk.lacking import refuse_lacking  # noqa: PLC0415 - Celery loads this module on every start
     from worker.errors import ConfigurationError  # noqa: PLC0415 - as above
-    from worker.telemetry import Fact  # noqa: PLC0415 - as above
+    from worker.telemetry import Fact, end_remote  # noqa: PLC0415 - as above
 
     try:
         from worker.desk.serving import Desk  # noqa: PLC0415 - as above
@@ -43,6 +43,7 @@ def desk() -> None:
 
         listened = Desk(services, ready=ready).run()
         services.hook(Fact("desk.ended"))
+        end_remote()
     if not listened:
         output.fail(f"the desk cannot listen on {settings.desk_address} port {settings.desk_port}; see the line above")
     sys.exit(0)
@@ -50,10 +51,11 @@ def desk() -> None:
 
 def _prepare(services: Services) -> None:
     """Log as a worker does, and serve the metrics."""
-    from worker.telemetry import configure_logging  # noqa: PLC0415 - as above
+    from worker.telemetry import begin_remote, configure_logging  # noqa: PLC0415 - as above
 
     settings = services.settings
     configure_logging(log_format=settings.log_format, level=settings.log_level)
+    begin_remote({"process": services.owner}, namespace=settings.namespace)
     services.report_outages()
     if settings.metrics_port is not None:
         services.serve_metrics(settings.metrics_port)

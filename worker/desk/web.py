@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from worker.errors import StoreUnavailableError
-from worker.telemetry import Fact, count_answer, count_fact
+from worker.telemetry import SPANS, Fact, Span, count_answer, count_fact
 
 LARGEST_BODY: Final = 16_384
 """Bytes of a request's body: the largest is a form of a few fields."""
@@ -131,10 +131,12 @@ class Ways:
             began = time.monotonic()
             asked = Asked(request, b"", self._address_of(request))
             handler = handlers.get(request.method)
-            if handler is None:
-                answer = self._trouble(asked, _not_allowed(request.method, handlers))
-            else:
-                answer = await self._answer(asked, handler)
+            with SPANS.over(Span("desk.request", {"route": name})) as span:
+                if handler is None:
+                    answer = self._trouble(asked, _not_allowed(request.method, handlers))
+                else:
+                    answer = await self._answer(asked, handler)
+                span.fields |= {"method": request.method if handler else "other", "status": answer.status_code}
             count_answer(name, answer.status_code, time.monotonic() - began)
             return answer
 

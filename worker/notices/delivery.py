@@ -23,7 +23,7 @@ from worker.links import ConsentLinks
 from worker.policy import backoff
 from worker.policy.notice_kinds import WITH_LINK, type_of
 from worker.store import NoticeView, Store
-from worker.telemetry import Fact, Hook
+from worker.telemetry import SPANS, Fact, Hook, Span
 from worker.vault.webhooks import WebhookSigner
 
 BATCH: Final = 20
@@ -132,7 +132,9 @@ class Notifier:
                     goes_on = False
                     break
                 left.remove(notice.notice_id)
-                goes_on = self._try(notice, failures, address)
+                posted = Span("notice.delivery", {"kind": type_of(notice.kind), "address": address.name})
+                with SPANS.over(posted):
+                    goes_on = posted.fields["accepted"] = self._try(notice, failures, address)
                 accepted += goes_on
                 if not goes_on:
                     break

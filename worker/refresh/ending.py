@@ -42,7 +42,7 @@ from worker.refresh.contract import ContractWatch
 from worker.refresh.results import Failed, LeftOver, Refreshed, Result, Superseded
 from worker.refresh.settlement import Answered, MisfitError, Settlement, narrowed_scopes
 from worker.store import Claim, GrantStatus, NewPair, Saved
-from worker.telemetry import Fact, FactValue
+from worker.telemetry import SPANS, Fact, FactValue, Span
 from worker.tiktok import DEAD_TOKEN_CODES, TOKEN_INFO_CALL, TokenAnswer
 from worker.vault import PairPlace
 
@@ -94,7 +94,8 @@ class Ending:
         saved: dict[int, Saved] = {}
 
         def write(places: Sequence[int]) -> None:
-            stored = self._settlement.store([pairs[place] for place in places])
+            with SPANS.over(Span("database.commit", {"pairs": len(places)})):
+                stored = self._settlement.store([pairs[place] for place in places])
             saved.update(zip(places, stored, strict=True))
             self._ground.failpoint("post_commit")
             for place in places:

@@ -19,6 +19,7 @@ brought this creator's pair and the journal has it.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ from worker.refresh.leases import LeaseKeeper
 from worker.refresh.replay import Replayer
 from worker.refresh.results import Braked, Denied, Failed, NotReady, Refreshed, Result, Skipped
 from worker.store import Claim
-from worker.telemetry import CLAIM_TIME, PERMIT_TIME, SEND_TIME, STORE_TIME, Fact, one_write
+from worker.telemetry import CLAIM_TIME, PERMIT_TIME, SEND_TIME, SPANS, STORE_TIME, Fact, Span, one_write
 from worker.tiktok import REFRESH_CALL
 from worker.vault import PairPlace, Token
 
@@ -155,15 +156,21 @@ class Refresher:
 
         Only the last result may be one that ends the whole message: no permit, the brake, or not ready.
         """
+        with SPANS.over(Span("refresh.group", {"asked": len(ids)})) as span:
+            results, still_due = self._timed_group(ids, force=force, prove=prove)
+            span.fields |= Counter(result.kind for result in results)
+        return results, still_due
+
+    def _timed_group(self, ids: Sequence[int], *, force: bool, prove: bool) -> tuple[list[Result], list[int]]:
         asked_at = elapsed_clock()
-        with PERMIT_TIME.time():
+        with SPANS.over(Span("refresh.permit")), PERMIT_TIME.time():
             results, permits = self._permits(ids, force=force)
         if not permits:
             return results, _still_due(ids, results)
 
         self._ground.failpoint("pre_claim")
         won_at = elapsed_clock()
-        with CLAIM_TIME.time():
+        with SPANS.over(Span("refresh.claim", {"grants": len(permits)})), CLAIM_TIME.time():
             claims = self._ground.store.claim_group(
                 list(permits), owner=self._ground.owner, lease_seconds=self._lease_seconds, force=force
             )

@@ -8,6 +8,7 @@ from typing import Final
 from worker.errors import StoreUnavailableError
 from worker.ground import Ground
 from worker.policy.pacing import Message, batch_size, pace
+from worker.telemetry import SPANS, Span
 
 PROBES: Final = 3
 """Ids published while the brake is on; the first that wins the probe is sent."""
@@ -30,11 +31,14 @@ class Scanner:
         Raises:
             StoreUnavailableError: the database does not answer; the next scan asks again.
         """
-        if self._ground.store.brake().stopped:
-            return pace([grant.grant_id for grant in self._ground.store.due(PROBES)], per_second=self._rate)
-        self._ground.limiter.expect(self._ground.store.due_count())
-        due = self._ground.store.due(batch_size(per_second=self._rate, scan_seconds=self._scan_seconds))
-        return pace([grant.grant_id for grant in due], per_second=self._rate)
+        with SPANS.over(Span("scan.refreshes")) as span:
+            if self._ground.store.brake().stopped:
+                due = self._ground.store.due(PROBES)
+            else:
+                self._ground.limiter.expect(self._ground.store.due_count())
+                due = self._ground.store.due(batch_size(per_second=self._rate, scan_seconds=self._scan_seconds))
+            span.fields["grants"] = len(due)
+            return pace([grant.grant_id for grant in due], per_second=self._rate)
 
     def pulls(self) -> list[Message]:
         """Return the grants to pull before the next scan, longest wanted first.
@@ -42,8 +46,10 @@ class Scanner:
         Raises:
             StoreUnavailableError: the database does not answer; the next scan asks again.
         """
-        limit = batch_size(per_second=self._rate, scan_seconds=self._scan_seconds)
-        return pace(self._ground.store.due_pulls(limit), per_second=self._rate)
+        with SPANS.over(Span("scan.pulls")) as span:
+            due = self._ground.store.due_pulls(batch_size(per_second=self._rate, scan_seconds=self._scan_seconds))
+            span.fields["grants"] = len(due)
+            return pace(due, per_second=self._rate)
 
     def pulls_of(self, ids: Sequence[int]) -> list[Message]:
         """Return the pulls to publish at once for grants that were refreshed just now.

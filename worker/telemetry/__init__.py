@@ -17,26 +17,33 @@ from worker.telemetry.metrics import (
     report,
     serve_metrics,
 )
+from worker.telemetry.remote import begin_remote, end_remote, remote_places
+from worker.telemetry.spans import SPANS, Span
 
 __all__ = [
     "CLAIM_TIME",
     "PERMIT_TIME",
     "SEND_TIME",
+    "SPANS",
     "STORE_TIME",
     "Fact",
     "FactValue",
     "Hook",
+    "Span",
+    "begin_remote",
     "begin_series",
     "configure_logging",
     "count_answer",
     "count_fact",
     "count_pull",
     "count_token_read",
+    "end_remote",
     "install_last_words",
     "log_fact",
     "log_uncaught",
     "observe_call",
     "one_write",
+    "remote_places",
     "report",
     "serve_metrics",
 ]

@@ -22,6 +22,8 @@ LINE_LIMIT: Final = 16_384
 KEPT: Final = ("event", "level", "logger", "timestamp")
 LOGGER: Final = "evertoken"
 LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_further: Final[list[logging.Handler]] = []
+"""What takes records beside the log itself; it stays when logging is set up once more."""
 _encode: Final = json.JSONEncoder(default=str).encode
 
 
@@ -62,7 +64,7 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str, fil
         )
     )
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [handler, *_further]
     root.setLevel(level)
     _hush_libraries(level)
     structlog.configure(
@@ -166,6 +168,23 @@ class _Lines(logging.StreamHandler[Any]):
             self._own.kept = None
             if kept:
                 super().handle(_TextRecord(self.terminator.join(kept)))
+
+
+def add_handler(handler: logging.Handler) -> None:
+    """Let a handler have every record beside the log."""
+    _further.append(handler)
+    logging.getLogger().addHandler(handler)
+
+
+def remove_handler(handler: logging.Handler) -> None:
+    """Let a handler have no further records."""
+    _further.remove(handler)
+    logging.getLogger().removeHandler(handler)
+
+
+def fact_of(record: logging.LogRecord) -> Fact | None:
+    """Return the fact of a record, or None if it is another line."""
+    return record.fact if isinstance(record, _FactRecord) else None
 
 
 def log_fact(fact: Fact) -> None:

@@ -25,6 +25,7 @@ from worker.telemetry.facts import Fact
 from worker.telemetry.logs import log_fact
 from worker.telemetry.names import FACT_NAMES
 from worker.telemetry.serving import serve
+from worker.telemetry.spans import SPANS, Told
 
 # Not the library's own registry: Flower and an application that imports `worker.tokens` serve that one as theirs.
 REGISTRY: Final = CollectorRegistry()
@@ -176,9 +177,17 @@ def count_fact(fact: Fact) -> None:
         verdict.inc()
 
 
-def observe_call(call: str, seconds: float) -> None:
-    """Observe how long a call to TikTok took, by its path."""
+def observe_call(call: str, seconds: float, told: Told) -> None:
+    """Observe how long a call to TikTok took.
+
+    Args:
+        call: its path.
+        seconds: from sending to the end of its answer, or to its failure.
+        told: reads the answer for a trace, if there is one.
+    """
     SECONDS.labels(call=call).observe(seconds)
+    if SPANS.call is not None:
+        SPANS.call(call, seconds, told)
 
 
 def count_pull(resource: str) -> None:

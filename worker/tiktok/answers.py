@@ -160,6 +160,16 @@ def open_envelope(raw: RawAnswer, *, now: datetime | None = None, reads: bool = 
     )
 
 
+def told_of(raw: RawAnswer) -> dict[str, str | int | None]:
+    """Return what a trace says of an answer: HTTP status, code, request id, and the kind of error that it is."""
+    fields: dict[str, str | int | None] = {"http_status": raw.http_status}
+    try:
+        envelope = open_envelope(raw, reads=not raw.call.startswith("tt_user/"))
+    except TikTokError as error:
+        return fields | {"code": error.code, "request_id": error.request_id, "error": type(error).__name__}
+    return fields | {"code": envelope.code, "request_id": envelope.request_id}
+
+
 def read_code(value: Any) -> int | None:
     """Return TikTok's code, even if it came as digits in a text; None if the value cannot be a code."""
     if (

@@ -19,7 +19,7 @@ from worker.tiktok.codes import (
     TOKEN_INFO_CALL,
 )
 from worker.tiktok.parsing import READ_LIMIT_BYTES
-from worker.tiktok.transport import Request, Transport
+from worker.tiktok.transport import Observe, Request, Transport
 from worker.tiktok.values import RawAnswer, ReadAnswer, TokenInfo
 from worker.vault.token import Token
 
@@ -30,7 +30,7 @@ def _no_failpoint(_name: str) -> None:
     return
 
 
-def _observe_nothing(_path: str, _seconds: float) -> None:
+def _observe_nothing(_path: str, _seconds: float, _told: object) -> None:
     return
 
 
@@ -49,7 +49,8 @@ class TikTok:
         connect_seconds: longest time to connect, and again for the TLS handshake.
         deadline_seconds: longest time of a whole call.
         failpoint: called with "post_send" and "post_recv" in `send_exchange` and `send_refresh`.
-        observe: takes the path of each call that was sent, and the seconds until its answer's end or its failure.
+        observe: takes the path of each call that was sent, the seconds until its answer's end or its failure, and what
+            reads the answer for a trace.
         egress: the route to TikTok; by default direct and with the usual authorities.
 
     Raises:
@@ -67,7 +68,7 @@ class TikTok:
         connect_seconds: float = 5,
         deadline_seconds: float = 45,
         failpoint: Callable[[str], object] = _no_failpoint,
-        observe: Callable[[str, float], object] = _observe_nothing,
+        observe: Observe = _observe_nothing,
         egress: Egress | None = None,
     ) -> None:
         if not 0 < connect_seconds <= deadline_seconds:

@@ -17,6 +17,7 @@ from worker.egress import Egress, NotConnectedError
 from worker.egress.sockets import CURRENT, Call
 from worker.egress.wire import BoundAdapter, Kept, silence_wire_logs
 from worker.errors import NotSentError
+from worker.tiktok.answers import told_of
 from worker.tiktok.values import RawAnswer
 from worker.tiktok.waits import header_seconds
 from worker.vault.token import Token
@@ -27,6 +28,7 @@ CHUNK_BYTES: Final = 16384
 HEAD_BYTES: Final = 16384
 HEADER_LIMIT: Final = 64
 HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "evertoken"}
+Observe = Callable[[str, float, Callable[[], Mapping[str, str | int | None]]], object]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Transport:
         connect_seconds: longest time to connect, and again for the TLS handshake.
         deadline_seconds: longest time of a whole call. Resolving the host's name cannot be interrupted; if it used up
             the time, nothing is sent.
-        observe: takes the path of each call that was sent, and the seconds it took.
+        observe: takes the path of each call that was sent, the seconds it took, and a function that reads its answer
+            for a trace; an answer to a token call must be in the journal before that is called.
         egress: the route to the host.
     """
 
@@ -77,7 +80,7 @@ class Transport:
         base_url: str,
         connect_seconds: float,
         deadline_seconds: float,
-        observe: Callable[[str, float], object],
+        observe: Observe,
         egress: Egress | None = None,
     ) -> None:
         self._root = requests.Request("GET", f"{base_url}/{VERSION}/").prepare().url or ""
@@ -116,7 +119,7 @@ class Transport:
             raw = self._exchange(request, call)
         finally:
             CURRENT.end()
-        self._observe(request.path, time.monotonic() - began)
+        self._observe(request.path, time.monotonic() - began, partial(told_of, raw))
         return raw
 
     def _exchange(self, request: Request, call: Call) -> RawAnswer:

@@ -1,0 +1,148 @@
+"""Whether traces and errors leave this process, and where to: the usual variables of OpenTelemetry and Sentry say so.
+
+Both libraries are extras. If one is missing, or a variable cannot be used, that is a warning: tokens are kept alive all
+the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+from urllib.parse import urlsplit
+
+from worker.telemetry.facts import Fact
+from worker.telemetry.logs import log_fact
+from worker.telemetry.metrics import count_fact
+
+ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+DEFAULT_ENDPOINT: Final = "http://localhost:4318"
+SPOKEN: Final = "http/protobuf"
+
+
+@dataclass(frozen=True)
+class RemotePlace:
+    """Where one kind of telemetry goes.
+
+    Attributes:
+        kind: `traces` or `errors`.
+        host: the host it goes to, and nothing else of an address that may hold secrets; None if it goes nowhere.
+        problem: why it goes nowhere although a variable asks for it; None if all is well.
+    """
+
+    kind: str
+    host: str | None = None
+    problem: str | None = None
+
+
+def remote_places(environ: Mapping[str, str] | None = None) -> tuple[RemotePlace, RemotePlace]:
+    """Return where traces and errors go.
+
+    Args:
+        environ: the variables; those of this process by default.
+    """
+    environ = os.environ if environ is None else environ
+    return _traces(environ), _errors(environ)
+
+
+def _traces(environ: Mapping[str, str]) -> RemotePlace:
+    address = _first(environ, ENDPOINTS)
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip()
+    off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none"
+    if off or not (address or exporter):
+        return RemotePlace("traces")
+    if exporter not in ("", "otlp"):
+        return RemotePlace("traces", problem="OTEL_TRACES_EXPORTER can be otlp or none here")
+    if (_first(environ, PROTOCOLS) or SPOKEN) != SPOKEN:
+        return RemotePlace("traces", problem=f"OTEL_EXPORTER_OTLP_PROTOCOL can be {SPOKEN} alone here")
+    host = _host(address or DEFAULT_ENDPOINT)
+    if host is None:
+        return RemotePlace("traces", problem="OTEL_EXPORTER_OTLP_ENDPOINT is no address such as http://host:4318")
+    return _installed("traces", host, "opentelemetry-exporter-otlp-proto-http", "otel")
+
+
+def _errors(environ: Mapping[str, str]) -> RemotePlace:
+    dsn = environ.get("SENTRY_DSN", "").strip()
+    if not dsn:
+        return RemotePlace("errors")
+    host = _host(dsn)
+    if host is None or not re.search(r"//[^@/:]+(:[^@/]*)?@.*/\d+$", dsn):
+        return RemotePlace("errors", problem="SENTRY_DSN is no address such as https://key@host/1")
+    return _installed("errors", host, "sentry-sdk", "sentry")
+
+
+def _first(environ: Mapping[str, str], names: tuple[str, ...]) -> str:
+    return next((value for name in names if (value := environ.get(name, "").strip())), "")
+
+
+def _host(address: str) -> str | None:
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:
+        return None
+    return parts.hostname if usable else None
+
+
+def _installed(kind: str, host: str, package: str, extra: str) -> RemotePlace:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return RemotePlace(kind, problem=f"{package} is not installed: install `evertoken[{extra}]`")
+    return RemotePlace(kind, host)
+
+
+def begin_remote(about: dict[str, str], *, namespace: str | None, traces: bool = True) -> None:
+    """Send traces and errors if the variables of this process ask for it; logging must be set up before.
+
+    Args:
+        about: what tells this process from others.
+        namespace: of this installation.
+        traces: False for a process that has no spans.
+    """
+    about = about | ({"installation": namespace} if namespace else {})
+    begins = {"traces": _begin_traces, "errors": _begin_errors}
+    for place in remote_places():
+        if place.kind == "traces" and not traces:
+            continue
+        problem = place.problem
+        if place.host is not None:
+            try:
+                _ends.append(begins[place.kind](about))
+            except Exception as error:  # noqa: BLE001 - a foreign text may hold the address with its secrets
+                problem = f"a variable of it cannot be used ({type(error).__name__})"
+        if problem is not None:
+            _say(Fact(f"{place.kind}.unusable", {"reason": problem}, level="warning"))
+        elif place.host is not None:
+            _say(Fact(f"{place.kind}.started", {"host": place.host}))
+
+
+def end_remote() -> None:
+    """Send what waits, for a few seconds at most, and send nothing afterwards."""
+    while _ends:
+        _ends.pop()()
+
+
+def _begin_traces(about: dict[str, str]) -> Callable[[], None]:
+    from worker.telemetry.otel import begin_traces  # noqa: PLC0415 - an extra, and slow to import
+
+    return begin_traces(about={"service.version": version("evertoken"), **about})
+
+
+def _begin_errors(about: dict[str, str]) -> Callable[[], None]:
+    from worker.telemetry.sentry import begin_errors  # noqa: PLC0415 - as above
+
+    release = os.environ.get("SENTRY_RELEASE") or f"evertoken@{version('evertoken')}"
+    return begin_errors(os.environ["SENTRY_DSN"].strip(), release=release, about=about)
+
+
+def _say(fact: Fact) -> None:
+    log_fact(fact)
+    count_fact(fact)
+
+
+_ends: Final[list[Callable[[], None]]] = []
