@@ -31,8 +31,8 @@ named `evertoken` or `evertoken-...`, such as a port `tcp://10.0.0.1:80`, are ig
 |---|---|---|
 """
 TAIL: Final = """
-Traces and errors leave a process by variables that are not ours: those of OpenTelemetry (`OTEL_...`) and Sentry (`SENTRY_DSN`),
-read from the environment alone. [operations.md](operations.md#traces-and-errors-elsewhere) names them.
+Traces and errors leave a process if variables that are not ours say so: those of OpenTelemetry (`OTEL_...`) and Sentry
+(`SENTRY_DSN`), read from the environment alone. [operations.md](operations.md#traces-and-errors-elsewhere) names them.
 """
 
 

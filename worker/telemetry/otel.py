@@ -122,7 +122,7 @@ class Reporting(SpanExporter):
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
-        self._losses = Losses(lost=Fact("traces.unsent", level="warning"), over=Fact("traces.sent"))
+        self._losses = Losses(lost=Fact("traces.unsent", level="warning"), over=Fact("traces.sent", level="warning"))
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export; called by the library's thread."""

@@ -9,19 +9,23 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 from urllib.parse import urlsplit
 
 from worker.telemetry.facts import Fact
-from worker.telemetry.logs import log_fact
-from worker.telemetry.metrics import count_fact
+from worker.telemetry.metrics import report
 
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 DEFAULT_ENDPOINT: Final = "http://localhost:4318"
 SPOKEN: Final = "http/protobuf"
+STARTED: Final = {"traces": Fact("traces.started"), "errors": Fact("errors.started")}
+UNUSABLE: Final = {
+    "traces": Fact("traces.unusable", level="warning"),
+    "errors": Fact("errors.unusable", level="warning"),
+}
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,9 @@ def begin_remote(about: dict[str, str], *, namespace: str | None, traces: bool =
             except Exception as error:  # noqa: BLE001 - a foreign text may hold the address with its secrets
                 problem = f"a variable of it cannot be used ({type(error).__name__})"
         if problem is not None:
-            _say(Fact(f"{place.kind}.unusable", {"reason": problem}, level="warning"))
+            report(replace(UNUSABLE[place.kind], fields={"reason": problem}))
         elif place.host is not None:
-            _say(Fact(f"{place.kind}.started", {"host": place.host}))
+            report(replace(STARTED[place.kind], fields={"host": place.host}))
 
 
 def end_remote() -> None:
@@ -138,11 +142,6 @@ def _begin_errors(about: dict[str, str]) -> Callable[[], None]:
 
     release = os.environ.get("SENTRY_RELEASE") or f"evertoken@{version('evertoken')}"
     return begin_errors(os.environ["SENTRY_DSN"].strip(), release=release, about=about)
-
-
-def _say(fact: Fact) -> None:
-    log_fact(fact)
-    count_fact(fact)
 
 
 _ends: Final[list[Callable[[], None]]] = []
