@@ -206,6 +206,7 @@ def set_up_logging(loglevel: int | str | None = None, logfile: str | None = None
         log_format=celeryconfig.settings.log_format,
         level=logging.getLevelName(level) if isinstance(level, int) else level.upper(),
         file=logfile,
+        namespace=celeryconfig.settings.namespace,
     )
 
 

@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from tests.project.conftest import ROOT
+from worker.namespace import bad_namespace
+from worker.redis_address import bad_redis, read_sentinels
 from worker.settings import Settings
 
 HELM: Final = ROOT / "build/helm/bin/python"
@@ -123,7 +125,7 @@ def test_each_process_sees_its_own_secrets_alone(objects: dict[tuple[str, str], 
             value.removeprefix("/run/secrets/") for value in variables.values() if value.startswith("/run/secrets/")
         }
 
-        assert volume["secretName"] == "evertoken"
+        assert re.fullmatch(r"evertoken(-shop)?", volume["secretName"])
         assert named <= seen[name], name
         assert all(f"keep {key} " in script for key in seen[name]), name
         known = {f"EVERTOKEN_{field.upper()}" for field in Settings.model_fields}
@@ -168,6 +170,37 @@ def test_a_service_leads_to_pods_that_listen_there(objects: dict[tuple[str, str]
         assert {port["port"] for port in each["spec"]["ports"]} <= ports, name
 
 
+@pytest.mark.parametrize("objects", ["shared"], indirect=True)
+def test_installations_that_share_servers_are_kept_apart(objects: dict[tuple[str, str], Any]) -> None:
+    """Each process has the namespace, its Secret and the Sentinels' address from there; the targets have the label."""
+    name = values_of("shared")["settings"]["NAMESPACE"]
+
+    assert bad_namespace("NAMESPACE", name) is None
+    assert "redis" not in {name for _, name in objects}
+    for process, pod in pods(objects):
+        (container,) = pod["containers"]
+        variables = {each["name"]: each["value"] for each in container["env"]}
+        (volume,) = [each["secret"] for each in pod["volumes"] if "secret" in each]
+        assert variables["EVERTOKEN_NAMESPACE"] == name, process
+        assert variables["EVERTOKEN_REDIS_URL_FILE"] == "/run/secrets/redis_url", process
+        assert volume["secretName"] == "evertoken-shop", process
+    monitors = [each["spec"] for (kind, _), each in objects.items() if kind == "ServiceMonitor"]
+    assert len(monitors) >= 4
+    for monitor in monitors:
+        labels = {each["targetLabel"]: each["replacement"] for each in monitor["endpoints"][0]["relabelings"]}
+        assert labels["installation"] == name
+
+
+def test_the_address_that_the_values_describe_names_sentinels() -> None:
+    """What shared.yaml tells to put into the Secret is an address that is read as such."""
+    (address,) = re.findall(r"sentinel://\S+", (CHART / "values/shared.yaml").read_text(encoding="utf-8"))
+    sentinels = read_sentinels(address.rstrip(","))
+
+    assert bad_redis("EVERTOKEN_REDIS_URL", address.rstrip(",")) is None
+    assert sentinels is not None
+    assert len(sentinels.hosts) == 3
+
+
 @pytest.mark.parametrize("objects", ["production"], indirect=True)
 def test_prometheus_gets_the_rules_and_every_page_of_metrics(objects: dict[tuple[str, str], Any], root: Path) -> None:
     """The rules and the board are the files that compose mounts, and each page is scraped under the name of its job."""
@@ -192,6 +225,8 @@ def test_prometheus_gets_the_rules_and_every_page_of_metrics(objects: dict[tuple
         ({"settings": {**APP, "TIKTOK_APP_SECRET": "x"}}, "SECRET"),
         ({"workers": {"refresh": {"queues": "refreshes"}}}, "queues"),
         ({"leaseSeconds": "long"}, "leaseSeconds"),
+        ({"settings": {**APP, "NAMESPACE": "a-b"}}, "NAMESPACE"),
+        ({"settings": {**APP, "REDIS_URL": "sentinel://:word@one,two/0?service=mymaster"}}, "REDIS_URL"),
     ],
 )
 def test_values_that_cannot_be_right_are_refused(change: dict[str, Any], said: str) -> None:

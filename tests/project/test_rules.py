@@ -97,6 +97,19 @@ def test_the_board_shows_metrics_that_exist(root: Path) -> None:
     assert any("flower_" in expression for expression in asked)
 
 
+def test_each_panel_shows_the_chosen_installations(root: Path) -> None:
+    """Each series that is asked for is limited to them; all are shown at first, also targets without the label."""
+    board = json.loads((root / "deploy/prometheus/board.json").read_text(encoding="utf-8"))
+    (chosen,) = [each for each in board["templating"]["list"] if each["name"] == "installation"]
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    series = [found for each in asked for found in re.findall(r"(?:evertoken|flower)_\w+(\{[^}]*\})?", each)]
+
+    assert chosen["query"] == "label_values(evertoken_fleet_grants, installation)"
+    assert (chosen["includeAll"], chosen["allValue"], chosen["current"]["value"]) == (True, ".*", "$__all")
+    assert len(series) >= len(asked)
+    assert [each for each in series if 'installation=~"$installation"' not in each] == []
+
+
 @pytest.mark.slow_suite
 @pytest.mark.parametrize("alert", [None, *BAD])
 def test_a_rule_fires_alone_and_only_when_it_should(

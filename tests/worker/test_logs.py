@@ -44,6 +44,17 @@ def test_a_fact_and_a_librarys_line_look_alike() -> None:
     assert ours["timestamp"].endswith("Z")
 
 
+def test_each_line_names_its_installation_if_there_are_several() -> None:
+    """Ours, a library's and one that was too long have the namespace; without one no line has the field."""
+    lines = 'log_fact(Fact("a.fact", {"installation": "forged"})); log.warning("theirs"); '
+    lines += 'log.warning("%s", "x", extra={}); log_fact(Fact("long", {f"f{n}": "y" * 2000 for n in range(20)}))'
+    named = logged('configure_logging(log_format="json", level="INFO", namespace="shop"); ' + lines)
+
+    assert [event["installation"] for event in events(named)] == ["shop"] * 4
+    assert "left_out" in events(named)[-1]
+    assert all("installation" not in event for event in events(logged(lines))[1:])
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 @pytest.mark.parametrize(
     "call",

@@ -54,7 +54,7 @@ def _prepare(services: Services) -> None:
     from worker.telemetry import begin_remote, configure_logging  # noqa: PLC0415 - as above
 
     settings = services.settings
-    configure_logging(log_format=settings.log_format, level=settings.log_level)
+    configure_logging(log_format=settings.log_format, level=settings.log_level, namespace=settings.namespace)
     begin_remote({"process": services.owner}, namespace=settings.namespace)
     services.report_outages()
     if settings.metrics_port is not None:

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from worker.vault.redaction import redact, redact_event
 
 LINE_LIMIT: Final = 16_384
 """Letters of a line; each text in it is already limited on its own."""
-KEPT: Final = ("event", "level", "logger", "timestamp")
+KEPT: Final = ("event", "installation", "level", "logger", "timestamp")
 LOGGER: Final = "evertoken"
 LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _further: Final[list[logging.Handler]] = []
@@ -27,19 +27,24 @@ _further: Final[list[logging.Handler]] = []
 _encode: Final = json.JSONEncoder(default=str).encode
 
 
-def configure_logging(*, log_format: Literal["json", "console"], level: str, file: str | None = None) -> None:
+def configure_logging(
+    *, log_format: Literal["json", "console"], level: str, file: str | None = None, namespace: str | None = None
+) -> None:
     """Send every logger of this process, ours and the libraries', through one redacting formatter.
 
     Args:
         log_format: `json` for one object a line, `console` for text.
         level: lowest level that is written, such as `INFO`.
         file: a file to append to; standard error by default.
+        namespace: of this installation, which each line then has as `installation`, as metrics do.
 
     Raises:
         OSError: the file cannot be opened.
     """
+    own = {"installation": namespace} if namespace else {}
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        lambda _logger, _method, event: {**event, **own},
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -59,6 +64,7 @@ def configure_logging(*, log_format: Literal["json", "console"], level: str, fil
     handler.setFormatter(
         _Formatter(
             bounded,
+            own,
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, bounded],
         )
@@ -121,9 +127,10 @@ class _TextRecord(logging.LogRecord):
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     """Formats every record in the same way; facts, of which a refresh has two, on a shorter path."""
 
-    def __init__(self, render: _Bounded, **options: Any) -> None:
+    def __init__(self, render: _Bounded, own: Mapping[str, str], **options: Any) -> None:
         super().__init__(**options)
         self._render_fact = render
+        self._own = own
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
@@ -131,7 +138,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
             return str(record.msg)
         if not isinstance(record, _FactRecord):
             return super().format(record)
-        event = redact_event(record.fact.fields)
+        event = redact_event(record.fact.fields) | self._own
         event["event"], event["level"], event["logger"] = redact(record.fact.name), record.fact.level, LOGGER
         event["timestamp"] = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None).isoformat() + "Z"
         return str(self._render_fact(None, "", event))
