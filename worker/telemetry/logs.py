@@ -138,7 +138,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
             return str(record.msg)
         if not isinstance(record, _FactRecord):
             return super().format(record)
-        event = redact_event(record.fact.fields) | self._own
+        event = {**redact_event(record.fact.fields), **self._own}
         event["event"], event["level"], event["logger"] = redact(record.fact.name), record.fact.level, LOGGER
         event["timestamp"] = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None).isoformat() + "Z"
         return str(self._render_fact(None, "", event))
