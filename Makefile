@@ -52,7 +52,7 @@ check: $(READY) ## check style, types, the house's rules and that generated page
 	@echo "ruff: format" && $(VENV)/bin/ruff format --check --quiet
 	@echo "mypy: types" && $(VENV)/bin/mypy --no-error-summary
 	@echo "import-linter: the house" && { report=$$($(VENV)/bin/lint-imports 2>&1) || { echo "$$report"; exit 1; }; }
-	@echo "docs: generated pages" && $(VENV)/bin/python docs/write_settings.py --check
+	@echo "docs: generated pages" && $(VENV)/bin/python docs/write_reference.py --check
 
 audit: $(READY) ## look for known vulnerabilities of the pinned versions; exit 3 where no source of them can be asked
 	@$(VENV)/bin/python deploy/audit.py $(ARGS)
@@ -60,12 +60,12 @@ audit: $(READY) ## look for known vulnerabilities of the pinned versions; exit 3
 format: $(READY) ## put the code into the project's format
 	@$(VENV)/bin/ruff check --quiet --fix-only && $(VENV)/bin/ruff format --quiet
 
-docs: $(READY) ## write docs/settings.md again from the code
-	@$(VENV)/bin/python docs/write_settings.py
+docs: $(READY) ## write the reference pages again from the code
+	@$(VENV)/bin/python docs/write_reference.py
 
 site: build/sphinx/ready ## render all pages as a site with a search into build/site; a link that leads nowhere fails
 	@rm -rf build/site
-	@build/sphinx/bin/sphinx-build -c docs -b html -d build/sphinx/doctrees -j 2 --quiet --fail-on-warning --keep-going . build/site
+	@build/sphinx/bin/sphinx-build -c docs -b html -d build/sphinx/doctrees -j 2 --fresh-env --quiet --fail-on-warning --keep-going . build/site
 	@cp build/site/README.html build/site/index.html && echo "build/site/index.html"
 
 lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes

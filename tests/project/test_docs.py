@@ -19,10 +19,13 @@ import pytest
 import yaml
 from celery.bin.celery import celery as celery_cli
 
+from worker import tokens
+from worker.desk.openapi import PROBLEMS, description
 from worker.policy.notice_kinds import KINDS
-from worker.policy.verdicts import AttemptOutcome
+from worker.policy.verdicts import AttemptOutcome, Cause
 from worker.settings import Settings
 from worker.sources import PREFIX
+from worker.store.models import METADATA
 from worker.telemetry.metrics import FACTS
 from worker.telemetry.names import FACT_NAMES
 
@@ -54,12 +57,58 @@ def command(name: str, project: dict[str, Any]) -> click.Command | None:
     return own
 
 
-def test_the_settings_page_is_what_the_code_says(root: Path, texts: dict[str, str]) -> None:
-    """docs/settings.md is generated; whoever adds a setting writes it again."""
-    page = runpy.run_path(str(root / "docs/write_settings.py"))["settings_page"]()
+def generated(root: Path) -> dict[str, str]:
+    """Return the pages as the code makes them, by their names."""
+    made = runpy.run_path(str(root / "docs/write_reference.py"))["PAGES"]
+    return {f"docs/{name}": page() for name, page in made.items()}
 
-    assert texts["docs/settings.md"] == page
-    assert all(f"`{PREFIX}{field.upper()}`" in page for field in Settings.model_fields)
+
+def test_the_generated_pages_are_what_the_code_says(root: Path, texts: dict[str, str]) -> None:
+    """Whoever adds a setting, a command, a table, an error or a function for neighbours writes its page again."""
+    pages = generated(root)
+
+    assert len(pages) == 4
+    assert [name for name, page in pages.items() if texts[name] != page] == [], "write them again with `make docs`"
+
+
+def test_nothing_is_missing_from_the_generated_pages(root: Path, project: dict[str, Any]) -> None:
+    """Each setting, command, option, table and column, and each name that neighbours import, is there."""
+    pages = generated(root)
+    options = {}
+    for name in project["project"]["entry-points"]["celery.commands"]:
+        waiting = [(name, command(name, project))]
+        for path, found in waiting:
+            assert found is not None
+            options[path] = {option for each in found.params for option in each.opts if each.opts[0].startswith("--")}
+            waiting += [(f"{path} {each}", sub) for each, sub in getattr(found, "commands", {}).items()]
+    sections = dict(re.findall(r"^#{2,3} (.+)\n((?:(?!^##).*\n)*)", pages["docs/commands.md"], re.MULTILINE))
+    tables = dict(re.findall(r"^## (\w+)\n((?:(?!^## ).*\n)*)", pages["docs/tables.md"], re.MULTILINE))
+
+    assert all(f"`{PREFIX}{field.upper()}`" in pages["docs/settings.md"] for field in Settings.model_fields)
+    assert sections.keys() == options.keys()
+    assert [path for path in options if any(f"{option}" not in sections[path] for option in options[path])] == []
+    assert tables.keys() == METADATA.tables.keys()
+    assert all(f"| `{column.name}` |" in tables[name] for name in tables for column in METADATA.tables[name].columns)
+    assert all(f"## {name}\n" in pages["docs/python-api.md"] for name in set(tokens.__all__) - {"WAIT_SECONDS"})
+
+
+def test_the_page_of_the_http_api_is_what_the_desk_describes(texts: dict[str, str]) -> None:
+    """Requests, problems with their status, and causes: each is on the page, and none that the desk does not know."""
+    page = texts["docs/http-api.md"]
+    requests = {
+        (method.upper(), path)
+        for path, item in description()["paths"].items()
+        for method in item.keys() & {"get", "post"}
+    }
+    # This one is the answer of no path.
+    problems = {("404", "unknown-address")}
+    problems |= {(status, word) for status, (_, words) in PROBLEMS.items() for word in re.split(r", | or ", words)}
+    rows = re.findall(r"^\| (\d{3}) \| (.*?) \|", page, re.MULTILINE)
+    causes = re.findall(r"`(\w+)`", page.partition("A 409 also has `cause`")[2])
+
+    assert {*re.findall(r"^\| `([A-Z]+) ([^`?]+)", page, re.MULTILINE)} == requests - {("GET", "/v1/openapi.json")}
+    assert {(status, word) for status, words in rows for word in re.findall(r"`([\w-]+)`", words)} == problems
+    assert sorted(causes) == sorted(Cause)
 
 
 def test_every_setting_that_is_named_exists(texts: dict[str, str]) -> None:

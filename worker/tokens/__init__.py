@@ -47,7 +47,8 @@ def access_token(
             not help; all are NotFoundError.
         ExpiredError: no token was valid for so long, and no refresh came in time; `retry_after` says when to ask again.
         PausedError: the same, and no refresh comes because a person has paused the grant.
-        KeyMissingError: the keyring lacks the key of this token. SealError: the stored bytes are damaged.
+        KeyMissingError: the keyring lacks the key of this token.
+        SealError: the stored bytes are damaged.
         StoreUnavailableError: the database does not answer.
     """
     served = served_token(creator_id, min_validity=min_validity, newer_than=newer_than, wait_seconds=wait_seconds)
