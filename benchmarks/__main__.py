@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,12 +21,12 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from benchmarks import counting, growth, machine, report, rest, sampling
+from benchmarks import accounts, counting, growth, machine, report, rest, sampling
 from benchmarks.contenders import WARM_UP, Contender, Evertoken, HomeMade, Loop, Run, Worker
 from benchmarks.report import HOME, LOOP, Entry, Sheet
 from benchmarks.stage import PROJECT, Stage
 
-PARTS: Final = ("speed", "slow", "alone", "counts", "steps", "rest", "growth")
+PARTS: Final = ("speed", "slow", "alone", "counts", "steps", "rest", "growth", "accounts")
 HOME_SHARE: Final = 0.25
 """The home-made worker is slower, so it refreshes fewer in a run."""
 BEFORE_SHARE: Final = 0.1
@@ -106,6 +107,20 @@ class Bench:
         sizes = sorted(int(size) for size in self.chosen.sizes.split(","))
         found = growth.measure(sizes, self.chosen.databases.split(","))
         self._add("growth", [asdict(each) for each in found], report.growth(found, sizes))
+
+    def accounts(self) -> None:
+        """What pulls of account data cost, each database in a process of its own."""
+        found = []
+        for kind in self.chosen.databases.split(","):
+            out = self.stage.folder / f"accounts-{kind}.json"
+            command = [sys.executable, "-m", "benchmarks.accounts", "--database", kind, "--json", str(out), "--quiet"]
+            command += ["--creators", str(self.chosen.account_creators), "--videos", str(self.chosen.account_videos)]
+            with machine.pinned(self.stage.worker_cores | self.stage.server_cores):
+                done = subprocess.run(command, cwd=PROJECT, check=False)
+            assert out.exists(), f"account data was not measured on {kind}"
+            found.append(accounts.Found.of(json.loads(out.read_text(encoding="utf-8"))))
+            assert not done.returncode, f"account data on {kind}: {found[-1]}"
+        self._add("accounts", [asdict(each) for each in found], accounts.sheet(found))
 
     def write(self, folder: Path) -> None:
         """Write tables, raw figures and the picture."""
@@ -207,6 +222,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", default="10000,100000", help="fleets of the part `growth`, up to 10000000")
     parser.add_argument("--rest-grants", type=int, default=100_000, help="the fleet of the part `rest`")
     parser.add_argument("--rest-seconds", type=float, default=20, help="how long is watched in the part `rest`")
+    parser.add_argument("--account-creators", type=int, default=20, help="creators of the part `accounts`")
+    parser.add_argument("--account-videos", type=int, default=200, help="videos of each of them")
     parser.add_argument("--beside", type=Path, help="another checkout of the project, measured in the same rounds")
     parser.add_argument("--name", default="before", help="what the tables call that checkout")
     parser.add_argument("--dir", type=Path, help="a folder on the disk to measure")

@@ -202,11 +202,25 @@ def test_videos_are_listed_to_the_end_and_then_while_they_are_young(studio: Stud
 
     studio.pass_days()
     studio.pull()
-    assert studio.truth.count(VIDEO_CALL) == 6
+    assert studio.truth.count(VIDEO_CALL) == 5
 
     studio.pass_days(7)
     studio.pull()
-    assert studio.truth.count(VIDEO_CALL) == 10
+    assert studio.truth.count(VIDEO_CALL) == 9
+
+
+@pytest.mark.parametrize(("young", "pages"), [(19, 1), (20, 2), (41, 3)])
+def test_a_page_is_read_for_young_videos_and_no_further_one(studio: Studio, young: int, pages: int) -> None:
+    """Only older ones follow a page that ends with an old video; behind a young one there may be another."""
+    ages = [number / 2 for number in range(1, young + 1)] + list(range(31, 131))
+    studio.truth.videos = [studio.video(number, age=age) for number, age in enumerate(ages)]
+    studio.pull()
+    before = studio.truth.count(VIDEO_CALL)
+    studio.pass_days()
+
+    studio.pull()
+
+    assert studio.truth.count(VIDEO_CALL) == before + pages
 
 
 def test_a_video_that_is_gone_is_marked_only_by_a_whole_pass(studio: Studio) -> None:

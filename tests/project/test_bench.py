@@ -131,14 +131,33 @@ def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
     """A tiny run measures all contenders on SQLite and writes tables, figures and picture."""
     done = run_bench(
         *("--rounds", "1", "--creators", "60", "--slow-creators", "10", "--alone", "2", "--databases", "sqlite"),
-        *("--sizes", "2000,4000", "--rest-grants", "100", "--rest-seconds", "2", "--out", str(tmp_path)),
+        *("--sizes", "2000,4000", "--rest-grants", "100", "--rest-seconds", "2", "--account-creators", "2"),
+        *("--account-videos", "25", "--out", str(tmp_path)),
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-    assert {"machine", "options", "alone", "speed", "slow", "counts", "steps", "rest", "growth"} == set(found)
+    parts = {"alone", "speed", "slow", "counts", "steps", "rest", "growth", "accounts"}
+    assert {"machine", "options", *parts} == set(found)
     assert (tmp_path / "where-the-time-goes.png").stat().st_size > 1000
-    assert (tmp_path / "bench.md").read_text(encoding="utf-8").count("###") == 7
+    assert (tmp_path / "bench.md").read_text(encoding="utf-8").count("###") == len(parts)
+
+
+@pytest.mark.slow_suite
+@pytest.mark.timeout(300)
+def test_account_data_is_measured_on_both_databases(tmp_path: Path) -> None:
+    """The part `accounts` counts the requests of first pulls and of a usual day, and none is too many."""
+    done = run_bench(
+        *("--parts", "accounts", "--account-creators", "3", "--account-videos", "45"), "--out", str(tmp_path)
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["accounts"]
+    assert [each["database"] for each in found] == ["sqlite", "postgresql"]
+    for each in found:
+        assert (each["first"]["requests"], each["first"]["needed"]) == (12, 12)
+        assert each["day"]["requests"] == each["day"]["needed"] > 3
+        assert each["rows"]["videos"] == 135
 
 
 def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -497,11 +497,10 @@ class Visit:
         self._report("pull.list_shrunk", resource=resource.name, videos=missing, level="warning")
 
     def _is_deep_enough(self, resource: Resource, cleaned: Cleaned) -> bool:
-        """Return True once a page holds nothing that is young any more."""
-        if resource is not VIDEOS:
+        """Return True once nothing young can follow: the cursor is the time, in ms, at which the next page begins."""
+        if resource is not VIDEOS or not cleaned.cursor:
             return False
-        rows = cleaned.rows.get("videos", ())
-        return bool(rows) and not any(readings.is_young(row.get("created_at"), now=self.state.now) for row in rows)
+        return cleaned.cursor < (self.state.now - timedelta(days=readings.YOUNG_DAYS)).timestamp() * 1000
 
     def _note_newest(self, resource: Resource, cleaned: Cleaned) -> None:
         if resource is VIDEOS:
