@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hmac
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
@@ -123,39 +121,6 @@ def test_an_unfit_scope_is_refused(asked: dict[str, Any], expected: str) -> None
         read_scope(**{"creators": (), "references": (), **asked})
 
 
-class SlowStore:
-    """Takes rows only when it is let; counts its transactions."""
-
-    def __init__(self) -> None:
-        self.groups: list[Sequence[HandOut]] = []
-        self.go = threading.Event()
-        self.began = threading.Event()
-
-    def note_hand_outs(self, rows: Sequence[HandOut]) -> None:
-        """Keep a group."""
-        self.began.set()
-        assert self.go.wait(10)
-        self.groups.append(list(rows))
-
-
-def test_rows_of_many_threads_share_a_transaction(wait_until: Any) -> None:
-    """While one is written the others gather; each thread returns only when its row is stored."""
-    slow: Any = SlowStore()
-    audit = Audit(slow, list[Fact]().append)
-    with ThreadPoolExecutor(21) as pool:
-        first = pool.submit(audit.note, HandOut(1, 0, 1, 1))
-        assert slow.began.wait(10)
-        others = [pool.submit(audit.note, HandOut(1, number, 1, 1)) for number in range(1, 21)]
-        wait_until(lambda: len(audit._next.rows) == 20)
-        assert not any(each.done() for each in [first, *others])
-        slow.go.set()
-        for each in [first, *others]:
-            each.result(10)
-
-    assert [len(group) for group in slow.groups] == [1, 20]
-    assert sorted(row.grant_id for group in slow.groups for row in group) == list(range(21))
-
-
 def test_a_token_is_handed_out_although_the_audit_cannot_be_written() -> None:
     """The log has, as an error, what the row would have had."""
 
@@ -165,7 +130,7 @@ def test_a_token_is_handed_out_although_the_audit_cannot_be_written() -> None:
 
     refusing: Any = Refusing()
     facts: list[Fact] = []
-    Audit(refusing, facts.append).note(HandOut(7, 8, 1, 9))
+    Audit(refusing, facts.append).note([HandOut(7, 8, 1, 9)])
 
     (fact,) = facts
     assert (fact.name, fact.level) == ("token.unaudited", "error")

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from worker.desk.gathering import Gathering, Given, Wish, row_of, tag_of
 from worker.desk.guesses import Guesses
 from worker.desk.openapi import description
 from worker.desk.web import Asked, ProblemError, Ways, json_answer
@@ -33,7 +37,7 @@ from worker.errors import (
 )
 from worker.policy.creator_id import is_creator_id
 from worker.policy.verdicts import Cause
-from worker.store import ConsumerView, GrantStatus, GrantView, HandOut, Store
+from worker.store import ConsumerView, GrantStatus, GrantView, Store
 from worker.telemetry import Fact, FactValue, Hook, count_token_read
 from worker.tokens.audit import Audit
 from worker.tokens.consumers import ConsumerKeys
@@ -80,15 +84,25 @@ class Api:
         self._hook = hook
         self._keys = ConsumerKeys(store)
         self._audit = Audit(store, hook)
+        self._gathering = Gathering(store=store, reader=reader, keys=self._keys, audit=self._audit)
         self._guesses = Guesses(WRONG_KEYS)
         self._waiters = threading.BoundedSemaphore(WAITERS)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Gather requests for tokens until the end of the block."""
+        self._gathering.begin()
+        yield
+        self._gathering.end()
 
     def routes(self, ways: Ways) -> list[BaseRoute]:
         """Return the API's routes."""
         return [
             ways.route("/v1/openapi.json", "openapi", {"GET": self.describe}),
             ways.route("/v1/creators", "creators", {"GET": self.creators}),
-            ways.route("/v1/creators/{creator_id:path}/token", "token", {"GET": self.token}),
+            ways.route(
+                "/v1/creators/{creator_id:path}/token", "token", {"GET": self.token}, at_once=self.token_at_hand
+            ),
             ways.route("/v1/creators/{creator_id:path}/rejected", "rejected", {"POST": self.rejected}),
             ways.route("/v1/{rest:path}", "unknown", dict.fromkeys(("GET", "POST"), self.unknown)),
         ]
@@ -103,44 +117,37 @@ class Api:
         del asked
         raise ProblemError(404, "unknown-address", "there is nothing at this address; /v1/openapi.json lists what is")
 
-    def token(self, asked: Asked) -> Response:
-        """Hand out a creator's access token."""
-        consumer, outcome = self._consumer_of(asked), "failed"
+    async def token_at_hand(self, asked: Asked) -> Response | None:
+        """Hand out a token at hand, read together with those of other requests; None if `token` has to look closer."""
+        key = _key_of(asked)
+        consumer = self._keys.seen(key)
+        if consumer is None:
+            return None
         try:
-            answer = self._token(asked, consumer)
-            outcome = "served" if answer.body else "unchanged"
-        except ProblemError as problem:
-            outcome = problem.kind
+            wish, _ = _wish(asked, key)
+        except ProblemError:
+            return None
+        try:
+            given = await self._gathering.ask(wish)
+        except Exception:
+            count_token_read(consumer.name, "failed")
             raise
-        finally:
-            count_token_read(consumer.name, outcome)
-        return answer
+        return None if given is None else _handed(given)
 
-    def _token(self, asked: Asked, consumer: ConsumerView) -> Response:
-        creator_id = asked.part("creator_id")
-        given = asked.query(("min_validity", "newer_than", "wait"))
-        validity = _number(given, "min_validity", 0.0)
-        newer_than = _whole(given, "newer_than", None, 1, LARGEST_GENERATION)
-        wait = _number(given, "wait", WAIT_SECONDS)
-        if wait > WAIT_SECONDS:
-            raise ProblemError(422, "parameter", f"wait is at most {WAIT_SECONDS:g} seconds")
-        self._refuse_foreign(consumer, creator_id)
-        served = self._serve(creator_id, validity, newer_than, wait)
-        tag = f'"{served.consent}.{served.generation}"'
-        if tag in [each.strip() for each in asked.request.headers.get("if-none-match", "").split(",")]:
-            return Response(status_code=304, headers={"ETag": tag})
-        self._audit.note(HandOut(consumer.consumer_id, served.grant_id, served.consent, served.generation))
-        return json_answer(
-            {
-                "creator_id": served.creator_id,
-                "access_token": served.access_token.reveal(),
-                "expires_at": _instant(served.expires_at),
-                "expires_in": math.floor(served.seconds_left),
-                "consent": served.consent,
-                "generation": served.generation,
-            },
-            headers={"ETag": tag},
-        )
+    def token(self, asked: Asked) -> Response:
+        """Hand out a creator's access token, also one that has to be waited for."""
+        consumer = self._consumer_of(asked)
+        try:
+            wish, wait = _wish(asked, _key_of(asked))
+            self._refuse_foreign(consumer, wish.creator_id)
+            served = self._serve(wish, wait)
+            given = Given(consumer, served, tag_of(served) in wish.has)
+            if not given.is_known:
+                self._audit.note([row_of(given)])
+        except Exception as error:
+            count_token_read(consumer.name, error.kind if isinstance(error, ProblemError) else "failed")
+            raise
+        return _handed(given)
 
     def rejected(self, asked: Asked) -> Response:
         """Take the report that TikTok refused a token."""
@@ -180,8 +187,7 @@ class Api:
         Raises:
             ProblemError: nobody's, or this address guesses.
         """
-        scheme, _, key = asked.request.headers.get("authorization", "").partition(" ")
-        key = key.strip() if scheme.lower() == "bearer" else ""
+        key = _key_of(asked)
         wait = self._guesses.wait(asked.address)
         if wait and not self._keys.seen(key):
             raise ProblemError(
@@ -211,24 +217,25 @@ class Api:
         if not consumer.scope.everyone and self._store.grant_in_scope(creator_id, consumer.scope) is None:
             raise _unknown()
 
-    def _serve(self, creator_id: str, validity: float, newer_than: int | None, wait: float) -> ServedToken:
+    def _serve(self, wish: Wish, wait: float) -> ServedToken:
         """Return a token; wait for one only if too few others do.
 
         Raises:
             ProblemError: there is none.
         """
+        read = partial(self._reader.serve, wish.creator_id, min_validity=wish.min_validity, newer_than=wish.newer_than)
         try:
             try:
-                return self._reader.serve(creator_id, min_validity=validity, newer_than=newer_than, wait_seconds=0)
+                return read(wait_seconds=0)
             except ExpiredError:
                 if wait == 0 or not self._waiters.acquire(blocking=False):
                     raise
             try:
-                return self._reader.serve(creator_id, min_validity=validity, newer_than=newer_than, wait_seconds=wait)
+                return read(wait_seconds=wait)
             finally:
                 self._waiters.release()
         except EvertokenError as error:
-            raise self._problem(error, creator_id) from None
+            raise self._problem(error, wish.creator_id) from None
 
     def _problem(self, error: EvertokenError, creator_id: str) -> ProblemError:
         """Return what a consumer is told of an error."""
@@ -259,6 +266,49 @@ class Api:
 
 def _unknown() -> ProblemError:
     return ProblemError(404, "unknown-creator", "there is no grant of this creator")
+
+
+def _key_of(asked: Asked) -> str:
+    scheme, _, key = asked.request.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
+def _wish(asked: Asked, key: str) -> tuple[Wish, float]:
+    """Return what a request wishes, and for how many seconds it would wait.
+
+    Raises:
+        ProblemError: a parameter cannot be used, or nobody can have this id.
+    """
+    given = asked.query(("min_validity", "newer_than", "wait"))
+    validity = _number(given, "min_validity", 0.0)
+    newer_than = _whole(given, "newer_than", None, 1, LARGEST_GENERATION)
+    wait = _number(given, "wait", WAIT_SECONDS)
+    if wait > WAIT_SECONDS:
+        raise ProblemError(422, "parameter", f"wait is at most {WAIT_SECONDS:g} seconds")
+    has = tuple(each.strip() for each in asked.request.headers.get("if-none-match", "").split(","))
+    creator_id = asked.part("creator_id")
+    if not is_creator_id(creator_id):
+        raise _unknown()
+    return Wish(key, creator_id, validity, newer_than, has), wait
+
+
+def _handed(given: Given) -> Response:
+    """Return the answer with a token, or that the consumer has it already; and count it."""
+    served, tag = given.served, {"ETag": tag_of(given.served)}
+    count_token_read(given.consumer.name, "unchanged" if given.is_known else "served")
+    if given.is_known:
+        return Response(status_code=304, headers=tag)
+    return json_answer(
+        {
+            "creator_id": served.creator_id,
+            "access_token": served.access_token.reveal(),
+            "expires_at": _instant(served.expires_at),
+            "expires_in": math.floor(served.seconds_left),
+            "consent": served.consent,
+            "generation": served.generation,
+        },
+        headers=tag,
+    )
 
 
 def _shown(grant: GrantView) -> dict[str, Any]:

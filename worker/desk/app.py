@@ -52,7 +52,7 @@ def build_desk(services: Services) -> Guard:
             *Operating(services, pages, sessions, address=address).routes(people),
             people.route("/{rest:path}", "unknown", {"GET": _nowhere}),
         ],
-        lifespan=_with_threads,
+        lifespan=lambda _: _running(api),
     )
     return Guard(app, hosts=hosts_of(settings), over_tls=address_of(settings).startswith("https:"))
 
@@ -76,6 +76,7 @@ def _nowhere(asked: Asked) -> Response:
 
 
 @asynccontextmanager
-async def _with_threads(_: Starlette) -> AsyncIterator[None]:
+async def _running(api: Api) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-    yield
+    async with api.running():
+        yield

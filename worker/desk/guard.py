@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,6 +31,8 @@ HEADERS: Final = {
     "X-Robots-Tag": "noindex, nofollow",
 }
 """No page is framed, runs a script, loads from elsewhere or tells where it came from."""
+NO_STORE: Final = (b"cache-control", b"no-store")
+"""Of each answer that does not say otherwise."""
 STRICT_TRANSPORT: Final = "max-age=31536000"
 
 
@@ -46,7 +48,8 @@ class Guard:
     def __init__(self, inside: ASGIApp, *, hosts: Iterable[str], over_tls: bool) -> None:
         self._inside = inside
         self._hosts = frozenset(host.lower() for host in hosts)
-        self._headers = HEADERS | ({"Strict-Transport-Security": STRICT_TRANSPORT} if over_tls else {})
+        headers = HEADERS | ({"Strict-Transport-Security": STRICT_TRANSPORT} if over_tls else {})
+        self._headers = {name.lower().encode(): value.encode() for name, value in headers.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -56,10 +59,10 @@ class Guard:
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self._headers.items():
-                    headers[name] = value
-                headers.setdefault("Cache-Control", "no-store")
+                headers = [each for each in message["headers"] if each[0] not in self._headers]
+                if all(name != NO_STORE[0] for name, _ in headers):
+                    headers.append(NO_STORE)
+                message["headers"] = [*headers, *self._headers.items()]
             await send(message)
 
         nameless = scope["path"].startswith(NAMELESS)
@@ -100,7 +103,9 @@ class Addresses:
 
     def is_proxy(self, address: str) -> bool:
         """Return True if an address is that of a trusted proxy."""
-        return _is_address(address) and any(ip_address(address) in network for network in self._proxies)
+        return (
+            bool(self._proxies) and _is_address(address) and any(ip_address(address) in each for each in self._proxies)
+        )
 
 
 def host_name(url: str) -> str:

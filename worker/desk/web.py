@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -101,6 +101,8 @@ class Asked:
 
 Handler = Callable[[Asked], Response]
 """Answers a request; called in a thread."""
+Swift = Callable[[Asked], Awaitable[Response | None]]
+"""Answers a request from the loop, or leaves it to the handler in a thread."""
 Troubled = Callable[[Asked, ProblemError], Response]
 """Tells a problem: to a program, or to a person."""
 
@@ -117,7 +119,7 @@ class Ways:
         self._address_of = address_of
         self._trouble = trouble
 
-    def route(self, path: str, name: str, handlers: Mapping[str, Handler]) -> Route:
+    def route(self, path: str, name: str, handlers: Mapping[str, Handler], *, at_once: Swift | None = None) -> Route:
         """Return a route.
 
         Args:
@@ -125,6 +127,7 @@ class Ways:
             name: for metrics.
             handlers: by method; others are answered with 405. HEAD is not GET here, since a link that a program only
                 looks at must not be used up.
+            at_once: asked before the handler of GET.
         """
 
         async def run(request: Request) -> Response:
@@ -135,7 +138,7 @@ class Ways:
                 if handler is None:
                     answer = self._trouble(asked, _not_allowed(request.method, handlers))
                 else:
-                    answer = await self._answer(asked, handler)
+                    answer = await self._answer(asked, handler, at_once if request.method == "GET" else None)
                 span.fields |= {"method": request.method if handler else "other", "status": answer.status_code}
             count_answer(name, answer.status_code, time.monotonic() - began)
             return answer
@@ -144,27 +147,32 @@ class Ways:
         route.methods = None  # any: those without a handler are told so here
         return route
 
-    async def _answer(self, asked: Asked, handler: Handler) -> Response:
+    async def _answer(self, asked: Asked, handler: Handler, at_once: Swift | None) -> Response:
         try:
-            body = await _body_of(asked.request)
-        except ProblemError as problem:
-            return self._trouble(asked, problem)
-        whole = Asked(asked.request, body, asked.address)
-        return await run_in_threadpool(self._guarded, whole, handler)
+            whole = Asked(asked.request, await _body_of(asked.request), asked.address)
+            answer = await at_once(whole) if at_once else None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
+            return self._told(asked, error)
+        return await run_in_threadpool(self._guarded, whole, handler) if answer is None else answer
 
     def _guarded(self, asked: Asked, handler: Handler) -> Response:
         try:
             return handler(asked)
-        except ProblemError as problem:
-            return self._trouble(asked, problem)
-        except StoreUnavailableError:
-            return self._trouble(asked, database_away())
-        except Exception:  # whatever it is, the client gets an answer, and the log the traceback
-            count_fact(Fact("desk.crashed"))
-            logging.getLogger("evertoken").exception("desk.crashed")
-            return self._trouble(
-                asked, ProblemError(500, "internal", "the desk met an error that it does not know; its log has it")
-            )
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._told(asked, error)
+
+    def _told(self, asked: Asked, error: Exception) -> Response:
+        """Tell an error to the client, and one that we do not know to the log, with its traceback."""
+        match error:
+            case ProblemError():
+                return self._trouble(asked, error)
+            case StoreUnavailableError():
+                return self._trouble(asked, database_away())
+        count_fact(Fact("desk.crashed"))
+        logging.getLogger("evertoken").error("desk.crashed", exc_info=error)
+        return self._trouble(
+            asked, ProblemError(500, "internal", "the desk met an error that it does not know; its log has it")
+        )
 
 
 def database_away() -> ProblemError:

@@ -64,9 +64,10 @@ class ConsumerKeys:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[ConsumerView, float]] = {}
 
-    def seen(self, key: str) -> bool:
-        """Return True if this key has worked in this process; it may have been revoked since."""
-        return hash_of(key) in self._known
+    def seen(self, key: str) -> ConsumerView | None:
+        """Return the consumer of a key that has worked in this process; it may have been revoked since."""
+        found = self._known.get(hash_of(key))
+        return found and found[0]
 
     def find(self, key: str) -> ConsumerView | None:
         """Return the consumer of a key; None if no consumer has it, or it was revoked.

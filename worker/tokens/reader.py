@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from worker.errors import (
+    EvertokenError,
     ExpiredError,
     HeldError,
     PausedError,
@@ -97,6 +98,15 @@ class TokenReader:
                 raise ExpiredError(lack, retry_after=max(1.0, until_try))
             time.sleep(min(left, pause * (0.5 + random.random())))  # noqa: S311 - spreads, hides nothing
             pause = min(pause * 1.5, LONGEST_PAUSE_SECONDS)
+
+    def at_hand(
+        self, pair: ServedPair, *, min_validity: float = 0, newer_than: int | None = None
+    ) -> ServedToken | None:
+        """Return the token of a pair that was just read; None if it does not do, and `serve` tells why."""
+        with suppress(EvertokenError):
+            if not _lack(pair, min_validity, newer_than):
+                return self._open(pair)
+        return None
 
     def access_token(self, creator_id: str, *, min_validity: float = 0, wait_seconds: float = WAIT_SECONDS) -> Token:
         """Return the creator's access token alone; arguments and errors are those of `serve`."""
