@@ -225,7 +225,7 @@ def test_the_readers_role_reads_and_asks_and_does_nothing_else(
             owner.execute(statement.encode())
     world.services.store.pause(creator_id=grant.creator_id)
     with pytest.raises(PausedError, match="is paused since"):
-        reader.access_token(grant.creator_id, min_validity=300)
+        reader.access_token(grant.creator_id, min_validity=300, wait_seconds=5)
     world.services.store.resume(creator_id=grant.creator_id)
     with at_work(world):
         assert reader.serve(grant.creator_id, min_validity=300).generation == 2
