@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -88,12 +86,9 @@ class Api:
         self._guesses = Guesses(WRONG_KEYS)
         self._waiters = threading.BoundedSemaphore(WAITERS)
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Gather requests for tokens until the end of the block."""
-        self._gathering.begin()
-        yield
-        self._gathering.end()
+    def close(self) -> None:
+        """End the threads that read tokens, when no request waits any more."""
+        self._gathering.close()
 
     def routes(self, ways: Ways) -> list[BaseRoute]:
         """Return the API's routes."""

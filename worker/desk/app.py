@@ -78,5 +78,5 @@ def _nowhere(asked: Asked) -> Response:
 @asynccontextmanager
 async def _running(api: Api) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
-    async with api.running():
-        yield
+    yield
+    api.close()

@@ -1,18 +1,16 @@
 """Tokens at hand for many requests at once: one statement reads them, and one commit notes that they were handed out.
 
-A request puts its wish into a queue. A thread takes all that wait there, and gives the loop their answers in one call.
-While it reads and writes, the next ones gather. So nobody waits for company, and a database on another host costs a
-round trip for each group, not for each request.
+A thread reads for a group of requests. While it reads and writes, others gather, and they are the next group when it has
+ended. If it takes long, as with a database on another host, further groups start meanwhile. The round trips to the
+database are those of groups, not of requests.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 from typing import Final
 
 from worker.store import ConsumerView, HandOut, ServedPair, Store
@@ -22,6 +20,10 @@ from worker.tokens.reader import ServedToken, TokenReader
 
 MOST_AT_ONCE: Final = 500
 """Requests of one group: the rest of them wait for the next, so that a statement stays short."""
+MOST_GROUPS: Final = 4
+"""Groups that are read and written at the same time."""
+PATIENCE_SECONDS: Final = 0.02
+"""How long the next group waits for the end of one under way: large groups cost the processor less than many."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +60,21 @@ _Asked = tuple[Wish, _Answer]
 
 
 class Gathering:
-    """Answers wishes in groups, from a thread of its own between `begin` and `end`."""
+    """Answers wishes in groups; all but `_answer` runs in the loop of `ask`."""
 
     def __init__(self, *, store: Store, reader: TokenReader, keys: ConsumerKeys, audit: Audit) -> None:
         self._store = store
         self._reader = reader
         self._keys = keys
         self._audit = audit
-        self._waiting: SimpleQueue[_Asked | None] = SimpleQueue()
+        self._threads = ThreadPoolExecutor(MOST_GROUPS, "gathering")
+        self._waiting: list[_Asked] = []
+        self._groups: set[asyncio.Task[None]] = set()
+        self._patient_until = 0.0
 
-    def begin(self) -> None:
-        """Start the thread; called from the loop that `ask` is called from."""
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._work, name="gathering", daemon=True)
-        self._thread.start()
-
-    def end(self) -> None:
-        """End the thread, when no request waits any more."""
-        self._waiting.put(None)
-        self._thread.join()
+    def close(self) -> None:
+        """End the threads, when no request waits any more."""
+        self._threads.shutdown()
 
     async def ask(self, wish: Wish) -> Given | None:
         """Return the token, audited; None if none is at hand that does, or the consumer may not have it.
@@ -84,34 +82,46 @@ class Gathering:
         Raises:
             StoreUnavailableError: the database does not answer.
         """
-        answer: _Answer = self._loop.create_future()
-        self._waiting.put((wish, answer))
+        loop = asyncio.get_running_loop()
+        answer: _Answer = loop.create_future()
+        self._waiting.append((wish, answer))
+        if loop.time() >= self._patient_until:
+            loop.call_soon(self._start)  # not at once: others have come in the same turn of the loop
         return await answer
 
-    def _work(self) -> None:
-        group = list[_Asked | None]()
-        while None not in group:
-            group = [self._waiting.get(), *self._more()]
-            try:
-                given = self._answer([each[0] for each in group if each])
-            except Exception as error:  # noqa: BLE001 - each request tells it to its client, and to the log
-                # Who came meanwhile has waited for this database, too, and does not wait for it again.
-                group += self._more()
-                self._loop.call_soon_threadsafe(_fail, [each[1] for each in group if each], error)
-            else:
-                self._loop.call_soon_threadsafe(_resolve, [each[1] for each in group if each], given)
+    def _start(self) -> None:
+        """Let a thread answer those who wait, if one is free."""
+        if not self._waiting or len(self._groups) == MOST_GROUPS:
+            return
+        loop = asyncio.get_running_loop()
+        group, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
+        task = loop.create_task(self._run(group))
+        self._groups.add(task)
+        task.add_done_callback(self._ended)
+        self._patient_until = loop.time() + PATIENCE_SECONDS
+        loop.call_later(PATIENCE_SECONDS, self._start)
 
-    def _more(self) -> list[_Asked | None]:
-        """Return what waits in the queue; None stands for the end."""
-        found = list[_Asked | None]()
-        with suppress(Empty):
-            while len(found) < MOST_AT_ONCE:
-                found.append(self._waiting.get_nowait())
-        return found
+    def _ended(self, group: asyncio.Task[None]) -> None:
+        self._groups.discard(group)
+        self._patient_until = 0.0
+        self._start()
+
+    async def _run(self, group: list[_Asked]) -> None:
+        wishes = [wish for wish, _ in group]
+        try:
+            given = await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, wishes)
+        except Exception as error:  # noqa: BLE001 - each request tells it to its client, and to the log
+            # Who came meanwhile has waited for this database, too, and does not wait for it again.
+            group, self._waiting = group + self._waiting, []
+            for _, answer in group:
+                if not answer.done():  # it is if the client went away
+                    answer.set_exception(error)
+            return
+        for (_, answer), each in zip(group, given, strict=True):
+            if not answer.done():
+                answer.set_result(each)
 
     def _answer(self, wishes: Sequence[Wish]) -> list[Given | None]:
-        if not wishes:
-            return []
         found = self._store.served_pairs(sorted({wish.creator_id for wish in wishes}))
         given = [self._given(wish, *found[wish.creator_id]) if wish.creator_id in found else None for wish in wishes]
         self._audit.note([row_of(each) for each in given if each and not each.is_known])
@@ -134,15 +144,3 @@ def row_of(given: Given) -> HandOut:
 def tag_of(served: ServedToken) -> str:
     """Return the ETag of a token: it names consent and generation."""
     return f'"{served.consent}.{served.generation}"'
-
-
-def _resolve(answers: Sequence[_Answer], given: Sequence[Given | None]) -> None:
-    for answer, each in zip(answers, given, strict=True):
-        if not answer.done():  # it is if the client went away
-            answer.set_result(each)
-
-
-def _fail(answers: Sequence[_Answer], error: Exception) -> None:
-    for answer in answers:
-        if not answer.done():
-            answer.set_exception(error)
