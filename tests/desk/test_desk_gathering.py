@@ -93,6 +93,17 @@ def test_requests_that_wait_together_share_a_read_and_a_commit(
     assert {each.name: each.handed_out for each in desk.services.store.consumers()} == {"shop": 12, "blog": 11}
 
 
+def test_a_lone_request_waits_for_no_company(desk: RunningDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that come one after the other are answered at once, however long others would gather."""
+    monkeypatch.setattr("worker.desk.gathering.GATHER_SECONDS", 60)
+    monkeypatch.setattr("worker.desk.gathering.PATIENCE_SECONDS", 60)
+    grant, shop = desk.world.creator(), desk.consumer()
+    answers = [shop.token(grant.creator_id) for _ in range(5)]
+
+    assert [answer.status_code for answer in answers] == [200] * 5
+    assert max(answer.elapsed.total_seconds() for answer in answers) < 30
+
+
 def test_a_group_that_takes_long_holds_nobody_up(desk: RunningDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who comes while the database keeps one group waiting is answered by another thread."""
     grant, shop = desk.world.creator(), desk.consumer()

@@ -1,8 +1,8 @@
 """Tokens at hand for many requests at once: one statement reads them, and one commit notes that they were handed out.
 
-A thread reads for a group of requests. While it reads and writes, others gather, and they are the next group when it has
-ended. If it takes long, as with a database on another host, further groups start meanwhile. The round trips to the
-database are those of groups, not of requests.
+A thread reads for a group of requests. While it reads and writes, others gather, and they are the next group when it
+has ended. If it takes long, as with a database on another host, further groups start meanwhile. Round trips to the
+database, its statements and commits are those of groups, not of requests.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ MOST_AT_ONCE: Final = 500
 """Requests of one group: the rest of them wait for the next, so that a statement stays short."""
 MOST_GROUPS: Final = 4
 """Groups that are read and written at the same time."""
-PATIENCE_SECONDS: Final = 0.02
+PATIENCE_SECONDS: Final = 0.03
 """How long the next group waits for the end of one under way: large groups cost the processor less than many."""
+GATHER_SECONDS: Final = 0.002
+"""How long a group waits for others, if more than one came the last time; a lone request does not wait."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ class Gathering:
         self._threads = ThreadPoolExecutor(MOST_GROUPS, "gathering")
         self._waiting: list[_Asked] = []
         self._groups: set[asyncio.Task[None]] = set()
-        self._patient_until = 0.0
+        self._planned: asyncio.TimerHandle | None = None
+        self._crowded = False
 
     def close(self) -> None:
         """End the threads, when no request waits any more."""
@@ -82,29 +85,33 @@ class Gathering:
         Raises:
             StoreUnavailableError: the database does not answer.
         """
-        loop = asyncio.get_running_loop()
-        answer: _Answer = loop.create_future()
+        answer: _Answer = asyncio.get_running_loop().create_future()
         self._waiting.append((wish, answer))
-        if loop.time() >= self._patient_until:
-            loop.call_soon(self._start)  # not at once: others have come in the same turn of the loop
+        if self._planned is None:
+            self._plan(GATHER_SECONDS if self._crowded else 0.0)
         return await answer
+
+    def _plan(self, seconds: float) -> None:
+        """Start the next group in so many seconds, and not before."""
+        if self._planned is not None:
+            self._planned.cancel()
+        self._planned = asyncio.get_running_loop().call_later(seconds, self._start)
 
     def _start(self) -> None:
         """Let a thread answer those who wait, if one is free."""
+        self._planned = None
         if not self._waiting or len(self._groups) == MOST_GROUPS:
             return
-        loop = asyncio.get_running_loop()
         group, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
-        task = loop.create_task(self._run(group))
+        self._crowded = len(group) > 1
+        task = asyncio.get_running_loop().create_task(self._run(group))
         self._groups.add(task)
         task.add_done_callback(self._ended)
-        self._patient_until = loop.time() + PATIENCE_SECONDS
-        loop.call_later(PATIENCE_SECONDS, self._start)
+        self._plan(PATIENCE_SECONDS)
 
     def _ended(self, group: asyncio.Task[None]) -> None:
         self._groups.discard(group)
-        self._patient_until = 0.0
-        self._start()
+        self._plan(GATHER_SECONDS if self._crowded else 0.0)
 
     async def _run(self, group: list[_Asked]) -> None:
         wishes = [wish for wish, _ in group]
