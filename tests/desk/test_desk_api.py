@@ -327,14 +327,14 @@ def test_only_so_many_requests_wait(desk: RunningDesk, monkeypatch: pytest.Monke
     near_its_end(desk.world, slow, seconds=60)
     shop = desk.consumer()
     with ThreadPoolExecutor(40) as pool:
-        waiting = [pool.submit(shop.token, slow.creator_id, min_validity=300, wait=6) for _ in range(40)]
+        waiting = [pool.submit(shop.token, slow.creator_id, min_validity=300, wait=10) for _ in range(40)]
         reads = [shop.token(quick.creator_id) for _ in range(5)]
         answers = [each.result(60) for each in waiting]
 
     assert [read.status_code for read in reads] == [200] * 5
-    assert max(read.elapsed.total_seconds() for read in reads) < 5
+    assert max(read.elapsed.total_seconds() for read in reads) < 9
     assert {answer.status_code for answer in answers} == {503}
-    at_once = sum(answer.elapsed.total_seconds() < 5 for answer in answers)
+    at_once = sum(answer.elapsed.total_seconds() < 9 for answer in answers)
     assert at_once >= 40 - 24
 
 
