@@ -7,14 +7,18 @@ import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.conftest import find_free_port
+from tests.support.axe import axe_script, serious_findings
 from tests.support.desk import PASSWORD, RunningDesk
 from tests.support.receiver import SECRET, running_receiver
 from tests.support.webdriver import Browser, driver_program
 from tests.support.world import World
+from worker.desk.outcomes import OUTCOMES
+from worker.desk.pages import HERE, Pages
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import start_sandbox
 
@@ -27,8 +31,9 @@ PHONE: Final = (390, 780)
 DESKTOP: Final = (1100, 780)
 PICTURES: Final = os.environ.get("DESK_PICTURES")
 """A folder for pictures, if somebody wants to look at them."""
-AXE: Final = os.environ.get("DESK_AXE")
-"""The file axe.min.js of axe-core, if somebody has it: then it looks at every page, too."""
+TEMPLATES: Final = HERE / "templates"
+LAYOUTS: Final = frozenset({"base", "creator", "form_key", "notices_table", "ops"})
+"""Templates that are parts of pages."""
 FAULTS: Final = """
 const faults = [];
 const seen = (element) => element.getClientRects().length > 0;
@@ -98,10 +103,6 @@ def check(browser: Browser) -> None:
         for dark in (False, True):
             browser.shape(*size, dark=dark)
             assert browser.run(FAULTS) == [], f"{browser.url} at {size}, dark: {dark}"
-            if AXE:
-                browser.run(Path(AXE).read_text(encoding="utf-8"))
-                found = browser.later("const done = arguments[0]; axe.run().then((all) => done(all.violations));")
-                assert [each["id"] for each in found if each["impact"] in {"serious", "critical"}] == [], browser.url
 
 
 def log_in(browser: Browser, desk: RunningDesk, path: str = "/ops") -> None:
@@ -206,6 +207,59 @@ def test_operators_search_reconnect_and_send_again(browser: Browser, desk: Runni
     check(browser)
     browser.open(f"{desk.url}/ops")
     assert "/ops/login" in browser.url
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_axe_finds_nothing_serious_on_any_page(
+    browser: Browser, desk: RunningDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every page of creators and of operators, full and empty, on a phone and on a desk, in light and in dark."""
+    axe_script()
+    shown, show = set[str](), Pages.show
+
+    def noted(pages: Pages, template: str, /, **values: Any) -> Any:
+        shown.add(template)
+        return show(pages, template, **values)
+
+    monkeypatch.setattr(Pages, "show", noted)
+    browser.open(f"{desk.url}/ops/login")
+    look(browser)
+    browser.type("#password", "wrong")
+    browser.click("button[type=submit]")
+    browser.reads("is wrong")
+    look(browser)
+    log_in(browser, desk)
+    for path in ("", "/grants", "/notices", "/consumers"):
+        browser.open(f"{desk.url}/ops{path}")
+        look(browser)
+    link = invite(browser, desk)
+    look(browser)
+    ada, bob, *_ = desk.world.creators(3)
+    store = desk.services.store
+    store.raise_alarm("1", "reauth_needed", "TikTok says that the grant is gone", grant_id=ada.grant_id)
+    desk.world.services.notifier.deliver()
+    desk.world.services.refresher.refresh(ada.grant_id)
+    store.pause(creator_id=bob.creator_id)
+    store.pull_brake("TikTok refuses the app's secret", probe_seconds=3600)
+    for name in ("shop", "blog"):
+        desk.consumer(name).token(ada.creator_id)
+    store.revoke_consumer("blog")
+    ours = ("", "/grants", f"/grants?q={ada.creator_id}", f"/grants/{ada.creator_id}", f"/grants/{bob.creator_id}",
+            "/invite", "/notices", "/consumers", "/grants/nobody", "/grants?state=none")  # fmt: skip
+    theirs = [urlsplit(link).path, "/connect/unknown", "/nowhere", *(f"/connected/{outcome}" for outcome in OUTCOMES)]
+    for path in [*(f"/ops{each}" for each in ours), *theirs]:
+        browser.open(desk.url + path)
+        look(browser)
+
+    assert shown == {file.stem for file in TEMPLATES.glob("*.html")} - LAYOUTS
+
+
+def look(browser: Browser) -> None:
+    """Let axe look at the page in each shape."""
+    for size, dark in ((PHONE, False), (PHONE, True), (DESKTOP, False), (DESKTOP, True)):
+        browser.shape(*size, dark=dark)
+        assert serious_findings(browser) == [], f"{browser.url} at {size}, dark: {dark}"
 
 
 def test_all_works_without_scripts(desk: RunningDesk) -> None:

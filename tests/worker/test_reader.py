@@ -158,15 +158,18 @@ def test_importing_and_reading_load_little(new_world: NewWorld, keyring: Keyring
     world = new_world()
     grant = world.creator()
     script = (
-        "import sys, worker.tokens\nprint(*sys.modules)\nworker.tokens.access_token(sys.argv[1])\nprint(*sys.modules)\n"
+        "import sys, time\nbegan = time.process_time()\nimport worker.tokens\nprint(time.process_time() - began)\n"
+        "print(*sys.modules)\nworker.tokens.access_token(sys.argv[1])\nprint(*sys.modules)\n"
     )
     environ = reader_environ(world, keyring) | {"PATH": os.environ["PATH"]}
     said = subprocess.run(
         [sys.executable, "-c", script, grant.creator_id],
         env=environ, cwd=tmp_path, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    imported, used = ({name.partition(".")[0] for name in line.split()} for line in said.stdout.splitlines())
+    seconds, *lists = said.stdout.splitlines()
+    imported, used = ({name.partition(".")[0] for name in line.split()} for line in lists)
 
+    assert float(seconds) < 0.25
     assert not used & {"celery", "kombu", "alembic", "requests", "urllib3", "redis", "structlog", "prometheus_client"}
     assert not imported & {"sqlalchemy", "sqlmodel", "pydantic", "psycopg", "cryptography", "dotenv"}
 
