@@ -12,9 +12,9 @@ from typing import Any
 from celery import signals
 from celery.beat import Scheduler, SchedulingError
 
-from worker.celery import TOUCH_SECONDS, all_published, app, command, note_published, note_unpublished
+from worker.broker import broker_of
+from worker.celery import TOUCH_SECONDS, all_published, command, note_published, note_unpublished
 from worker.celeryconfig import settings
-from worker.limiter.rights import serves
 from worker.telemetry import Fact, report
 from worker.watchdog import STATUS, touch, watchdog
 
@@ -53,7 +53,7 @@ class TickingScheduler(Scheduler):  # type: ignore[misc]  # celery ships no type
         return wait
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
-        """Publish one entry; Celery would log two tracebacks for each entry that Redis does not take."""
+        """Publish one entry; Celery would log two tracebacks for each entry that the broker does not take."""
         try:
             self.apply_async(entry, producer=producer, advance=False)
         except SchedulingError as error:
@@ -80,10 +80,11 @@ def judge(**_: Any) -> None:
             os.kill(os.getppid(), signal.SIGTERM)
         os._exit(STATUS)
 
+    broker = broker_of(settings)
     watchdog.judge(
         Fact("beat.hangs", {"limit_seconds": settings.hang_seconds}, level="error"),
         busy=lambda: False,
-        could_work=lambda _: serves(settings.redis_url, app.amqp.queues, settings.key_prefix),
+        could_work=lambda _: broker.serves(),
         alive=lambda: touch(settings.run_dir, "beat"),
         end=end,
     )

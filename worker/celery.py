@@ -31,6 +31,7 @@ from celery.utils.nodenames import node_format
 from kombu.exceptions import OperationalError
 
 from worker import celeryconfig
+from worker.broker import QUEUES
 from worker.errors import ConfigurationError, EvertokenError, StoreRefusedError, StoreUnavailableError
 from worker.hardening import keep_memory_private, refuse_debug_switches
 from worker.mistakes import POOL_REFUSED, explain_uncaught, mistake_of_flower, mistake_of_options, split_command
@@ -123,7 +124,7 @@ def report_failure(task: str, error: EvertokenError) -> None:
 
 
 _failing: Final[dict[str, str]] = {}  # tasks whose last run failed, with the reason that was logged
-_unpublished: Final[Counter[str]] = Counter()  # messages that Redis has not taken since it last took one, by task
+_unpublished: Final[Counter[str]] = Counter()  # messages that the broker has not taken since it last took one, by task
 HOME: Final = str(Path(__file__).resolve().parents[1])
 """The folder that this package was imported from; `tasks` lies beside it."""
 
@@ -221,7 +222,7 @@ def refuse_bad_settings(sender: str = "", options: Mapping[str, Any] | None = No
     set_up_logging(options.get("loglevel"), node_format(logfile, sender) if logfile else None)
     if pidfile and not Path(pidfile).absolute().parent.is_dir():
         refuse(f"there is no folder {redact(str(Path(pidfile).parent))}, which --pidfile names")
-    known, asked = {queue.name for queue in celeryconfig.task_queues}, set()
+    known, asked = set(QUEUES), set()
     for names in (options.get("queues") or (), options.get("exclude_queues") or ()):
         asked |= set(names.split(",") if isinstance(names, str) else names)
     unknown = sorted(asked - known)
@@ -340,7 +341,7 @@ def publish(task: Any, *args: Any, **options: Any) -> bool:
 
 
 def note_unpublished(task: str, error: BaseException) -> None:
-    """Log and count a message that Redis did not take; further ones are only counted, until it takes one."""
+    """Log and count a message that the broker did not take; further ones are only counted, until it takes one."""
     fact = Fact("message.unpublished", {"task": task, "reason": type(error).__name__}, level="warning")
     count_fact(fact)
     if not _unpublished:
@@ -349,7 +350,7 @@ def note_unpublished(task: str, error: BaseException) -> None:
 
 
 def note_published(task: str) -> None:
-    """Log that Redis takes messages of a task again, if it did not before; one queue may fail while others work."""
+    """Log that the broker takes a task's messages again, if it did not before; one queue may fail while others work."""
     if task in _unpublished:
         fact = Fact("message.published", {"lost": _unpublished.total()})
         _unpublished.clear()
@@ -358,5 +359,5 @@ def note_published(task: str) -> None:
 
 
 def all_published() -> bool:
-    """Return False while Redis does not take this process's messages."""
+    """Return False while the broker does not take this process's messages."""
     return not _unpublished

@@ -1,4 +1,4 @@
-"""The consumer of a worker: it survives the loss of Redis, and refuses what is not a message of ours."""
+"""The consumer of a worker: it survives the loss of its broker, and refuses what is not a message of ours."""
 
 from __future__ import annotations
 
@@ -6,26 +6,23 @@ import inspect
 import os
 import threading
 import time
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
-from queue import Empty
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from celery import bootsteps, signals
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.control import Panel
 from celery.worker.state import maybe_shutdown
-from kombu.exceptions import OperationalError
-from kombu.transport import redis
-from kombu.transport.virtual import Message
 
+from worker.broker import broker_of
 from worker.celery import app, end_work
-from worker.celeryconfig import settings
+from worker.celeryconfig import over_amqp, settings
+from worker.channels import RefusedMessageError, listen, publish_unconfirmed, refuse_message
+from worker.errors import BrokerUnavailableError
 from worker.hardening import dump_stacks_on_signal
-from worker.limiter.rights import serves, spoilt_keys
-from worker.policy.messages import envelope_problem, task_problem
+from worker.policy.messages import task_problem
 from worker.services import shared_services
 from worker.telemetry import Fact, report
 from worker.watchdog import STATUS, touch, watchdog
@@ -33,94 +30,18 @@ from worker.watchdog import STATUS, touch, watchdog
 PREFIX: Final = "tasks."
 LOOK_AGAIN_SECONDS: Final = 0.1
 SPOILT_SECONDS: Final = 2.0
-"""Time between two looks at keys that a person has to delete."""
+"""Time between two looks at keys or queues that a person has to delete."""
 CLOSING_SECONDS: Final = 5.0
 """Time in which a hung worker that has nothing in hand may close what it opened."""
 CONTROLS: Final = frozenset({
     "ping", "active_queues", "registered", "stats", "conf", "active", "reserved", "scheduled", "revoked",
     "enable_events",
 })  # fmt: skip
-"""Remote commands that `doctor` and Flower send. With others, whoever reaches Redis could end or slow down a worker."""
+"""Remote commands that `doctor` and Flower send. With others, whoever reaches the broker could end or slow a worker."""
 
 for _name in set(Panel.data) - CONTROLS:
     del Panel.data[_name]
     Panel.meta.pop(_name, None)  # an alias has none
-
-
-class RefusedMessageError(Exception):
-    """A message is refused; the text says why and quotes nothing of the message."""
-
-
-def refuse_message(reason: str) -> None:
-    """Report a message that was refused and dropped."""
-    report(Fact("message.refused", {"reason": reason}, level="warning"))
-
-
-class CheckedMessage(Message):
-    """A message that is checked before it is decoded; a refused message is empty and holds the error."""
-
-    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
-        problem, read = envelope_problem(payload), cast("Callable[..., None]", super().__init__)
-        if problem is None:
-            try:
-                read(payload, channel=channel, **options)
-            except Exception as error:  # noqa: BLE001 - whatever a message does to the library, it ends no worker
-                problem = f"it cannot be decoded ({type(error).__name__})"
-            else:
-                return
-        empty = {
-            "body": "",
-            "headers": {},
-            "properties": {"delivery_tag": str(uuid.uuid4()), "delivery_info": {"exchange": "", "routing_key": ""}},
-        }
-        read(empty, channel=channel, **options)
-        self.errors = [(RefusedMessageError, RefusedMessageError(problem), None)]  # type: ignore[list-item]  # never raised, so no traceback
-
-
-class CheckedChannel(redis.Channel):
-    """Keeps the connection and the worker when Redis returns something that is not a message."""
-
-    Message = CheckedMessage
-
-    def _brpop_read(self, **options: Any) -> Any:
-        try:
-            message = self._checked(super()._brpop_read, **options)
-        except Empty:  # no message, but an answer
-            watchdog.moved()
-            raise
-        watchdog.moved()
-        return message
-
-    def _receive(self) -> Any:
-        return self._checked(super()._receive)
-
-    @staticmethod
-    def _checked(read: Callable[..., Any], **options: Any) -> Any:
-        try:
-            return read(**options)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            refuse_message(f"it cannot be read ({type(error).__name__})")
-            raise Empty from None
-
-
-class CheckedSentinelChannel(CheckedChannel, redis.SentinelChannel):
-    """The same, over a connection to the master that Sentinels name."""
-
-
-def checking(create: Callable[[], Any]) -> Callable[[], Any]:
-    """Return what makes a connection's transport, with channels that check.
-
-    A connection makes a new transport whenever it goes on to the next address, which with Sentinels it does at each try
-    that fails. With channels of kombu's own the worker would check nothing after that, and seem to hang.
-    """
-
-    def create_transport() -> Any:
-        transport = create()
-        by_sentinels = issubclass(transport.Channel, redis.SentinelChannel)
-        transport.Channel = CheckedSentinelChannel if by_sentinels else CheckedChannel
-        return transport
-
-    return create_transport
 
 
 class Watched(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
@@ -138,7 +59,7 @@ class Watched(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no
         watchdog.judge(
             Fact("worker.hangs", {"limit_seconds": settings.hang_seconds}, level="error"),
             busy=lambda: len(state.reserved_requests) >= parent.pool.num_processes,
-            could_work=could_work,
+            could_work=lambda busy: could_work(busy) and not is_full_of_delayed(parent.consumer),
             alive=lambda: touch(settings.run_dir, f"worker-{parent.hostname}"),
             end=end_hung,
         )
@@ -150,9 +71,23 @@ def could_work(busy: bool) -> bool:
     Args:
         busy: True if all threads are busy, which they are for long while the database is away.
     """
-    return serves(settings.redis_url, app.amqp.queues, settings.key_prefix) and not (
+    taken = [queue.alias or queue.name for queue in app.amqp.queues.consume_from.values()]
+    return _broker.could_work(taken, watchdog.silent_seconds()) and not (
         busy and shared_services().store.outages.seconds()
     )
+
+
+def is_full_of_delayed(consumer: Any) -> bool:
+    """Return True if RabbitMQ sends a worker nothing more because messages for later fill its window.
+
+    With the window for a whole channel, which RabbitMQ has up to version 3, it grows with each of them.
+    """
+    if not over_amqp or consumer is None or consumer.qos is None or consumer.qos_global:
+        return False
+    return bool(consumer.qos.value - consumer.initial_prefetch_count >= consumer.initial_prefetch_count)
+
+
+_broker: Final = broker_of(settings)
 
 
 def end_hung() -> None:
@@ -181,13 +116,15 @@ class LooksAgain(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
     """Wakes the loop of a worker whose threads were all busy, so that it soon asks for messages again.
 
     With `worker_disable_prefetch` a worker without a free thread asks Redis for nothing, and its loop asks again only
-    when something wakes it. That takes up to a second, in which the threads would be idle.
+    when something wakes it. That takes up to a second, in which the threads would be idle. RabbitMQ sends by itself.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
     def start(self, parent: Any) -> None:
         """Wake the loop a moment after each time that it found all threads busy; a worker at rest is not woken."""
+        if over_amqp:
+            return
         qos, hub = parent.task_consumer.channel.qos, parent.hub
         has_room, waking = qos.can_consume, False
 
@@ -207,7 +144,7 @@ class LooksAgain(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
 
 
 class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
-    """Survives the loss of Redis while it holds delayed messages, which is most of the time.
+    """Survives the loss of its broker while it holds delayed messages, which is most of the time.
 
     When its channel closes, kombu 5.7 puts unacknowledged messages back. Over a lost connection that raises an
     AttributeError, which ends the worker. The messages are only hints: the next scan finds their grants again.
@@ -219,14 +156,21 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         super().__init__(*args, worker_options=alone, **options)
 
     def connection_for_read(self, heartbeat: Any = None) -> Any:
-        """Connect with channels that check messages, once Celery's keys in Redis have their right types."""
+        """Connect so that messages are checked, once Celery's keys or queues have their right types."""
         self.wait_for_keys()
         connection = self.app.connection_for_read(heartbeat=heartbeat)
-        connection.create_transport = checking(connection.create_transport)
+        listen(connection)
+        return self.ensure_connected(connection)
+
+    def connection_for_write(self, url: Any = None, heartbeat: Any = None) -> Any:
+        """Connect for events, which the loop itself publishes: it must wait for nothing."""
+        connection = self.app.connection_for_write(url=url, heartbeat=heartbeat)
+        if over_amqp:
+            publish_unconfirmed(connection)
         return self.ensure_connected(connection)
 
     def wait_for_keys(self) -> None:
-        """Wait until all of Celery's keys have their right types: it would connect and fail several times a second.
+        """Wait until Celery's keys or queues have their right types: it would connect and fail several times a second.
 
         Raises:
             WorkerShutdown, WorkerTerminate: the worker must end.
@@ -241,15 +185,13 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         if reported:
             report(Fact("broker.mended", {"keys": " ".join(reported)}, level="warning"))
 
-    def spoilt_keys(self) -> list[str]:
-        """Return Celery's keys of a wrong type; none if Redis does not answer, which connecting reports."""
-        with self.app.connection_for_read() as connection:
-            try:
-                connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-                client = connection.default_channel.client
-                return spoilt_keys(client, self.app.amqp.queues, settings.key_prefix)
-            except (*self.connection_errors, *self.channel_errors, OperationalError):
-                return []
+    @staticmethod
+    def spoilt_keys() -> list[str]:
+        """Return Celery's keys or queues of a wrong type; none if the broker is away, which connecting reports."""
+        try:
+            return broker_of(settings).spoilt()
+        except BrokerUnavailableError:
+            return []
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Return the handler of messages; one that does not call a task of ours is reported and dropped."""
@@ -257,6 +199,7 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         tasks = {name: inspect.signature(task.run) for name, task in self.app.tasks.items() if name.startswith(PREFIX)}
 
         def take(message: Any) -> Any:
+            watchdog.moved()
             problem = task_problem(
                 message.headers, message.content_type, message.body, tasks=tasks, now=datetime.now(UTC)
             )
@@ -272,6 +215,7 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Report a message that cannot be decoded; the log does not quote it, since it may hold anything."""
+        watchdog.moved()
         refuse_message(
             str(exc) if isinstance(exc, RefusedMessageError) else f"it cannot be decoded ({type(exc).__name__})"
         )
@@ -280,5 +224,5 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close the lost connection without putting its messages back."""
         if self.task_consumer is not None:
-            self.task_consumer.channel.do_restore = False
+            self.task_consumer.channel.do_restore = False  # RabbitMQ does that itself
         super().on_connection_error_after_connected(exc)

@@ -15,6 +15,7 @@ Every text of this tree is safe to print: it holds no token, no secret, no code 
     │   └── ReauthNeededError       the access token has ended, and only the creator can bring another
     ├── ConfigurationError      a setting is missing or contradicts another: the process does not start
     ├── NotReadyError           database, Redis or keyring are not as needed: nothing is sent to TikTok
+    │   ├── BrokerUnavailableError  the broker does not answer or takes no messages: the next scan publishes again
     │   └── StoreUnavailableError   the database did not answer or did not commit: try again, claim nothing new
     │       └── StoreRefusedError       it answered, and refused the transaction or kept it waiting too long
     ├── SealError               sealed bytes do not open under this key and place
@@ -104,6 +105,10 @@ class ConfigurationError(EvertokenError):
 
 class NotReadyError(EvertokenError):
     """Something the daemon stands on is not as needed; nothing is sent to TikTok."""
+
+
+class BrokerUnavailableError(NotReadyError):
+    """The broker does not answer, does not let us in or takes no messages."""
 
 
 class StoreUnavailableError(NotReadyError):

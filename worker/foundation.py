@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Final
 
+from worker.broker import Broker, broker_of
 from worker.egress import Egress, Proxy
 from worker.errors import EvertokenError, StoreUnavailableError
 from worker.failpoints import Failpoint, failpoint_of
@@ -73,6 +74,11 @@ class Foundation(Reading):
             failpoint=self.failpoint,
             observe=observe_call,
         )
+
+    @cached_property
+    def broker(self) -> Broker:
+        """A look into the broker; one thread uses it at a time."""
+        return broker_of(self.settings)
 
     @cached_property
     def limiter(self) -> Limiter:

@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 
 from worker import celeryconfig
+from worker.broker import broker_of
 from worker.errors import EvertokenError
 from worker.telemetry import log_uncaught
 from worker.vault.redaction import redact
@@ -47,9 +48,9 @@ def explain_uncaught(kind: type[BaseException], error: BaseException, trace: Tra
 def mistake_of(error: BaseException) -> str | None:
     """Return what is wrong and what to do about it, for an error that an operator can correct; otherwise None."""
     text = redact(str(error).strip().partition("\n")[0])
-    if isinstance(error, OperationalError) or type(error).__module__.startswith("redis."):
-        where = maybe_sanitize_url(celeryconfig.broker_url)
-        return f"Redis at {where} does not work: {text}; look at EVERTOKEN_REDIS_URL"
+    if isinstance(error, OperationalError) or type(error).__module__.startswith(("redis.", "amqp.")):
+        where, broker = maybe_sanitize_url(celeryconfig.broker_url), broker_of(celeryconfig.settings)
+        return f"{broker.name} at {where} does not work: {text}; look at {broker.setting}"
     if isinstance(error, OSError):
         return _of_system(error, text)
     if isinstance(error, NotImplementedError) and "result backend" in text:

@@ -97,6 +97,16 @@ def _redis_flaws(name: str, scheme: str, url: str) -> Iterator[str]:
         yield f"{name} ends with the number of the database, such as /0, and with nothing else behind the /"
     if scheme in SENTINEL_SCHEMES and not SERVICE.fullmatch(options.get("service", "")):
         yield f"{name} must say by which name the Sentinels know the master, such as ?service=mymaster"
+    yield from tls_flaws(name, options)
+
+
+def tls_flaws(name: str, options: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is wrong with the TLS options of an address.
+
+    Args:
+        name: the setting, for the text.
+        options: what follows the ? in the address.
+    """
     if options.get("ssl_cert_reqs", "required") not in CERTIFICATE_CHECKS:
         yield f"{name} holds an ssl_cert_reqs that is none of required, optional and none"
     if options.get("ssl_check_hostname", "true").lower() not in {"true", "false"}:
@@ -115,9 +125,16 @@ def redis_tls(url: str) -> dict[str, Any]:
         url: such as `rediss://host/0?ssl_ca_certs=FILE`; every `ssl_` option of the client is accepted.
     """
     parts = urlsplit(url)
-    if parts.scheme not in {TLS_SCHEME, SENTINELS_SCHEME}:
-        return {}
-    options: dict[str, Any] = {name: value for name, value in parse_qsl(parts.query) if name.startswith("ssl_")}
+    return tls_options(parts.query) if parts.scheme in {TLS_SCHEME, SENTINELS_SCHEME} else {}
+
+
+def tls_options(query: str) -> dict[str, Any]:
+    """Return the `ssl_` options of an address in the words of a Redis client; the certificate is checked by default.
+
+    Args:
+        query: what follows the ? in the address.
+    """
+    options: dict[str, Any] = {name: value for name, value in parse_qsl(query) if name.startswith("ssl_")}
     options["ssl_cert_reqs"] = CERTIFICATE_CHECKS[options.get("ssl_cert_reqs", "required")]
     if "ssl_check_hostname" in options:
         options["ssl_check_hostname"] = options["ssl_check_hostname"].lower() != "false"

@@ -29,6 +29,7 @@ from worker.addresses import (
     read_database,
     read_notice_addresses,
 )
+from worker.amqp_address import bad_amqp
 from worker.errors import ConfigurationError
 from worker.failpoints import failpoint_of
 from worker.namespace import bad_namespace, key_prefix
@@ -43,7 +44,7 @@ TEST_SWITCHES: Final = frozenset({"EVERTOKEN_TEST_FAILPOINTS", "EVERTOKEN_TEST_R
 """Read by the fault harness, not by Settings; the worker refuses them outside tests."""
 SECRETS: Final = (
     "tiktok_app_secret", "tiktok_app_secret_next", "keyring", "notice_secret", "notice_secret_next", "notice_url",
-    "redis_url", "database_url", "egress_proxy", "desk_secret", "desk_password",
+    "redis_url", "broker_url", "database_url", "egress_proxy", "desk_secret", "desk_password",
 )  # fmt: skip
 """Settings that hold a secret or may hold a password."""
 LINES: Final = frozenset({"keyring"})
@@ -119,6 +120,15 @@ class MessengerSettings(NamedSettings):
             "(`sentinels://` with TLS)."
         ),
     )
+    broker_url: str | None = Field(
+        default=None,
+        repr=False,
+        description=(
+            "RabbitMQ, if it is to carry the messages instead of Redis: `amqp://user:password@host:5672/vhost`, or "
+            "`amqps://` (TLS; `?ssl_ca_certs=FILE` for an authority of your own). Redis then keeps the quota alone, "
+            "and `EVERTOKEN_REDIS_URL` must be given."
+        ),
+    )
     run_dir: Path = Field(default=Path("var/run"), description="Folder of the heartbeat files.")
     scan_seconds: float = Field(default=10, gt=0, le=300, description="Time between two scans for due grants.")
     upkeep_seconds: float = Field(default=60, gt=0, le=3600, description="Time between two rounds of upkeep.")
@@ -126,8 +136,8 @@ class MessengerSettings(NamedSettings):
         default=120,
         ge=1,
         le=3600,
-        description="A worker or beat that does nothing for so long while Redis serves ends itself, to be started "
-        "again. A reconnect after an outage of Redis can take a minute.",
+        description="A worker or beat that does nothing for so long while Redis or RabbitMQ serves ends itself, to be "
+        "started again. A reconnect after an outage of either can take a minute.",
     )
     log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or text.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
@@ -135,6 +145,8 @@ class MessengerSettings(NamedSettings):
     @model_validator(mode="after")
     def _refuse_other_brokers(self) -> Self:
         if problem := bad_redis(f"{PREFIX}REDIS_URL", self.redis_url):
+            raise ValueError(problem)
+        if self.broker_url is not None and (problem := bad_amqp(f"{PREFIX}BROKER_URL", self.broker_url)):
             raise ValueError(problem)
         return self
 
@@ -488,6 +500,11 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             f"{PREFIX}LEASE_SECONDS is {settings.lease_seconds:g} and must be at least {needed:g}: it has to outlast "
             f"the calls of at most {PREFIX}DEADLINE_SECONDS={settings.deadline_seconds:g}, one retry, and the "
             f"writing of the result ({PREFIX}STORE_SECONDS={settings.store_seconds:g})"
+        )
+    if settings.broker_url is not None and "redis_url" not in settings.model_fields_set:
+        yield (
+            f"{PREFIX}REDIS_URL is missing: {PREFIX}BROKER_URL names RabbitMQ, which carries messages and cannot count "
+            "the quota; name the Redis that all workers share"
         )
     if settings.connect_seconds > settings.deadline_seconds:
         yield f"{PREFIX}CONNECT_SECONDS is longer than {PREFIX}DEADLINE_SECONDS"

@@ -1,9 +1,10 @@
 """Finds out that a worker or beat hangs, and ends it, so that its supervisor starts another.
 
 An idle worker asks Redis for messages all the time and gets an answer every second, with or without a message. If
-none comes for two minutes, although a thread is free and Redis serves other clients, the worker hangs. Redis, or the
-host, that is away is no evidence: a restart would not help. A thread of its own looks, so that it sees a loop that
-stands still. While all is well it touches the heartbeat file and feeds systemd's watchdog.
+none comes for two minutes, although a thread is free and Redis serves other clients, the worker hangs. RabbitMQ sends
+messages by itself: a worker hangs if none comes although some wait for it, or if it hears no heartbeat either. A
+broker, or a host, that is away is no evidence: a restart would not help. A thread of its own looks, so that it sees a
+loop that stands still. While all is well it touches the heartbeat file and feeds systemd's watchdog.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ class Watchdog:
     def moved(self) -> None:
         """Note a sign of work."""
         self._signs += 1
+        self.heard()
+
+    def heard(self) -> None:
+        """Note that the broker said something, if only that it is there."""
         CLOCK.pack_into(self._clocks, MOVED, time.monotonic())
 
     def judge(
@@ -111,7 +116,7 @@ class Watchdog:
         return well_at == 0 or time.monotonic() - well_at < self._hang_seconds
 
     def silent_seconds(self) -> float:
-        """Return the seconds since the last sign of work; NaN before the first."""
+        """Return the seconds since the broker last said something; NaN before the first time."""
         moved_at: float = CLOCK.unpack_from(self._clocks, MOVED)[0]
         return time.monotonic() - moved_at if moved_at else math.nan
 

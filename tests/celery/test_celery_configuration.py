@@ -7,7 +7,8 @@ from kombu.transport.redis import SentinelChannel
 
 from worker import celeryconfig
 from worker.celery import app
-from worker.consumer import CheckedChannel, LastingConsumer
+from worker.channels import CheckedChannel
+from worker.consumer import LastingConsumer
 
 TASKS = {
     "tasks.refresh.scan_due": "refresh",

@@ -34,7 +34,7 @@ WORKER: Final = "worker -c 2 -Q refresh,pull,default -n worker@test --without-mi
 BEAT: Final = "beat --max-interval 1"
 
 FORGETS: Final = """
-from worker.consumer import CheckedChannel
+from worker.channels import CheckedChannel
 ask = CheckedChannel._brpop_start
 def forget(self, *args, **options):
     if not Path("hang").exists():
@@ -43,7 +43,7 @@ CheckedChannel._brpop_start = forget
 """
 """The loop runs, and Redis is never asked for messages again: what Celery's users see most often."""
 STANDS: Final = """
-from worker.consumer import CheckedChannel
+from worker.channels import CheckedChannel
 read = CheckedChannel._brpop_read
 def stand(self, **options):
     if Path("hang").exists():

@@ -8,13 +8,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Final
 
 import psycopg
-import pytest
 
 from tests.conftest import (
     DASHBOARD_ROLE,
@@ -25,12 +23,11 @@ from tests.conftest import (
     find_free_port,
     start_server,
 )
+from tests.support.debian import unpacked
 
 PACKAGE: Final = "pgbouncer"
-UNPACKED: Final = Path(__file__).parents[2] / "build" / PACKAGE
 LIBRARIES: Final = re.compile(r"\b(libevent-[\w.+-]+|libc-ares\w+|libcares\w+)")
 """Packages that PgBouncer needs and a machine without it may lack."""
-FETCH_SECONDS: Final = 120
 SETTINGS: Final = {
     "listen_addr": "127.0.0.1",
     "unix_socket_dir": "",
@@ -76,35 +73,6 @@ def _program(folder: Path) -> tuple[str, str]:
     found = shutil.which(PACKAGE, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is not None:
         return found, ""
-    if not (UNPACKED / "usr/sbin" / PACKAGE).exists():
-        _fetch()
-    copied = shutil.copytree(UNPACKED / "usr", folder / "usr", symlinks=True)
+    copied = shutil.copytree(unpacked(PACKAGE, LIBRARIES) / "usr", folder / "usr", symlinks=True)
     libraries = sorted({str(file.parent) for file in copied.rglob("lib*.so*")})
     return str(copied / "sbin" / PACKAGE), ":".join(libraries)
-
-
-def _fetch() -> None:
-    """Unpack Debian's package and its libraries; if that cannot be done the test is skipped, with the reason."""
-    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        pytest.skip(
-            "PgBouncer is not installed, and without apt-get it cannot be fetched: install the package pgbouncer"
-        )
-    UNPACKED.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=UNPACKED.parent) as scratch:
-        needed = [PACKAGE, *LIBRARIES.findall(_run(scratch, "apt-cache", "depends", PACKAGE))]
-        _run(scratch, "apt-get", "download", *needed)
-        for file in Path(scratch).glob("*.deb"):
-            _run(scratch, "dpkg-deb", "--extract", str(file), "unpacked")
-        if not UNPACKED.exists():
-            Path(scratch, "unpacked").rename(UNPACKED)
-
-
-def _run(folder: str, *command: str) -> str:
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False,
-        env=os.environ | {"LC_ALL": "C"},
-    )  # fmt: skip
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or ["nothing"]
-        pytest.skip(f"PgBouncer is not installed and cannot be fetched: {command[0]} says {said[-1]}")
-    return done.stdout

@@ -1,4 +1,4 @@
-"""What `doctor` checks around us: Redis, TikTok, workers and beat; each check ends soon."""
+"""What `doctor` checks around us: Redis, RabbitMQ, TikTok, workers and beat; each check ends soon."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from worker.broker import QUEUES, AmqpBroker
 from worker.cli import output
 from worker.cli.checks import Finding, State
 from worker.egress import NotConnectedError
+from worker.errors import BrokerUnavailableError
 from worker.redis_address import read_sentinels
 
 if TYPE_CHECKING:
     from worker.services import Services
     from worker.settings import Settings
 
+REDIS_SECONDS: Final = 2.0
 WORKERS_SECONDS: Final = 1.5
 """How long `doctor` waits for answers of workers."""
 SENTINEL_SECONDS: Final = 1.0
@@ -39,10 +42,12 @@ def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tup
     """
     if read_sentinels(services.settings.redis_url) is not None:
         yield "sentinels", lambda: sentinels(services.settings)
-    yield "redis", lambda: redis(app, services.settings.key_prefix)
+    yield "redis", lambda: redis(services.settings)
+    if isinstance(rabbit := services.broker, AmqpBroker):
+        yield "rabbitmq", lambda: rabbitmq(rabbit)
     yield "quota", lambda: quota(services)
     yield "workers", lambda: workers(app)
-    yield "queues", lambda: queues(app)
+    yield "queues", lambda: queues(app, services)
     yield "beat", lambda: beat(services)
     yield "desk", lambda: desk(services)
     yield "tiktok", lambda: Finding("tiktok", "skip", "not asked") if offline else tiktok(services)
@@ -73,15 +78,15 @@ def desk(services: Services) -> Finding:
     return Finding("desk", "ok" if answer.status == HTTPStatus.OK else "fail", f"answers at {place}: {said}")
 
 
-def redis(app: Any, prefix: str) -> Finding:
-    """Check that Redis answers, permits what we need and never evicts, over the connection that Celery uses."""
-    from worker.limiter.rights import memory_policy, missing_rights, spoilt_keys  # noqa: PLC0415 - Celery loads the doctor on every start
+def redis(settings: Settings) -> Finding:
+    """Check that Redis answers, permits what we need and never evicts."""
+    from worker.limiter.connecting import connect  # noqa: PLC0415 - Celery loads the doctor on every start
+    from worker.limiter.rights import memory_policy, missing_rights, spoilt_keys  # noqa: PLC0415 - as above
 
-    with app.connection_for_read(connect_timeout=2) as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-        client = connection.default_channel.client
+    prefix = settings.key_prefix
+    with connect(settings.redis_url, REDIS_SECONDS) as client:
         missing, policy = missing_rights(client, prefix), memory_policy(client)
-        spoilt = spoilt_keys(client, app.amqp.queues, prefix)
+        spoilt = spoilt_keys(client, QUEUES, prefix)
     if missing:
         return Finding(
             "redis", "fail", f"our user lacks rights (docs/operations.md, A user of Redis): {' '.join(missing)}"
@@ -100,6 +105,20 @@ def redis(app: Any, prefix: str) -> Finding:
     if policy != "noeviction":
         return Finding("redis", "fail", f"may drop queues when full (maxmemory-policy {policy}); set noeviction")
     return Finding("redis", "ok", "answers, and never evicts")
+
+
+def rabbitmq(broker: AmqpBroker) -> Finding:
+    """Check that RabbitMQ lets us in, answers, takes messages, and has nothing else under our names."""
+    hides = frozenset({"workers", "queues", "beat"})
+    try:
+        broker.look()
+    except BrokerUnavailableError as error:
+        return Finding("rabbitmq", "fail", f"{error}; docs/runbook/rabbitmq-away.md", hides=hides)
+    spoilt = broker.spoilt()
+    if spoilt:
+        cure = "delete them, which costs no data, and find out who else declares them"
+        return Finding("rabbitmq", "fail", f"{', '.join(spoilt)} of a kind that Celery cannot use: {cure}", hides=hides)
+    return Finding("rabbitmq", "ok", f"{broker.version()} answers and takes messages")
 
 
 def sentinels(settings: Settings) -> Finding:
@@ -150,13 +169,14 @@ def workers(app: Any) -> Finding:
     return Finding("workers", "ok", f"{len(answers)} answered: {', '.join(sorted(answers)[:5])}")
 
 
-def queues(app: Any) -> Finding:
+def queues(app: Any, services: Services) -> Finding:
     """Count the messages that wait in each queue and the workers that serve it."""
-    with app.connection_for_read(connect_timeout=2) as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-        waiting = {name: int(connection.default_channel.client.llen(name)) for name in app.amqp.queues}
-    takes = app.control.inspect(timeout=WORKERS_SECONDS).active_queues() or {}
-    takers = Counter(queue["name"] for taken in takes.values() for queue in taken)
+    looks = services.broker.look()
+    waiting = {name: look.waiting for name, look in looks.items()}
+    takers = Counter({name: look.takers for name, look in looks.items() if look.takers is not None})
+    if not takers:  # Redis does not know who asks it for messages
+        takes = app.control.inspect(timeout=WORKERS_SECONDS).active_queues() or {}
+        takers = Counter(queue["name"] for taken in takes.values() for queue in taken)
     counts = ", ".join(
         f"{name} {count} ({output.counted(takers[name], 'worker')})" for name, count in sorted(waiting.items())
     )

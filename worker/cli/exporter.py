@@ -28,7 +28,7 @@ SEEN_SECONDS: Final = 120.0
 def exporter(every: float) -> None:
     """Serve the fleet's metrics on EVERTOKEN_EXPORTER_PORT until SIGTERM or Ctrl-C.
 
-    One process is enough for all hosts. It needs the database, Redis and the keyring, and changes nothing.
+    One process is enough for all hosts. It needs the database, Redis, the broker and the keyring, and changes nothing.
     """
     from worker.telemetry import Fact, report  # noqa: PLC0415 - Celery loads this module on every start
     from worker.telemetry.fleet import FleetMetrics  # noqa: PLC0415 - as above
@@ -115,6 +115,7 @@ class Rounds:
         lives = store.token_lives(BOUNDS, window_seconds=window)
         status, brake, tick, limits = store.fleet_status(), store.brake(), store.tick_age(), services.limiter.status()
         late_pulls, oldest_pulls = self._late_pulls()
+        waiting = self._waiting()
         paused_left = status.paused_seconds_left
         least, ending = status.least_seconds_left, {one.week: one.grants for one in store.ends_by_week(weeks=WEEKS)}
         figures = FleetFigures(
@@ -131,6 +132,7 @@ class Rounds:
                 "fleet_quota_paused_seconds": limits.paused_seconds,
                 "fleet_quota_headroom": services.headroom.factor(),
                 "fleet_redis_up": limits.shared,
+                "fleet_broker_up": waiting is not None,
                 "fleet_workers": len(store.workers_seen(SEEN_SECONDS)),
                 "fleet_beat_silent_seconds": math.nan if tick is None else tick,
                 "fleet_notices_waiting": store.undelivered_count(),
@@ -139,11 +141,21 @@ class Rounds:
             reauthorizations=[ending.get(week, 0) for week in range(WEEKS)],
             seals=store.key_usage(),
             held=frozenset(services.keyring.keys),
+            waiting=waiting or {},
             late_pulls=late_pulls,
             oldest_pulls=oldest_pulls,
         )
         self._read_at = began
         self.metrics.found(figures, late_seconds=lives.late_seconds, waiting_seconds=lives.waiting_seconds)
+
+    def _waiting(self) -> dict[str, int] | None:
+        """Return how many messages wait in each queue; None if the broker does not say."""
+        from worker.errors import BrokerUnavailableError  # noqa: PLC0415 - as above
+
+        try:
+            return {queue: look.waiting for queue, look in self._services.broker.look().items()}
+        except BrokerUnavailableError:
+            return None
 
     def _late_pulls(self) -> tuple[dict[str, int], dict[str, float]]:
         """Return, for each resource, how many creators have waited for it too long, and the longest wait in seconds."""

@@ -10,8 +10,6 @@ from typing import Final
 
 import redis
 
-from worker.limiter.connecting import connect
-
 KEY: Final = "{prefix}doctor"
 PIDBOX: Final = "{prefix}/{db}.celery.pidbox"
 EVENTS: Final = "{prefix}/{db}.celeryev/*"
@@ -127,30 +125,6 @@ OF_KOMBU: Final[dict[str, tuple[str, ...]]] = {
     "smembers": tuple(f"_kombu.{table}.{name}" for table in ("binding", "binding_permanent") for name in EXCHANGES),
 }
 """Keys of Celery's broker besides the queues, by a command that Redis refuses if the key has another type."""
-
-
-SERVES_SECONDS: Final = 2.0
-"""Longest wait for each answer of a Redis that serves; it is shorter than the broker's own, so a slow one excuses."""
-SERVED: Final = "served"
-SERVED_SECONDS: Final = 60
-
-
-def serves(url: str, queues: Iterable[str], prefix: str) -> bool:
-    """Return True if Redis serves a new client as the broker needs it: it answers, takes writes, and no key is spoilt.
-
-    A Redis that is away, full, read-only or refuses our user does not serve.
-
-    Args:
-        url: the address, as Celery writes it.
-        queues: the names of the queues.
-        prefix: what each of our keys begins with.
-    """
-    try:
-        with connect(url, SERVES_SECONDS) as client:
-            client.set(prefix + SERVED, "1", ex=SERVED_SECONDS)
-            return not spoilt_keys(client, queues, prefix)
-    except (redis.RedisError, OSError):
-        return False
 
 
 def spoilt_keys(client: redis.Redis, queues: Iterable[str], prefix: str) -> list[str]:

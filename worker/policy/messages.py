@@ -1,4 +1,4 @@
-"""Which messages from the broker are refused: whoever can write to Redis can put anything into a queue."""
+"""Which messages from the broker are refused: whoever can write to it can put anything into a queue."""
 
 from __future__ import annotations
 
@@ -62,6 +62,15 @@ def _problems_of_envelope(envelope: object) -> Iterator[str]:
     places = (info.get("exchange"), info.get("routing_key")) if isinstance(info, dict) else (None,)
     if not all(isinstance(text, str) for text in (properties.get("delivery_tag"), *places)):
         yield "it does not say where it goes"
+    yield from _problems_of_size(headers, body)
+
+
+def delivery_problem(headers: Mapping[str, Any], body: str | bytes) -> str | None:
+    """Return why a message that RabbitMQ has delivered is not even decoded, or None."""
+    return next(_problems_of_size(headers, body), None)
+
+
+def _problems_of_size(headers: Mapping[str, Any], body: str | bytes) -> Iterator[str]:
     if headers.get("compression"):
         yield "it is compressed, which no message of Evertoken is"
     if len(body) > 2 * MOST_BYTES or sum(len(str(value)) for value in headers.values()) > MOST_BYTES:

@@ -29,6 +29,7 @@ class FleetFigures:
         reauthorizations: creators whose consent ends, for each week from now on.
         seals: stored pairs by the key that sealed them.
         held: the keys that the exporter's keyring has.
+        waiting: messages that wait in each queue; empty if the broker does not say.
         late_pulls: by resource, how many creators have waited for it longer than usual.
         oldest_pulls: by resource, for how many seconds the creator has waited who waits longest among them; 0 if none.
     """
@@ -41,6 +42,7 @@ class FleetFigures:
     reauthorizations: Sequence[int]
     seals: Mapping[int, int]
     held: frozenset[int]
+    waiting: Mapping[str, int]
     late_pulls: Mapping[str, int]
     oldest_pulls: Mapping[str, float]
 
@@ -54,6 +56,7 @@ SINGLE: Final = {
     "fleet_quota_paused_seconds": "How long nothing will be sent, because TikTok says that a limit is broken; 0 if no.",
     "fleet_quota_headroom": "How many times the stored fleet's refreshes and pulls fit into the quota.",
     "fleet_redis_up": "1 if Redis answers the exporter, else 0.",
+    "fleet_broker_up": "1 if what carries messages, Redis or RabbitMQ, answers the exporter and takes some, else 0.",
     "fleet_workers": "Processes of workers that reported within the last two minutes.",
     "fleet_beat_silent_seconds": "Seconds since a message from beat last reached a worker; NaN before the first.",
     "fleet_notices_waiting": "Notices that no address has accepted yet.",
@@ -83,6 +86,8 @@ class FleetCollector(Collector):
         yield _gauges("seals", text, "key_id", {key_id: figures.seals.get(key_id, 0) for key_id in keys})
         text = "1 if the exporter's keyring has this key, 0 if it lacks one that is in use."
         yield _gauges("key_held", text, "key_id", {key_id: key_id in figures.held for key_id in keys})
+        text = "Messages that wait in a queue and that no worker has got yet."
+        yield _gauges("queue_messages", text, "queue", figures.waiting)
         text = "Creators whose account data of this resource has been due for more than six hours."
         yield _gauges("late_pulls", text, "resource", figures.late_pulls)
         text = "How long the creator has waited who waits longest for this resource; 0 if none waits for six hours."
