@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 from kombu.transport.redis import SentinelChannel
 
+from tests.support.daemon import plain_environ
 from worker import celeryconfig
 from worker.celery import app
 from worker.channels import CheckedChannel
@@ -122,3 +127,46 @@ def test_a_connection_that_goes_on_to_its_next_address_still_checks_messages(
     assert ":2/" in checked.as_uri()
     assert issubclass(checked.transport.Channel, CheckedChannel)
     assert issubclass(checked.transport.Channel, SentinelChannel) is (schemes == "sentinel")
+
+
+OVER_AMQP = """
+import json
+from worker import celeryconfig
+from worker.celery import app
+app.loader.import_default_modules()
+connection = app.connection_for_write()
+print(json.dumps({
+    "routes": {name: app.amqp.router.route({}, name)["queue"].name for name in app.tasks if name.startswith("tasks.")},
+    "keys": [[queue.exchange.name, queue.routing_key, queue.durable, queue.auto_delete, queue.queue_arguments]
+        for queue in app.amqp.queues.values()],
+    "names": [app.control.mailbox.namespace, app.conf.event_exchange, app.conf.event_queue_prefix],
+    "shown": [connection.as_uri(), connection.transport_cls],
+    "transport": type(connection.transport).__name__,
+    "confirms": connection.transport_options["confirm_publish"],
+    "heartbeat": app.conf.broker_heartbeat,
+    "unprefetched": app.conf.worker_disable_prefetch,
+    "early": not app.conf.task_acks_late,
+}))
+app.amqp.queues.select(["refresh"])
+print(json.dumps(list(app.amqp.queues.consume_from)))
+"""
+
+
+@pytest.mark.parametrize(("namespace", "base"), [("", "evertoken"), ("shop", "evertoken-shop")])
+def test_over_rabbitmq_every_name_is_ours_and_every_message_confirmed(namespace: str, base: str) -> None:
+    """A virtual host may serve other programs and namespaces; for `-Q` the queues have the same names as over Redis."""
+    environ = plain_environ() | {"EVERTOKEN_BROKER_URL": "amqp://u:p-CANARY@rabbit.example/x"}
+    environ |= {"EVERTOKEN_NAMESPACE": namespace} if namespace else {}
+    done = subprocess.run(
+        [sys.executable, "-c", OVER_AMQP], env=environ, capture_output=True, text=True, timeout=60, check=True
+    )
+    said, taken = map(json.loads, done.stdout.splitlines())
+
+    assert said["routes"] == {task: f"{base}.{queue}" for task, queue in TASKS.items()}
+    assert said["keys"] == [[base, name, True, False, None] for name in ("refresh", "pull", "default")]
+    assert said["names"] == [base, f"{base}.events", f"{base}.events"]
+    assert said["shown"] == ["amqp://u:**@rabbit.example:5672/x", "amqp"]
+    assert said["transport"] == "AmqpTransport"
+    assert (said["confirms"], said["unprefetched"], said["early"]) == (True, False, True)
+    assert 0 < said["heartbeat"] <= 10
+    assert taken == [f"{base}.refresh"]

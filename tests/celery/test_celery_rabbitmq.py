@@ -98,7 +98,7 @@ def test_a_fleet_is_refreshed_and_pulled_and_goes_on_after_a_restart(
     redis_url: str,
     wait_until: Callable[..., None],
 ) -> None:
-    """While RabbitMQ is away nothing looks well and nothing is lost; nothing is sent twice, and no log has a password."""
+    """While RabbitMQ is away nothing looks well; nothing is lost, nothing is sent twice, and no log has a password."""
     daemon = new_daemon(BROKER_URL=rabbit.url, NAMESPACE="restarted")
     assert daemon.run("db", "upgrade").returncode == 0
     with closing(World(sandbox, daemon.environ)) as world:
@@ -214,7 +214,7 @@ def test_rabbitmq_away_or_frozen_ends_neither_worker_nor_beat(
 def test_an_alarm_of_rabbitmq_is_reported_and_ends_nobody(
     rabbit: Rabbit, new_daemon: Callable[..., Daemon], sandbox: RunningSandbox, wait_until: Callable[..., None]
 ) -> None:
-    """While it has no memory or disk it takes no messages: beat and doctor say so, and afterwards refreshing goes on."""
+    """While it lacks memory or disk it takes no messages: beat and doctor say so, and afterwards refreshing goes on."""
     daemon = new_daemon(BROKER_URL=rabbit.url, NAMESPACE="alarmed", HANG_SECONDS="4")
     assert daemon.run("db", "upgrade").returncode == 0
     with closing(World(sandbox, daemon.environ)) as world:

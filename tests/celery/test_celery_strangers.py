@@ -16,6 +16,7 @@ from celery import Celery
 from celery.worker.control import Panel
 
 from tests.support.daemon import Daemon
+from worker.broker.redis import RedisBroker
 from worker.celery import app
 from worker.cli import checks_outside
 from worker.consumer import CONTROLS
@@ -182,10 +183,11 @@ def test_the_doctor_sees_a_limit_on_a_task_and_a_long_queue(monkeypatch: pytest.
             registered=lambda *_: looks["registered"], active_queues=lambda: looks["active_queues"]
         )),
     )  # fmt: skip
-    limited, short = checks_outside.workers(app), checks_outside.queues(app)
+    broker = RedisBroker(redis_url, "evertoken:")
+    limited, short = checks_outside.workers(app), checks_outside.queues(app, broker)
     with redis.Redis.from_url(redis_url) as client:
         client.lpush("evertoken:pull", *["x"] * 1_001)
-    long = checks_outside.queues(app)
+    long = checks_outside.queues(app, broker)
 
     assert limited.state == "fail"
     assert "old@test runs tasks.refresh.refresh_grants [rate_limit=1/h]" in limited.detail

@@ -68,6 +68,35 @@ def test_a_broker_with_a_trusted_certificate_is_spoken_to(
     assert b"tasks.refresh.scan_due" in front.heard
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("trusted", [True, False])
+def test_rabbitmq_hears_nothing_before_it_has_proved_who_it_is(
+    front: TlsFront,
+    authority: Authority,
+    new_daemon: Callable[..., Daemon],
+    redis_url: str,
+    database_kind: str,
+    *,
+    trusted: bool,
+) -> None:
+    """What speaks behind the certificate here is no RabbitMQ; sender and doctor begin to talk, or do not."""
+    query = f"?ssl_ca_certs={authority.file}" if trusted else ""
+    daemon = new_daemon(BROKER_URL=f"amqps://u:password@localhost:{front.port}/x{query}")
+
+    called = _call(daemon)
+    by_celery = bytes(front.heard)
+    looked = daemon.run("doctor", "--offline")
+
+    assert called.returncode != 0
+    assert "look at EVERTOKEN_BROKER_URL" in called.stderr
+    assert b"password" not in front.heard
+    assert looked.returncode == 1
+    assert "RabbitMQ does not serve" in looked.stdout
+    assert by_celery.startswith(b"AMQP") is trusted
+    assert (len(front.heard) > len(by_celery)) is trusted
+    assert (front.refused == 0) is trusted
+
+
 @pytest.mark.parametrize("query", ASKED)
 def test_the_limiter_says_nothing_to_an_unknown_certificate(query: str, front: TlsFront) -> None:
     """The limiter's own client is as strict, whichever word asks for it."""

@@ -722,6 +722,7 @@ def test_the_doctor_names_what_is_wrong(
     monkeypatch.setenv("EVERTOKEN_KEYRING", Keyring.new().to_json())
     monkeypatch.setenv("EVERTOKEN_TIKTOK_BASE_URL", f"http://127.0.0.1:{free_port}/open_api")
     monkeypatch.setenv("EVERTOKEN_JOURNAL_DIR", str(folder))
+    monkeypatch.setenv("EVERTOKEN_REDIS_URL", f"redis://127.0.0.1:{free_port}/0")
 
     found = Cli(f"redis://127.0.0.1:{free_port}/0").json(doctor, exit_code=1)
 

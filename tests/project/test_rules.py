@@ -30,7 +30,7 @@ WELL = {
     "evertoken_fleet_notices_late_seconds": f"2x{STEPS}",
     'evertoken_worker_silent_seconds{instance="a"}': f"1x{STEPS}",
     'evertoken_journal_oldest_seconds{instance="a"}': f"2x{STEPS}",
-    "evertoken_fleet_redis_up": f"1x{STEPS}",
+    "evertoken_fleet_broker_up": f"1x{STEPS}",
     'evertoken_fleet_oldest_pull_seconds{resource="videos"}': f"0x{STEPS}",
 }
 BAD = {

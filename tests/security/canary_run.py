@@ -43,9 +43,12 @@ class Rehearsal(CanaryStack):
         """Make every mistake of an operator with secrets: in settings, in files, and in a command's wrong place."""
         typed, port = self.secrets.typed, urlsplit(self.redis_url).port
         self.command("doctor", "--offline", REDIS_URL=f"redis://:{typed}@127.0.0.1:{port}/0", exits=1)
+        self.command("doctor", "--offline", BROKER_URL=f"amqp://u:{typed}@127.0.0.1:{port}/x", exits=1)
+        self.command("call", "tasks.refresh.scan_due", BROKER_URL=f"amqp://u:{typed}@127.0.0.1:1/x", exits=1)
         self.command("db", "check", DATABASE_URL=f"postgresql://u:{typed}@127.0.0.1:1/x", exits=1)
         wrong = {"REDIS_URL": f"redis://:{typed}/x@127.0.0.1:{port}/0", "LEASE_SECONDS": typed}
         self.command("worker", **wrong, exits=2)
+        self.command("worker", BROKER_URL=f"amqp://u:{typed}/x@127.0.0.1:{port}/x", exits=2)
         self.command("keys", "status", KEYRING=f'{{"active": 1, "keys": {{"1": "{typed}"}}}}', exits=2)
         self.command("grants", "show", f"act.{typed}", exits=1)
         landed = f"https://localhost/callback/?code={typed}&state={typed}"

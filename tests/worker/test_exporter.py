@@ -78,6 +78,8 @@ def test_the_fleet_is_counted_without_a_creators_name(world: World) -> None:
     assert value(found, "fleet_least_seconds_left") < -3000
     assert value(found, "fleet_brake") == 0
     assert value(found, "fleet_redis_up") == 1
+    assert value(found, "fleet_broker_up") == 1
+    assert [value(found, "fleet_queue_messages", queue=queue) for queue in ("refresh", "pull", "default")] == [0, 0, 0]
     assert value(found, "build_info", version="1.2.3") == 1
     assert value(found, "installation_info", installation="shop") == 1
     assert value(found, "exporter_rounds_total", outcome="ok") == 1
@@ -88,6 +90,7 @@ def test_the_fleet_is_counted_without_a_creators_name(world: World) -> None:
     assert value(found, "fleet_late_pulls", resource="videos") == 0
     labels = {name for _, given in found for name, _ in given}
     assert labels == {
+        "queue",
         "resource",
         "state",
         "condition",

@@ -9,7 +9,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from worker.broker import QUEUES, AmqpBroker
+from worker.broker import QUEUES, AmqpBroker, Broker
 from worker.cli import output
 from worker.cli.checks import Finding, State
 from worker.egress import NotConnectedError
@@ -47,7 +47,7 @@ def outer_checks(app: Any, services: Services, *, offline: bool) -> Iterator[tup
         yield "rabbitmq", lambda: rabbitmq(rabbit)
     yield "quota", lambda: quota(services)
     yield "workers", lambda: workers(app)
-    yield "queues", lambda: queues(app, services)
+    yield "queues", lambda: queues(app, services.broker)
     yield "beat", lambda: beat(services)
     yield "desk", lambda: desk(services)
     yield "tiktok", lambda: Finding("tiktok", "skip", "not asked") if offline else tiktok(services)
@@ -169,9 +169,9 @@ def workers(app: Any) -> Finding:
     return Finding("workers", "ok", f"{len(answers)} answered: {', '.join(sorted(answers)[:5])}")
 
 
-def queues(app: Any, services: Services) -> Finding:
+def queues(app: Any, broker: Broker) -> Finding:
     """Count the messages that wait in each queue and the workers that serve it."""
-    looks = services.broker.look()
+    looks = broker.look()
     waiting = {name: look.waiting for name, look in looks.items()}
     takers = Counter({name: look.takers for name, look in looks.items() if look.takers is not None})
     if not takers:  # Redis does not know who asks it for messages

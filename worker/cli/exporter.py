@@ -17,6 +17,7 @@ from worker.cli.alive import WITHIN_SECONDS, fleet_alive
 
 if TYPE_CHECKING:
     from worker.services import Services
+    from worker.store import FleetStatus
     from worker.telemetry.fleet import FleetMetrics
 
 WEEKS: Final = 13
@@ -113,31 +114,15 @@ class Rounds:
         store = services.store
         window = 0.0 if self._read_at is None else began - self._read_at
         lives = store.token_lives(BOUNDS, window_seconds=window)
-        status, brake, tick, limits = store.fleet_status(), store.brake(), store.tick_age(), services.limiter.status()
+        status, waiting = store.fleet_status(), self._waiting()
         late_pulls, oldest_pulls = self._late_pulls()
-        waiting = self._waiting()
-        paused_left = status.paused_seconds_left
-        least, ending = status.least_seconds_left, {one.week: one.grants for one in store.ends_by_week(weeks=WEEKS)}
+        ending = {one.week: one.grants for one in store.ends_by_week(weeks=WEEKS)}
         figures = FleetFigures(
             states=status.by_status,
             conditions={each.value: getattr(status, each.value) for each in GrantCondition},
             ends_within=lives.within,
             seconds_left=lives.seconds,
-            single={
-                "fleet_least_seconds_left": math.inf if least is None else least,
-                "fleet_paused_least_seconds_left": math.inf if paused_left is None else paused_left,
-                "fleet_oldest_due_seconds": status.oldest_due_seconds,
-                "fleet_brake": brake.stopped,
-                "fleet_hold": brake.held_reason is not None,
-                "fleet_quota_paused_seconds": limits.paused_seconds,
-                "fleet_quota_headroom": services.headroom.factor(),
-                "fleet_redis_up": limits.shared,
-                "fleet_broker_up": waiting is not None,
-                "fleet_workers": len(store.workers_seen(SEEN_SECONDS)),
-                "fleet_beat_silent_seconds": math.nan if tick is None else tick,
-                "fleet_notices_waiting": store.undelivered_count(),
-                "fleet_notices_late_seconds": services.notices_late(),
-            },
+            single=self._single(status) | {"fleet_broker_up": waiting is not None},
             reauthorizations=[ending.get(week, 0) for week in range(WEEKS)],
             seals=store.key_usage(),
             held=frozenset(services.keyring.keys),
@@ -147,6 +132,26 @@ class Rounds:
         )
         self._read_at = began
         self.metrics.found(figures, late_seconds=lives.late_seconds, waiting_seconds=lives.waiting_seconds)
+
+    def _single(self, status: FleetStatus) -> dict[str, float]:
+        """Return the metrics of one value each, except what the broker says."""
+        services, store = self._services, self._services.store
+        brake, tick, limits = store.brake(), store.tick_age(), services.limiter.status()
+        least, paused_least = status.least_seconds_left, status.paused_seconds_left
+        return {
+            "fleet_least_seconds_left": math.inf if least is None else least,
+            "fleet_paused_least_seconds_left": math.inf if paused_least is None else paused_least,
+            "fleet_oldest_due_seconds": status.oldest_due_seconds,
+            "fleet_brake": brake.stopped,
+            "fleet_hold": brake.held_reason is not None,
+            "fleet_quota_paused_seconds": limits.paused_seconds,
+            "fleet_quota_headroom": services.headroom.factor(),
+            "fleet_redis_up": limits.shared,
+            "fleet_workers": len(store.workers_seen(SEEN_SECONDS)),
+            "fleet_beat_silent_seconds": math.nan if tick is None else tick,
+            "fleet_notices_waiting": store.undelivered_count(),
+            "fleet_notices_late_seconds": services.notices_late(),
+        }
 
     def _waiting(self) -> dict[str, int] | None:
         """Return how many messages wait in each queue; None if the broker does not say."""
