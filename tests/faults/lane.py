@@ -105,7 +105,7 @@ class Lane:
         self._sandbox: RunningSandbox | None = None
         self._played = 0
         self._model = self._folder / "model.db"
-        _migrate(f"sqlite:///{self._model}")
+        migrate(f"sqlite:///{self._model}")
 
     def play(self, schedule: Schedule) -> Tally:
         """Play a schedule, heal, drain, judge."""
@@ -158,7 +158,7 @@ class Lane:
             self._postgres = self._stack.enter_context(start_postgres(*FAST_POSTGRES))
             with psycopg.connect(self._postgres.url, autocommit=True) as connection:
                 connection.execute("CREATE DATABASE model")
-            _migrate(self._postgres.url.removesuffix("postgres") + "model")
+            migrate(self._postgres.url.removesuffix("postgres") + "model")
         return _postgresql(self._postgres.url, f"run{self._played}")
 
     def __enter__(self) -> Self:
@@ -191,7 +191,8 @@ def _sqlite(model: Path, folder: Path) -> Iterator[str]:
     yield f"sqlite:///{folder / 'evertoken.db'}"
 
 
-def _migrate(url: str) -> None:
+def migrate(url: str) -> None:
+    """Bring a database to the newest schema."""
     with _MIGRATING:  # Alembic's context is one for the whole process
         store = open_store(url)
         store.upgrade()
