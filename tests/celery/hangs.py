@@ -376,8 +376,9 @@ def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--times", type=int, default=5, help="how often each trouble is played")
+    parser.add_argument("troubles", nargs="*", choices=[[], *TROUBLES], help="which; all if none is named")
     chosen = parser.parse_args()
-    tallies = play(tuple(TROUBLES), chosen.times)
+    tallies = play(tuple(chosen.troubles or TROUBLES), chosen.times)
     findings = [each for tally in tallies.values() for each in tally.findings]
     sys.stdout.write(f"{table(tallies)}\n")
     sys.stdout.writelines(f"{each}\n" for each in findings)

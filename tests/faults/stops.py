@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sqlite3
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -21,7 +23,6 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from tests.conftest import FAST_POSTGRES, ServerProcess, start_postgres, start_redis
-from tests.faults.databases import writes_held
 from tests.faults.kill_points import ORDER
 from tests.faults.lane import migrate
 from tests.faults.oracle import judge
@@ -198,9 +199,11 @@ class Stops:
             self._proxy.down()
             yield
             self._proxy.up()
-        else:
-            with writes_held(self.scene.environ["EVERTOKEN_DATABASE_URL"]) if way.away else nullcontext():
+        elif way.away == "database":
+            with _writes_refused(self.scene.environ["EVERTOKEN_DATABASE_URL"].removeprefix("sqlite:///")):
                 yield
+        else:
+            yield
 
     def _judge(self, tally: Tally, says: str, *, unsent: bool) -> None:
         """Add what is wrong now: nothing may be lost, sent twice, or left to wait for the end of a lease."""
@@ -239,6 +242,17 @@ class Stops:
             return f"sqlite:///{folder / 'evertoken.db'}", None
         server = self._stack.enter_context(start_postgres(*FAST_POSTGRES))
         return server.url, self._stack.enter_context(Proxy(server.url))
+
+
+@contextmanager
+def _writes_refused(path: str) -> Iterator[None]:
+    """Let nobody write to a SQLite file, as soon as a worker that stands still has ended its transaction."""
+    with closing(sqlite3.connect(path, timeout=REACH_SECONDS, isolation_level=None, check_same_thread=False)) as lock:
+        taking = threading.Thread(target=lock.execute, args=("BEGIN IMMEDIATE",))
+        taking.start()
+        yield
+        taking.join()
+        lock.execute("ROLLBACK")
 
 
 def _family(child: Child) -> list[int]:

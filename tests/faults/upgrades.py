@@ -175,26 +175,25 @@ def _database(kind: str, folder: Path) -> Iterator[str]:
 
 
 def play(commits: Sequence[str], kinds: Sequence[str] = KINDS) -> list[Tally]:
-    """Play the upgrade from each of these commits on each of these databases, side by side.
+    """Play the upgrade from each of these commits, on these databases side by side.
 
     Raises:
         NoHistoryError: a commit is not here.
     """
     tallies: list[Tally] = []
     with tempfile.TemporaryDirectory(prefix="evertoken-upgrades-") as folder:
-        threads = []
         for commit in commits:
             code = unpack(commit, Path(folder, commit))
             newest = max((code / "worker/store/migrations/versions").glob("v*.py")).name[1:5]
+            threads = []
             for kind in kinds:
                 tallies.append(Tally(kind, newest))
                 here = Path(folder, f"{commit[:7]}-{kind}")
                 here.mkdir()
                 threads.append(threading.Thread(target=_play_one, args=(code, kind, here, tallies[-1])))
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+                threads[-1].start()
+            for thread in threads:
+                thread.join()
     return tallies
 
 
