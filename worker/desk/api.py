@@ -96,7 +96,10 @@ class Api:
             ways.route("/v1/openapi.json", "openapi", {"GET": self.describe}),
             ways.route("/v1/creators", "creators", {"GET": self.creators}),
             ways.route(
-                "/v1/creators/{creator_id:path}/token", "token", {"GET": self.token}, at_once=self.token_at_hand
+                "/v1/creators/{creator_id:path}/token",
+                "token",
+                {"GET": self.token},
+                at_once={"GET": self.token_at_hand},
             ),
             ways.route("/v1/creators/{creator_id:path}/rejected", "rejected", {"POST": self.rejected}),
             ways.route("/v1/{rest:path}", "unknown", dict.fromkeys(("GET", "POST"), self.unknown)),

@@ -24,8 +24,8 @@ PROBLEMS: Final[dict[str, tuple[str, str]]] = {
     "429": ("Too many wrong keys came from this address; come back after `Retry-After` seconds.", "guessing"),
     "500": ("The stored token does not open, or an unknown error; the operator has to look.", "unreadable or internal"),
     "503": (
-        "No token is valid for so long yet, or the database does not answer; come back after `Retry-After` seconds.",
-        "not-yet or database-away",
+        "No token is valid for so long yet, the database does not answer, or too many wait: `Retry-After` says when.",
+        "not-yet, database-away or busy",
     ),
 }
 WITH_RETRY: Final = frozenset({"429", "503"})

@@ -12,9 +12,11 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from anyio.to_thread import current_default_thread_limiter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -103,6 +105,10 @@ Handler = Callable[[Asked], Response]
 """Answers a request; called in a thread."""
 Swift = Callable[[Asked], Awaitable[Response | None]]
 """Answers a request from the loop, or leaves it to the handler in a thread."""
+IN_THREADS: Final[Mapping[str, Swift]] = MappingProxyType({})
+MOST_WAITING: Final = 100
+"""Requests that wait for a thread; more are refused at once, so that a database that hangs does not hold everybody."""
+BUSY_SECONDS: Final = 5
 Troubled = Callable[[Asked, ProblemError], Response]
 """Tells a problem: to a program, or to a person."""
 
@@ -119,7 +125,9 @@ class Ways:
         self._address_of = address_of
         self._trouble = trouble
 
-    def route(self, path: str, name: str, handlers: Mapping[str, Handler], *, at_once: Swift | None = None) -> Route:
+    def route(
+        self, path: str, name: str, handlers: Mapping[str, Handler], *, at_once: Mapping[str, Swift] = IN_THREADS
+    ) -> Route:
         """Return a route.
 
         Args:
@@ -127,19 +135,19 @@ class Ways:
             name: for metrics.
             handlers: by method; others are answered with 405. HEAD is not GET here, since a link that a program only
                 looks at must not be used up.
-            at_once: asked before the handler of GET.
+            at_once: by method, what is asked in the loop before the handler, or in its place.
         """
 
         async def run(request: Request) -> Response:
             began = time.monotonic()
             asked = Asked(request, b"", self._address_of(request))
-            handler = handlers.get(request.method)
+            handler, swift = handlers.get(request.method), at_once.get(request.method)
             with SPANS.over(Span("desk.request", {"route": name})) as span:
-                if handler is None:
-                    answer = self._trouble(asked, _not_allowed(request.method, handlers))
+                if handler or swift:
+                    answer = await self._answer(asked, handler, swift)
                 else:
-                    answer = await self._answer(asked, handler, at_once if request.method == "GET" else None)
-                span.fields |= {"method": request.method if handler else "other", "status": answer.status_code}
+                    answer = self._trouble(asked, _not_allowed(request.method, {**handlers, **at_once}))
+                span.fields |= {"method": request.method if handler or swift else "other", "status": answer.status_code}
             count_answer(name, answer.status_code, time.monotonic() - began)
             return answer
 
@@ -147,13 +155,16 @@ class Ways:
         route.methods = None  # any: those without a handler are told so here
         return route
 
-    async def _answer(self, asked: Asked, handler: Handler, at_once: Swift | None) -> Response:
+    async def _answer(self, asked: Asked, handler: Handler | None, at_once: Swift | None) -> Response:
         try:
             whole = Asked(asked.request, await _body_of(asked.request), asked.address)
             answer = await at_once(whole) if at_once else None
+            if answer is not None or handler is None:
+                return answer or Response(status_code=HTTPStatus.NO_CONTENT)
+            _refuse_crowd()
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             return self._told(asked, error)
-        return await run_in_threadpool(self._guarded, whole, handler) if answer is None else answer
+        return await run_in_threadpool(self._guarded, whole, handler)
 
     def _guarded(self, asked: Asked, handler: Handler) -> Response:
         try:
@@ -212,6 +223,18 @@ def json_answer(
 def _not_allowed(method: str, handlers: Iterable[str]) -> ProblemError:
     allowed = ", ".join(sorted(handlers))
     return ProblemError(405, "method", f"{method} is not possible here, only {allowed}", headers={"Allow": allowed})
+
+
+def _refuse_crowd() -> None:
+    """Refuse a request that would wait behind too many others.
+
+    Raises:
+        ProblemError: that is so.
+    """
+    if current_default_thread_limiter().statistics().tasks_waiting >= MOST_WAITING:
+        raise ProblemError(
+            503, "busy", "too many requests wait for the database", headers={"Retry-After": str(BUSY_SECONDS)}
+        )
 
 
 async def _body_of(request: Request) -> bytes:
