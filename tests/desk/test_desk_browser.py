@@ -44,7 +44,7 @@ for (const field of document.querySelectorAll("input:not([type=hidden]), select"
   if (!field.labels.length && !field.ariaLabel) faults.push("a field without a label: " + field.name);
 for (const control of document.querySelectorAll("button, a[href]"))
   if (!(control.ariaLabel || control.textContent).trim()) faults.push("a control without a name");
-if (document.documentElement.scrollWidth > innerWidth) faults.push("wider than the window");
+if (document.documentElement.scrollWidth > document.documentElement.clientWidth) faults.push("wider than the window");
 const ids = [...document.querySelectorAll("[id]")].map((element) => element.id);
 if (new Set(ids).size !== ids.length) faults.push("an id twice");
 const part = (text) => text.match(/[\\d.]+/g).map(Number);
