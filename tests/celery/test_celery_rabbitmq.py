@@ -222,7 +222,7 @@ def test_an_alarm_of_rabbitmq_is_reported_and_ends_nobody(
         worker, beat = daemon.worker(), daemon.beat()
         daemon.wait_ready(wait_until, worker, beat)
         wait_until(lambda: world.look(grant).pair_generation == 2, READY_SECONDS)
-        rabbit.control("set_disk_free_limit", "1000TB")
+        rabbit.control("set_disk_free_limit", "1000000000000000")
         try:
             wait_until(lambda: facts(beat, "broker.blocked") and facts(beat, "message.unpublished"), BACK_SECONDS)
             said = checks(daemon)
