@@ -51,14 +51,7 @@ def configure_logging(
         structlog.processors.format_exc_info,
         _redact,
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(serializer=lambda event, **_: _encode(event))
-        if log_format == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=file is None and sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-    )
-    bounded = _Bounded(renderer)
+    bounded = _Bounded(_renderer(log_format, colors=file is None and sys.stderr.isatty()))
     lines = sys.stderr if file is None else Path(file).open("a", encoding="utf-8")  # noqa: SIM115 - open for good
     handler = _Lines(lines)
     handler.setFormatter(
@@ -79,6 +72,12 @@ def configure_logging(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def _renderer(log_format: Literal["json", "console"], *, colors: bool) -> structlog.typing.Processor:
+    if log_format == "json":
+        return structlog.processors.JSONRenderer(serializer=lambda event, **_: _encode(event))
+    return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
 
 
 def _hush_libraries(level: str) -> None:
