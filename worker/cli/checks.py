@@ -107,7 +107,20 @@ def database(services: Services) -> Finding:
     text = f"answers; {state}" if state.runs else str(state)
     if services.settings.namespace is not None:
         text += f"; looked for the namespace {services.settings.namespace}"
+    if state.runs and (others := _other_namespaces(services)):
+        names = " and ".join(f"the namespace {name}" if name else "no namespace" for name in others)
+        cure = "each needs tables of its own: docs/operations.md, Several installations side by side"
+        return Finding(
+            "database", "fail", f"processes of an installation with {names} work on these tables too; {cure}"
+        )
     return Finding("database", "ok" if state.runs else "fail", text)
+
+
+def _other_namespaces(services: Services) -> list[str]:
+    """Return the namespaces of living processes on these tables that are not ours; empty for none."""
+    ours = services.settings.namespace or ""
+    found = {worker.namespace for worker in services.store.workers_seen(LIVING_SECONDS)}
+    return sorted(name for name in found if name is not None and name != ours)
 
 
 def rights(services: Services) -> Finding:

@@ -155,6 +155,13 @@ def quota(services: Services) -> Finding:
             "the pause to Redis"
         )
         return Finding("quota", "warn", f"nothing is sent for another {state.paused_seconds:.0f} s: {why}")
+    from worker.limiter.rights import others_of_app  # noqa: PLC0415 - Celery loads the doctor on every start
+
+    settings = services.settings
+    if others := others_of_app(settings.redis_url, settings.key_prefix, settings.tiktok_app_id):
+        sends = f"another installation on this Redis sends for the same app (keys {' '.join(f'{each}*' for each in others)})"
+        cure = "each counts the whole quota: docs/operations.md, Several installations side by side"
+        return Finding("quota", "warn", f"{sends}; {cure}")
     return Finding("quota", "ok", f"not paused; up to {state.usable_per_second:.1f} requests a second are sent")
 
 

@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Iterable
 from typing import Final
 
 import redis
+
+from worker.limiter.connecting import connect
+from worker.limiter.shared import LIMIT, WORKERS
 
 KEY: Final = "{prefix}doctor"
 PIDBOX: Final = "{prefix}/{db}.celery.pidbox"
@@ -125,6 +130,39 @@ OF_KOMBU: Final[dict[str, tuple[str, ...]]] = {
     "smembers": tuple(f"_kombu.{table}.{name}" for table in ("binding", "binding_permanent") for name in EXCHANGES),
 }
 """Keys of Celery's broker besides the queues, by a command that Redis refuses if the key has another type."""
+
+
+ANSWER_SECONDS: Final = 2.0
+SEARCH_SECONDS: Final = 1.0
+"""How long keys of other installations are searched for: a shared Redis may hold millions of keys."""
+
+
+def others_of_app(url: str, prefix: str, app_id: str) -> list[str] | None:
+    """Return what the keys begin with of other installations on this Redis that count the quota of our app.
+
+    Args:
+        url: the address, as Celery writes it.
+        prefix: what each of our keys begins with.
+        app_id: the app.
+
+    Returns:
+        None if our user may not search.
+
+    Raises:
+        redis.RedisError, OSError: Redis does not answer.
+    """
+    tail = f":{LIMIT}{app_id}:{WORKERS}"
+    pattern = "evertoken*" + re.sub(r"([\\*?\[\]])", r"\\\1", tail)
+    found, end = set[str](), time.monotonic() + SEARCH_SECONDS
+    try:
+        with connect(url, ANSWER_SECONDS) as client:
+            for key in client.scan_iter(pattern, count=1000):
+                found.add(str(key).removesuffix(tail[1:]))
+                if time.monotonic() > end:
+                    break
+    except redis.exceptions.NoPermissionError:
+        return None
+    return sorted(found - {prefix})
 
 
 def spoilt_keys(client: redis.Redis, queues: Iterable[str], prefix: str) -> list[str]:

@@ -154,6 +154,7 @@ class Transactions:
         self, url: str, *, app_id: str, namespace: str | None, pool_size: int, statement_seconds: float
     ) -> None:
         self._address = read_database("the database's address", url)
+        self._namespace = namespace
         self._schema = self._address.schema or namespace
         self._libpq = _libpq_options(self._address)
         self.app_id = app_id

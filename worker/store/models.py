@@ -377,6 +377,7 @@ class WorkerProcess(Row, table=True):
     key_ids: str = _text()
     sealing_key_id: int | None = Field(sa_column=Column(BigInteger, nullable=True))
     journal_key_ids: str | None = _text(null=True)
+    namespace: str | None = _text(null=True)
 
 
 class Sentinel(Row, table=True):

@@ -215,6 +215,7 @@ class Operations(Transactions):
             "key_ids": _listed(key_ids),
             "sealing_key_id": sealing_key_id,
             "journal_key_ids": _listed(journal_key_ids),
+            "namespace": self._namespace or "",
         }
         insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
         connection.execute(
@@ -247,6 +248,7 @@ class Operations(Transactions):
                 key_ids=_read(row.key_ids),
                 sealing_key_id=row.sealing_key_id,
                 journal_key_ids=_read(row.journal_key_ids or ""),
+                namespace=row.namespace,
             )
             for row in connection.execute(seen)
         ]

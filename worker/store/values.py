@@ -226,6 +226,7 @@ class WorkerView:
         key_ids: ids of the sealing keys that it holds.
         sealing_key_id: the key that it seals with; None if it has not chosen yet.
         journal_key_ids: keys of the records that wait in its host's journal.
+        namespace: of its installation, empty if that has none; None if an older version does not say.
     """
 
     instance_id: str
@@ -236,6 +237,7 @@ class WorkerView:
     key_ids: frozenset[int]
     sealing_key_id: int | None
     journal_key_ids: frozenset[int]
+    namespace: str | None
 
 
 class GrantStatus(StrEnum):
