@@ -64,8 +64,8 @@ def test_a_user_without_the_right_to_search_is_told_nothing(redis_url: str) -> N
         client.set("evertoken-a:limit:app:workers", "1")
         client.set("evertoken-b:limit:a*p:workers", "1")
         assert others_of_app(redis_url, "evertoken:", "a*p") == ["evertoken-b:"]
-        client.execute_command("ACL SETUSER few on nopass ~* &* +@all -scan")  # type: ignore[no-untyped-call]
+        client.execute_command("ACL SETUSER few on nopass ~* &* +@all -scan")
         try:
             assert others_of_app(redis_url.replace("//", "//few:x@"), "evertoken:", "app") is None
         finally:
-            client.execute_command("ACL DELUSER few")  # type: ignore[no-untyped-call]
+            client.execute_command("ACL DELUSER few")

@@ -31,6 +31,8 @@ RECENT_SECONDS: Final = 86_400.0
 CONTESTED_CREATORS: Final = 100
 CONTRACT_NEWS: Final = timedelta(days=7)
 FEW_RIGHTS: Final = 3
+SEEN_SECONDS: Final = 120.0
+"""A process that ended without a word is taken for a living one for this time."""
 SPACE_WARN_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -110,16 +112,15 @@ def database(services: Services) -> Finding:
     if state.runs and (others := _other_namespaces(services)):
         names = " and ".join(f"the namespace {name}" if name else "no namespace" for name in others)
         cure = "each needs tables of its own: docs/operations.md, Several installations side by side"
-        return Finding(
-            "database", "fail", f"processes of an installation with {names} work on these tables too; {cure}"
-        )
+        text = f"processes of an installation with {names} work on these tables too; {cure}"
+        return Finding("database", "fail", text)
     return Finding("database", "ok" if state.runs else "fail", text)
 
 
 def _other_namespaces(services: Services) -> list[str]:
     """Return the namespaces of living processes on these tables that are not ours; empty for none."""
     ours = services.settings.namespace or ""
-    found = {worker.namespace for worker in services.store.workers_seen(LIVING_SECONDS)}
+    found = {worker.namespace for worker in services.store.workers_seen(SEEN_SECONDS)}
     return sorted(name for name in found if name is not None and name != ours)
 
 

@@ -159,7 +159,8 @@ def quota(services: Services) -> Finding:
 
     settings = services.settings
     if others := others_of_app(settings.redis_url, settings.key_prefix, settings.tiktok_app_id):
-        sends = f"another installation on this Redis sends for the same app (keys {' '.join(f'{each}*' for each in others)})"
+        keys = " ".join(f"{each}*" for each in others)
+        sends = f"another installation on this Redis sends for the same app (keys {keys})"
         cure = "each counts the whole quota: docs/operations.md, Several installations side by side"
         return Finding("quota", "warn", f"{sends}; {cure}")
     return Finding("quota", "ok", f"not paused; up to {state.usable_per_second:.1f} requests a second are sent")
