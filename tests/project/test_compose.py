@@ -188,13 +188,13 @@ def test_units_run_the_commands_of_the_stack(services: dict[str, Any], root: Pat
 
 
 def test_every_image_has_an_exact_tag(services: dict[str, Any], project: dict[str, Any], root: Path) -> None:
-    """Foreign images name a full version, ours the version of this project, and the build's two stages one image."""
+    """Foreign images name a full version, with a digest or not, ours the project's, and the build's two stages one."""
     version = project["project"]["version"]
     stages = re.findall(r"^FROM (\S+)", (root / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
 
     assert {services[name]["image"] for name in OURS} == {f"evertoken:{version}"}
     for image in [services[name]["image"] for name in set(services) - set(OURS)] + stages:
-        assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z-]+)?$", image), image
+        assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z-]+)?(@sha256:[0-9a-f]{64})?$", image), image
     assert len(set(stages)) == 1
 
 
