@@ -6,7 +6,7 @@ import inspect
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -35,13 +35,33 @@ CLOSING_SECONDS: Final = 5.0
 """Time in which a hung worker that has nothing in hand may close what it opened."""
 CONTROLS: Final = frozenset({
     "ping", "active_queues", "registered", "stats", "conf", "active", "reserved", "scheduled", "revoked",
-    "enable_events",
+    "enable_events", "heartbeat",
 })  # fmt: skip
 """Remote commands that `doctor` and Flower send. With others, whoever reaches the broker could end or slow a worker."""
 
-for _name in set(Panel.data) - CONTROLS:
-    del Panel.data[_name]
-    Panel.meta.pop(_name, None)  # an alias has none
+
+class Controls(dict[str, Callable[..., Any]]):
+    """The remote commands that a worker obeys; another is refused in one line, for which Celery logs a traceback."""
+
+    def __init__(self, commands: Mapping[str, Callable[..., Any]]) -> None:
+        """Take Celery's commands, and keep those of `CONTROLS`."""
+        super().__init__({name: commands[name] for name in CONTROLS})
+        self._known = frozenset(commands)
+
+    def __missing__(self, name: str) -> Callable[..., Any]:
+        """Return what refuses a command; its name is logged only if it is one of Celery's."""
+        reason = f"the remote command {name} is not permitted" if name in self._known else "an unknown remote command"
+
+        def refuse(*_: Any, **__: Any) -> dict[str, str]:
+            refuse_message(reason)
+            return {"error": reason}
+
+        return refuse
+
+
+Panel.data = Controls(Panel.data)
+for _name in set(Panel.meta) - CONTROLS:
+    del Panel.meta[_name]
 
 
 class Watched(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
