@@ -135,6 +135,15 @@ class Services(Foundation):
         needs = {resource.name: resource.needs for resource in chosen(RESOURCES, self.pull_choice)}
         return self.store.late_resources(needs, seconds=LATE_PULL_SECONDS)
 
+    @property
+    def scopes_not_asked(self) -> dict[str, list[str]]:
+        """The scopes that what is chosen needs and no consent link asks for, each with the names of those resources."""
+        found: dict[str, list[str]] = {}
+        for resource in chosen(RESOURCES, self.pull_choice):
+            if resource.needs is not None and resource.needs not in self.settings.tiktok_scopes:
+                found.setdefault(resource.needs, []).append(resource.name)
+        return found
+
     @cached_property
     def exchanges(self) -> Exchanges:
         """From the answer to an exchange to a stored consent."""

@@ -15,11 +15,11 @@ from worker.planning.headroom import COST_DAYS, requests_per_day
 from worker.tiktok import ReadAnswer
 
 
-def look(studio: Studio) -> tuple[str, str]:
-    """Return state and text of doctor's line."""
+def look(studio: Studio, not_asked: dict[str, list[str]] | None = None) -> tuple[str, str]:
+    """Return state and text of doctor's line, with the scopes that no consent link asks for."""
     needs: dict[str, str | None] = {"account": None, "videos": "video.list"}
     late = studio.store.late_resources(needs, seconds=3600)
-    services: Any = SimpleNamespace(store=studio.store, late_pulls=lambda: late)
+    services: Any = SimpleNamespace(store=studio.store, late_pulls=lambda: late, scopes_not_asked=not_asked or {})
     found = accounts(services)
     return found.state, found.detail
 
@@ -40,6 +40,14 @@ def test_all_is_well_and_the_contested_figures_are_told(studio: Studio) -> None:
     assert state == "ok"
     assert "followers_count of a day reads as running total" in text
     assert "daily_total_followers reads as net of the day" in text
+
+
+def test_what_no_consent_link_asks_for_is_named_and_no_fault(studio: Studio) -> None:
+    """An imported creator may have granted the scope all the same."""
+    state, text = look(studio, {"comment.list": ["comments", "replies"]})
+
+    assert state == "ok"
+    assert "; comments and replies only of creators who granted comment.list, which EVERTOKEN_TIKTOK_SCOPES" in text
 
 
 def test_what_waits_and_what_is_odd_is_a_warning_with_its_place(studio: Studio) -> None:

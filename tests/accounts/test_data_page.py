@@ -29,4 +29,7 @@ def test_every_table_and_call_is_on_the_page() -> None:
     words = set(re.findall(r"`(\w+)`", PAGE))
 
     assert {table.name for table in (*DATA, RAW_ANSWERS, QUARANTINE, PROGRESS, NARROWINGS, REQUESTS)} <= words
+    assert {scope for each in RESOURCES for scope in (each.needs, *each.scope_of().values()) if scope} <= set(
+        re.findall(r"`([\w.]+)`", PAGE)
+    )
     assert all(resource.call in PAGE for resource in RESOURCES if resource.per not in {"video", "comment"})

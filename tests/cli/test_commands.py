@@ -693,7 +693,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "endings": "ok",
         "contract": "ok",
         "capacity": "ok",
-        "notices": "ok",
+        "notices": "warn",  # no address is set
         "accounts": "ok",
         "desk": "ok",
         "egress": "ok",
@@ -709,6 +709,9 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
     }
     assert states["journal"] in {"ok", "warn"}
     assert found["healthy"] is False
+    details = {check["check"]: check["detail"] for check in found["checks"]}
+    assert "EVERTOKEN_NOTICE_URL is not set, so nobody is told" in details["notices"]
+    assert "videos only of creators who granted video.list, which EVERTOKEN_TIKTOK_SCOPES" in details["accounts"]
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

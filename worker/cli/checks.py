@@ -307,6 +307,11 @@ def notices(services: Services) -> Finding:
         unwanted = KINDS.keys() - frozenset[str]().union(*(address.kinds or () for address in addresses))
         if unwanted:
             remark = f"; no address gets {', '.join(sorted(type_of(kind) for kind in unwanted))}"
+    if not addresses and not oldest:
+        found.append(
+            "EVERTOKEN_NOTICE_URL is not set, so nobody is told that a creator has to authorize again, or that "
+            "refreshing has stopped: docs/notices.md"
+        )
     state: State = "fail" if gone else "warn" if found else "ok"
     return Finding("notices", state, ("; ".join(found) or "all delivered") + remark)
 
@@ -338,6 +343,10 @@ def accounts(services: Services) -> Finding:
         "followers_count of a day": readings.meaning_of_total([(row[0], row[2], row[3], row[4]) for row in daily]),
         "daily_total_followers": readings.meaning_of_total([(row[1], row[2], row[3], row[4]) for row in daily]),
     }
-    said = "; ".join(f"{name} reads as {meaning}" for name, meaning in meanings.items() if daily)
+    remarks = [f"{name} reads as {meaning}" for name, meaning in meanings.items() if daily]
+    remarks += [
+        f"{' and '.join(names)} only of creators who granted {scope}, which EVERTOKEN_TIKTOK_SCOPES does not ask for"
+        for scope, names in services.scopes_not_asked.items()
+    ]
     text = "; ".join(found) or "up to date, nothing odd in the last day"
-    return Finding("accounts", "warn" if found else "ok", f"{text}; {said}" if said else text)
+    return Finding("accounts", "warn" if found else "ok", "; ".join([text, *remarks]))
