@@ -91,7 +91,7 @@ def _described(info: FieldInfo) -> str:
         text += " One of " + ", ".join(f"`{choice}`" for choice in get_args(info.annotation)) + "."
     bounds = {name: getattr(each, name) for each in info.metadata for name in WORDS if hasattr(each, name)}
     if bounds:
-        limits = " and ".join(f"{word} {bounds[name]:g}" for name, word in WORDS.items() if name in bounds)
+        limits = " and ".join(f"{word} {bounds[name]:.12g}" for name, word in WORDS.items() if name in bounds)
         text += f" {limits[0].upper()}{limits[1:]}."
     return text
 

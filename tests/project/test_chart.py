@@ -113,6 +113,16 @@ def test_what_sends_to_tiktok_has_a_journal_and_the_time_to_end(objects: dict[tu
         assert ("Service", spec["serviceName"].removeprefix("demo-")) in objects
 
 
+def test_workers_of_a_kind_spread_over_nodes(objects: dict[tuple[str, str], Any]) -> None:
+    """A node that goes takes one of them; a cluster of one node runs them all the same."""
+    for name in ("worker-refresh", "worker-pull"):
+        template = objects["StatefulSet", name]["spec"]["template"]
+        (rule,) = template["spec"]["topologySpreadConstraints"]
+
+        assert rule["labelSelector"]["matchLabels"] == template["metadata"]["labels"]
+        assert (rule["topologyKey"], rule["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")
+
+
 def test_each_process_sees_its_own_secrets_alone(objects: dict[tuple[str, str], Any], root: Path) -> None:
     """Every variable names a file that is mounted, of the files that the script makes; only migrate is the owner."""
     script = (root / "deploy/new-secrets.sh").read_text(encoding="utf-8")

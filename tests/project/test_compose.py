@@ -210,9 +210,9 @@ def test_the_image_runs_as_nobody_special_and_installs_by_hash(root: Path) -> No
     assert "PYTHONDONTWRITEBYTECODE=1" in text.split("FROM")[-1]
 
 
-def test_every_service_has_a_bound_of_memory(services: dict[str, Any]) -> None:
-    """Redis has its own, and PostgreSQL is the host's main guest."""
-    assert {name for name, service in services.items() if "mem_limit" not in service} == {"redis", "postgres"}
+def test_every_service_has_a_bound_of_memory_and_of_processes(services: dict[str, Any]) -> None:
+    """None takes the host from the others."""
+    assert [name for name, service in services.items() if not {"mem_limit", "pids_limit"} <= service.keys()] == []
 
 
 def test_a_port_that_is_scraped_or_asked_is_the_one_that_is_served(services: dict[str, Any], root: Path) -> None:

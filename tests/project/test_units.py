@@ -15,6 +15,7 @@ from worker.store.models import METADATA
 from worker.store.schema import VERSIONS
 from worker.watchdog import FEED_SECONDS
 
+DOCTOR: Final = "evertoken-doctor.service"
 SECRETS: Final = ("database_url", "redis_url", "tiktok_app_secret", "keyring", "notice_secret")
 
 
@@ -91,10 +92,23 @@ def test_every_unit_is_shut_in_as_the_others_are(root: Path) -> None:
     """None has a right that the others lack, from its first line about rights to its last line."""
     shut = {name: lines[lines.index("NoNewPrivileges=yes") :] for name, lines in units(root).items()}
 
-    assert len(shut) == 6
-    assert len({"\n".join(lines) for lines in shut.values()}) == 1
-    for lines in units(root).values():
-        assert {"UMask=0077", "LimitCORE=0", "MemoryMax=512M", "Restart=always"} <= set(lines)
+    assert len(shut) == 7
+    assert len({"\n".join(lines).partition("\n\n[Install]")[0].strip() for lines in shut.values()}) == 1
+    for name, lines in units(root).items():
+        assert {"UMask=0077", "LimitCORE=0", "MemoryMax=512M"} <= set(lines)
+        assert ("Restart=always" in lines) is (name != DOCTOR)
+
+
+def test_a_timer_runs_the_doctor_every_few_minutes(root: Path) -> None:
+    """It has what workers have; what does not hold fails the unit, and nothing but the timer starts it."""
+    lines, timer = units(root)[DOCTOR], (root / "deploy/systemd/evertoken-doctor.timer").read_text().splitlines()
+    worker = units(root)["evertoken-worker-refresh.service"]
+    shared = ("LoadCredential=", "EnvironmentFile=", "User=", "Environment=EVERTOKEN_KEYRING", "StateDirectory=")
+
+    assert {"Type=oneshot", "ExecStart=/opt/evertoken/bin/evertoken doctor"} <= set(lines)
+    assert [line for line in lines if line.startswith(shared)] == [line for line in worker if line.startswith(shared)]
+    assert "[Install]" not in lines
+    assert {"OnBootSec=5min", "OnUnitInactiveSec=5min", "WantedBy=timers.target"} <= set(timer)
 
 
 def test_systemd_watches_what_feeds_it_and_gives_a_hung_worker_time_to_store(root: Path) -> None:
@@ -108,7 +122,7 @@ def test_systemd_watches_what_feeds_it_and_gives_a_hung_worker_time_to_store(roo
     fields = Settings.model_fields
     longest = fields["lease_seconds"].default + 2 * CLOSING_SECONDS + fields["hang_seconds"].default / LOOKS
 
-    assert set(watched) == {name for name in units(root) if "flower" not in name}
+    assert set(watched) == {name for name in units(root) if "flower" not in name and name != DOCTOR}
     assert all(seconds > longest for seconds in watched.values())
     assert all(seconds >= 3 * FEED_SECONDS for seconds in watched.values())
 
