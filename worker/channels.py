@@ -5,8 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from queue import Empty
+from threading import Event
 from typing import Any, Final, cast
-from weakref import WeakSet
 
 from amqp.exceptions import NotFound, RecoverableConnectionError
 from kombu.exceptions import OperationalError
@@ -110,9 +110,12 @@ class AmqpChannel(pyamqp.Channel):
         if connection is not None and connection.takes_nothing():
             raise OperationalError("RabbitMQ takes no messages: an alarm for memory or disk")
         try:
-            return super().basic_publish_confirm(*arguments, **options)
+            result = super().basic_publish_confirm(*arguments, **options)
         except NotFound as error:
             raise RecoverableConnectionError(str(error)) from None
+        if not self.connection.blocked:
+            note_taken()
+        return result
 
 
 class AmqpConnection(pyamqp.Connection):
@@ -140,18 +143,23 @@ class AmqpConnection(pyamqp.Connection):
 
     def _on_blocked(self) -> None:
         self.blocked = True
-        if not _blocked:
+        if not _alarm.is_set():
+            _alarm.set()
             report(Fact("broker.blocked", level="error"))
-        _blocked.add(self)
 
     def _on_unblocked(self) -> None:
         self.blocked = False
-        _blocked.discard(self)
-        if not _blocked:
-            report(Fact("broker.unblocked", level="warning"))
+        note_taken()
 
 
-_blocked: Final[WeakSet[AmqpConnection]] = WeakSet()  # connections over which nothing is taken; the first is reported
+def note_taken() -> None:
+    """Report that RabbitMQ takes messages again, if it did not before; a connection that it held may be gone."""
+    if _alarm.is_set():
+        _alarm.clear()
+        report(Fact("broker.unblocked", level="warning"))
+
+
+_alarm: Final = Event()  # set while RabbitMQ takes nothing over one of our connections
 
 
 class HeardConnection(AmqpConnection):
