@@ -16,7 +16,7 @@ READY = $(VENV)/ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults nights browser chaos mutants bench check audit format docs site lock chart sbom release clean
+.PHONY: help demo test faults nights browser chaos mutants bench check audit format docs site lock chart notebook sbom release clean
 
 help: ## list what can be made
 	@echo "make TARGET, where TARGET is one of"
@@ -81,6 +81,9 @@ lock: $(UV) ## pin the newest versions that pyproject.toml permits, with hashes
 chart: $(READY) build/helm/ready ## render the Helm chart with Helm's own engine, and check what comes out
 	@$(VENV)/bin/pytest -n 0 -m '' tests/project/test_chart.py
 
+notebook: $(READY) build/notebook/ready ## let Jupyter run the notebook of account data against a filled database
+	@$(VENV)/bin/pytest -n 0 -m '' tests/worker/test_notebook.py
+
 sbom: $(READY) ## write a bill of materials (CycloneDX) of what a server installs to build/sbom.cdx.json
 	@$(VENV)/bin/python deploy/sbom.py --out build/sbom.cdx.json && echo "build/sbom.cdx.json"
 
@@ -107,6 +110,12 @@ build/uv/bin/uv:
 build/sphinx/ready: deploy/site.lock
 	@echo "Fetching Sphinx into build/sphinx."
 	@$(PYTHON) -m venv build/sphinx && build/sphinx/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --requirement deploy/site.lock
+	@touch $@
+
+# Jupyter, pandas and matplotlib, which only the notebook of account data needs.
+build/notebook/ready: deploy/notebook.lock
+	@echo "Fetching Jupyter into build/notebook."
+	@$(PYTHON) -m venv build/notebook && build/notebook/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes --requirement deploy/notebook.lock
 	@touch $@
 
 # Helm's engine as a library: 75 MB, which only those who change the chart need.
