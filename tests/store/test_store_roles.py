@@ -53,6 +53,12 @@ def test_the_worker_may_change_no_table(store: Store) -> None:
             store.transact(lambda connection, run=statement: connection.exec_driver_sql(run), writes=True)  # type: ignore[misc]
 
 
+def test_a_worker_that_migrates_is_sent_to_the_owner(store: Store) -> None:
+    """`db upgrade` under a worker's role says who runs it, and not only which right is missing."""
+    with pytest.raises(StoreRefusedError, match=r"the owner of the tables .* runs `db upgrade`"):
+        store.upgrade()
+
+
 def test_the_worker_has_every_right_on_every_table_of_the_models(store: Store, owner: psycopg.Connection) -> None:
     """`rights` finds the role, and what was taken from it or forgotten: `doctor` shows that."""
     found = store.rights()

@@ -41,7 +41,7 @@ LACKS_TABLE: Final = (
 )
 LACKS_RIGHT: Final = (
     "the user of EVERTOKEN_DATABASE_URL lacks a right in the database: {}; the owner of the "
-    "tables gives it with what `evertoken db roles` prints"
+    "tables gives it with what `evertoken db roles` prints, and runs `db upgrade` itself"
 )
 TAKES_NO_WRITES: Final = (
     "the database takes no writes ({}): EVERTOKEN_DATABASE_URL must name the primary, not a standby or a read-only copy"
