@@ -24,7 +24,7 @@ from tests.support.claims import claim_one
 from worker.cli.authorize import authorize
 from worker.cli.checks_places import IGNORED_AUTHORITIES, IGNORED_PROXIES
 from worker.cli.db import db
-from worker.cli.doctor import doctor
+from worker.cli.doctor import PAGES, doctor
 from worker.cli.grants import grants
 from worker.cli.keys import keys
 from worker.journal import JournalEntry
@@ -651,6 +651,18 @@ def test_work_is_marked_and_published(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_link_asks_for_an_address_only_if_no_desk_takes_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The desk has used the address when the creator sees its page."""
+    assert "paste the address" in cli(authorize, "url").stderr
+    monkeypatch.setenv("EVERTOKEN_DESK_URL", "https://desk.example")
+
+    said = cli(authorize, "url").stderr
+
+    assert "nothing is to be pasted" in said
+    assert "paste the address" not in said
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_work_is_marked_while_redis_is_away(cli: Cli, creator: str, store: Store, free_port: int) -> None:
     """Redis is disposable: the row is marked, and the next scan will hand it out."""
     away = Cli(f"redis://127.0.0.1:{free_port}/0")
@@ -731,6 +743,12 @@ def test_the_doctor_names_what_is_wrong(
 
     failed = {check["check"] for check in found["checks"] if check["state"] == "fail"}
     assert failed == {"keyring", "journal", "brake", "redis", "workers", "queues", "tiktok"}
+    pages = {
+        check["check"]: check["detail"].rpartition("; ")[2] for check in found["checks"] if check["check"] in PAGES
+    }
+    assert pages["redis"] == "docs/runbook/redis-away.md"
+    assert pages["workers"] == pages["queues"] == "docs/runbook/no-workers.md"
+    assert all((Path(__file__).parents[2] / f"docs/runbook/{page}.md").is_file() for page in PAGES.values())
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)

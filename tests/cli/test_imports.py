@@ -113,6 +113,15 @@ def test_good_lines_are_stored_and_bad_ones_reported(store: Store, sealer: Seale
     assert [access_token(store, sealer, f"c{n}") for n in (1, 3, 4, 5)] == ["act.1", "act.3", "act.4", "act.5"]
 
 
+@pytest.mark.parametrize("form", ["[{}]", '{{"data": [\n{}]}}'])
+def test_entries_of_a_json_document_in_one_line_are_counted(run: Run, form: str) -> None:
+    """The number of the line would be the same for all of them."""
+    report = run(form.format(", ".join([line(1), line(2, refresh_token=None), line(3), line(4, refresh_token=None)])))
+
+    assert reasons(report) == {"refresh_token is missing": [2, 4]}
+    assert report.created == 2
+
+
 def test_an_import_that_is_run_again_changes_nothing(store: Store, run: Run) -> None:
     """An interrupted import is simply repeated: what it stored is there, and nobody has to do anything."""
     run(*(line(n) for n in range(4)))

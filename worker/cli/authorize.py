@@ -48,7 +48,12 @@ def url(*, reference: str | None, creator: str | None, days: float | None, as_js
         output.print_json({"url": link, "valid_seconds": seconds, "reference": reference, "creator_id": creator})
     else:
         click.echo(link)
-        output.note(f"valid for {output.span(seconds)}; paste the address it ends at into `authorize exchange -`")
+        ends = (
+            "the desk takes the creator's answer, and nothing is to be pasted"
+            if services.settings.desk_url
+            else "paste the address it ends at into `authorize exchange -`"
+        )
+        output.note(f"valid for {output.span(seconds)}; {ends}")
 
 
 @authorize.command(cls=output.Command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -14,6 +15,15 @@ from worker.errors import ConfigurationError
 if TYPE_CHECKING:
     from worker.cli.checks import Finding
 
+PAGES: Final = {
+    "database": "database-away",
+    "redis": "redis-away",
+    "rabbitmq": "rabbitmq-away",
+    "workers": "no-workers",
+    "queues": "no-workers",
+    "beat": "beat-silent",
+}
+"""The page of the runbook for each check whose failures name none."""
 MARKS: Final = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
 
 
@@ -67,6 +77,8 @@ def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
                 if name == "database" and found.state == "fail":
                     skipped |= dict.fromkeys(NEED_DATABASE, "needs the database")
                 skipped |= dict.fromkeys(found.hides, f"can say nothing before {name} is repaired")
+                if found.state == "fail" and name in PAGES and "docs/" not in found.detail:
+                    found = replace(found, detail=f"{found.detail}; docs/runbook/{PAGES[name]}.md")
                 yield found
     except ConfigurationError as error:
         yield Finding("settings", "fail", str(error), bad_setting=True)

@@ -70,7 +70,8 @@ class Entry:
     """One entry of a file.
 
     Attributes:
-        line: number of the line on which it begins, from 1.
+        line: number of the line on which it begins, from 1; of a JSON document that holds several entries in one
+            line or one list, the number of the entry.
         size: bytes read for it.
         pair: its content; None if it cannot be imported, or for a line without an entry.
         fault: why it cannot be imported; it holds nothing of the content.
@@ -171,6 +172,7 @@ class Source:
         except UnicodeDecodeError:
             raise UsageError(_NOT_UTF8) from None
         decoder, at, line, counted = json.JSONDecoder(object_pairs_hook=_each_once), 0, 1, 0
+        in_one_line, nth = "\n" not in text.strip(), 0
         yield Entry(line, len(data))
         while (at := _after_marks(text, at)) < len(text):
             line, counted = line + text.count("\n", counted, at), at
@@ -180,8 +182,10 @@ class Source:
                 raise UsageError(f"the file's JSON cannot be read at line {line}: {error}; nothing is read") from None
             except (ValueError, RecursionError):
                 raise UsageError(f"the file's JSON breaks off or is damaged at line {line}; nothing is read") from None
-            for item in _objects(value, self._names):
-                yield self._entry(line, 0, item, now)
+            items = list(_objects(value, self._names))
+            for item in items:
+                nth += 1
+                yield self._entry(nth if in_one_line or len(items) > 1 else line, 0, item, now)
 
     def _csv_lines(self, now: datetime) -> Iterator[Entry]:
         lines = numbered_lines(self._stream)
