@@ -65,9 +65,9 @@ def test_the_notebook_draws_what_was_pulled(new_world: Callable[..., World], tmp
         [JUPYTER, "--inplace", shutil.copy(NOTEBOOK, tmp_path / "done.ipynb")],
         env={
             **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
-            "EVERTOKEN_DASHBOARD_URL": address.render_as_string(hide_password=False),
-            "EVERTOKEN_CREATOR": other.creator_id,
-            "EVERTOKEN_PICTURE": str(picture),
+            "DASHBOARD_URL": address.render_as_string(hide_password=False),
+            "CREATOR": other.creator_id,
+            "PICTURE": str(picture),
         },
         capture_output=True,
         text=True,
@@ -81,5 +81,5 @@ def test_the_notebook_draws_what_was_pulled(new_world: Callable[..., World], tmp
     assert f"{other.creator_id}: 5" in said
     assert f" {profile.followers_count} followers, 8 videos" in said
     assert picture.read_bytes().startswith(b"\x89PNG")
-    if kept := os.environ.get("EVERTOKEN_KEEP_PICTURE"):
+    if kept := os.environ.get("KEEP_PICTURE"):
         shutil.copy(picture, kept)
