@@ -154,9 +154,12 @@ def test_a_refused_refresh_is_a_span_with_its_code(new_world: NewWorld, recorder
     call = named(spans, "tiktok.call")[0]
     assert call.attributes is not None
     assert (call.attributes["code"], call.status.is_ok) == (40100, False)
+    assert str(call.attributes["request_id"]).isalnum()
+    assert set(call.attributes) == {"call", "seconds", "http_status", "code", "request_id", "error"}
     assert "CANARY" not in texts(spans)
 
 
+@on_sqlite
 @pytest.mark.parametrize(
     ("kind", "how"),
     [
@@ -199,6 +202,7 @@ def test_an_exception_leaves_its_type_and_no_text(recorder: Recorder) -> None:
     assert "CANARY" not in texts([span])
 
 
+@on_sqlite
 def test_scans_tasks_and_notices_are_spans(new_world: NewWorld, recorder: Recorder) -> None:
     """A task's span belongs to the one whose message asked for it; a scan counts, and a delivery says where to."""
     world = new_world()
@@ -244,6 +248,7 @@ class Stuck(SpanExporter):
         return SpanExportResult.FAILURE
 
 
+@on_sqlite
 def test_a_stuck_collector_delays_no_refresh_and_no_end(
     new_world: NewWorld, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +272,7 @@ def test_a_stuck_collector_delays_no_refresh_and_no_end(
         stuck.released.set()
 
 
+@on_sqlite
 def test_a_collector_that_is_away_is_reported_once(
     new_world: NewWorld, begin: Begin, free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +295,7 @@ def test_a_collector_that_is_away_is_reported_once(
     assert str(free_port) not in log
 
 
+@on_sqlite
 def test_a_real_collector_gets_spans_and_no_secret(new_world: NewWorld, begin: Begin) -> None:
     """The bytes that go over the wire hold the spans, and none of the tokens."""
     door = socket.create_server(("127.0.0.1", 0))
