@@ -11,7 +11,8 @@ from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp
 
 from worker import channels
-from worker.channels import AmqpChannel, AmqpConnection, CheckedDelivery, RefusedMessageError
+from worker.broker.amqp import LookConnection
+from worker.channels import AmqpChannel, AmqpConnection, CheckedDelivery, HeardConnection, RefusedMessageError
 
 
 @pytest.fixture
@@ -38,6 +39,34 @@ def test_every_read_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     AmqpConnection().blocking_read(0)
 
     assert asked == [10, 0]
+
+
+def test_a_worker_hears_what_comes_and_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A heartbeat is a sign that it listens; a sender's connection and a read without a frame are none."""
+    heard: list[str] = []
+    monkeypatch.setattr(channels.watchdog, "heard", lambda: heard.append("heard"))
+    monkeypatch.setattr(pyamqp.Connection, "blocking_read", lambda *_: None)
+    AmqpConnection().blocking_read()
+    assert heard == []
+    HeardConnection().blocking_read()
+
+    def silence(*_: Any) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(pyamqp.Connection, "blocking_read", silence)
+    with pytest.raises(TimeoutError):
+        HeardConnection().blocking_read()
+
+    assert heard == ["heard"]
+
+
+def test_a_look_notices_that_it_is_held() -> None:
+    """What RabbitMQ says about an alarm is why it then answers nothing."""
+    look = LookConnection()
+    before = look.held
+    look._on_blocked()
+
+    assert (before, look.held) == (False, True)
 
 
 def test_during_an_alarm_nothing_is_sent_and_it_is_said_once(
