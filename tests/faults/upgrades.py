@@ -32,6 +32,8 @@ CREATORS: Final = 40
 LIFE_SECONDS: Final = 60
 ROUND_SECONDS: Final = 3 * LIFE_SECONDS
 SAVED: Final = b'"event": "refresh.saved"'
+UNKNOWN: Final = b"Received unregistered task"
+"""What Celery says, with a traceback, when an older worker drops the message of a task that only this version knows."""
 KINDS: Final = ("sqlite", "postgresql")
 
 
@@ -62,13 +64,12 @@ class Upgrade:
     """One upgrade and the way back."""
 
     def __init__(self, versions: Versions, code: Path, tally: Tally) -> None:
-        """Let the older version make the tables and import creators."""
+        """Let the older version make the tables."""
         self._versions, self._tally = versions, tally
         self.old = versions.daemon("old", code, KEYRING="none")
         versions.make_keyring(self.old)
         self.new = versions.daemon("new")
         _good(self.old.run("db", "upgrade"), "the older version's db upgrade")
-        versions.import_creators(self.old)
         self._seen = [0, 0]
 
     def play(self) -> None:
@@ -76,6 +77,7 @@ class Upgrade:
         old, new = self.old, self.new
         first, old_beat = old.worker("first"), old.beat()
         old.wait_ready(_wait, first, old_beat)
+        self._versions.import_creators(old)  # not before: their tokens would end while the processes start
         self._phase("the older version alone", first)
 
         _good(new.run("db", "upgrade"), "db upgrade beside a running worker of the older version")
@@ -104,7 +106,7 @@ class Upgrade:
         for child in (first, second, back):
             if child.status != 0:
                 self._tally.findings.append(f"{self._says}: {child.name} ended with the status {child.status}")
-            if b"Traceback" in child.log.read_bytes():
+            if any(b"Traceback" in line and UNKNOWN not in line for line in child.log.read_bytes().splitlines()):
                 self._tally.findings.append(f"{self._says}: {child.name} logged a traceback:\n{child.tail()}")
 
     def judge(self) -> None:
