@@ -237,6 +237,7 @@ def test_prometheus_gets_the_rules_and_every_page_of_metrics(objects: dict[tuple
         ({"leaseSeconds": "long"}, "leaseSeconds"),
         ({"settings": {**APP, "NAMESPACE": "a-b"}}, "NAMESPACE"),
         ({"settings": {**APP, "REDIS_URL": "sentinel://:word@one,two/0?service=mymaster"}}, "REDIS_URL"),
+        ({"settings": {**APP, "BROKER_URL": "amqp://user:word@one/shop"}}, "BROKER_URL"),
     ],
 )
 def test_values_that_cannot_be_right_are_refused(change: dict[str, Any], said: str) -> None:
