@@ -13,6 +13,7 @@ from kombu.transport import pyamqp
 from worker import channels
 from worker.broker.amqp import LookConnection
 from worker.channels import AmqpChannel, AmqpConnection, CheckedDelivery, HeardConnection, RefusedMessageError
+from worker.watchdog import watchdog
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_every_read_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_hears_what_comes_and_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A heartbeat is a sign that it listens; a sender's connection and a read without a frame are none."""
     heard: list[str] = []
-    monkeypatch.setattr(channels.watchdog, "heard", lambda: heard.append("heard"))
+    monkeypatch.setattr(watchdog, "heard", lambda: heard.append("heard"))
     monkeypatch.setattr(pyamqp.Connection, "blocking_read", lambda *_: None)
     AmqpConnection().blocking_read()
     assert heard == []
