@@ -810,3 +810,14 @@ def test_a_list_that_nobody_reads_any_more_bars_nobody(new_studio: NewStudio) ->
     new.pull()
 
     assert [row["item_id"] for row in new.rows("videos")] == ["v1"]
+
+
+def test_a_pull_says_what_comes_later(studio: Studio) -> None:
+    """Somebody who pulls by hand learns that a list is not whole, and why; a pull that brought all says nothing."""
+    studio.truth.videos = [studio.video(1, age=1)]
+    studio.limiter.denies[VIDEO_CALL] = 600.0
+    assert studio.pull().reason.startswith("videos later: the quota had no permit")
+
+    studio.limiter.denies.clear()
+    studio.pass_days(1)
+    assert studio.pull().reason == ""

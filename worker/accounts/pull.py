@@ -55,7 +55,7 @@ class _Result:
 
 @dataclass(frozen=True)
 class Pulled(_Result):
-    """What was due is stored, as far as the quota allowed."""
+    """What was due is stored, as far as the quota allowed; `reason` says what comes later, and why."""
 
     kind = "pulled"
 
@@ -246,7 +246,8 @@ class Puller:
             corrections=visit.corrections,
             request_id=visit.request_id,
         )
-        return Pulled(visit.claim.grant_id)
+        waiting = [f"{each.resource} later: {each.problem}" for each in visit.progress.values() if each.problem]
+        return Pulled(visit.claim.grant_id, "; ".join(waiting))
 
     def _leave(self, visit: Visit, resource: Resource) -> PullResult:
         """Leave a pull to another worker, which goes on at once, after the last page that is stored."""

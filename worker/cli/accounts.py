@@ -117,7 +117,7 @@ def plot(creator: str, to: Path) -> None:
         found = _look(services, creator, days=366, top=500)
     if not found["days"] and not found["counters"]:
         raise NotFoundError(f"nothing was pulled of {creator} yet: there is nothing to draw")
-    pictures.draw_account(found, to)
+    pictures.draw_account(creator, found, to)
     output.note(f"drew {to}")
 
 

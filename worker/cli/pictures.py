@@ -79,12 +79,14 @@ def draw_course(scenario: Scenario, course: Course, path: Path) -> None:
     _finish(figure, (load, people), path)
 
 
-def draw_account(found: dict[str, Any], path: Path) -> None:
+def draw_account(creator: str, found: dict[str, Any], path: Path) -> None:
     """Draw one creator's account: followers, the figures of each day, and the videos by age and views."""
     figure, (followers, daily, videos) = _sheet(3)
     counters = [row for row in found["counters"] if row["followers_count"] is not None]
     read_at, known = [row["read_at"] for row in counters], [row["followers_count"] for row in counters]
-    followers.plot(read_at, known, color=BLUE, label="followers")
+    followers.plot(read_at, known, color=BLUE, marker=".", label="followers")  # a single reading is no line
+    name = found["profile"] and found["profile"]["display_name"]
+    followers.set_title(f"{name} ({creator})" if name else creator, fontsize=10, parse_math=False)
     days = [date.fromisoformat(row["day"]) for row in found["days"]]
     for name, color in (("video_views", BLUE), ("profile_views", GREEN), ("likes", AMBER)):
         values = [math.nan if row[name] is None else row[name] for row in found["days"]]
@@ -95,6 +97,7 @@ def draw_account(found: dict[str, Any], path: Path) -> None:
     posted = [video for video in found["videos"] if video["created_at"] is not None]
     when, views = [video["created_at"] for video in posted], [video["video_views"] for video in posted]
     videos.scatter(when, views, s=12, color=BLUE, label="views of the videos posted then")
+    _write_dates(videos)
     _finish(figure, (followers, daily, videos), path)
 
 
@@ -156,6 +159,14 @@ def _finish(figure: Any, planes: Sequence[Any], path: Path, *, legend: str = "up
             plane.yaxis.set_major_formatter("{x:,.0f}")
     with whole_file(path, replaces=True) as part:
         figure.savefig(part, format=path.suffix.lower().removeprefix("."))
+
+
+def _write_dates(plane: Any) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415 - an extra, slow to load
+
+    places = AutoDateLocator()  # type: ignore[no-untyped-call] # matplotlib has no types for it
+    plane.xaxis.set_major_locator(places)
+    plane.xaxis.set_major_formatter(ConciseDateFormatter(places))  # type: ignore[no-untyped-call] # as above
 
 
 def _whole_numbers() -> Any:
