@@ -650,18 +650,23 @@ def everything_of(studio: Studio) -> dict[str, int]:
     return {table: count for table, count in counts.items() if count}
 
 
-@pytest.mark.parametrize("ends", ["forgotten", "revoked"])
-@pytest.mark.parametrize("call", [ACCOUNT_CALL, VIDEO_CALL, "business/comment/list/"])
+LEAVING: tuple[Exception | None, ...] = (
+    WaitError("later", call="c", scope="minute", seconds=30, code=40100),
+    GiveUpError("offline: likes", call="c", code=41002),
+    GiveUpError("scope: likes", call="c", code=40130),
+    BackOffError("no", call="c", code=50000),
+    StopEveryoneError("start_date: too long a span", call="c", code=40002),
+    RefreshFirstError("dead", call="c", code=40105),
+    None,
+)
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("ends", "call", "error"),
     [
-        WaitError("later", call="c", scope="minute", seconds=30, code=40100),
-        GiveUpError("offline: likes", call="c", code=41002),
-        GiveUpError("scope: likes", call="c", code=40130),
-        BackOffError("no", call="c", code=50000),
-        StopEveryoneError("start_date: too long a span", call="c", code=40002),
-        RefreshFirstError("dead", call="c", code=40105),
-        None,
+        *(("forgotten", call, error) for call in (ACCOUNT_CALL, VIDEO_CALL) for error in LEAVING),
+        *(("forgotten", "business/comment/list/", error) for error in (*LEAVING[:1], *LEAVING[-4:-2])),
+        *(("revoked", ACCOUNT_CALL, error) for error in LEAVING[:3]),
     ],
 )
 def test_nothing_is_written_of_a_creator_who_leaves_during_a_pull(

@@ -394,6 +394,7 @@ def test_nothing_is_imported_unless_it_is_asked_for() -> None:
     assert run() == ("\nTrue\n", "")
 
 
+@pytest.mark.slow_suite
 def test_without_the_extras_a_sentence_says_what_to_install() -> None:
     """The process goes on: tokens matter more than traces."""
     dsn, endpoint = "http://CANARYkey@127.0.0.1:9/1", "http://127.0.0.1:9"
@@ -405,6 +406,7 @@ def test_without_the_extras_a_sentence_says_what_to_install() -> None:
     assert "CANARY" not in log
 
 
+@pytest.mark.slow_suite
 def test_with_the_extras_both_begin() -> None:
     """Two lines say where to, by the host alone; the process ends although nobody listens there."""
     out, log = run(
@@ -418,6 +420,7 @@ def test_with_the_extras_both_begin() -> None:
     assert "CANARY" not in log
 
 
+@pytest.mark.slow_suite
 def test_a_variable_that_cannot_be_used_is_a_warning() -> None:
     """A number that is none ends no process, and no value of it is shown."""
     _, log = run(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT="CANARY")
