@@ -157,7 +157,7 @@ def test_account_data_is_measured_on_both_databases(tmp_path: Path) -> None:
     for each in found:
         assert (each["first"]["requests"], each["first"]["needed"]) == (12, 12)
         assert each["day"]["requests"] == each["day"]["needed"] > 3
-        assert each["rows"]["videos"] == 135
+        assert each["rows"]["videos"] >= 135  # a creator may post while the clock goes on
 
 
 def run_bench(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -132,6 +132,8 @@ OF_KOMBU: Final[dict[str, tuple[str, ...]]] = {
 """Keys of Celery's broker besides the queues, by a command that Redis refuses if the key has another type."""
 
 
+OF_DOCTOR: Final = frozenset({"scan"})
+"""Commands with which `doctor` looks for other installations; without the right to them it looks for none."""
 ANSWER_SECONDS: Final = 2.0
 SEARCH_SECONDS: Final = 1.0
 """How long keys of other installations are searched for: a shared Redis may hold millions of keys."""
