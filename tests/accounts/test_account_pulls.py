@@ -826,3 +826,17 @@ def test_a_pull_says_what_comes_later(studio: Studio) -> None:
     studio.limiter.denies.clear()
     studio.pass_days(1)
     assert studio.pull().reason == ""
+
+
+def test_a_whole_list_of_which_a_page_came_in_part_is_read_again_on_the_next_day(studio: Studio) -> None:
+    """Old videos are in no daily pass, and what TikTok gives of them for some days only would be lost in a week."""
+    studio.truth.videos = [studio.video(number, age=40 + number, reach=5) for number in range(3)]
+    part = {"videos": [studio.video(0, age=40)], "has_more": False, "cursor": 1}
+    studio.truth.faults[VIDEO_CALL] = [ReadAnswer(part, None, partial=True)]
+    studio.pull()
+    assert len(studio.rows("videos")) == 1
+
+    studio.pass_days(1.1)
+    studio.pull()
+
+    assert [row["reach"] for row in studio.rows("videos")] == [5, 5, 5]

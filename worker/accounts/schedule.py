@@ -129,11 +129,18 @@ def end(resource: Resource, progress: Progress, state: AccountState, *, newest: 
         cursor=None,
         target=None,
         finished_at=state.now,
-        whole_at=progress.started_at if progress.whole else progress.whole_at,
+        whole_at=_whole_at(progress),
         next_at=state.now + (pause if progress.clean or resource.per != "creator" else min(pause, soon(state.now))),
         failures=0,
         problem=None if progress.clean else "something in the answers could not be read: see the quarantine",
     )
+
+
+def _whole_at(progress: Progress) -> datetime | None:
+    """Return when the whole list was read last; a pass that lacked something is made again on the next day."""
+    if not progress.whole or progress.started_at is None:
+        return progress.whole_at
+    return progress.started_at - timedelta(days=0 if progress.clean else readings.AGAIN_DAYS - 1)
 
 
 def soon(now: datetime) -> timedelta:
