@@ -132,7 +132,7 @@ class Upgrade:
         return f"from {self._tally.start} on {self._tally.kind}"
 
     def _phase(self, name: str, *workers: Child) -> None:
-        """Wait until every creator was refreshed anew, and count who did it."""
+        """Wait until every creator was refreshed again, and count the refreshes of each version."""
         before = self._versions.generations()
         dead: list[Child] = []
 
