@@ -8,6 +8,7 @@ closes, so nothing outlives a session that fails, is interrupted or is killed.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import pwd
 import shutil
@@ -16,14 +17,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, LiteralString, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
 import pytest
 import redis
+from psycopg import sql
 
 from tests.support.servers import postgres_root, redis_program
 from tests.support.systemd import Systemd
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from worker.store import Store
 
 START_SECONDS: Final = 20.0
+_DATABASES: Final = itertools.count(1)
 APP_ID: Final = "sandbox-app"
 """The app of the sandbox, unless a test names another."""
 WORKER_ROLE: Final = "evertoken_worker"
@@ -325,6 +328,16 @@ def _database(server: ServerProcess, name: str) -> str:
     return server.url.removesuffix("postgres") + name
 
 
+@contextmanager
+def _own_database(maintenance: psycopg.Connection, template: str) -> Iterator[str]:
+    """A database whose name no other test uses, so that a process that a test left behind reaches no later test."""
+    name = f"test{next(_DATABASES)}"
+    names = (sql.Identifier(name), sql.Identifier(template))
+    maintenance.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(*names))
+    yield name
+    maintenance.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(names[0]))
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_kind(request: pytest.FixtureRequest) -> str:
     """Which database the test runs on; a test that asks for `store` or `store_url` runs on both."""
@@ -338,9 +351,8 @@ def empty_database_url(database_kind: str, tmp_path: Path, request: pytest.Fixtu
         yield f"sqlite:///{tmp_path / 'empty.db'}"
         return
     maintenance: psycopg.Connection = request.getfixturevalue("_maintenance")
-    maintenance.execute("CREATE DATABASE empty TEMPLATE template0 STRATEGY FILE_COPY")
-    yield _database(request.getfixturevalue("_postgres_front"), "empty")
-    maintenance.execute("DROP DATABASE empty WITH (FORCE)")
+    with _own_database(maintenance, "template0") as name:
+        yield _database(request.getfixturevalue("_postgres_front"), name)
 
 
 @pytest.fixture
@@ -350,13 +362,12 @@ def store_url(database_kind: str, tmp_path: Path, request: pytest.FixtureRequest
         shutil.copyfile(request.getfixturevalue("_sqlite_template"), tmp_path / "evertoken.db")
         yield f"sqlite:///{tmp_path / 'evertoken.db'}"
         return
-    template: LiteralString = request.getfixturevalue("_postgres_template")
+    template: str = request.getfixturevalue("_postgres_template")
     maintenance: psycopg.Connection = request.getfixturevalue("_maintenance")
-    maintenance.execute("CREATE DATABASE fresh TEMPLATE " + template + " STRATEGY FILE_COPY")
-    address = _database(request.getfixturevalue("_postgres_front"), "fresh")
     is_workers = request.path.parent.name in AS_WORKER and request.node.get_closest_marker("as_owner") is None
-    yield address.replace("//postgres@", f"//{WORKER_ROLE}@") if is_workers else address
-    maintenance.execute("DROP DATABASE fresh WITH (FORCE)")
+    with _own_database(maintenance, template) as name:
+        address = _database(request.getfixturevalue("_postgres_front"), name)
+        yield address.replace("//postgres@", f"//{WORKER_ROLE}@") if is_workers else address
 
 
 @pytest.fixture
