@@ -102,6 +102,7 @@ class World:
         self.services.store.transact(lambda connection: connection.exec_driver_sql(statement), writes=True)
 
     def close(self) -> None:
-        """Close every process's services."""
+        """End every process: it leaves the list of living ones, if it is on it, and its services are closed."""
         for services in self._opened:
+            services.presence.leave()
             services.close()
