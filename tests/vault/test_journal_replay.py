@@ -482,11 +482,18 @@ def test_odd_files_in_the_folder_stop_nothing(
 
 
 @UNHURRIED
-@given(data=st.binary(max_size=600), bodies=st.lists(st.binary(min_size=1, max_size=50), max_size=4))
-def test_any_bytes_can_be_scanned(data: bytes, bodies: list[bytes]) -> None:
-    """Whatever lies before and behind whole records, they are found, and no byte that is not zero goes unmentioned."""
+@given(
+    data=st.binary(max_size=600),
+    bodies=st.lists(st.binary(min_size=1, max_size=50), max_size=4),
+    zeros=st.sampled_from([0, 1, 2**16 - 1, 2**16, 200_000]),
+    nothing=st.sampled_from([0, 1, 2**16, 150_000]),
+)
+def test_any_bytes_can_be_scanned(data: bytes, bodies: list[bytes], zeros: int, nothing: int) -> None:
+    """Whatever lies around and in whole records, they are found, and each byte that is not zero is mentioned."""
+    bodies = [body + bytes(zeros) for body in bodies]
     records = b"".join(frame_of(number, body) for number, body in enumerate(bodies, 1))
-    file = bytes(HEADER_BYTES) + data + records + data
+    file = bytes(HEADER_BYTES) + data + bytes(nothing) + records + bytes(nothing) + data
+    file += bytes(nothing if zeros else 0)
     parts = scan(file)
 
     assert [part.sealed for part in parts if isinstance(part, Frame)] == bodies

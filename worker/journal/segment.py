@@ -34,6 +34,7 @@ _FRAME: Final = struct.Struct(">4s4sQII")
 _CHECKED: Final = struct.Struct(">QI")
 _ID_IN_NAME: Final = re.compile(rf".*-([0-9a-f]{{{2 * SEGMENT_ID_BYTES}}})(?:\..*)?{re.escape(SUFFIX)}\Z")
 _TEXT_LIMIT: Final = 128
+_ZEROS: Final = bytes(2**16)
 FRAME_BYTES: Final = _FRAME.size
 
 
@@ -143,21 +144,29 @@ def frame_of(number: int, sealed: bytes) -> bytes:
 def scan(data: bytes) -> list[Frame | Damage]:
     """Return the records of a whole segment file in their order, and the damage between and behind them."""
     found: list[Frame | Damage] = []
-    position = HEADER_BYTES
-    while (frame := _next_frame(data, position)) is not None:
+    position, end = HEADER_BYTES, _end_of_bytes(data)
+    while (frame := _next_frame(data, position, end)) is not None:
         if frame.offset > position:
             found.append(Damage(position, data[position : frame.offset], tail=False))
         found.append(frame)
         position = frame.end
-    rest = data[position:].rstrip(b"\0")
+    rest = data[position:end].rstrip(b"\0")
     if rest:
         found.append(Damage(position, rest, tail=True))
     return found
 
 
-def _next_frame(data: bytes, position: int) -> Frame | None:
-    """Return the first complete record at or behind a position."""
-    while (offset := data.find(_MAGIC, position)) >= 0:
+def _end_of_bytes(data: bytes) -> int:
+    """Return where only zeros follow, a little too late at most: bytes are stripped one by one, blocks are compared."""
+    end = len(data)
+    while end >= len(_ZEROS) and data.endswith(_ZEROS, 0, end):
+        end -= len(_ZEROS)
+    return end
+
+
+def _next_frame(data: bytes, position: int, end: int) -> Frame | None:
+    """Return the first complete record that starts at or behind a position and before an end."""
+    while (offset := data.find(_MAGIC, position, end)) >= 0:
         frame = _frame_at(data, offset)
         if frame is not None:
             return frame

@@ -9,6 +9,7 @@ beside the revision, so that an older version, which does not know the revision,
 from __future__ import annotations
 
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -179,6 +180,7 @@ def _refuse_taken_names(connection: Connection) -> None:
         )
 
 
+@cache
 def chain() -> dict[str, str]:
     """Return each revision of this code, the oldest first, with its `compatible_from`; the strictest if it has none."""
     from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
