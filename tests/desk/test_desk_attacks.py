@@ -13,6 +13,7 @@ import requests
 
 from tests.support.desk import PASSWORD, SECRET, RunningDesk
 from tests.support.surfing import Person
+from worker.cli import checks_outside
 from worker.cli.desk import desk as command
 from worker.desk import serving
 from worker.desk.guesses import Guesses
@@ -20,6 +21,7 @@ from worker.desk.lacking import refuse_lacking
 from worker.desk.sessions import own_path
 from worker.errors import ConfigurationError
 from worker.settings import load_settings
+from worker.telemetry.metrics import REGISTRY
 
 PAGES = (
     "/ops",
@@ -279,10 +281,10 @@ def test_a_silent_client_is_left(new_desk: Any, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_slow_bodies_do_not_shut_the_desk(new_desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While all connections are taken the log says so; those that wait for a body are left, and the desk answers."""
+    """While all connections are taken log, count and doctor say so; those that wait for a body are left."""
     monkeypatch.setattr(serving, "MOST_CONNECTIONS", 5)
     monkeypatch.setattr(serving, "REQUEST_SECONDS", 2.0)
-    desk = new_desk()
+    desk, before = new_desk(), refused()
     slow = b"POST /ops/login HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 90\r\n\r\nslow"
     with ExitStack() as stack:
         for _ in range(5):
@@ -292,8 +294,16 @@ def test_slow_bodies_do_not_shut_the_desk(new_desk: Any, monkeypatch: pytest.Mon
         while requests.get(f"{desk.url}/healthz", timeout=30).status_code != 503:
             assert time.monotonic() < deadline
         assert [fact.name for fact in desk.facts if fact.name == "desk.full"] == ["desk.full"]
+        assert refused() > before
+        found = checks_outside.desk(desk.services)
+        assert (found.state, "docs/runbook/desk-full.md" in found.detail) == ("fail", True)
         while requests.get(f"{desk.url}/healthz", timeout=30).status_code != 200:
             assert time.monotonic() < deadline
+
+
+def refused() -> float:
+    """Return how many requests desks of this process have refused, because all connections were taken."""
+    return REGISTRY.get_sample_value("evertoken_desk_refused_total") or 0.0
 
 
 def test_a_large_head_in_one_piece_is_refused(desk: RunningDesk) -> None:

@@ -19,6 +19,7 @@ import pytest
 import yaml
 from celery.bin.celery import celery as celery_cli
 
+from tests.support.loud import loud_facts
 from worker import tokens
 from worker.desk.openapi import PROBLEMS, description
 from worker.policy.notice_kinds import KINDS
@@ -255,28 +256,6 @@ def test_every_kind_of_notice_is_explained(texts: dict[str, str]) -> None:
     assert kinds <= KINDS.keys()
     listed = re.findall(r"^\| `([a-z._]+)` \|", texts["docs/notices.md"], re.MULTILINE)
     assert sorted(listed) == sorted(KINDS.values())
-
-
-FACT = re.compile(r"[a-z]+\.[a-z_]*")
-
-
-def loud_facts(code: str) -> Iterator[str]:
-    """Yield the names of the facts that a module may log at a level above `info`; `refresh.` if it makes one up."""
-    for call in ast.walk(ast.parse(code)):
-        if not isinstance(call, ast.Call) or not call.args:
-            continue
-        called = getattr(call.func, "id", getattr(call.func, "attr", ""))
-        # What has a stack goes to a logger, by the name that comes first.
-        first = str(getattr(call.args[0], "value", ""))
-        if called in {"warning", "error", "exception", "critical"} and FACT.fullmatch(first):
-            yield first
-        loud = len(call.args) > 2 or any(keyword.arg == "level" for keyword in call.keywords)
-        loud = loud and not (called == "_report" and ast.unparse(call.args[-1]) == "'info'")
-        if called in {"Fact", "_report"} and loud:
-            named = call.args[: 2 if called == "_report" else 1]
-            for part in (part for given in named for part in ast.walk(given)):
-                if isinstance(part, ast.Constant) and FACT.fullmatch(str(part.value)):
-                    yield str(part.value)
 
 
 def test_every_warning_and_error_of_the_log_is_explained(texts: dict[str, str]) -> None:

@@ -9,18 +9,24 @@ from typing import Final
 import pytest
 import yaml
 
+from tests.support.loud import loud_facts
 from worker.policy.notice_kinds import KINDS
 from worker.telemetry.names import FACT_NAMES
 
 RUNBOOK: Final = Path(__file__).parents[2] / "docs/runbook"
 PAGES: Final = sorted(page.name for page in RUNBOOK.glob("*.md") if page.name != "README.md")
+OTHERS: Final = "EvertokenErrorLogged"
+"""The rule for the errors that have neither a rule of their own nor a notice."""
+UNCOUNTED: Final = frozenset({"metrics.unserved"})
+"""Who cannot serve metrics has no counter that a rule could ask; `EvertokenTargetAway` sees that it is not scraped."""
 PARTS: Final = ["What it means", "Who is affected", "How to see it", "What to do", "When it clears"]
 
 
 def seen_by(page: str) -> dict[str, list[str]]:
     """Return what a page lists under "How to see it": rules, notices, lines of the doctor, metrics and log lines."""
     part = (RUNBOOK / page).read_text(encoding="utf-8").partition("## How to see it\n")[2].partition("\n## ")[0]
-    return {kind: re.findall(r"`([^`]+)`", names) for kind, names in re.findall(r"^- (\w+): (.+)$", part, re.MULTILINE)}
+    lines = re.findall(r"^- (\w+): (.+(?:\n  .+)*)$", part, re.MULTILINE)
+    return {kind: re.findall(r"`([^`]+)`", names) for kind, names in lines}
 
 
 def linked_by_rules(root: Path) -> dict[str, str]:
@@ -46,6 +52,31 @@ def test_every_rule_has_a_page_that_names_it(root: Path) -> None:
     listed = {rule: page for page in PAGES for rule in seen_by(page).get("rule", ())}
 
     assert linked_by_rules(root) == {rule: f"docs/runbook/{page}" for rule, page in listed.items()}
+
+
+def test_every_error_of_the_log_is_reported_by_a_rule_or_a_notice(root: Path, texts: dict[str, str]) -> None:
+    """An error's page has one; what no such page names is in the rule for all the others, and each has one place."""
+    code = {name: text for name, text in texts.items() if re.match(r"worker/(?!sandbox).*\.py$", name)}
+    kinds = set(re.findall(r"_alarm\(\w+, \"(\w+)\"", "\n".join(code.values())))
+    errors = {fact for text in code.values() for fact in loud_facts(text, errors_alone=True)}
+    assert {"refresh.", "journal.alarm", "owner.wrong", "task.crashed", "schema.unfit"} <= errors
+    errors = (errors | {f"refresh.{kind}" for kind in kinds}) - {"refresh.", *UNCOUNTED}
+    groups = yaml.safe_load((root / "deploy/prometheus/rules.yml").read_text(encoding="utf-8"))["groups"]
+    (rule,) = [rule for group in groups for rule in group["rules"] if rule["alert"] == OTHERS]
+    asked = [set(names.split("|")) for names in re.findall(r'fact=~"([^"]+)"', rule["expr"])]
+    seen = [seen_by(page) for page in PAGES]
+    listed = {
+        fact
+        for page in seen
+        if page.get("notice") or page.get("rule", [OTHERS]) != [OTHERS]
+        for fact in page.get("log", ())
+    }
+    (others,) = [set(page["log"]) for page in seen if page.get("rule") == [OTHERS]]
+
+    assert sorted(errors - listed - others) == []
+    assert asked == [others, others]
+    assert sorted(others - errors) == []
+    assert others <= set(FACT_NAMES), "a fact that is not there at 0 never increases"
 
 
 def test_every_page_has_a_rule_or_a_line_of_the_doctor(texts: dict[str, str]) -> None:

@@ -25,6 +25,8 @@ WORKERS_SECONDS: Final = 1.5
 """How long `doctor` waits for answers of workers."""
 SENTINEL_SECONDS: Final = 1.0
 DESK_SECONDS: Final = 3.0
+FULL: Final = "Service Unavailable"
+"""What the desk's server says before the desk has read a request, while all connections are taken."""
 TIKTOK_SECONDS: Final = 5.0
 BEAT_SILENT_SCANS: Final = 6
 """Scans that beat may miss before it counts as gone; workers that still run find nothing new then."""
@@ -75,6 +77,9 @@ def desk(services: Services) -> Finding:
         )
     finally:
         connection.close()
+    if said == FULL:
+        text = f"takes no more connections at {place}, and applications get no token from it: docs/runbook/desk-full.md"
+        return Finding("desk", "fail", text)
     return Finding("desk", "ok" if answer.status == HTTPStatus.OK else "fail", f"answers at {place}: {said}")
 
 

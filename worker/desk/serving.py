@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from worker.desk.app import build_desk
 from worker.errors import EvertokenError, StoreUnavailableError
 from worker.services import Services
-from worker.telemetry import Fact
+from worker.telemetry import Fact, count_refused
 from worker.watchdog import FEED_SECONDS, feed, touch
 
 LARGEST_HEAD: Final = 65_536
@@ -154,7 +154,8 @@ class Desk:
         self._server.should_exit = True
 
     def _report_full(self) -> None:
-        """Report, once a minute, that requests are refused."""
+        """Count a request that is refused, and report so once a minute."""
+        count_refused()
         if time.monotonic() - self._full_at >= FULL_AGAIN_SECONDS:
             self._full_at = time.monotonic()
             self._services.hook(Fact("desk.full", {"connections": MOST_CONNECTIONS}, level="warning"))

@@ -123,6 +123,11 @@ ANSWER_SECONDS: Final = Histogram(
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15),
     registry=REGISTRY,
 )
+REFUSED: Final = Counter(
+    "evertoken_desk_refused",
+    "Requests that the desk refused unread, because as many connections as it takes were open.",
+    registry=REGISTRY,
+)
 TOKEN_READS: Final = Counter(
     "evertoken_token_reads",
     "Requests for a token over HTTP by consumer: `served`, `unchanged`, or the problem that was answered.",
@@ -199,6 +204,11 @@ def count_answer(route: str, status: int, seconds: float) -> None:
     """Count an answer of the desk, and observe how long it took."""
     ANSWERS.labels(route=route, status=status).inc()
     ANSWER_SECONDS.labels(route=route).observe(seconds)
+
+
+def count_refused() -> None:
+    """Count a request that the desk refused unread, because all its connections were taken."""
+    REFUSED.inc()
 
 
 def count_token_read(consumer: str, outcome: str) -> None:
