@@ -11,27 +11,45 @@ from worker.errors import ConfigurationError
 from worker.pasted import cleaned, decoded
 
 
+def _given(name: str, separators: str) -> list[str]:
+    """Return each part of a variable, or of the file that the variable with `_FILE` behind its name gives.
+
+    Raises:
+        SystemExit: it cannot be read or is damaged; the text shows nothing of it.
+    """
+    text, path = os.environ.get(name, ""), os.environ.get(f"{name}_FILE", "")
+    place = name if text or not path else f"{name}_FILE"
+    try:
+        text = text or (decoded(Path(cleaned(path, place)), place) if path else "")
+        return [kept for part in re.split(separators, text) if (kept := cleaned(part, place))]
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
+
+
 def _credentials() -> list[str]:
-    """Return each `user:password` of FLOWER_BASIC_AUTH, or of the file that FLOWER_BASIC_AUTH_FILE names.
+    """Return each `user:password` of FLOWER_BASIC_AUTH.
 
     Raises:
         SystemExit: there is none, or one is not of that form; the text shows no password.
     """
-    text = os.environ.get("FLOWER_BASIC_AUTH", "")
-    path = os.environ.get("FLOWER_BASIC_AUTH_FILE", "")
-    place = "FLOWER_BASIC_AUTH"
-    if not text and path:
-        place = "FLOWER_BASIC_AUTH_FILE"
-    try:
-        text = text or (decoded(Path(cleaned(path, place)), place) if path else "")
-        found = [kept for part in re.split(r"[\r\n,]+", text) if (kept := cleaned(part, place))]
-    except ConfigurationError as error:
-        raise SystemExit(str(error)) from None
+    found = _given("FLOWER_BASIC_AUTH", r"[\r\n,]+")
     if not found:
         raise SystemExit("Flower needs a password: set FLOWER_BASIC_AUTH=user:password, or FLOWER_BASIC_AUTH_FILE")
     if not all(user and password for user, _, password in (part.partition(":") for part in found)):
         raise SystemExit("FLOWER_BASIC_AUTH must be user:password, or several of them with commas between")
     return found
+
+
+def _management() -> str | None:
+    """Return the address of RabbitMQ's management API, from FLOWER_BROKER_API; None if there is none.
+
+    Raises:
+        SystemExit: it is no such address; the text shows nothing of it.
+    """
+    found = _given("FLOWER_BROKER_API", r"[\r\n]+")
+    if found and not (len(found) == 1 and re.fullmatch(r"https?://[^\s/]+(/\S*)?/api/", found[0])):
+        raise SystemExit("FLOWER_BROKER_API must be http://user:password@host:15672/api/, or https://")
+    return found[0] if found else None
 
 
 if os.environ.get("FLOWER_UNAUTHENTICATED_API"):
@@ -42,6 +60,7 @@ getLogger("flower.command").setLevel(INFO)
 
 # Flower reads the names below as its options; they go before FLOWER_ variables of the environment.
 basic_auth = _credentials()
+broker_api = _management()  # lengths of RabbitMQ's queues; an option would show its password to all of this host
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
 debug = False  # a page of an error shows no trace and no configuration
 read_only = True  # tasks are called and workers stopped from the command line, by people who may

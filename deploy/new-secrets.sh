@@ -47,6 +47,7 @@ app_secret() { # ask for the app's secret on a terminal, unless there is one
 
 keep postgres_password "$(password)"
 keep redis_password "$(password)"
+keep rabbitmq_password "$(password)"
 keep notice_secret "whsec_$(head -c 32 /dev/urandom | base64)"
 keep flower_auth "operator:$(password)"
 keep desk_secret "$(password)"
@@ -61,6 +62,8 @@ case $(cat "$folder/database_url") in
 esac
 keep worker_database_url "$workers"
 keep redis_url "redis://:$(cat "$folder/redis_password")@redis:6379/0"
+# Read only where RabbitMQ carries the messages.
+keep broker_url "amqp://evertoken:$(cat "$folder/rabbitmq_password")@rabbitmq:5672/evertoken"
 keep tiktok_app_secret "$(app_secret)"
 if keyring=$(new_keyring); then
     keep keyring "$keyring"

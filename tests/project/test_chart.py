@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from tests.project.conftest import ROOT
+from worker.amqp_address import bad_amqp
 from worker.namespace import bad_namespace
 from worker.redis_address import bad_redis, read_sentinels
 from worker.settings import Settings
@@ -142,7 +143,9 @@ def test_each_process_sees_its_own_secrets_alone(objects: dict[tuple[str, str], 
         ours = {each.removesuffix("_FILE") for each in variables if each.startswith("EVERTOKEN_")}
         assert ours <= known, name
     assert {name for name, keys in seen.items() if "database_url" in keys} == {"migrate"}
-    assert seen["beat"] == {"redis_url"}
+    over_rabbitmq = "broker_url" in seen["worker-refresh"]
+    assert seen["beat"] == {"redis_url"} | ({"broker_url"} if over_rabbitmq else set())
+    assert all(("broker_url" in seen[name]) is over_rabbitmq for name in seen.keys() - {"redis"})
 
 
 def test_every_process_of_ours_has_the_settings(objects: dict[tuple[str, str], Any]) -> None:
@@ -211,6 +214,23 @@ def test_the_address_that_the_values_describe_names_sentinels() -> None:
     assert len(sentinels.hosts) == 3
 
 
+@pytest.mark.parametrize("objects", ["rabbitmq"], indirect=True)
+def test_with_rabbitmq_every_process_of_ours_reads_its_address_from_the_secret(
+    objects: dict[tuple[str, str], Any],
+) -> None:
+    """Flower, too; without it a process would wait for messages in Redis, which still counts the quota."""
+    made = dict(pods(objects))
+    (address,) = re.findall(r"amqps://[^\s;]+", (CHART / "values/rabbitmq.yaml").read_text(encoding="utf-8"))
+
+    assert bad_amqp("EVERTOKEN_BROKER_URL", address) is None
+    assert {"redis", "flower", "beat", "worker-refresh"} <= made.keys()
+    for name in made.keys() - {"redis"}:
+        (container,) = made[name]["containers"]
+        variables = {each["name"]: each["value"] for each in container["env"]}
+        assert variables["EVERTOKEN_BROKER_URL_FILE"] == "/run/secrets/broker_url", name
+        assert variables["EVERTOKEN_REDIS_URL_FILE"] == "/run/secrets/redis_url", name
+
+
 @pytest.mark.parametrize("objects", ["production"], indirect=True)
 def test_prometheus_gets_the_rules_and_every_page_of_metrics(objects: dict[tuple[str, str], Any], root: Path) -> None:
     """The rules and the board are the files that compose mounts, and each page is scraped under the name of its job."""
@@ -238,6 +258,7 @@ def test_prometheus_gets_the_rules_and_every_page_of_metrics(objects: dict[tuple
         ({"settings": {**APP, "NAMESPACE": "a-b"}}, "NAMESPACE"),
         ({"settings": {**APP, "REDIS_URL": "sentinel://:word@one,two/0?service=mymaster"}}, "REDIS_URL"),
         ({"settings": {**APP, "BROKER_URL": "amqp://user:word@one/shop"}}, "BROKER_URL"),
+        ({"broker": "kafka"}, "broker"),
     ],
 )
 def test_values_that_cannot_be_right_are_refused(change: dict[str, Any], said: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from datetime import timedelta
 from importlib.resources import files
 from ipaddress import IPv4Address
@@ -14,6 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
+from worker.amqp_address import read_amqp
 from worker.settings import Settings
 
 OURS = ("worker-refresh", "worker-pull", "beat", "migrate", "flower", "desk", "exporter")
@@ -33,6 +35,20 @@ def services(stack: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(scope="module")
+def over_rabbitmq(stack: Any, root: Path) -> Any:
+    """The stack with the file that adds RabbitMQ, as compose merges them: mappings by key, lists joined."""
+
+    def merged(one: Any, other: Any) -> Any:
+        if isinstance(one, dict) and isinstance(other, dict):
+            return {key: merged(one.get(key), other.get(key)) for key in {**one, **other}}
+        if isinstance(one, list) and isinstance(other, list):
+            return one + other
+        return one if other is None else other
+
+    return merged(stack, yaml.safe_load((root / "deploy/rabbitmq.compose.yml").read_text(encoding="utf-8")))
+
+
 def compose_schema() -> Any:
     """Return the compose specification's JSON schema, from the package that carries it."""
     folder = files("check_jsonschema") / "builtin_schemas" / "vendor"
@@ -45,9 +61,15 @@ def seconds(text: str) -> float:
     return timedelta(**{units[unit]: int(number) for number, unit in re.findall(r"(\d+)([hms])", text)}).total_seconds()
 
 
-def test_keeps_the_schema_of_the_compose_specification(stack: Any) -> None:
+@pytest.fixture(scope="module", params=["over Redis", "over RabbitMQ"])
+def either(request: pytest.FixtureRequest) -> Any:
+    """The stack as it is, and with RabbitMQ."""
+    return request.getfixturevalue("stack" if request.param == "over Redis" else "over_rabbitmq")
+
+
+def test_keeps_the_schema_of_the_compose_specification(either: Any) -> None:
     """Every key is one that the specification knows, with a value of its kind."""
-    jsonschema.Draft202012Validator(compose_schema()).validate(stack)
+    jsonschema.Draft202012Validator(compose_schema()).validate(either)
 
 
 def test_the_schema_refuses_what_the_specification_does_not_know(stack: Any) -> None:
@@ -59,9 +81,9 @@ def test_the_schema_refuses_what_the_specification_does_not_know(stack: Any) -> 
         assert not validator.is_valid(broken)
 
 
-def test_every_service_is_locked_down(services: dict[str, Any]) -> None:
+def test_every_service_is_locked_down(either: Any) -> None:
     """Each runs on a read-only file system, with no capability and no way to gain one."""
-    for name, service in services.items():
+    for name, service in either["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -69,9 +91,9 @@ def test_every_service_is_locked_down(services: dict[str, Any]) -> None:
         assert service.get("user", "10001:10001").split(":")[0] not in {"0", "root"}, name
 
 
-def test_every_lasting_service_has_a_health_check_and_restarts(services: dict[str, Any]) -> None:
+def test_every_lasting_service_has_a_health_check_and_restarts(either: Any) -> None:
     """Only the one-shot migration is without."""
-    for name, service in services.items():
+    for name, service in either["services"].items():
         if name == "migrate":
             assert service["healthcheck"] == {"disable": True}
             assert service["restart"].startswith("on-failure")
@@ -110,16 +132,16 @@ def test_the_inner_network_has_no_way_out(stack: Any) -> None:
         assert stack["services"][name]["networks"] == ["inside"], name
 
 
-def test_secrets_are_files_and_never_values(stack: Any, services: dict[str, Any]) -> None:
+def test_secrets_are_files_and_never_values(either: Any) -> None:
     """A name that speaks of a secret ends in `_FILE` and names a mounted secret; each mounted secret is declared."""
-    for name, service in services.items():
+    for name, service in either["services"].items():
         for variable, value in service.get("environment", {}).items():
             if re.search(r"PASSWORD|SECRET|KEY|AUTH|_URL", variable):
                 assert variable.endswith("_FILE"), f"{name}: {variable}"
                 assert value.removeprefix("/run/secrets/") in service["secrets"], f"{name}: {variable}"
-        assert set(service.get("secrets", [])) <= set(stack["secrets"]), name
-    assert all(set(secret) == {"file"} for secret in stack["secrets"].values())
-    assert all(secret["file"].startswith("var/secrets/") for secret in stack["secrets"].values())
+        assert set(service.get("secrets", [])) <= set(either["secrets"]), name
+    assert all(set(secret) == {"file"} for secret in either["secrets"].values())
+    assert all(secret["file"].startswith("var/secrets/") for secret in either["secrets"].values())
 
 
 def test_only_migrate_is_the_owner_of_the_tables(services: dict[str, Any]) -> None:
@@ -133,11 +155,53 @@ def test_only_migrate_is_the_owner_of_the_tables(services: dict[str, Any]) -> No
     assert services["migrate"]["command"].endswith('db roles --admit /run/secrets/worker_database_url"')
 
 
-def test_the_script_makes_every_secret_that_is_mounted(stack: Any, root: Path) -> None:
-    """deploy/new-secrets.sh knows each secret file by name."""
+def test_the_script_makes_every_secret_that_is_mounted(either: Any, root: Path) -> None:
+    """deploy/new-secrets.sh makes each secret file."""
     script = (root / "deploy/new-secrets.sh").read_text(encoding="utf-8")
 
-    assert [name for name in stack["secrets"] if name not in script] == []
+    assert [name for name in either["secrets"] if f"keep {name} " not in script] == []
+
+
+def test_with_rabbitmq_whatever_sends_or_takes_messages_has_its_address(over_rabbitmq: Any, root: Path) -> None:
+    """A process without it would wait for messages in Redis; RabbitMQ has no way out and publishes no port."""
+    services = over_rabbitmq["services"]
+    rabbitmq = services["rabbitmq"]
+    told = {
+        name
+        for name, service in services.items()
+        if service.get("environment", {}).get("EVERTOKEN_BROKER_URL_FILE") == "/run/secrets/broker_url"
+        and service["depends_on"]["rabbitmq"] == {"condition": "service_healthy"}
+    }
+
+    assert told == set(OURS) - {"migrate"}
+    assert all({"broker_url", "redis_url"} <= set(services[name]["secrets"]) for name in told)
+    assert rabbitmq["networks"] == ["inside"]
+    assert "ports" not in rabbitmq
+    assert rabbitmq["volumes"] == ["rabbitmq:/var/lib/rabbitmq"]
+    assert "rabbitmq" in over_rabbitmq["volumes"]
+    assert re.search(r":v?\d+\.\d+\.\d+$", rabbitmq["image"])
+    example = (root / "deploy/env.example").read_text(encoding="utf-8")
+    assert "\n#COMPOSE_FILE=docker-compose.yml:deploy/rabbitmq.compose.yml\n" in example
+
+
+def test_the_stacks_rabbitmq_takes_the_login_that_the_script_makes(
+    over_rabbitmq: Any, root: Path, tmp_path: Path
+) -> None:
+    """The configuration that its container writes has the user, password, virtual host and port of the address."""
+    (tmp_path / "rabbitmq_password").write_text("p4ssw0rd")
+    command = over_rabbitmq["services"]["rabbitmq"]["command"]
+    text = command[2].replace("$$", "$").replace("/run/secrets", str(tmp_path))
+    text = text.replace("> /tmp/rabbitmq.conf", f"> {tmp_path}/r.conf")
+    subprocess.run([*command[:2], text.replace("exec rabbitmq-server", "")], check=True, timeout=30)
+    written = dict(line.split(" = ") for line in (tmp_path / "r.conf").read_text().splitlines())
+    (address,) = re.findall(r'keep broker_url "(.*)"', (root / "deploy/new-secrets.sh").read_text(encoding="utf-8"))
+    read = read_amqp(address.replace('$(cat "$folder/rabbitmq_password")', "p4ssw0rd"))
+
+    assert (read.host, str(read.port)) == ("rabbitmq", written["listeners.tcp.default"])
+    assert read.user == written["default_user"]
+    assert read.password == written["default_pass"]
+    assert read.vhost == written["default_vhost"]
+    assert (tmp_path / "r.conf").stat().st_mode & 0o077 == 0
 
 
 def test_the_journal_outlives_the_containers(stack: Any, services: dict[str, Any], root: Path) -> None:
@@ -210,9 +274,11 @@ def test_the_image_runs_as_nobody_special_and_installs_by_hash(root: Path) -> No
     assert "PYTHONDONTWRITEBYTECODE=1" in text.split("FROM")[-1]
 
 
-def test_every_service_has_a_bound_of_memory_and_of_processes(services: dict[str, Any]) -> None:
+def test_every_service_has_a_bound_of_memory_and_of_processes(either: Any) -> None:
     """None takes the host from the others."""
-    assert [name for name, service in services.items() if not {"mem_limit", "pids_limit"} <= service.keys()] == []
+    assert [
+        name for name, service in either["services"].items() if not {"mem_limit", "pids_limit"} <= service.keys()
+    ] == []
 
 
 def test_a_port_that_is_scraped_or_asked_is_the_one_that_is_served(services: dict[str, Any], root: Path) -> None:

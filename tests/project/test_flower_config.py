@@ -14,7 +14,14 @@ from tests.support.warm import server_for
 
 @pytest.fixture(autouse=True)
 def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("FLOWER_BASIC_AUTH", "FLOWER_BASIC_AUTH_FILE", "FLOWER_UNAUTHENTICATED_API", "FLOWER_ADDRESS"):
+    for name in (
+        "FLOWER_BASIC_AUTH",
+        "FLOWER_BASIC_AUTH_FILE",
+        "FLOWER_UNAUTHENTICATED_API",
+        "FLOWER_ADDRESS",
+        "FLOWER_BROKER_API",
+        "FLOWER_BROKER_API_FILE",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -98,6 +105,28 @@ def test_a_file_that_cannot_be_read_stops_it(root: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("FLOWER_BASIC_AUTH_FILE", str(tmp_path / "nowhere"))
     with pytest.raises(SystemExit, match="FLOWER_BASIC_AUTH_FILE cannot be read"):
         options(root)
+
+
+def test_takes_the_address_of_the_management_api_from_a_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It holds a password, so it is no option; what is no such address is refused, and not shown."""
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "operator:one")
+    assert options(root)["broker_api"] is None
+    monkeypatch.setenv("FLOWER_BROKER_API_FILE", str(tmp_path / "api"))
+    (tmp_path / "api").write_text("https://watcher:CANARY@rabbit.internal:15671/api/\n", encoding="utf-8")
+
+    assert options(root)["broker_api"] == "https://watcher:CANARY@rabbit.internal:15671/api/"
+    for wrong in (
+        "watcher:CANARY@rabbit/api/",
+        "amqp://u:CANARY@rabbit/api/",
+        "http://u:CANARY@rabbit/x",
+        "http://a\nCANARY",
+    ):
+        (tmp_path / "api").write_text(wrong, encoding="utf-8")
+        with pytest.raises(SystemExit, match="FLOWER_BROKER_API must be") as refused:
+            options(root)
+        assert "CANARY" not in str(refused.value)
 
 
 def test_refuses_an_open_api(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,9 @@ def test_passwords_are_long_and_all_different(made: Path) -> None:
     assert (made / "worker_database_url").read_text().startswith("postgresql://evertoken_worker:")
     assert postgres not in (made / "worker_database_url").read_text()
     assert f":{redis}@redis:6379/" in (made / "redis_url").read_text()
+    rabbitmq = (made / "rabbitmq_password").read_text()
+    assert len({rabbitmq, redis}) == 2
+    assert (made / "broker_url").read_text() == f"amqp://evertoken:{rabbitmq}@rabbitmq:5672/evertoken"
 
 
 def test_a_second_run_changes_nothing(made: Path) -> None:
@@ -87,9 +90,11 @@ def test_the_settings_take_the_stack_as_it_is(made: Path, root: Path) -> None:
     """With the files filled in, a worker's environment from compose and .env makes complete settings."""
     stack: Any = yaml.safe_load((root / "docker-compose.yml").read_text(encoding="utf-8"))
     (made / "tiktok_app_secret").write_text("secret\n")
+    more: Any = yaml.safe_load((root / "deploy/rabbitmq.compose.yml").read_text(encoding="utf-8"))
     environment = {
         name: value.replace("/run/secrets", str(made))
-        for name, value in stack["services"]["worker-refresh"]["environment"].items()
+        for each in (stack, more)
+        for name, value in each["services"]["worker-refresh"]["environment"].items()
     }
     example = (root / "deploy/env.example").read_text(encoding="utf-8")
     filled = example.replace("APP_ID=", "APP_ID=7").replace("REDIRECT_URI=", "REDIRECT_URI=https://example.com/")
@@ -99,6 +104,7 @@ def test_the_settings_take_the_stack_as_it_is(made: Path, root: Path) -> None:
     assert settings.tiktok_app_id == "7"
     assert settings.tiktok_app_secret.reveal() == "secret"
     assert settings.redis_url.endswith("@redis:6379/0")
+    assert settings.broker_url == (made / "broker_url").read_text()
 
 
 def test_a_keyring_is_made_once_and_opens(made: Path) -> None:

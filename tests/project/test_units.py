@@ -72,6 +72,27 @@ def test_only_migrations_by_hand_are_the_owners(root: Path, tmp_path: Path) -> N
     assert "EVERTOKEN_DATABASE_URL=the database_url\n" in run_by_hand(root, tmp_path, "doctor").stdout
 
 
+def test_rabbitmqs_address_is_the_one_secret_that_need_not_be_there(root: Path, tmp_path: Path) -> None:
+    """With the file a command by hand has it, and each unit by one drop-in; without the file Redis is the broker."""
+    (tmp_path / "env").write_text("")
+    (tmp_path / "secrets").mkdir()
+    for name in SECRETS:
+        (tmp_path / "secrets" / name).write_text(f"the {name}\n")
+
+    assert "EVERTOKEN_BROKER_URL" not in run_by_hand(root, tmp_path, "doctor").stdout
+    (tmp_path / "secrets/broker_url").write_text("the broker_url\n")
+    assert "EVERTOKEN_BROKER_URL=the broker_url\n" in run_by_hand(root, tmp_path, "doctor").stdout
+    drop_in = [line for line in (root / "deploy/systemd/rabbitmq.conf").read_text().splitlines() if line[0] != "#"]
+    assert drop_in == [
+        "[Service]",
+        "LoadCredential=broker_url:/etc/evertoken/secrets/broker_url",
+        "Environment=EVERTOKEN_BROKER_URL_FILE=%d/broker_url",
+    ]
+    assert all(name.startswith("evertoken-") for name in units(root))
+    page = (root / "docs/operations.md").read_text(encoding="utf-8")
+    assert "`deploy/systemd/rabbitmq.conf` to `/etc/systemd/system/evertoken-.service.d`" in page
+
+
 def test_a_secret_that_is_not_there_ends_the_command(root: Path, tmp_path: Path) -> None:
     """It would otherwise run against another database."""
     (tmp_path / "env").write_text("EVERTOKEN_TIKTOK_APP_ID=7\n")
@@ -146,13 +167,14 @@ def test_the_way_out_names_everything_that_is_left_behind(root: Path) -> None:
     """Units, volumes, folders and tables: what a version adds must be added there too."""
     page = (root / "docs/operations.md").read_text(encoding="utf-8")
     leaving = page.partition("## Removing Evertoken")[2].partition("\n## ")[0]
-    compose = (root / "docker-compose.yml").read_text(encoding="utf-8")
-    volumes = re.findall(r"^  (\w+): \{\}", compose.partition("\nvolumes:")[2], re.MULTILINE)
+    composed = [(root / name).read_text("utf-8") for name in ("docker-compose.yml", "deploy/rabbitmq.compose.yml")]
+    parts = [text.partition("\nvolumes:")[2] for text in composed]
+    volumes = [name for part in parts for name in re.findall(r"^  (\w+): \{\}", part, re.MULTILINE)]
     places = {
         word for lines in units(root).values() for line in lines for word in re.findall(r"/(?:etc|opt)/evertoken", line)
     }
 
-    assert volumes == ["journal", "postgres", "redis", "prometheus", "grafana"]
+    assert volumes == ["journal", "postgres", "redis", "prometheus", "grafana", "rabbitmq"]
     named = [f"the volume `{name}`" for name in volumes] + [f"`{place}`" for place in places]
     named += [name.removesuffix(".service") for name in units(root)]
     tables = leaving.partition("drop these tables:")[2].partition(".")[0]

@@ -56,6 +56,9 @@ env:
   - {name: EVERTOKEN_LEASE_SECONDS, value: {{ .top.Values.leaseSeconds | quote }}}
   - {name: EVERTOKEN_METRICS_ADDRESS, value: "0.0.0.0"}
   {{- end }}
+  {{- if eq .top.Values.broker "rabbitmq" }}
+  - {name: EVERTOKEN_BROKER_URL_FILE, value: /run/secrets/broker_url}
+  {{- end }}
   {{- range $name, $value := .env }}
   - {name: {{ $name }}, value: {{ $value | quote }}}
   {{- end }}
@@ -81,6 +84,9 @@ volumeMounts:
     items:
       {{- range .secrets }}
       - {key: {{ . }}, path: {{ . }}}
+      {{- end }}
+      {{- if eq .top.Values.broker "rabbitmq" }}
+      - {key: broker_url, path: broker_url}
       {{- end }}
 {{- end }}
 
