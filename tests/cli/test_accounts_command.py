@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -174,8 +175,10 @@ def run(desk: Desk, store_url: str, redis_url: str, keyring: Any, tmp_path: Path
 def test_the_commands_end_in_a_sentence(desk: Desk, run: Any, tmp_path: Path) -> None:
     """A picture of one creator, all tables in a folder, and for each mistake a sentence without a traceback."""
     desk.save(doubts=[Doubt("data.metrics[].likes", "an absurd number", "1e999")], raw=b"{}", request_id="r1")
+    desk.fleet.sql("DELETE FROM account_days WHERE day = :day", day=desk.back(10).isoformat())
     shown = run("show", "ada")
     assert shown.returncode == 0, shown.stderr
+    assert re.search(r"video views\W+[▁-█]{9} [▁-█]{7} ", shown.stdout), "a day without a row is a blank"
     assert "followers_count" in shown.stdout
     assert "▁" in shown.stdout
     assert "an absurd number" in shown.stdout

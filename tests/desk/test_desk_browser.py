@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ import pytest
 from tests.conftest import find_free_port
 from tests.support.axe import axe_script, serious_findings
 from tests.support.desk import PASSWORD, RunningDesk
+from tests.support.filled import SCOPE, fill
 from tests.support.receiver import SECRET, running_receiver
 from tests.support.webdriver import Browser, driver_program
 from tests.support.world import World
@@ -21,18 +23,19 @@ from worker.desk.outcomes import OUTCOMES
 from worker.desk.pages import HERE, Pages
 from worker.sandbox.options import SandboxOptions
 from worker.sandbox.process import start_sandbox
+from worker.store import GrantView
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.timeout(400),
     pytest.mark.skipif(driver_program() is None, reason="Chromium with chromedriver is not installed"),
 ]
-PHONE: Final = (390, 780)
+PHONE: Final = (360, 780)
 DESKTOP: Final = (1100, 780)
 PICTURES: Final = os.environ.get("DESK_PICTURES")
 """A folder for pictures, if somebody wants to look at them."""
 TEMPLATES: Final = HERE / "templates"
-LAYOUTS: Final = frozenset({"base", "creator", "form_key", "notices_table", "ops"})
+LAYOUTS: Final = frozenset({"account", "base", "creator", "form_key", "notices_table", "ops"})
 """Templates that are parts of pages."""
 FAULTS: Final = """
 const faults = [];
@@ -82,12 +85,15 @@ def desk(new_world: Callable[..., World], new_desk: Any) -> Iterator[RunningDesk
     """A desk that TikTok's stand-in sends browsers back to, with notices for a receiver."""
     port = find_free_port()
     home = f"http://127.0.0.1:{port}/callback"
-    options = SandboxOptions(redirect_uri=home, ledger_all=False, canary="CANARY")
+    options = SandboxOptions(
+        redirect_uri=home, ledger_all=False, canary="CANARY", scopes=tuple(SCOPE.split(",")), seed=7
+    )
     with start_sandbox(options) as sandbox, running_receiver() as receiver:
         world = new_world(
             TIKTOK_BASE_URL=sandbox.url, TIKTOK_AUTHORIZE_URL=sandbox.authorize_url, TIKTOK_REDIRECT_URI=home,
             NOTICE_URL=receiver.url, NOTICE_SECRET=SECRET,
         )  # fmt: skip
+        world.sandbox = sandbox
         yield new_desk(world, DESK_PORT=str(port))
 
 
@@ -132,6 +138,21 @@ def to_tiktok(browser: Browser, creator: str) -> None:
     browser.reads("The app asks for access")
 
 
+def fill_with_gaps(desk: RunningDesk, grant: GrantView) -> None:
+    """Pull an account, and let two days and one figure be missing."""
+    fill(desk.world, grant)
+    day = desk.services.store.ping().date()
+    desk.world.sql(f"DELETE FROM account_days WHERE day IN ('{day - timedelta(20)}', '{day - timedelta(19)}')")  # noqa: S608 - our own days
+    desk.world.sql(f"UPDATE account_days SET video_views = NULL WHERE day = '{day - timedelta(33)}'")  # noqa: S608 - as above
+    for age in range(2, 50):
+        if age not in {19, 20, 21, 40}:
+            desk.world.sql(
+                "INSERT INTO account_counters (creator_id, read_at, followers_count) SELECT creator_id,"  # noqa: S608 - as above
+                f" read_at - {age * 86_400_000}, followers_count - {age * 11 + age % 5 * 9} FROM account_counters"
+                f" WHERE read_at = (SELECT max(read_at) FROM account_counters)"
+            )
+
+
 def test_a_creator_connects_refuses_and_comes_back(browser: Browser, desk: RunningDesk) -> None:
     """Refused first, then agreed; the way back and the link work once; another account is not connected."""
     creator = f"c{secrets.token_hex(6)}"
@@ -169,7 +190,9 @@ def test_a_creator_connects_refuses_and_comes_back(browser: Browser, desk: Runni
 
 def test_operators_search_reconnect_and_send_again(browser: Browser, desk: RunningDesk) -> None:
     """By mouse through every page; each reads well on a phone, on a desk and in the dark."""
-    ada, bob = desk.world.creators(2)
+    ada, bob, carol = desk.world.creators(3, scope=SCOPE)
+    fill_with_gaps(desk, ada)
+    desk.services.store.pause(creator_id=carol.creator_id)
     desk.world.sql(f"UPDATE grants SET reference = 'user-42' WHERE id = {ada.grant_id}")  # noqa: S608 - our own number
     desk.services.store.raise_alarm("1", "reauth_needed", "TikTok says that the grant is gone", grant_id=ada.grant_id)
     desk.world.services.notifier.deliver()
@@ -184,8 +207,13 @@ def test_operators_search_reconnect_and_send_again(browser: Browser, desk: Runni
     browser.click("tbody a")
     browser.reads("What happened")
     check(browser)
-    browser.shape(*DESKTOP, dark=True)
-    picture(browser, "creator-dark")
+    browser.click("summary")
+    check(browser)
+    browser.click("summary")
+    for name, size, dark in (("", DESKTOP, False), ("-dark", DESKTOP, True), ("-phone", PHONE, False)):
+        browser.shape(size[0], 2 * size[1], dark=dark)
+        browser.run("scrollTo(0, 0)")
+        picture(browser, f"creator{name}")
     browser.click("form[action='/ops/invite'] button")
     browser.reads("which works once")
     assert "/connect/" in browser.attribute("#link", "value")
@@ -235,7 +263,8 @@ def test_axe_finds_nothing_serious_on_any_page(
         look(browser)
     link = invite(browser, desk)
     look(browser)
-    ada, bob, *_ = desk.world.creators(3)
+    ada, bob, *_ = desk.world.creators(3, scope=SCOPE)
+    fill_with_gaps(desk, ada)
     store = desk.services.store
     store.raise_alarm("1", "reauth_needed", "TikTok says that the grant is gone", grant_id=ada.grant_id)
     desk.world.services.notifier.deliver()
@@ -256,7 +285,8 @@ def test_axe_finds_nothing_serious_on_any_page(
 
 
 def look(browser: Browser) -> None:
-    """Let axe look at the page in each shape."""
+    """Let axe look at the page in each shape, with what can be opened open."""
+    browser.run("for (const each of document.querySelectorAll('details')) each.open = true")
     for size, dark in ((PHONE, False), (PHONE, True), (DESKTOP, False), (DESKTOP, True)):
         browser.shape(*size, dark=dark)
         assert serious_findings(browser) == [], f"{browser.url} at {size}, dark: {dark}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,11 +12,11 @@ from worker.cli import output
 from worker.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
-    from worker.services import Services
+    from collections.abc import Sequence
+
+    from worker.accounts.look import Day
 
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
-DAYS: Final = 60
-TOP: Final = 10
 CAPTION: Final = 40
 FORMATS: Final = ("csv", "jsonl", "parquet")
 
@@ -31,9 +31,11 @@ def accounts() -> None:
 @output.json_option
 def show(creator: str, *, as_json: bool) -> None:
     """Show one creator's account: counters, the last 60 days and the most viewed videos."""
+    from worker.accounts.look import calendar, look  # noqa: PLC0415 - Celery loads this module on every start
+
     with output.services() as services:
         services.store.grant(creator)
-        found = _look(services, creator)
+        found = look(services.store, creator)
     if as_json:
         output.print_json(found)
         return
@@ -42,7 +44,7 @@ def show(creator: str, *, as_json: bool) -> None:
     profile = found["profile"]
     shown = ("username", "display_name", "followers_count", "following_count", "total_likes", "videos_count", "read_at")
     output.print_table(("field", "value"), [(name, profile[name]) for name in shown])
-    _show_lines(found)
+    _show_lines(calendar(found))
     if found["videos"]:
         output.print_table(
             ("video", "posted", "views", "likes", "comments", "shares", "caption"),
@@ -109,61 +111,30 @@ def export(*, kind: str, tables: tuple[str, ...], since: datetime | None, creato
 @click.option("--to", type=click.Path(path_type=Path), required=True, help="A file that ends in .png, .svg or .pdf.")
 def plot(creator: str, to: Path) -> None:
     """Draw one creator's followers, views and videos into a picture."""
-    from worker.cli import pictures  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.accounts.look import look  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.cli import pictures  # noqa: PLC0415 - as above
 
     pictures.check(to)
     with output.services() as services:
         services.store.grant(creator)
-        found = _look(services, creator, days=366, top=500)
+        found = look(services.store, creator, days=pictures.ACCOUNT_DAYS, top=500)
     if not found["days"] and not found["counters"]:
         raise NotFoundError(f"nothing was pulled of {creator} yet: there is nothing to draw")
     pictures.draw_account(creator, found, to)
     output.note(f"drew {to}")
 
 
-def _look(services: Services, creator: str, *, days: int = DAYS, top: int = TOP) -> dict[str, Any]:
-    """Return what is known of a creator, as types of JSON know it."""
-    from dataclasses import asdict  # noqa: PLC0415 - Celery loads this module on every start
-
-    store = services.store
-    return {
-        "profile": _plain(store.profile(creator)),
-        "days": [_plain(row) for row in store.days_of(creator, limit=days)],
-        "counters": [_plain(row) for row in store.counters_of(creator, limit=days)],
-        "videos": [_plain(row) for row in store.top_videos(creator, limit=top)],
-        "resources": [asdict(each) for each in store.progress_of(creator)],
-        "refused": [asdict(each) for each in store.narrowed_of(creator)],
-        "quarantine": [_plain(row) for row in store.quarantine_of(creator, limit=top)],
-    }
-
-
-def _plain(row: Any) -> Any:
-    if row is None:
-        return None
-    return {
-        name: value.isoformat() if isinstance(value, date) and not isinstance(value, datetime) else value
-        for name, value in row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for a row's values
-        if name != "digests"
-    }
-
-
-def _show_lines(found: dict[str, Any]) -> None:
-    lines = [("followers", [row["followers_count"] for row in found["counters"]])]
+def _show_lines(days: Sequence[Day]) -> None:
+    lines = [("followers", [day.followers for day in days])]
     lines += [
-        (name.replace("_", " "), [day[name] for day in found["days"]])
+        (name.replace("_", " "), [day.figure(name) for day in days])
         for name in ("video_views", "profile_views", "likes", "comments", "shares")
     ]
-    net = [
-        None if day["daily_new_followers"] is None or day["daily_lost_followers"] is None
-        else day["daily_new_followers"] - day["daily_lost_followers"]
-        for day in found["days"]
-    ]  # fmt: skip
-    lines.append(("followers, net of the day", net))
+    lines.append(("followers, net of the day", [day.net_followers for day in days]))
     rows = [(name, sparkline(values), *_ends(values)) for name, values in lines if any(v is not None for v in values)]
     if rows:
-        first = found["days"][0]["day"] if found["days"] else "-"
-        unsettled = sum(1 for day in found["days"] if not day["settled"])
-        title = f"since {first}; {output.counted(unsettled, 'day')} provisional"
+        provisional = sum(day.is_provisional for day in days)
+        title = f"since {days[0].day}; {output.counted(provisional, 'day')} provisional"
         output.print_table(("figure", "over time", "least", "most", "newest"), rows, title=title)
 
 

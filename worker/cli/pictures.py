@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from worker.accounts.look import calendar
 from worker.cli.whole_file import whole_file
 from worker.errors import UsageError
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from worker.planning.course import Course
     from worker.planning.scenarios import Scenario
 
+ACCOUNT_DAYS: Final = 366
+"""Most days of an account in a picture."""
 KINDS: Final = (".png", ".svg", ".pdf")
 POINTS: Final = 720
 """Most points of a line: the picture could not show more."""
@@ -82,16 +84,20 @@ def draw_course(scenario: Scenario, course: Course, path: Path) -> None:
 def draw_account(creator: str, found: dict[str, Any], path: Path) -> None:
     """Draw one creator's account: followers, the figures of each day, and the videos by age and views."""
     figure, (followers, daily, videos) = _sheet(3)
-    counters = [row for row in found["counters"] if row["followers_count"] is not None]
-    read_at, known = [row["read_at"] for row in counters], [row["followers_count"] for row in counters]
-    followers.plot(read_at, known, color=BLUE, marker=".", label="followers")  # a single reading is no line
+    days = calendar(found, days=ACCOUNT_DAYS)
+    places = [day.day for day in days]
+
+    def draw(axis: Any, label: str, values: Sequence[int | None], color: str) -> None:
+        # With its marks a day between two that are not known can be seen too.
+        known = [math.nan if value is None else value for value in values]
+        axis.plot(places, known, color=color, marker=".", markersize=3, label=label)
+
+    draw(followers, "followers", [day.followers for day in days], BLUE)
     name = found["profile"] and found["profile"]["display_name"]
     followers.set_title(f"{name} ({creator})" if name else creator, fontsize=10, parse_math=False)
-    days = [date.fromisoformat(row["day"]) for row in found["days"]]
     for name, color in (("video_views", BLUE), ("profile_views", GREEN), ("likes", AMBER)):
-        values = [math.nan if row[name] is None else row[name] for row in found["days"]]
-        daily.plot(days, values, color=color, label=name.replace("_", " "))
-    provisional = [day for day, row in zip(days, found["days"], strict=True) if not row["settled"]]
+        draw(daily, name.replace("_", " "), [day.figure(name) for day in days], color)
+    provisional = [day.day for day in days if day.is_provisional]
     if provisional:
         daily.axvspan(min(provisional), max(provisional), color=GREY, alpha=0.15, label="provisional")
     posted = [video for video in found["videos"] if video["created_at"] is not None]

@@ -10,6 +10,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute
 
 from worker import timeline
+from worker.accounts.look import look
+from worker.desk.charts import account_of
 from worker.desk.pages import SEE_OTHER, Pages, go_to
 from worker.desk.sessions import FORM_FIELD, LOGIN, Operator, Sessions, own_path
 from worker.desk.web import Asked, Handler, ProblemError, Ways
@@ -163,7 +165,7 @@ class Operating:
         following = timeline.what_next(
             found, self._store.attempts_aside(found.grant_id), now=now, renew_at=self._services.settings.renew_at
         )
-        account = snapshots[0].data if snapshots else {}
+        said = snapshots[0].data if snapshots else {}
         return self._pages.show(
             "grant",
             operator=operator,
@@ -171,7 +173,8 @@ class Operating:
             now=now,
             events=events[::-1],
             following=following,
-            account=[(name, account[name]) for name in SHOWN_OF_ACCOUNT if name in account],
+            said=[(name, said[name]) for name in SHOWN_OF_ACCOUNT if name in said],
+            account=account_of(look(self._store, found.creator_id)),
             handed=self._store.hand_outs(creator_id=creator_id, limit=10),
             notices=self._noticed(self._store.notices(creator_id=creator_id, limit=10)),
             days=INVITATION_DAYS,

@@ -43,7 +43,13 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.globals |= {"moment": moment, "span": span, "until": until, "style": STYLE_PATH}
+        self._templates.globals |= {
+            "moment": moment,
+            "span": span,
+            "until": until,
+            "figure": figure,
+            "style": STYLE_PATH,
+        }
 
     def routes(self, ways: Ways) -> list[BaseRoute]:
         """Return the route of the style."""
@@ -71,6 +77,11 @@ class Pages:
     def _style(self, asked: Asked) -> Response:
         del asked
         return Response(STYLE, media_type="text/css", headers={"Cache-Control": "public, max-age=31536000, immutable"})
+
+
+def figure(value: int | None) -> str:
+    """Return a count for people; a dash if it is not known."""
+    return "-" if value is None else f"{value:,}"
 
 
 def go_to(path: str) -> Response:

@@ -225,12 +225,12 @@ class AccountReading(Transactions):
         return list(reversed(connection.execute(newest).all()))
 
     @reads
-    def counters_of(self, connection: Connection, creator_id: str, *, limit: int) -> list[AnyRow]:
-        """Return a creator's newest counters, oldest first."""
-        newest = (
-            select(COUNTERS).where(COUNTERS.c.creator_id == creator_id).order_by(COUNTERS.c.read_at.desc()).limit(limit)
-        )
-        return list(reversed(connection.execute(newest).all()))
+    def counters_of(self, connection: Connection, creator_id: str, *, days: int) -> list[AnyRow]:
+        """Return a creator's counters of the days before the newest reading, oldest first."""
+        ours = COUNTERS.c.creator_id == creator_id
+        newest = select(func.max(COUNTERS.c.read_at)).where(ours).scalar_subquery()
+        lately = COUNTERS.c.read_at > newest - milliseconds(days * 86_400)
+        return list(connection.execute(select(COUNTERS).where(ours, lately).order_by(COUNTERS.c.read_at)))
 
     @reads
     def top_videos(self, connection: Connection, creator_id: str, *, limit: int) -> list[AnyRow]:
