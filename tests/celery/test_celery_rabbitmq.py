@@ -9,12 +9,13 @@ from pathlib import Path
 
 import amqp
 import pytest
-import redis
 
-from tests.conftest import _wait_until
+from tests.conftest import ServerProcess, _wait_until
 from tests.support.daemon import READY_SECONDS, Daemon
 from tests.support.rabbit import PASSWORD, Rabbit
+from tests.support.redis_user import line_of_page, refused, restrict
 from tests.support.world import World
+from worker.limiter.rights import OF_DOCTOR
 from worker.sandbox.children import Child
 from worker.sandbox.process import RunningSandbox
 from worker.store import GrantView
@@ -95,11 +96,13 @@ def test_a_fleet_is_refreshed_and_pulled_and_goes_on_after_a_restart(
     rabbit: Rabbit,
     new_daemon: Callable[..., Daemon],
     sandbox: RunningSandbox,
-    redis_url: str,
+    new_redis: Callable[..., ServerProcess],
     wait_until: Callable[..., None],
 ) -> None:
-    """While RabbitMQ is away nothing looks well; nothing is lost, nothing is sent twice, and no log has a password."""
-    daemon = new_daemon(BROKER_URL=rabbit.url, NAMESPACE="restarted")
+    """While RabbitMQ is away nothing looks well; nothing is lost or sent twice, and Redis needs few rights."""
+    rights = line_of_page("evertoken-restarted:", carries_messages=False)
+    admin, redis_url = restrict(new_redis(), *rights)
+    daemon = new_daemon(BROKER_URL=rabbit.url, REDIS_URL=redis_url, NAMESPACE="restarted")
     assert daemon.run("db", "upgrade").returncode == 0
     with closing(World(sandbox, daemon.environ)) as world:
         grants = world.creators(12, scope="user.info.basic")
@@ -120,10 +123,11 @@ def test_a_fleet_is_refreshed_and_pulled_and_goes_on_after_a_restart(
         daemon.stop(worker, beat)
         left = rabbit.waiting("evertoken-restarted.refresh")
         verdict, sent = world.verdict(*grants), [len(world.refreshes(each)) for each in grants]
-    with redis.Redis.from_url(redis_url) as client:
-        kept = {key.decode() for key in client.keys("*")}
+    kept = set(admin.keys("*"))
 
-    assert before["rabbitmq"].startswith("ok RabbitMQ 3")
+    assert refused(admin) <= OF_DOCTOR
+    assert before["redis"] == away["redis"] == "ok answers, and never evicts"
+    assert before["rabbitmq"].startswith("ok RabbitMQ ")
     assert before["queues"].startswith("ok default 0 (1 worker), pull 0 (1 worker), refresh 0 (1 worker)")
     assert before["workers"].startswith("ok 1 answered")
     assert away["rabbitmq"].startswith("fail RabbitMQ does not serve: Connection refused")

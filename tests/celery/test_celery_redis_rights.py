@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 import redis
 
-from worker.limiter.rights import NEEDED, OF_DOCTOR, missing_rights
+from tests.support.redis_user import acl, line_of_page, refused, restrict
+from worker import limiter
+from worker.cli import checks_outside
+from worker.cli.checks import Finding
+from worker.limiter.rights import OF_DOCTOR, OF_LIMITER, missing_rights, needed_rights
+from worker.settings import MessengerSettings, load
 
 if TYPE_CHECKING:
     from tests.conftest import ServerProcess
@@ -19,37 +24,24 @@ if TYPE_CHECKING:
     from worker.sandbox.process import RunningSandbox
     from worker.store import Store
 
-ROOT = Path(__file__).parents[2]
 EXTRA = {"acl|whoami", "acl|dryrun"}
-
-
-def line_of_page(prefix: str = "evertoken:") -> list[str]:
-    """Return the words behind `user evertoken` in docs/operations.md, for keys and channels with this prefix."""
-    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    found = re.search(r"^    user evertoken (.*?)\n\n", page, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return found[1].replace("evertoken:", prefix).split()
-
-
-def acl(admin: redis.Redis, *words: str) -> object:
-    """Run a command about rights."""
-    answer: object = admin.execute_command(*words)  # type: ignore[no-untyped-call] # redis-py has no type for it
-    return answer
 
 
 @pytest.fixture
 def restricted(new_redis: Callable[..., ServerProcess]) -> tuple[redis.Redis, str]:
     """Start a Redis with the page's user; return a client of its administrator and the user's address."""
-    server = new_redis()
-    admin = redis.Redis(port=server.port, decode_responses=True)
-    acl(admin, "ACL SETUSER", "evertoken", *line_of_page())
-    acl(admin, "ACL LOG", "RESET")
-    return admin, server.url.replace("//", "//evertoken:PASSWORD@")
+    return restrict(new_redis(), *line_of_page())
 
 
-def test_the_page_names_what_the_doctor_asks_for() -> None:
+@pytest.mark.parametrize("carries_messages", [True, False])
+def test_the_page_names_what_the_doctor_asks_for(carries_messages: bool) -> None:
     """One list cannot grow without the other."""
-    assert {word[1:] for word in line_of_page() if word.startswith("+")} == {*NEEDED, *EXTRA}
+    words = line_of_page(carries_messages=carries_messages)
+
+    assert {word[1:] for word in words if word.startswith("+")} == {
+        *needed_rights(carries_messages=carries_messages), *EXTRA,
+    }  # fmt: skip
+    assert any(word.startswith("&") for word in words) is carries_messages
 
 
 @pytest.mark.slow_suite
@@ -79,18 +71,16 @@ def test_a_daemon_needs_no_other_right(  # noqa: PLR0917 - fixtures
         assert "Permission" not in ran.stdout + ran.stderr
     daemon.stop(worker, beat)
 
-    refused = acl(admin, "ACL LOG")
-    assert isinstance(refused, list)
-    assert {entry["object"] for entry in refused} <= OF_DOCTOR
+    assert refused(admin) <= OF_DOCTOR
 
 
 def test_every_command_of_the_scripts_is_among_the_rights() -> None:
     """A script may come to a command only once in a while, and is refused then."""
-    scripts = [path.read_text() for path in (ROOT / "worker" / "limiter").glob("*.lua")]
+    scripts = [path.read_text() for path in Path(limiter.__file__).parent.glob("*.lua")]
     used = {name.lower() for script in scripts for name in re.findall(r"redis\.call\('(\w+)'", script)}
 
     assert len(used) > 10
-    assert used - NEEDED.keys() == set()
+    assert used - OF_LIMITER.keys() == set()
 
 
 @pytest.mark.parametrize("prefix", ["evertoken:", "evertoken-shop:"])
@@ -99,7 +89,7 @@ def test_the_doctor_names_missing_rights(restricted: tuple[redis.Redis, str], pr
     admin, url = restricted
     acl(admin, "ACL SETUSER", "evertoken", *line_of_page(prefix))
     client = redis.Redis.from_url(url)
-    assert missing_rights(client, prefix) == ()
+    assert missing_rights(client, prefix, carries_messages=True) == ()
 
     for change, lacking in (
         (("-zrevrange", "-info"), ("+info", "+zrevrange")),
@@ -110,6 +100,25 @@ def test_the_doctor_names_missing_rights(restricted: tuple[redis.Redis, str], pr
         (("resetkeys", "allchannels", "~other"), (f"~{prefix}*",)),
     ):
         acl(admin, "ACL SETUSER", "evertoken", *change)
-        assert missing_rights(client, prefix) == lacking
+        assert missing_rights(client, prefix, carries_messages=True) == lacking
     acl(admin, "ACL SETUSER", "evertoken", "-acl")
-    assert missing_rights(client, prefix) is None
+    assert missing_rights(client, prefix, carries_messages=True) is None
+
+
+def test_beside_rabbitmq_the_doctor_asks_for_no_right_of_celerys(
+    new_redis: Callable[..., ServerProcess],
+) -> None:
+    """Redis then counts the quota alone: with the page's shorter line nothing is missing, nor blamed, nor refused."""
+    admin, url = restrict(new_redis(), *line_of_page(carries_messages=False))
+    alone = load(MessengerSettings, {"EVERTOKEN_REDIS_URL": url}, dotenv=None)
+    beside = alone.model_copy(update={"broker_url": "amqp://rabbit/x"})
+    admin.set("evertoken:refresh", "of a type that is no queue's")
+
+    assert checks_outside.redis(beside) == Finding("redis", "ok", "answers, and never evicts")
+    assert "+brpop" in checks_outside.redis(alone).detail
+    for right in sorted(OF_LIMITER.keys() - {"info"}):
+        acl(admin, "ACL SETUSER", "evertoken", f"-{right}")
+        assert checks_outside.redis(beside).detail.endswith(f": +{right}"), right
+        acl(admin, "ACL SETUSER", "evertoken", f"+{right}")
+    admin.config_set("maxmemory-policy", "allkeys-lru")
+    assert "may drop counts of the quota when full" in checks_outside.redis(beside).detail

@@ -18,7 +18,7 @@ from worker.redis_address import read_sentinels
 
 if TYPE_CHECKING:
     from worker.services import Services
-    from worker.settings import Settings
+    from worker.settings import MessengerSettings, Settings
 
 REDIS_SECONDS: Final = 2.0
 WORKERS_SECONDS: Final = 1.5
@@ -83,15 +83,15 @@ def desk(services: Services) -> Finding:
     return Finding("desk", "ok" if answer.status == HTTPStatus.OK else "fail", f"answers at {place}: {said}")
 
 
-def redis(settings: Settings) -> Finding:
+def redis(settings: MessengerSettings) -> Finding:
     """Check that Redis answers, permits what we need and never evicts."""
     from worker.limiter.connecting import connect  # noqa: PLC0415 - Celery loads the doctor on every start
     from worker.limiter.rights import memory_policy, missing_rights, spoilt_keys  # noqa: PLC0415 - as above
 
-    prefix = settings.key_prefix
+    prefix, carries = settings.key_prefix, settings.broker_url is None
     with connect(settings.redis_url, REDIS_SECONDS) as client:
-        missing, policy = missing_rights(client, prefix), memory_policy(client)
-        spoilt = spoilt_keys(client, QUEUES, prefix)
+        missing, policy = missing_rights(client, prefix, carries_messages=carries), memory_policy(client)
+        spoilt = spoilt_keys(client, QUEUES, prefix) if carries else []
     if missing:
         return Finding(
             "redis", "fail", f"our user lacks rights (docs/operations.md, A user of Redis): {' '.join(missing)}"
@@ -105,10 +105,11 @@ def redis(settings: Settings) -> Finding:
             f"keys of a type that Celery cannot use: {cure}",
             hides=frozenset({"workers", "queues", "beat"}),
         )
+    kept = "queues" if carries else "counts of the quota"
     if policy is None:
-        return Finding("redis", "warn", "answers, but refuses INFO: it is not known whether it drops queues when full")
+        return Finding("redis", "warn", f"answers, but refuses INFO: it is not known whether it drops {kept} when full")
     if policy != "noeviction":
-        return Finding("redis", "fail", f"may drop queues when full (maxmemory-policy {policy}); set noeviction")
+        return Finding("redis", "fail", f"may drop {kept} when full (maxmemory-policy {policy}); set noeviction")
     return Finding("redis", "ok", "answers, and never evicts")
 
 

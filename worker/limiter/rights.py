@@ -1,6 +1,7 @@
 """What Evertoken needs of Redis: rights of its user, for the limiter and for Celery's broker, and keys of their types.
 
-`docs/operations.md` has the line for an ACL file; a test compares it with NEEDED and runs a worker under it.
+`docs/operations.md` has a line for an ACL file, and another for a Redis that counts the quota alone. Tests compare them
+with the commands here, and run workers under them.
 """
 
 from __future__ import annotations
@@ -21,31 +22,45 @@ EVENTS: Final = "{prefix}/{db}.celeryev/*"
 CHANNELS: Final = (PIDBOX, EVENTS, "{prefix}/{db}.celeryev/worker.*")
 """Channels of remote control, of events, and of workers that listen to each other. A user may subscribe to a pattern
 only if its rights contain exactly that pattern."""
-NEEDED: Final[dict[str, tuple[str, ...]]] = {
-    "brpop": (KEY, "1"),
+OF_LIMITER: Final[dict[str, tuple[str, ...]]] = {
     "client|setinfo": ("lib-name", "a"),
-    "client|setname": ("evertoken",),
-    "decr": (KEY,),  # by the version before
     "decrby": (KEY, "1"),
     "del": (KEY,),
-    "discard": (),
-    "eval": ("return 1", "1", KEY),
     "evalsha": ("0" * 40, "1", KEY),
-    "exec": (),
-    "exists": (KEY,),
     "get": (KEY,),
-    "hdel": (KEY, "a"),
     "hget": (KEY, "a"),
     "hmget": (KEY, "a"),
     "hset": (KEY, "a", "b"),
     "info": ("memory",),
     "lindex": (KEY, "0"),
-    "llen": (KEY,),
     "lpush": (KEY, "a"),
     "ltrim": (KEY, "0", "1"),
-    "multi": (),
     "pexpire": (KEY, "1"),
     "ping": (),
+    "script|load": ("return 1",),
+    "select": ("0",),
+    "set": (KEY, "a"),
+    "time": (),
+    "zadd": (KEY, "1", "a"),
+    "zcard": (KEY,),
+    "zrange": (KEY, "0", "1"),
+    "zrem": (KEY, "a"),
+    "zremrangebyrank": (KEY, "0", "1"),
+    "zremrangebyscore": (KEY, "0", "1"),
+    "zrevrange": (KEY, "0", "1"),
+}
+"""Each command that counting the quota takes, with arguments as we send them."""
+OF_BROKER: Final[dict[str, tuple[str, ...]]] = {
+    "brpop": (KEY, "1"),
+    "client|setname": ("evertoken",),
+    "decr": (KEY,),  # by the version before
+    "discard": (),
+    "eval": ("return 1", "1", KEY),
+    "exec": (),
+    "exists": (KEY,),
+    "hdel": (KEY, "a"),
+    "llen": (KEY,),
+    "multi": (),
     "psubscribe": CHANNELS,
     "pttl": (KEY,),
     "publish": (PIDBOX, "a"),
@@ -54,36 +69,36 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "rpush": (KEY, "a"),
     "sadd": (KEY, "a"),
     "script|exists": ("0" * 40,),
-    "script|load": ("return 1",),
-    "select": ("0",),
-    "set": (KEY, "a"),
     "smembers": (KEY,),
     "srem": (KEY, "a"),
     "subscribe": (PIDBOX,),
-    "time": (),
     "unsubscribe": (),
     "unwatch": (),
     "watch": (KEY,),
-    "zadd": (KEY, "1", "a"),
-    "zcard": (KEY,),
-    "zrange": (KEY, "0", "1"),
     "zrangebyscore": (KEY, "0", "1"),
-    "zrem": (KEY, "a"),
-    "zremrangebyrank": (KEY, "0", "1"),
-    "zremrangebyscore": (KEY, "0", "1"),
-    "zrevrange": (KEY, "0", "1"),
 }
-"""Each command, with arguments as we send them; Redis is asked whether it would run them, and runs none."""
+"""The same for what Celery sends besides, if Redis carries the messages too."""
 
 
-def missing_rights(client: redis.Redis, prefix: str) -> tuple[str, ...] | None:
+def needed_rights(*, carries_messages: bool) -> dict[str, tuple[str, ...]]:
+    """Return each command that Redis must permit, with arguments as we send them.
+
+    Args:
+        carries_messages: False if RabbitMQ carries them, so that Redis counts the quota alone.
+    """
+    return OF_LIMITER | OF_BROKER if carries_messages else OF_LIMITER
+
+
+def missing_rights(client: redis.Redis, prefix: str, *, carries_messages: bool) -> tuple[str, ...] | None:
     """Return the rights that our user lacks, as an ACL writes them; None if Redis does not say.
 
-    Redis before 7 and some managed services do not show a user its own rights.
+    Redis is asked whether it would run each command, and runs none. Redis before 7 and some managed services do not
+    show a user its own rights.
 
     Args:
         client: any client of that user.
         prefix: what each of our keys begins with.
+        carries_messages: as for `needed_rights`.
 
     Raises:
         redis.RedisError, OSError: Redis does not answer.
@@ -92,7 +107,7 @@ def missing_rights(client: redis.Redis, prefix: str) -> tuple[str, ...] | None:
     missing = dict[str, None]()
     try:
         user = _ask(client, "ACL WHOAMI")
-        for command, arguments in NEEDED.items():
+        for command, arguments in needed_rights(carries_messages=carries_messages).items():
             filled = [argument.format_map(names) for argument in arguments]
             answer = _ask(client, "ACL DRYRUN", user, *command.split("|"), *filled)
             if "channel" in answer:
