@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.celery.test_celery_redis_rights import acl, line_of_page
 from tests.conftest import ServerProcess
 from tests.support.daemon import Daemon, daemon_settings
+from tests.support.redis_user import acl, line_of_page
 from tests.support.world import World
 from worker.limiter.rights import OF_DOCTOR
 from worker.sandbox.process import RunningSandbox

@@ -123,7 +123,7 @@ def test_a_fleet_is_refreshed_and_pulled_and_goes_on_after_a_restart(
         daemon.stop(worker, beat)
         left = rabbit.waiting("evertoken-restarted.refresh")
         verdict, sent = world.verdict(*grants), [len(world.refreshes(each)) for each in grants]
-    kept = set(admin.keys("*"))
+    kept = {str(key) for key in admin.keys("*")}
 
     assert refused(admin) <= OF_DOCTOR
     assert before["redis"] == away["redis"] == "ok answers, and never evicts"
