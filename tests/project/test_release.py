@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import tarfile
 import venv
+import zipfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,6 +80,52 @@ def test_the_wheel_runs_in_an_environment_of_its_own(built: Path, tmp_path: Path
     assert version.stdout.startswith(f"evertoken {project['project']['version']} (celery ")
     assert {"doctor", "grants", "worker"} <= set(listed.stdout.split())
     assert migrated.stdout.startswith("made a new, empty database"), migrated.stderr
+
+
+@pytest.mark.slow_suite
+def test_wheel_and_source_archive_are_whole(built: Path, tree: Path) -> None:
+    """The wheel has the code with all its files, and the licence; the archive has all that a commit has."""
+    paths = [path.relative_to(tree) for path in tree.rglob("*") if path.is_file()]
+    names = {path.as_posix() for path in paths if not any(map(NOT_OURS.match, path.parts))}  # the build left some here
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel, tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        in_wheel = set(wheel.namelist())
+        in_archive = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+
+    assert {"worker/py.typed", "worker/desk/static/desk.css", "deploy/systemd/evertoken-beat.service"} <= names
+    assert sorted(name for name in names if name.startswith(("worker/", "tasks/")) and name not in in_wheel) == []
+    assert any(name.endswith("/LICENSE") for name in in_wheel)
+    assert sorted(names - in_archive) == []
+
+
+@pytest.mark.slow_suite
+def test_the_client_runs_alone(tree: Path, tmp_path: Path) -> None:
+    """Its wheel has the licence and needs nothing beside it."""
+    build = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
+    shutil.copytree(tree / "clients/python", tmp_path / "client")
+    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=tmp_path / "client", check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+    imports = "import sys; sys.path.insert(0, sys.argv[1]); import evertoken_client"
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", imports, wheel], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert {name.rpartition("/")[2] for name in names} >= {"__init__.py", "py.typed", "LICENSE"}
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_client_has_the_licence_of_the_project(root: Path) -> None:
+    """A package that is given on alone carries it along."""
+    assert (root / "clients/python/LICENSE").read_bytes() == (root / "LICENSE").read_bytes()
+
+
+def test_the_page_of_the_package_stands_alone(root: Path, project: dict[str, Any]) -> None:
+    """A package index shows it without the files around it, so it links to none of them; each extra is named."""
+    page = (root / project["project"]["readme"]).read_text(encoding="utf-8")
+
+    assert re.findall(r"\]\((?!https://)([^)]*)\)|<(?:img|a) ", page) == []
+    assert [extra for extra in project["project"]["optional-dependencies"] if f"`{extra}`" not in page] == ["dev"]
 
 
 @pytest.mark.slow_suite
