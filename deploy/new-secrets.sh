@@ -57,10 +57,15 @@ keep database_url "postgresql://evertoken:$(cat "$folder/postgres_password")@pos
 # Workers connect by a role that changes no table. Where the database is your own, they connect as before until you give
 # them a role and write its address into the file.
 case $(cat "$folder/database_url") in
-    *"@postgres:5432/evertoken") workers="postgresql://evertoken_worker:$(password)@postgres:5432/evertoken" ;;
-    *) workers=$(cat "$folder/database_url") ;;
+    *"@postgres:5432/evertoken")
+        workers="postgresql://evertoken_worker:$(password)@postgres:5432/evertoken"
+        dashboard=$(password)
+        ;;
+    *) workers=$(cat "$folder/database_url") dashboard= ;;
 esac
 keep worker_database_url "$workers"
+# Of Grafana's role; while it is empty, no such role is made.
+keep dashboard_password "$dashboard"
 keep redis_url "redis://:$(cat "$folder/redis_password")@redis:6379/0"
 # Read only where RabbitMQ carries the messages.
 keep broker_url "amqp://evertoken:$(cat "$folder/rabbitmq_password")@rabbitmq:5672/evertoken"

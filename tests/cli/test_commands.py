@@ -223,24 +223,39 @@ def test_a_database_is_checked_and_migrated(
 @pytest.mark.as_owner
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 def test_roles_are_printed_for_psql_and_admitted_from_an_address(
-    cli: Cli, store_url: str, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, store_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Both ways end at a worker that runs and changes no table, and both may be taken twice; no password is shown."""
+    """Both ways end at a worker that runs and changes no table, and at dashboards that see no other people's words.
+
+    All may be taken twice, and no password is shown.
+    """
     workers = store_url.replace("//postgres@", "//evertoken_clis:CANARY@")
     printed = cli(db, "roles", "--worker", "evertoken_printed")
     with psycopg.connect(store_url, autocommit=True) as owner:
         try:
             owner.execute((printed.stdout * 2).encode())
             admitted = [cli(db, "roles", "--admit", "-", stdin=f"{workers}\n") for _ in range(2)]
+            (tmp_path / "word").write_text("CANARY\n")
+            (tmp_path / "none").write_text("\n")
+            sight = ("roles", "--dashboard", "evertoken_sight", "--admit-dashboard")
+            looks = [cli(db, *sight, str(tmp_path / name)) for name in ("none", "word", "word")]
+            with psycopg.connect(store_url.replace("//postgres@", "//evertoken_sight@"), autocommit=True) as reader:
+                reader.execute("SELECT * FROM account_overview")
+                for hidden in ("comment_threads", "grants", "account_profiles"):
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        reader.execute(f"SELECT * FROM {hidden}".encode())  # noqa: S608 - our own names
             as_owner = cli.json(doctor, "--offline", exit_code=1)["checks"][3]
             monkeypatch.setenv("EVERTOKEN_DATABASE_URL", workers)
             as_worker = cli.json(doctor, "--offline", exit_code=1)["checks"][3]
         finally:
-            for role in ("evertoken_printed", "evertoken_clis"):
+            for role in ("evertoken_printed", "evertoken_clis", "evertoken_sight"):
                 owner.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
     assert [result.exit_code for result in admitted] == [0, 0]
-    assert "CANARY" not in admitted[0].output
+    assert "CANARY" not in admitted[0].output + looks[1].output
+    assert [result.exit_code for result in looks] == [0, 0, 0]
+    assert "evertoken_sight was not made" in looks[0].output
+    assert "evertoken_sight reads the views" in looks[1].output
     assert (as_owner["check"], as_owner["state"]) == ("rights", "warn")
     assert (as_worker["check"], as_worker["state"]) == ("rights", "ok")
 

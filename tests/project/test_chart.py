@@ -239,7 +239,9 @@ def test_prometheus_gets_the_rules_and_every_page_of_metrics(objects: dict[tuple
     monitors = {name: each["spec"] for (kind, name), each in objects.items() if kind == "ServiceMonitor"}
 
     assert objects["PrometheusRule", "monitoring"]["spec"] == rules
-    assert json.loads(objects["ConfigMap", "monitoring"]["data"]["evertoken.json"]) == board
+    accounts = json.loads((root / "deploy/grafana/accounts.json").read_text(encoding="utf-8"))
+    boards = {name: json.loads(text) for name, text in objects["ConfigMap", "monitoring"]["data"].items()}
+    assert boards == {"evertoken.json": board, "evertoken-accounts.json": accounts}
     assert monitors.keys() == {"exporter", "worker-refresh", "worker-pull", "desk"}
     for name, monitor in monitors.items():
         service = objects["Service", name]

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from worker.amqp_address import read_amqp
+from worker.cli.db import DASHBOARD
 from worker.settings import Settings
 
 OURS = ("worker-refresh", "worker-pull", "beat", "migrate", "flower", "desk", "exporter")
@@ -152,7 +153,9 @@ def test_only_migrate_is_the_owner_of_the_tables(services: dict[str, Any]) -> No
     assert known.pop("migrate") == "/run/secrets/database_url"
     assert set(known.values()) == {"/run/secrets/worker_database_url", None}
     assert {name for name, service in services.items() if "database_url" in service.get("secrets", ())} == {"migrate"}
-    assert services["migrate"]["command"].endswith('db roles --admit /run/secrets/worker_database_url"')
+    assert services["migrate"]["command"].endswith(
+        'db roles --admit /run/secrets/worker_database_url --admit-dashboard /run/secrets/dashboard_password"'
+    )
 
 
 def test_the_script_makes_every_secret_that_is_mounted(either: Any, root: Path) -> None:
@@ -307,6 +310,27 @@ def test_the_board_is_where_grafana_looks_for_it(services: dict[str, Any], root:
     assert mounts["./deploy/grafana"] == "/etc/grafana/provisioning"
     assert source["datasources"][0]["url"] == "http://prometheus:9090"
     assert source["datasources"][0]["type"] == "prometheus"
+
+
+def test_the_board_of_accounts_is_read_by_the_dashboards_role(services: dict[str, Any], root: Path) -> None:
+    """Grafana finds the board beside its provider, and its source has the role's name and its password as a file."""
+    provider = yaml.safe_load((root / "deploy/grafana/dashboards/evertoken.yml").read_text(encoding="utf-8"))
+    source = yaml.safe_load((root / "deploy/grafana/datasources/postgresql.yml").read_text(encoding="utf-8"))
+    board = json.loads((root / "deploy/grafana/accounts.json").read_text(encoding="utf-8"))
+    (accounts,), (found,) = provider["providers"][1:], source["datasources"]
+
+    assert accounts["options"]["path"] == "/etc/grafana/provisioning/accounts.json"
+    assert found["type"] == board["templating"]["list"][0]["query"]
+    assert (found["user"], found["jsonData"]["database"]) == (
+        DASHBOARD,
+        services["postgres"]["environment"]["POSTGRES_DB"],
+    )
+    assert found["secureJsonData"] == {"password": "$__file{/run/secrets/dashboard_password}"}
+    assert "dashboard_password" in services["grafana"]["secrets"]
+    assert "dashboard_password" in services["migrate"]["secrets"]
+    assert {name for name, service in services.items() if "dashboard_password" in service.get("secrets", ())} == {
+        "grafana", "migrate"
+    }  # fmt: skip
 
 
 def test_the_image_says_what_it_is_and_how_it_is(services: dict[str, Any], project: dict[str, Any], root: Path) -> None:

@@ -86,6 +86,16 @@ def test_workers_of_a_database_of_your_own_connect_as_before(made: Path) -> None
     assert (made / "worker_database_url").read_text() == (made / "database_url").read_text().strip()
 
 
+def test_grafana_gets_a_role_only_in_the_database_of_the_stack(made: Path) -> None:
+    """Where the database is your own, no role is made until a person gives it a password."""
+    assert len((made / "dashboard_password").read_text()) == 48
+    (made / "database_url").write_text("postgresql://me:mine@db.example/evertoken?sslmode=verify-full\n")
+    (made / "dashboard_password").unlink()
+    run_script(made.parents[1])
+
+    assert (made / "dashboard_password").read_text() == ""
+
+
 def test_the_settings_take_the_stack_as_it_is(made: Path, root: Path) -> None:
     """With the files filled in, a worker's environment from compose and .env makes complete settings."""
     stack: Any = yaml.safe_load((root / "docker-compose.yml").read_text(encoding="utf-8"))

@@ -75,8 +75,15 @@ def check(*, as_json: bool) -> None:
     type=click.File(encoding="utf-8"),
     help="Print no SQL: make the role of the address in this file (-: standard input) and give it a worker's rights.",
 )
+@click.option(
+    "--admit-dashboard",
+    type=click.File(encoding="utf-8"),
+    help="Print no SQL: make the role of --dashboard with the password in this file; an empty file makes none.",
+)
 @output.json_option
-def roles(*, worker: str, reader: str, dashboard: str, admit: TextIO | None, as_json: bool) -> None:
+def roles(
+    *, worker: str, reader: str, dashboard: str, admit: TextIO | None, admit_dashboard: TextIO | None, as_json: bool
+) -> None:
     """Print the SQL that gives PostgreSQL's roles their rights; safe to run again.
 
     Run it as the owner of the tables, after each upgrade: `evertoken db roles | psql OWNERS-ADDRESS`. A worker's role
@@ -84,20 +91,34 @@ def roles(*, worker: str, reader: str, dashboard: str, admit: TextIO | None, as_
     views of account data and no table.
     """
     with _store() as store:
-        if admit is None:
+        if admit is None and admit_dashboard is None:
             statements = store.role_statements(worker=worker, reader=reader, dashboard=dashboard)
             if as_json:
                 output.print_json({"statements": statements})
             else:
                 click.echo("".join(f"{statement};\n" for statement in statements), nl=False)
             return
-        role = store.admit_worker(admit.read().strip())
+        found: dict[str, str | None] = {}
+        said = []
+        if admit is not None:
+            found["admitted"] = role = store.admit_worker(admit.read().strip())
+            said.append(
+                "nothing to do: that address names the owner of the tables" if role is None
+                else f"{role} has the rights of a worker, and the password of that address"
+            )  # fmt: skip
+        if admit_dashboard is not None:
+            password = admit_dashboard.read().strip()
+            if password:
+                store.admit_dashboard(dashboard, password)
+            found["admitted_dashboard"] = dashboard if password else None
+            said.append(
+                f"{dashboard} reads the views of account data, and has the password of that file" if password
+                else f"{dashboard} was not made: the file of its password is empty"
+            )  # fmt: skip
     if as_json:
-        output.print_json({"admitted": role})
-    elif role is None:
-        click.echo("nothing to do: that address names the owner of the tables")
+        output.print_json(found)
     else:
-        click.echo(f"{role} has the rights of a worker, and the password of that address")
+        click.echo("\n".join(said))
 
 
 def _new_file(store: Store) -> Path | None:

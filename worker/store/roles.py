@@ -8,7 +8,7 @@ dashboard's role may read the views of account data, and no table.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 from urllib.parse import unquote, urlsplit
@@ -34,6 +34,8 @@ OF_READER: Final = {
     "pauses": ("app_id", "reference", "creator_id", "paused_at"),
 }  # fmt: skip
 """The columns that `SERVED_PAIR` and its conditions read."""
+OTHERS: Final = "comment_threads"
+"""The view of what other people wrote, which is no dashboard's until a person gives it."""
 SCRAM: Final = b"scram-sha-256"
 
 
@@ -86,7 +88,17 @@ class Roles(Transactions):
         parts = urlsplit(read_database("the worker's address", url).libpq)
         if not parts.username or not parts.password:
             raise UsageError("the worker's address must name a role and its password: postgresql://ROLE:PASSWORD@...")
-        return self._admit(unquote(parts.username), unquote(parts.password))
+        role = unquote(parts.username)
+        return self._admit(role, unquote(parts.password), list(self._of_worker(role)))
+
+    def admit_dashboard(self, role: str, password: str) -> None:
+        """Make the role of dashboards, with a password, and let it read the views, but for what other people wrote.
+
+        Raises:
+            UsageError: the name cannot be that of a role, or the database is an SQLite file.
+        """
+        self._refuse_sqlite()
+        self._admit(role, password, list(self._of_dashboard(role, views=[view for view in VIEWS if view != OTHERS])))
 
     def rights(self) -> Rights | None:
         """Return what this process's role may do; None for SQLite, which has no roles."""
@@ -112,10 +124,10 @@ class Roles(Transactions):
         return Rights(role, changes, tuple(lacking))
 
     @writes
-    def _admit(self, connection: Connection, role: str, password: str) -> str | None:
+    def _admit(self, connection: Connection, role: str, password: str, rights: Sequence[str]) -> str | None:
         if role == connection.execute(text("SELECT current_user")).scalar_one():
             return None
-        for statement in self._of_worker(role):
+        for statement in rights:
             connection.exec_driver_sql(statement)
         # The server, its log and its statistics get the password's verifier, and never the password.
         driver = cast("Driver", connection.connection.driver_connection)
@@ -140,10 +152,10 @@ class Roles(Transactions):
             yield f'GRANT SELECT ({", ".join(columns)}) ON {table} TO "{role}"'
         yield f'GRANT UPDATE (next_refresh_at) ON grants TO "{role}"'
 
-    def _of_dashboard(self, role: str) -> Iterator[str]:
+    def _of_dashboard(self, role: str, *, views: Sequence[str] = VIEWS) -> Iterator[str]:
         yield from self._made(role)
         # A view reads its tables by the rights of its owner, so the role needs none on them.
-        yield f'GRANT SELECT ON {", ".join(VIEWS)} TO "{role}"'
+        yield f'GRANT SELECT ON {", ".join(views)} TO "{role}"'
 
     def _made(self, role: str) -> Iterator[str]:
         """Make a role and let it into the schema."""
