@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import re
 import socket
 import sys
@@ -70,6 +71,8 @@ def _of_system(error: OSError, text: str) -> str:
         return "another process has this port; stop it, or name another port with --port"
     if isinstance(error, socket.gaierror) or (error.filename is None and error.errno in NO_PLACE_TO_LISTEN):
         return f"nothing can listen there ({text}); look at --address and --port, or FLOWER_ADDRESS and FLOWER_PORT"
+    if error.errno == errno.ENOENT and error.filename is not None:
+        return f"there is no file or folder {redact(str(error.filename))}, which the command line names or needs"
     return text
 
 
@@ -105,6 +108,8 @@ def mistake_of_flower(words: Sequence[str], environ: Mapping[str, str]) -> str |
         words: what follows the command.
         environ: the environment.
     """
+    if importlib.util.find_spec("flower") is None:
+        return "Flower is not installed: install Evertoken with its extra `flower`"
     from flower.options import options  # noqa: PLC0415 - only hosts that run Flower have it
 
     by_variable = {f"FLOWER_{name.upper()}": name for name in options}

@@ -133,9 +133,19 @@ def test_a_wrong_option_of_flower_is_named(
     assert said is None if expected is None else expected in str(said)
 
 
+def test_flower_that_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, database_kind: str
+) -> None:
+    """The wheel alone does not bring it."""
+    monkeypatch.setattr("importlib.util.find_spec", {"flower": None}.get)
+
+    assert mistake_of_flower([], {}) == "Flower is not installed: install Evertoken with its extra `flower`"
+
+
 @pytest.mark.parametrize(
     ("words", "environ", "expected"),
     [
+        (["--conf=/nosuch/conf.py"], {}, "there is no file or folder /nosuch/conf.py"),
         ([], {"FLOWER_PORT": "abc"}, "FLOWER_PORT: abc"),
         (["--address=300.1.1.1"], {}, "--address"),
         ([], {"FLOWER_ADDRESS": "192.0.2.1"}, "FLOWER_ADDRESS"),

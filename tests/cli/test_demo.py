@@ -118,6 +118,21 @@ def test_a_run_with_a_fault_is_not_sound(second: LedgerEntry, stored: set[str], 
     assert (result.sound, getattr(result, field)) == (False, value)
 
 
+def test_a_run_that_was_too_slow_says_so_and_what_to_try() -> None:
+    """A busy machine loses no pair; the person is told that, and how to run it with less."""
+    late = verdict([issued(1, 1000, "r1"), issued(2, 1035, "r2", "r1")], {"c1": {"r1", "r2"}})
+    lost = verdict([issued(1, 1000, "r1"), issued(2, 1035, "r2", "r1")], {"c1": {"r1"}})
+    said = []
+    for result in (late, lost):
+        console = Console(file=io.StringIO(), width=80)
+        show_verdict(console, result)
+        said.append(console.file.getvalue().strip().splitlines()[-1])  # type: ignore[attr-defined]  # it is a StringIO
+
+    assert "no pair was lost, but 1 of 1 creators were without a valid token" in said[0]
+    assert "--creators 1." in said[0]
+    assert said[1] == "This run was not sound."
+
+
 def test_a_run_in_which_a_part_died_is_not_sound() -> None:
     """Pairs may be whole all the same; the run is not what it says to be."""
     result = verdict([issued(1, 1000, "r1"), issued(2, 1020, "r2", "r1")], {"c1": {"r2"}}, "beat ended by itself.")

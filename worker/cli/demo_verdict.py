@@ -137,12 +137,20 @@ def show_verdict(console: Console, verdict: DemoVerdict) -> None:
     console.print(table)
     for problem in verdict.problems:
         console.print(Text(problem, style="red"), soft_wrap=True)
-    sentence = (
-        "Every pair that was issued is kept, and no creator was without a valid token."
-        if verdict.sound
-        else "This run was not sound."
+    style = "bold green" if verdict.sound else "bold red"
+    console.print(Text(f"\n{_sentence(verdict)}", style=style), soft_wrap=True)
+
+
+def _sentence(verdict: DemoVerdict) -> str:
+    if verdict.sound:
+        return "Every pair that was issued is kept, and no creator was without a valid token."
+    if verdict.lost or verdict.double_refreshes or verdict.problems:
+        return "This run was not sound."
+    return (
+        f"This run was not sound: no pair was lost, but {verdict.expired_creators} of {verdict.creators} creators were "
+        "without a valid token for a time. The tokens of a demo live for seconds; if this machine is slow or busy, run "
+        f"it with --creators {max(1, verdict.creators // 4)}."
     )
-    console.print(Text(f"\n{sentence}", style="bold green" if verdict.sound else "bold red"), soft_wrap=True)
 
 
 def _rows(verdict: DemoVerdict) -> list[tuple[str, str, bool]]:
