@@ -25,7 +25,7 @@ class Client(Protocol):
 
 
 def pages(
-    client: Client, plain: PlainClient, url: str, workers: Sequence[str], tasks: Sequence[str]
+    client: Client, plain: PlainClient, url: str, workers: Sequence[str], tasks: Sequence[str], *, broker: str = "redis"
 ) -> Iterator[Place]:
     """Yield every page of Flower's and every answer of its API.
 
@@ -35,10 +35,11 @@ def pages(
         url: Flower's address.
         workers: names of workers.
         tasks: ids of tasks, each with pages of its own.
+        broker: the scheme of the broker's address.
     """
     # This asks every worker, which takes longer than a browser in a hurry waits; the pages then show what it brought.
     yield "what Flower asks the workers", plain.get(f"{url}/api/workers?refresh=1")
-    for path, shown in expected(workers, tasks, runs_scripts=client.runs_scripts).items():
+    for path, shown in expected(workers, tasks, runs_scripts=client.runs_scripts, broker=broker).items():
         # Chromium prints no DOM for JSON that is not to be sniffed, so the API is read as a program reads it.
         page = _shows(plain if path.startswith("/api/") else client, url + path, shown.encode())
         assert shown.encode() in page, f"{path} does not show {shown}: {page[:300]!r}"
@@ -57,13 +58,15 @@ def _shows(client: Client, url: str, shown: bytes) -> bytes:
     return page
 
 
-def expected(workers: Sequence[str], tasks: Sequence[str], *, runs_scripts: bool) -> dict[str, str]:
+def expected(
+    workers: Sequence[str], tasks: Sequence[str], *, runs_scripts: bool, broker: str = "redis"
+) -> dict[str, str]:
     """Return every path with a text that is on its page and on no page of an error."""
     paths = {
         "/": workers[0],
         "/workers": workers[0],
         "/tasks": "task-uuid-full" if runs_scripts else "Task history",  # the first is in rows alone
-        "/broker": "redis://",
+        "/broker": f"{broker}://",
         "/metrics": "flower_events_total",
         "/healthcheck": "OK",
         "/api/workers": "broker_transport_options",

@@ -17,9 +17,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import unquote, urlsplit
 
+import amqp
 import redis
 from sqlalchemy import make_url
 
+from tests.support.rabbit import Rabbit
 from tests.support.servers import postgres_root
 
 Place = tuple[str, bytes]
@@ -167,12 +169,57 @@ class Events(_Recorder):
     def _decode(self, data: bytes, write: Any) -> None:
         try:
             body = base64.b64decode(json.loads(data)["body"])
-            seen = json.loads(body)
         except (ValueError, KeyError, TypeError):
             return
         write(body + b"\n")
-        for event in seen if isinstance(seen, list) else [seen]:
-            if isinstance(event, dict) and "type" in event:
-                self.kinds[event["type"]] += 1
-                if event["type"] == "task-failed":
-                    self.failed.append(event["uuid"])
+        for event in events_in(body):
+            self.kinds[event["type"]] += 1
+            if event["type"] == "task-failed":
+                self.failed.append(event["uuid"])
+
+
+def events_in(body: bytes | str) -> list[dict[str, Any]]:
+    """Return the events in the body of a message; none if it brings no events."""
+    try:
+        seen = json.loads(body)
+    except ValueError:
+        return []
+    return [each for each in (seen if isinstance(seen, list) else [seen]) if isinstance(each, dict) and "type" in each]
+
+
+class Trace(_Recorder):
+    """Records every message that anyone gives to RabbitMQ or gets from it: tasks, events, remote commands and answers.
+
+    Attributes:
+        kinds: how many events of each kind were published.
+    """
+
+    def __init__(self, rabbit: Rabbit, path: Path) -> None:
+        super().__init__(path)
+        self.kinds: Counter[str] = Counter()
+        self._rabbit = rabbit
+        rabbit.control("trace_on")
+
+    def _record(self) -> None:
+        with self.path.open("wb", buffering=0) as record:
+            while not self._ending.wait(LISTEN_SECONDS):
+                with suppress(OSError, AttributeError, amqp.AMQPError), self._rabbit.client() as connection:
+                    self._hear(connection, record.write)
+
+    def _hear(self, connection: Any, write: Any) -> None:
+        channel = connection.channel()
+        queue = channel.queue_declare(exclusive=True).queue
+        channel.queue_bind(queue, "amq.rabbitmq.trace", "#")
+
+        def take(message: Any) -> None:
+            key = message.delivery_info["routing_key"]
+            write(f"{key} {message.headers} ".encode("utf-8", "surrogatepass"))
+            write(message.body.encode("utf-8", "surrogatepass") if isinstance(message.body, str) else message.body)
+            write(b"\n")
+            if key == "publish.evertoken.events":
+                self.kinds.update(event["type"] for event in events_in(message.body))
+
+        channel.basic_consume(queue, callback=take, no_ack=True)
+        while not self._ending.is_set():
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=LISTEN_SECONDS)

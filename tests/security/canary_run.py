@@ -33,6 +33,7 @@ class Rehearsal(CanaryStack):
         self.start()
         self.strike_all()
         self.break_the_database()
+        self.lose_the_broker()
         self.crash()
         self.sandbox.control("app", {"secret": self.secrets.next_app})
         self.strike_the_app()
@@ -129,6 +130,21 @@ class Rehearsal(CanaryStack):
         self.refresher = self.worker("refresh2", queues="refresh", METRICS_PORT=self.metrics_port)
         self.daemon.wait_ready(self.wait_until, self.refresher)
 
+    def lose_the_broker(self) -> None:
+        """Have RabbitMQ go away and come back, refuse the password, and be asked with a wrong one."""
+        if self.rabbit is None:
+            return
+        self.rabbit.kill()
+        self.wait_until(lambda: self.logged(b"message.unpublished"), STRIKE_SECONDS)
+        self.command("doctor", "--offline", exits=1)
+        self.command("call", "tasks.refresh.scan_due", exits=1)
+        self.rabbit.start()
+        self.rabbit.control("trace_on")  # it is off after a start
+        self.wait_until(lambda: self.logged(b"message.published"), STRIKE_SECONDS)
+        wrong = self.rabbit.url.replace(self.secrets.rabbitmq, self.secrets.typed)
+        for command in (("doctor", "--offline"), ("call", "tasks.refresh.scan_due"), ("inspect", "ping")):
+            self.command(*command, BROKER_URL=wrong)
+
     def break_the_database(self) -> None:
         """Have the database refuse one creator's pairs, and then everybody's for a while."""
         store = open_store(self.store_url, app_id=self.sandbox.options.app_id)
@@ -147,6 +163,7 @@ class Rehearsal(CanaryStack):
         for command in (
             ("grants", "list", "--json"), ("grants", "show", "healthy-1"), ("doctor",), ("inspect", "conf"),
             ("grants", "explain", "struck-0-refresh-lost"), ("grants", "explain", "foreign-0", "--json"), ("report",),
+            ("inspect", "stats"),
         ):  # fmt: skip
             assert self.command(*command), f"{command} handed_out nothing"
         # The one command that prints a token; if the app was stopped a moment ago, there may be none yet.

@@ -31,6 +31,7 @@ class Secrets:
     app: str = field(default_factory=lambda: marker("app"), repr=False)
     next_app: str = field(default_factory=lambda: marker("nextapp"), repr=False)
     redis: str = field(default_factory=lambda: marker("redis"), repr=False)
+    rabbitmq: str = field(default_factory=lambda: marker("rabbitmq"), repr=False)
     database: str = field(default_factory=lambda: marker("database"), repr=False)
     flower: str = field(default_factory=lambda: marker("flower"), repr=False)
     cookies: str = field(default_factory=lambda: marker("cookies"), repr=False)
@@ -48,6 +49,7 @@ class Secrets:
             "the app's secret": self.app,
             "the app's next secret": self.next_app,
             "Redis's password": self.redis,
+            "RabbitMQ's password": self.rabbitmq,
             "the database's password": self.database,
             "Flower's password": self.flower,
             "the key of Flower's cookies": self.cookies,

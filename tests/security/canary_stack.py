@@ -13,9 +13,10 @@ from typing import Any, Final, Self
 
 import redis
 
-from tests.security.canary_places import Events, Monitor, Place, database, files, processes, redis_files
+from tests.security.canary_places import Events, Monitor, Place, Trace, database, files, processes, redis_files
 from tests.security.canary_secrets import Secrets
 from tests.support.daemon import PROJECT, Daemon, daemon_settings
+from tests.support.rabbit import Rabbit
 from tests.support.small_accounts import small_sandbox
 from worker.journal import Journal
 from worker.sandbox.children import Child
@@ -74,7 +75,8 @@ class CanaryStack:
         home: where the daemon's processes run.
         flower_url: where Flower listens.
         metrics_url: where the worker that refreshes shows its metrics.
-        events: the events so far.
+        events: the events so far, in Redis or RabbitMQ, with every message of the latter.
+        rabbit: what carries the messages; None if Redis does.
         monitor: the commands that Redis was given so far.
         notices: what was posted.
     """
@@ -85,6 +87,7 @@ class CanaryStack:
         *,
         store_url: str,
         redis_server: Any,
+        rabbit: Rabbit | None = None,
         free_ports: Callable[[], int],
         wait_until: Callable[..., None],
     ) -> None:
@@ -94,6 +97,7 @@ class CanaryStack:
             folder: an empty folder.
             store_url: a migrated database; a PostgreSQL without passwords takes any.
             redis_server: a Redis of this rehearsal alone.
+            rabbit: a RabbitMQ of this rehearsal alone, if it is to carry the messages.
             free_ports: gives ports.
             wait_until: waits for a condition.
         """
@@ -102,6 +106,7 @@ class CanaryStack:
         self.home = folder / "home"
         self._records = folder / "records"
         self._redis = redis_server
+        self.rabbit = rabbit
         self._ports = free_ports
         self.wait_until = wait_until
         self._printed: list[Place] = []
@@ -130,7 +135,13 @@ class CanaryStack:
             client.config_set("requirepass", known.redis)
         self.redis_url = self._redis.url.replace("redis://", f"redis://:{known.redis}@")
         self.monitor = self._stack.enter_context(Monitor(self.redis_url, self._records / "monitor"))
-        self.events = self._stack.enter_context(Events(self.redis_url, self._records / "events"))
+        heard = self._records / "events"
+        self.events: Events | Trace
+        if self.rabbit is None:
+            self.events = self._stack.enter_context(Events(self.redis_url, heard))
+        else:
+            self.rabbit.change_password(known.rabbitmq)
+            self.events = self._stack.enter_context(Trace(self.rabbit, heard))
         self.notices = self._stack.enter_context(Notices())
         options = SandboxOptions(
             canary=known.issued, app_secret=known.app, rotation="grace", expires_in=LIFE_SECONDS, ledger_all=True
@@ -162,7 +173,9 @@ class CanaryStack:
             DEADLINE_SECONDS=str(DEADLINE_SECONDS),
             LEASE_SECONDS="10",
         )
-        for name in SECRET_SETTINGS:
+        if self.rabbit is not None:
+            settings["EVERTOKEN_BROKER_URL"] = self.rabbit.url
+        for name in SECRET_SETTINGS if self.rabbit is None else (*SECRET_SETTINGS, "BROKER_URL"):
             settings[f"EVERTOKEN_{name}_FILE"] = self._secret_file(name, settings.pop(f"EVERTOKEN_{name}"))
         return settings
 
@@ -249,6 +262,12 @@ class CanaryStack:
         yield from files(self._records, "the record of")
         yield from database(self.store_url)
         yield from redis_files(self.redis_url, self._redis.folder)
+        if self.rabbit is not None:
+            yield from files(self.rabbit.folder / "data", "RabbitMQ's data")
+            yield from (
+                (f"RabbitMQ's log {path.parent.name}", path.read_bytes())
+                for path in self.rabbit.folder.glob("run*/log")
+            )
         yield from self._printed
         yield from self._pids
         yield "the notices", b"\n".join(self.notices.received)

@@ -17,6 +17,7 @@ from tests.security.canary_flower import Client, one_task_of_each_kind, pages
 from tests.security.canary_pages import Browser, PlainClient, browser_program
 from tests.security.canary_run import Rehearsal
 from tests.security.canary_stack import FLOWER_USER
+from tests.support.rabbit import Rabbit
 from worker.sandbox.fault_kinds import MAKERS
 from worker.store import open_store
 
@@ -61,7 +62,8 @@ def scan_all(rehearsal: Rehearsal, client: Client) -> Scan:
     scan = Scan(rehearsal.secrets.canaries())
     plain = PlainClient(FLOWER_USER, rehearsal.secrets.flower)
     tasks = one_task_of_each_kind(plain, rehearsal.flower_url)
-    for place in pages(client, plain, rehearsal.flower_url, rehearsal.worker_names(), tasks):
+    broker = "redis" if rehearsal.rabbit is None else "amqp"
+    for place in pages(client, plain, rehearsal.flower_url, rehearsal.worker_names(), tasks, broker=broker):
         scan.look(*place)
     scan.look("the worker's metrics", client.get(rehearsal.metrics_url))
     for place in rehearsal.places():
@@ -168,6 +170,42 @@ def test_a_whole_run_leaves_no_secret_outside_sealed_bytes(
         "postgresql": ["the PostgreSQL dump"],
     }
     assert all(scan.seen[place] > 50_000 for place in wanted[database_kind])
+
+
+@pytest.mark.night
+@pytest.mark.timeout(1800)
+@pytest.mark.xdist_group("rabbitmq")
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_whole_run_over_rabbitmq_leaves_no_secret_outside_sealed_bytes(
+    store_url: str,
+    new_redis: Callable[..., Any],
+    free_ports: Callable[[], int],
+    wait_until: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    """The same, also of RabbitMQ's messages, data and log, with its password nowhere; it goes away in the run, too."""
+    server = new_redis("--appendonly", "yes", "--rdbcompression", "no")
+    with (
+        Rabbit(wait_until) as rabbit,
+        Rehearsal(
+            tmp_path,
+            store_url=store_url,
+            redis_server=server,
+            rabbit=rabbit,
+            free_ports=free_ports,
+            wait_until=wait_until,
+        ) as rehearsal,
+    ):
+        rehearsal.everything()
+        scan = scan_all(rehearsal, PlainClient(FLOWER_USER, rehearsal.secrets.flower))
+
+        assert [str(finding) for finding in scan.findings] == []
+        assert_rich(rehearsal, scan)
+        record = rehearsal.events.path.read_bytes()
+        for key in (b"publish.evertoken ", b"publish.evertoken.pidbox ", b"deliver.evertoken.refresh "):
+            assert key in record
+        for start in ("RabbitMQ's data", "RabbitMQ's log run2"):
+            assert any(place.startswith(start) and size > 50 for place, size in scan.seen.items()), start
 
 
 @pytest.mark.night

@@ -46,7 +46,10 @@ class Rabbit:
 
     Attributes:
         port: where it listens, for the same client before and after a restart.
+        password: that of its user.
     """
+
+    password = PASSWORD
 
     def __init__(self, wait_until: Callable[..., None], *settings: str) -> None:
         """Start it; settings are lines of its configuration."""
@@ -90,7 +93,7 @@ class Rabbit:
     @property
     def url(self) -> str:
         """The address, as the setting has it."""
-        return f"amqp://{USER}:{PASSWORD}@127.0.0.1:{self.port}/%2F"
+        return f"amqp://{USER}:{self.password}@127.0.0.1:{self.port}/%2F"
 
     def start(self) -> None:
         """Start it with what it held before, and wait until it lets clients in."""
@@ -138,10 +141,20 @@ class Rabbit:
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
+    def change_password(self, password: str) -> None:
+        """Give its user another password; connections that are open stay."""
+        self.control("change_password", USER, password)
+        self.password = password
+
+    @property
+    def folder(self) -> Path:
+        """Its folder: data, and a log of each start."""
+        return self._folder
+
     def client(self) -> Any:
         """Return a connection, opened."""
         connection = amqp.Connection(
-            host=f"127.0.0.1:{self.port}", userid=USER, password=PASSWORD, login_method="PLAIN", connect_timeout=5
+            host=f"127.0.0.1:{self.port}", userid=USER, password=self.password, login_method="PLAIN", connect_timeout=5
         )
         connection.connect()
         return connection
