@@ -31,6 +31,8 @@ PREFIX: Final = "tasks."
 LOOK_AGAIN_SECONDS: Final = 0.1
 SPOILT_SECONDS: Final = 2.0
 """Time between two looks at keys or queues that a person has to delete."""
+REFUSED_SECONDS: Final = 5.0
+"""Time between two tries if RabbitMQ refuses the login or the virtual host; Celery itself tries again at once."""
 CLOSING_SECONDS: Final = 5.0
 """Time in which a hung worker that has nothing in hand may close what it opened."""
 CONTROLS: Final = frozenset({
@@ -240,6 +242,18 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
             str(exc) if isinstance(exc, RefusedMessageError) else f"it cannot be decoded ({type(exc).__name__})"
         )
         message.ack()
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Report why the broker did not let us in, and wait for the next try: with RabbitMQ a person has to act.
+
+        Raises:
+            WorkerShutdown, WorkerTerminate: the worker must end.
+        """
+        super().on_connection_error_before_connected(exc)
+        deadline = time.monotonic() + (REFUSED_SECONDS if over_amqp else 0)
+        while time.monotonic() < deadline:
+            maybe_shutdown()
+            time.sleep(LOOK_AGAIN_SECONDS)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close the lost connection without putting its messages back."""

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ServerProcess, _wait_until
 from tests.support.daemon import READY_SECONDS, Daemon
-from tests.support.rabbit import PASSWORD, Rabbit
+from tests.support.rabbit import PASSWORD, USER, Rabbit
 from tests.support.redis_user import line_of_page, refused, restrict
 from tests.support.world import World
 from worker.limiter.rights import OF_DOCTOR
@@ -143,6 +143,43 @@ def test_a_fleet_is_refreshed_and_pulled_and_goes_on_after_a_restart(
     said = logs + json.dumps([before, away]).encode() + called.stderr.encode() + called.stdout.encode()
     assert PASSWORD.encode() not in said
     assert b"Traceback" not in logs
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        pytest.param(lambda url: url.replace(PASSWORD, f"{PASSWORD}2"), "ACCESS_REFUSED", id="password"),
+        pytest.param(lambda url: f"{url}no", "530", id="virtual host"),
+    ],
+)
+def test_a_login_that_rabbitmq_refuses_is_reported_calmly_until_it_is_taken(
+    url: Callable[[str], str],
+    said: str,
+    rabbit: Rabbit,
+    new_daemon: Callable[..., Daemon],
+    wait_until: Callable[..., None],
+) -> None:
+    """A worker waits, a beat ends with a clear line, doctor says why, and no log has a traceback or a password."""
+    daemon = new_daemon(BROKER_URL=url(rabbit.url), NAMESPACE="wrong")
+    assert daemon.run("db", "upgrade").returncode == 0
+    worker, beat = daemon.worker(), daemon.beat()
+    wait_until(lambda: worker.log.read_text().count(said) >= 2, READY_SECONDS)
+    wait_until(lambda: beat.status is not None, READY_SECONDS)
+    refused = checks(daemon)["rabbitmq"]
+    if said == "ACCESS_REFUSED":
+        rabbit.control("change_password", USER, f"{PASSWORD}2")
+        try:
+            daemon.wait_ready(wait_until, worker)
+            wait_until(lambda: "worker@test ready" in worker.log.read_text(), READY_SECONDS)
+        finally:
+            rabbit.control("change_password", USER, PASSWORD)
+    daemon.stop(worker)
+
+    assert refused.startswith("fail RabbitMQ does not serve: ")
+    assert "look at EVERTOKEN_BROKER_URL" in beat.log.read_text()
+    logs = worker.log.read_text() + beat.log.read_text()
+    assert "Traceback" not in worker.log.read_text()
+    assert PASSWORD not in logs
 
 
 @pytest.mark.night
