@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import amqp
@@ -84,6 +84,26 @@ def facts(child: Child, event: str) -> list[dict[str, object]]:
     """Return the lines of a log that report a fact."""
     lines = [json.loads(line) for line in child.log.read_text().splitlines() if line.startswith("{")]
     return [line for line in lines if line.get("event") == event]
+
+
+@contextmanager
+def refreshed(
+    rabbit: Rabbit,
+    new_daemon: Callable[..., Daemon],
+    sandbox: RunningSandbox,
+    wait_until: Callable[..., None],
+    namespace: str,
+) -> Iterator[tuple[Daemon, World, GrantView, Child, Child]]:
+    """Yield daemon, world, a grant that was refreshed once, worker and beat, which are stopped at the end."""
+    daemon = new_daemon(BROKER_URL=rabbit.url, NAMESPACE=namespace, HANG_SECONDS="4")
+    assert daemon.run("db", "upgrade").returncode == 0
+    with closing(World(sandbox, daemon.environ)) as world:
+        grant = world.creator(scope="user.info.basic")
+        worker, beat = daemon.worker(), daemon.beat()
+        daemon.wait_ready(wait_until, worker, beat)
+        wait_until(lambda: world.look(grant).pair_generation == 2, READY_SECONDS)
+        yield daemon, world, grant, worker, beat
+        daemon.stop(beat, worker)
 
 
 def is_pulled(world: World, grant: GrantView) -> bool:
@@ -230,13 +250,7 @@ def test_rabbitmq_away_or_frozen_ends_neither_worker_nor_beat(
     rabbit: Rabbit, new_daemon: Callable[..., Daemon], sandbox: RunningSandbox, wait_until: Callable[..., None]
 ) -> None:
     """For longer than the limit it answers nobody, with all connections open; then both go on as the same processes."""
-    daemon = new_daemon(BROKER_URL=rabbit.url, NAMESPACE="frozen", HANG_SECONDS="4")
-    assert daemon.run("db", "upgrade").returncode == 0
-    with closing(World(sandbox, daemon.environ)) as world:
-        grant = world.creator(scope="user.info.basic")
-        worker, beat = daemon.worker(), daemon.beat()
-        daemon.wait_ready(wait_until, worker, beat)
-        wait_until(lambda: world.look(grant).pair_generation == 2, READY_SECONDS)
+    with refreshed(rabbit, new_daemon, sandbox, wait_until, "frozen") as (_, world, grant, worker, beat):
         rabbit.pause()
         try:
             wait_until(lambda: facts(beat, "message.unpublished"), BACK_SECONDS)
@@ -247,7 +261,6 @@ def test_rabbitmq_away_or_frozen_ends_neither_worker_nor_beat(
         wait_until(lambda: world.look(grant).pair_generation == 3, BACK_SECONDS)
         wait_until(lambda: facts(beat, "message.published"), BACK_SECONDS)
         assert (worker.status, beat.status) == (None, None), worker.tail() + beat.tail()
-        daemon.stop(beat, worker)
     assert b".hangs" not in worker.log.read_bytes() + beat.log.read_bytes()
 
 
@@ -256,13 +269,7 @@ def test_an_alarm_of_rabbitmq_is_reported_and_ends_nobody(
     rabbit: Rabbit, new_daemon: Callable[..., Daemon], sandbox: RunningSandbox, wait_until: Callable[..., None]
 ) -> None:
     """While it lacks memory or disk it takes no messages: beat and doctor say so, and afterwards refreshing goes on."""
-    daemon = new_daemon(BROKER_URL=rabbit.url, NAMESPACE="alarmed", HANG_SECONDS="4")
-    assert daemon.run("db", "upgrade").returncode == 0
-    with closing(World(sandbox, daemon.environ)) as world:
-        grant = world.creator(scope="user.info.basic")
-        worker, beat = daemon.worker(), daemon.beat()
-        daemon.wait_ready(wait_until, worker, beat)
-        wait_until(lambda: world.look(grant).pair_generation == 2, READY_SECONDS)
+    with refreshed(rabbit, new_daemon, sandbox, wait_until, "alarmed") as (daemon, world, grant, worker, beat):
         rabbit.control("set_disk_free_limit", "1000000000000000")
         try:
             wait_until(lambda: facts(beat, "broker.blocked") and facts(beat, "message.unpublished"), BACK_SECONDS)
@@ -273,7 +280,6 @@ def test_an_alarm_of_rabbitmq_is_reported_and_ends_nobody(
         wait_until(lambda: facts(beat, "broker.unblocked") and facts(beat, "message.published"), BACK_SECONDS)
         wait_until(lambda: world.look(grant).pair_generation == 3, BACK_SECONDS)
         assert (worker.status, beat.status) == (None, None), worker.tail() + beat.tail()
-        daemon.stop(beat, worker)
     assert len(facts(beat, "broker.blocked")) == 1
     assert said["rabbitmq"].startswith(
         "fail RabbitMQ does not serve: it takes no messages: an alarm for memory or disk"
