@@ -234,6 +234,14 @@ def test_a_worker_of_rabbitmq_hangs_if_messages_wait_or_nothing_is_heard(
     assert not broker.could_work(["refresh", "default"], silent)
 
 
+def test_a_worker_of_a_queue_that_nobody_takes_hangs(paper: Paper, broker: AmqpBroker) -> None:
+    """Somebody deleted it at a moment when Celery did not notice; nothing will ever wait there."""
+    del paper.waiting["evertoken.refresh"]
+
+    assert broker.could_work(["refresh"], 1.0)
+    assert not broker.could_work(["pull", "default"], 1.0)
+
+
 def test_queues_of_another_kind_are_named(paper: Paper, broker: AmqpBroker) -> None:
     """Celery could not declare them; nothing that is missing is made."""
     del paper.waiting["evertoken.pull"]

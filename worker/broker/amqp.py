@@ -71,16 +71,18 @@ class AmqpBroker:
         return True
 
     def could_work(self, queues: Iterable[str], silent_seconds: float) -> bool:
-        """Return True if it serves, and messages wait for this worker or the worker does not even hear heartbeats.
+        """Return True if it serves, and messages wait for this worker, or it does not take or hear at all.
 
-        RabbitMQ sends messages by itself, so a worker that takes none proves nothing while none waits.
+        RabbitMQ sends messages by itself, so a worker that takes none proves nothing while none waits. It does not take
+        if one of its queues has no taker, such as one that was deleted while the worker started, and does not hear if
+        no heartbeat comes.
         """
         try:
             found = self.look()
         except BrokerUnavailableError:
             return False
         deaf = math.isnan(silent_seconds) or silent_seconds > HEARTBEAT_SECONDS
-        return deaf or any(found[queue].waiting for queue in queues)
+        return deaf or any(found[queue].waiting or not found[queue].takers for queue in queues)
 
     def look(self) -> Mapping[str, QueueLook]:
         """Return what waits in the queues and how many workers take it, once a message was taken; see `Broker`."""
