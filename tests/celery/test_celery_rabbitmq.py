@@ -202,6 +202,24 @@ def test_a_login_that_rabbitmq_refuses_is_reported_calmly_until_it_is_taken(
     assert PASSWORD not in logs
 
 
+def test_a_queue_that_somebody_deletes_is_declared_and_served_again(
+    rabbit: Rabbit, new_daemon: Callable[..., Daemon], wait_until: Callable[..., None]
+) -> None:
+    """RabbitMQ tells the worker, which says so in its log, connects again and declares it."""
+    daemon = new_daemon(BROKER_URL=rabbit.url, NAMESPACE="deleted")
+    assert daemon.run("db", "upgrade").returncode == 0
+    worker = daemon.worker()
+    wait_until(lambda: b"worker@test ready" in worker.log.read_bytes(), READY_SECONDS)
+    with rabbit.client() as client:
+        client.channel().queue_delete("evertoken-deleted.refresh")
+    wait_until(lambda: "refresh 0 (1 worker)" in checks(daemon)["queues"], READY_SECONDS)
+    assert worker.status is None
+    daemon.stop(worker)
+    log = worker.log.read_text()
+    assert "ConsumerCancelled" in log
+    assert "Traceback" not in log
+
+
 @pytest.mark.night
 @pytest.mark.parametrize(
     "change", [pytest.param(DROPS, id="its queues have no taker"), pytest.param(STANDS, id="it stands")]
