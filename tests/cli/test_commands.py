@@ -1126,3 +1126,13 @@ def test_the_doctor_sees_that_due_grants_wait_for_long(cli: Cli, creator: str, s
 
     assert found["grants"]["state"] == "warn"
     assert "has been due for 20 minutes" in found["grants"]["detail"]
+
+
+def test_the_doctor_marks_no_folder(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a mistyped namespace it looks, and a worker of the real installation still starts afterwards."""
+    monkeypatch.setenv("EVERTOKEN_NAMESPACE", "mistyped")
+    found = cli.json(doctor, "--offline", exit_code=1)
+
+    journal = next(check for check in found["checks"] if check["check"] == "journal")
+    assert journal["state"] == "ok"
+    assert not (tmp_path / "journal").exists()

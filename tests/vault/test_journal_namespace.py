@@ -70,3 +70,46 @@ def test_of_two_that_mark_a_folder_at_once_the_second_is_refused(folder: Path, m
 
     with pytest.raises(JournalError, match="the namespace 'one', and this process has the namespace 'two'"):
         JournalFolder(folder, "two").prepare()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_probe_leaves_nothing_behind(folder: Path, new_journal: NewJournal, *, there: bool) -> None:
+    """A mistyped namespace that only looks marks no folder, and makes none: the real installation still begins."""
+    if there:
+        folder.mkdir(0o750)
+
+    assert new_journal(namespace="mistyped").probe() is there
+
+    assert folder.exists() is there
+    assert not there or (list(folder.iterdir()), folder.stat().st_mode & 0o777) == ([], 0o750)
+    new_journal().ready()
+
+
+def test_a_probe_refuses_what_a_start_would_refuse(
+    folder: Path, new_journal: NewJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another's folder, one where no file can be made, and one that cannot be made itself."""
+    new_journal(namespace="one").ready()
+    with pytest.raises(JournalError, match="belongs to the namespace 'one'"):
+        new_journal().probe()
+    with pytest.raises(JournalError, match="nearly full"):
+        new_journal(namespace="one", floor_bytes=2**62).probe()
+    with pytest.raises(JournalError, match="a journal file cannot be made in"):
+        new_journal(namespace="one", segment_bytes=2**62).probe()
+    with pytest.raises(JournalError, match="Not a directory"):
+        new_journal(directory=folder / "namespace" / "below").probe()
+    monkeypatch.setattr("worker.journal.folder.os.access", lambda path, _: path != folder)  # root may write everywhere
+    with pytest.raises(JournalError, match=r"cannot be made: .*/journal cannot be written"):
+        new_journal(directory=folder / "missing" / "below").probe()
+
+
+def test_the_refusal_names_the_mark_and_when_it_may_go(folder: Path, new_journal: NewJournal) -> None:
+    """A mark that was made by mistake is removed by hand, and then the folder is free again."""
+    marked = new_journal(namespace="mistyped")
+    marked.ready()
+    marked.close()
+
+    with pytest.raises(JournalError, match=r"neither a file `\*\.segment` nor .* remove its file `namespace`"):
+        new_journal().ready()
+    (folder / "namespace").unlink()
+    new_journal().ready()

@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import stat
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -88,6 +89,16 @@ class SegmentFile:
                 raise
             return cls(path, descriptor, header.segment_id, size=size)
         raise BlockingIOError("another process keeps sweeping the new file away")
+
+    @staticmethod
+    def probe(folder: Path, *, size: int) -> None:
+        """Reserve a segment's space in a file without a name, and give it back.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
+        with tempfile.TemporaryFile(dir=folder, prefix=".probe-") as file:
+            _reserve(file.fileno(), size)
 
     @property
     def name(self) -> str:

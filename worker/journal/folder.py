@@ -32,7 +32,7 @@ class JournalFolder:
     def __init__(self, path: Path, namespace: str | None = None) -> None:
         self.path = path.absolute()
         self._namespace = namespace
-        self._found_open: int | None = None
+        self._found_open: str | None = None
 
     def prepare(self) -> None:
         """Make the folder if it is missing, check it as `check` and `refuse_others` do, and mark it as ours.
@@ -50,6 +50,24 @@ class JournalFolder:
         self.check()
         if self.refuse_others() is None and self._namespace is not None:
             self._mark(self._namespace)
+
+    def probe(self) -> bool:
+        """Refuse what `prepare` would refuse, and change nothing: no folder is made, marked or closed to others.
+
+        Returns:
+            False if the folder is not there yet, and can be made.
+
+        Raises:
+            JournalError: its text says what is wrong and what to do.
+        """
+        self.refuse_others()
+        if not os.path.lexists(self.path):
+            above = next(parent for parent in self.path.parents if parent.exists())
+            if not os.access(above, os.W_OK | os.X_OK):
+                raise JournalError(f"the journal's folder {self.path} cannot be made: {above} cannot be written")
+            return False
+        self.check(close=False)
+        return True
 
     def refuse_others(self) -> str | None:
         """Refuse a folder of another namespace, or of none, whose answers would be taken for ours.
@@ -72,9 +90,16 @@ class JournalFolder:
             raise JournalError(
                 f"the journal's folder {self.path} belongs to {whose}, and this process has "
                 f"{'no namespace' if self._namespace is None else f'the namespace {self._namespace!r}'}: give each "
-                "installation its own EVERTOKEN_JOURNAL_DIR"
+                f"installation its own EVERTOKEN_JOURNAL_DIR{self._way_out() if marked else ''}"
             )
         return marked or None
+
+    def _way_out(self) -> str:
+        """Say when the mark may be removed."""
+        return (
+            f"; if that namespace was a mistake, and neither a file `*.segment` nor anything in `{SET_ASIDE}/` is in "
+            f"the folder, remove its file `{OWNER}`"
+        )
 
     def _mark(self, namespace: str) -> None:
         """Mark the folder as a namespace's; of two namespaces that come at once, the second is refused.
@@ -96,10 +121,13 @@ class JournalFolder:
             raise fail("the journal's folder cannot be marked as ours:", self.path, error) from None
         self.refuse_others()
 
-    def check(self) -> None:
+    def check(self, *, close: bool = True) -> None:
         """Refuse a folder that is missing, a link, another user's or not writable; close one that is open to others.
 
         Kubernetes opens every folder of a volume to the group of `fsGroup` when it mounts the volume.
+
+        Args:
+            close: False to leave an open one open; `warnings` reports it either way.
 
         Raises:
             JournalError: its text says what is wrong and what to do.
@@ -115,8 +143,11 @@ class JournalFolder:
                 f"the journal's folder {self.path} belongs to user {status.st_uid} and this process runs as "
                 f"{os.geteuid()}; run as its owner or `chown` it"
             )
-        if stat.S_IMODE(status.st_mode) & 0o077:
-            self._close_to_others(stat.S_IMODE(status.st_mode))
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & 0o077 and close:
+            self._close_to_others(mode)
+        elif mode & 0o077:
+            self._found_open = f"is open to others (mode {mode:04o}); a worker closes it to them when it starts"
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise JournalError(f"the journal's folder {self.path} cannot be written: read-only, or its mode forbids it")
 
@@ -135,7 +166,10 @@ class JournalFolder:
             raise JournalError(
                 f"others may enter the journal's folder, and it cannot be closed to them; run `chmod 700 {self.path}`"
             )
-        self._found_open = mode
+        self._found_open = (
+            f"was open to others (mode {mode:04o}) and was closed to them; does something open it at each start, such "
+            "as fsGroup of Kubernetes?"
+        )
 
     def check_space(self, floor_bytes: int) -> None:
         """Refuse a file system that is nearly full.
@@ -179,10 +213,7 @@ class JournalFolder:
         """Return what weakens the journal's safety without stopping it, in sentences for a person."""
         found, kind = [], self.file_system()
         if self._found_open is not None:
-            found.append(
-                f"the journal {self.path} was open to others (mode {self._found_open:04o}) and was closed to them; "
-                "does something open it at each start, such as fsGroup of Kubernetes?"
-            )
+            found.append(f"the journal {self.path} {self._found_open}")
         if kind in MEMORY:
             found.append(f"the journal {self.path} is in memory ({kind}): it does not survive a restart")
         if kind in CONTAINER_LAYERS:

@@ -128,6 +128,24 @@ class Journal:
             except OSError as error:
                 raise fail("a journal file cannot be made in", self._folder.path, error) from None
 
+    def probe(self) -> bool:
+        """Refuse what `ready` would refuse, and change nothing.
+
+        Returns:
+            False if the folder is not there yet, and can be made.
+
+        Raises:
+            JournalError: what `ready` raises it for.
+        """
+        if not self._folder.probe():
+            return False
+        self._folder.check_space(self._floor_bytes)
+        try:
+            SegmentFile.probe(self._folder.path, size=self._segment_bytes)
+        except OSError as error:
+            raise fail("a journal file cannot be made in", self._folder.path, error) from None
+        return True
+
     def append(self, entry: JournalEntry) -> RecordId:
         """Write an answer and sync it; it is on disk when this returns.
 
