@@ -55,7 +55,8 @@ def test_a_pause_does_not_look_like_a_fleet_that_is_refreshed(world: World) -> N
 def test_a_fleet_that_nobody_scans_or_refreshes_is_not_alive(world: World, wrong: str, words: str) -> None:
     """Whichever of the two is missing, it is named; the page says the same with 503."""
     rounds = Rounds(world.services, FleetMetrics("1"))
-    port = serve(0, "127.0.0.1", rounds.metrics.registry, alive=lambda: True, pages={"/alive": rounds.alive})
+    pages = {"/alive": rounds.alive}
+    port = serve(0, "127.0.0.1", rounds.metrics.registry, alive=lambda: True, report=print, pages=pages)
     with urlopen(f"http://127.0.0.1:{port}/alive", timeout=30) as answer:
         assert answer.read().startswith(b"alive: ")
     world.sql(wrong)

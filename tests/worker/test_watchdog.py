@@ -207,7 +207,7 @@ def test_without_systemd_feeding_does_nothing(monkeypatch: pytest.MonkeyPatch, a
 def test_healthz_says_whether_the_worker_is_well_and_metrics_stay_beside_it() -> None:
     """200 or 503 for a probe; a page that is scraped says the same in both cases."""
     well = True
-    port = serve(0, "127.0.0.1", CollectorRegistry(), alive=lambda: well)
+    port = serve(0, "127.0.0.1", CollectorRegistry(), alive=lambda: well, report=print)
 
     with urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
         assert (answer.status, answer.read()) == (200, b"alive\n")

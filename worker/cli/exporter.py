@@ -45,7 +45,8 @@ def exporter(every: float) -> None:
         address, port = services.settings.metrics_address, services.settings.exporter_port
         try:
             registry = rounds.metrics.registry
-            serve(port, address, registry, alive=lambda: rounds.age() < 3 * every, pages={"/alive": rounds.alive})
+            pages = {"/alive": rounds.alive}
+            serve(port, address, registry, alive=lambda: rounds.age() < 3 * every, report=report, pages=pages)
         except OSError as error:
             output.fail(f"the exporter cannot listen on {address} port {port}: {error.strerror or error}")
         report(Fact("exporter.started", {"address": address, "port": port}))

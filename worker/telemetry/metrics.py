@@ -330,7 +330,7 @@ def serve_metrics(
     for days in ENDING_DAYS:
         CONSENTS_ENDING.labels(within_days=days).set_function(partial(consents_ending, days))
     try:
-        serve(port, address, REGISTRY, alive=alive)
+        serve(port, address, REGISTRY, alive=alive, report=report)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         log_fact(Fact("metrics.unserved", {"port": port, "reason": reason}, level="error"))

@@ -72,6 +72,7 @@ FACT_NAMES: Final = (
     "message.published",
     "message.refused",
     "message.unpublished",
+    "metrics.full",
     "metrics.unserved",
     "notice.address_disabled",
     "notice.address_enabled",
