@@ -24,6 +24,7 @@ Every text of this tree is safe to print: it holds no token, no secret, no code 
     ├── WrongOwnerError         an imported pair is another creator's: it is held back, and nothing is spent
     └── TikTokError             a call to TikTok did not succeed
         ├── NotSentError        the request never left: retry with the same token
+        │   └── ShortageError       because this host had no descriptor or memory left
         ├── InDoubtError        it was sent and no complete answer came
         ├── WaitError           the quota is spent: wait this long
         ├── BackOffError        TikTok answered with trouble of its own: back off and retry
@@ -163,6 +164,10 @@ class TikTokError(EvertokenError):
 
 class NotSentError(TikTokError):
     """The request never left this process: DNS, refused connection or TLS; the same token may be sent again."""
+
+
+class ShortageError(NotSentError):
+    """The request never left this process, which had no file descriptor or no memory left: no fault of TikTok's."""
 
 
 class InDoubtError(TikTokError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
+import resource
 import socket
 import threading
 import time
@@ -13,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from worker.egress import is_shortage
 from worker.egress.sockets import CURRENT
-from worker.errors import ConfigurationError, InDoubtError, NotSentError, StopEveryoneError
+from worker.errors import ConfigurationError, InDoubtError, NotSentError, ShortageError, StopEveryoneError
 from worker.tiktok import ACCOUNT_CALL, read_token_answer, salvage
 from worker.vault import Token
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.tiktok.conftest import Canaries, Client, Hostile, Servers
 
 
@@ -477,3 +482,42 @@ def test_nothing_of_an_answer_stays_behind(cut: bool, hostile: Hostile, client: 
     with pytest.raises(NotSentError):
         sender.send_refresh(Token(canaries.refresh))
     assert vars(CURRENT) == {}
+
+
+@pytest.fixture
+def starved() -> Iterator[None]:
+    """This process has no file descriptor left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (held[0] + 16, hard))
+    try:
+        while True:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for descriptor in held:
+        os.close(descriptor)
+
+
+def test_our_own_want_of_descriptors_is_no_fault_of_tiktok(
+    hostile: Hostile, client: Client, canaries: Canaries, request: pytest.FixtureRequest
+) -> None:
+    """Nothing is sent, and the error says whose fault it is; so it is with a name that is not resolved for that."""
+    tiktok, unresolved = client(hostile.url), socket.gaierror(socket.EAI_AGAIN, "again")
+    assert not is_shortage(unresolved)
+    request.getfixturevalue("starved")
+
+    with pytest.raises(ShortageError, match="this host has no file descriptor or no memory left"):
+        tiktok.send_refresh(Token(canaries.refresh))
+
+    assert is_shortage(unresolved)
+    assert hostile.requests == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(12, "no memory"), OSError(105, "no buffer")])
+def test_our_own_want_of_memory_is_none_either(error: Exception) -> None:
+    """A refused connection is TikTok's affair, these are not."""
+    assert is_shortage(error)
+    assert not is_shortage(ConnectionRefusedError(111, "refused"))

@@ -2,6 +2,6 @@
 
 from worker.egress.egress import Egress, Head
 from worker.egress.proxy import Proxy
-from worker.egress.reasons import NotConnectedError
+from worker.egress.reasons import SHORTAGE, NotConnectedError, is_shortage
 
-__all__ = ["Egress", "Head", "NotConnectedError", "Proxy"]
+__all__ = ["SHORTAGE", "Egress", "Head", "NotConnectedError", "Proxy", "is_shortage"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 from typing import Final
@@ -22,18 +24,51 @@ FLAWS: Final = {
 """OpenSSL's words, by how they begin, and ours. Python 3.13 and later also refuse what RFC 5280 calls a flaw."""
 
 
+SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""What the system says when it has no descriptor or memory left for us."""
+SHORTAGE: Final = "this host has no file descriptor or no memory left for it"
+
+
 class NotConnectedError(Exception):
-    """No connection came about, so nothing was sent; the text says why, in our own words."""
+    """No connection came about, so nothing was sent; the text says why, in our own words.
+
+    Attributes:
+        ours: True if it was for want of descriptors or memory on this host.
+    """
+
+    def __init__(self, text: str, *, ours: bool = False) -> None:
+        super().__init__(text)
+        self.ours = ours
 
 
 class ProxyError(OSError):
     """The proxy opened no way to the host, so nothing was sent; the text is our own."""
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Return True if a call failed for want of descriptors or memory on this host."""
+    if error.__context__ is not None and isinstance(error, ProxyError):  # it says so in words of its own
+        return is_shortage(error.__context__)
+    if isinstance(error, socket.gaierror):  # the resolver names no cause if it could open no file or socket
+        return error.errno == socket.EAI_MEMORY or not _opens()
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in SHORT)
+
+
+def _opens() -> bool:
+    """Return False if this process can open nothing more."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno not in SHORT
+    return True
+
+
 def in_words(error: Exception) -> str:
     """Say why no connection came about, or why it broke."""
     if isinstance(error, ProxyError | NotConnectedError):
         return str(error)
+    if is_shortage(error):
+        return SHORTAGE
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was refused: {_flaw(error)}"
     if isinstance(error, TimeoutError):

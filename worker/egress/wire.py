@@ -23,7 +23,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import HTTPResponse
 from urllib3.util.retry import Retry
 
-from worker.egress.reasons import NotConnectedError, in_words
+from worker.egress.reasons import NotConnectedError, in_words, is_shortage
 from worker.egress.sockets import CURRENT, connected, is_quiet
 
 IDLE_SECONDS: Final = 0.5
@@ -40,16 +40,16 @@ LIFE_SECONDS: Final = 60.0
 
 def _connect(connect: Callable[[], None], close: Callable[[], None]) -> None:
     """Connect, or raise NotConnectedError; where most of the time is gone by then, sending would only make doubt."""
-    reason = None
+    reason, ours = None, False
     try:
         connect()
         if CURRENT.call.time_left() < CURRENT.call.seconds / 2:
             reason = "connecting used up the time"
     except Exception as error:  # noqa: BLE001 - whatever fails in here, nothing was sent
-        reason = in_words(error)
+        reason, ours = in_words(error), is_shortage(error)
     if reason is not None:
         close()
-        raise NotConnectedError(reason)
+        raise NotConnectedError(reason, ours=ours)
 
 
 class PlainConnection(HTTPConnection):

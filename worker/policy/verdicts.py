@@ -18,6 +18,7 @@ from worker.errors import (
     BackOffError,
     InDoubtError,
     NotSentError,
+    ShortageError,
     StopEveryoneError,
     TikTokError,
     WaitError,
@@ -58,6 +59,7 @@ class Cause(StrEnum):
     LOST_HERE = "lost_here"
     APP_SECRET_WRONG = "app_secret_wrong"  # noqa: S105 - a word, no secret
     TIKTOK_INCIDENT = "tiktok_incident"
+    SHORTAGE_HERE = "shortage_here"
     UNKNOWN = "unknown"
 
 
@@ -69,6 +71,7 @@ CAUSE_WORDS: Final = {
     Cause.LOST_HERE: "the pair that TikTok holds for the current one was lost here",
     Cause.APP_SECRET_WRONG: "TikTok refuses the app or its secret",
     Cause.TIKTOK_INCIDENT: "TikTok had trouble, or could not be reached",
+    Cause.SHORTAGE_HERE: "this host had no file descriptor or no memory left for the call",
     Cause.UNKNOWN: "not known",
 }
 """For people."""
@@ -160,6 +163,8 @@ def cause_of(error: TikTokError, standing: Standing, *, access_lives: bool | Non
         return _cause_of_refusal(error, standing, access_lives=access_lives)
     if isinstance(error, StopEveryoneError):
         return Cause.APP_SECRET_WRONG if error.code in WRONG_APP_CODES else Cause.UNKNOWN
+    if isinstance(error, ShortageError):
+        return Cause.SHORTAGE_HERE
     if error.code is None or error.code >= FIRST_INCIDENT_CODE:
         return Cause.TIKTOK_INCIDENT
     return Cause.UNKNOWN

@@ -13,10 +13,10 @@ from typing import Final
 
 import requests
 
-from worker.egress import Egress, NotConnectedError
+from worker.egress import SHORTAGE, Egress, NotConnectedError, is_shortage
 from worker.egress.sockets import CURRENT, Call
 from worker.egress.wire import BoundAdapter, Kept, silence_wire_logs
-from worker.errors import NotSentError
+from worker.errors import NotSentError, ShortageError
 from worker.tiktok.answers import told_of
 from worker.tiktok.values import RawAnswer
 from worker.tiktok.waits import header_seconds
@@ -126,21 +126,24 @@ class Transport:
         body = bytearray()
         status = retry_after = fault = None
         not_sent: str | None = None
+        kind: type[NotSentError] = NotSentError
         try:
             with self._begin(request, call) as response:
                 status = response.status_code
                 retry_after = _retry_after(response.headers.get("Retry-After"))
                 fault = _receive(response, body, request.most_bytes)
         except NotConnectedError as error:
-            not_sent = str(error)
+            not_sent, kind = str(error), ShortageError if error.ours else NotSentError
         except Exception as error:  # noqa: BLE001 - a pair may have been received: no surprise may lose it
             fault = _fault(error, call, status)
             if request.content is not None and not call.body_began and not call.received:
                 not_sent = "the connection broke before the request's body was sent"
+                if is_shortage(error):
+                    not_sent, kind = SHORTAGE, ShortageError
         if call.reused and (fault or not_sent):
             self._kept.distrust()
         if not_sent is not None:
-            raise NotSentError(f"{request.path} was not sent: {not_sent}", call=request.path)
+            raise kind(f"{request.path} was not sent: {not_sent}", call=request.path)
         request.failpoint("post_recv")
         return RawAnswer(
             call=request.path,
