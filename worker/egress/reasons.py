@@ -67,17 +67,16 @@ def in_words(error: Exception) -> str:
     """Say why no connection came about, or why it broke."""
     if isinstance(error, ProxyError | NotConnectedError):
         return str(error)
-    if is_shortage(error):
-        return SHORTAGE
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate was refused: {_flaw(error)}"
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
     if isinstance(error, ssl.SSLError):
         return "the TLS handshake failed"
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror) and not is_shortage(error):
         return "its name was not resolved"
-    return "the connection was refused" if isinstance(error, ConnectionRefusedError) else "the connection failed"
+    refused = "the connection was refused" if isinstance(error, ConnectionRefusedError) else "the connection failed"
+    return SHORTAGE if is_shortage(error) else refused
 
 
 def _flaw(error: ssl.SSLCertVerificationError) -> str:

@@ -22,7 +22,7 @@ from worker.telemetry.facts import Fact
 REQUEST_SECONDS: Final = 10.0
 """How long a connection may take to send its request."""
 ANSWER_SECONDS: Final = 60.0
-"""How long it may then take to make and fetch the answer; Prometheus waits for 10 seconds unless it is told otherwise."""
+"""How long it may then take to make and fetch the answer; Prometheus waits for 10 seconds by default."""
 MOST_CONNECTIONS: Final = 32
 """Each has a thread and a descriptor of this process; a scraper and a probe need one each."""
 FULL_AGAIN_SECONDS: Final = 60.0
