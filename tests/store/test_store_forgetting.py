@@ -209,10 +209,21 @@ def test_a_creator_who_authorizes_again_meanwhile_keeps_the_new_consent(fleet: F
     fleet.add("ada", replace=True)
 
     assert fleet.store.delete_some_rows(grant.grant_id, 10) == 0
-    assert not fleet.store.end_forgetting(grant.grant_id)
+    assert fleet.store.end_forgetting(grant.grant_id) is False
+    assert fleet.store.end_forgetting(grant.grant_id) is None
 
     assert fleet.store.grant("ada").status is GrantStatus.ACTIVE
     assert fleet.store.tombstones(["ada"]) == {}
+
+
+def test_of_two_who_end_it_the_second_takes_nothing_for_a_new_consent(fleet: Fleet) -> None:
+    """The command and upkeep of a worker may both come to the end; the creator stays forgotten."""
+    grant = fleet.add("ada")
+    forget(fleet.store, "ada")
+
+    assert fleet.store.end_forgetting(grant.grant_id) is None
+
+    assert fleet.store.tombstones(["ada"])["ada"].finished_at is not None
 
 
 def test_an_import_does_not_bring_a_forgotten_creator_back(fleet: Fleet) -> None:

@@ -229,3 +229,23 @@ def test_somebody_of_whom_only_a_record_is_kept_is_forgotten(new_world: NewWorld
     assert world.services.store.tombstones([grant.creator_id])
     with pytest.raises(UnknownCreatorError):
         world.services.forgetting.forget("nobody")
+
+
+def test_a_creator_whom_upkeep_removed_first_is_not_told_to_stay(new_world: NewWorld) -> None:
+    """The command and a worker's upkeep remove one creator at once; neither says that the data stays."""
+    world = new_world()
+    grant = world.creator()
+    other, facts, turns = world.another(), facts_of(world), iter([True])
+
+    def failpoint(name: str) -> None:
+        if name == "forget_rows" and next(turns, False):
+            assert other.forgetting.resume() == 1
+
+    object.__setattr__(world.services.ground, "failpoint", failpoint)
+
+    assert world.services.forgetting.forget(grant.creator_id) is True
+
+    assert next(turns, None) is None
+    assert "grant.forget_cancelled" not in [fact.name for fact in facts]
+    with pytest.raises(UnknownCreatorError):
+        world.services.store.grant(grant.creator_id)

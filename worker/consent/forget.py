@@ -106,10 +106,10 @@ class Forgetting:
         self._ground.failpoint("forget_done")
         if gone:
             self._ground.hook(Fact("grant.forgotten", {"grant_id": grant_id}))
-        else:
+        elif gone is False:
             fields: dict[str, FactValue] = {"grant_id": grant_id, "creator_id": creator_id}
             self._ground.hook(Fact("grant.forget_cancelled", fields, level="warning"))
-        return gone
+        return bool(gone)
 
     def _clean_journal(self) -> int:
         found = list(self._records())

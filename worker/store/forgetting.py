@@ -106,17 +106,18 @@ class Tombstones(Transactions):
         return next((count for count in _delete_rows(connection, creator_id, grant_id, limit=limit) if count), 0)
 
     @writes
-    def end_forgetting(self, connection: Connection, grant_id: int) -> bool:
+    def end_forgetting(self, connection: Connection, grant_id: int) -> bool | None:
         """Delete a revoked grant with all that is left, and close its tombstone.
 
         Returns:
-            False if the creator has authorized again meanwhile: then the data stays, and the tombstone is removed.
+            False if the creator has authorized again meanwhile: then the data stays, and the tombstone is removed. None
+            if another process has ended it before, in either way.
         """
         creator_id = _ended_creator(connection, grant_id)
         mine = (TOMBSTONES.c.grant_id == grant_id) & text(UNFINISHED)
         if creator_id is None:
-            connection.execute(delete(TOMBSTONES).where(mine))
-            return False
+            cancelled = connection.execute(delete(TOMBSTONES).where(mine)).rowcount
+            return False if cancelled else None
         sum(_delete_rows(connection, creator_id, grant_id))
         _forget_as_owner(connection, creator_id)
         _forget_in_scopes(connection, creator_id)
