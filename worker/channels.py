@@ -8,7 +8,7 @@ from queue import Empty
 from threading import Event
 from typing import Any, Final, cast
 
-from amqp.exceptions import NotFound, RecoverableConnectionError
+from amqp.exceptions import ConsumerCancelled, NotFound, RecoverableConnectionError
 from kombu.exceptions import OperationalError
 from kombu.transport import pyamqp, redis
 from kombu.transport.virtual import Message
@@ -117,12 +117,18 @@ class AmqpChannel(pyamqp.Channel):
             note_taken()
         return result
 
+    def _on_basic_cancel(self, consumer_tag: str) -> None:
+        self.connection.cancelled = True
+        super()._on_basic_cancel(consumer_tag)
+
 
 class AmqpConnection(pyamqp.Connection):
     """A connection to RabbitMQ: every wait on it ends, and it reports an alarm for memory or disk."""
 
     Channel = AmqpChannel
     blocked = False
+    cancelled = False
+    """True once RabbitMQ gives a queue's messages to this connection no more, such as because the queue was deleted."""
 
     def blocking_read(self, timeout: float | None = None) -> Any:
         """Read a frame; without a timeout a half-open connection would stop worker and beat for ever.
@@ -166,7 +172,13 @@ class HeardConnection(AmqpConnection):
     """The connection over which a worker takes messages: whatever comes over it is a sign that it listens."""
 
     def blocking_read(self, timeout: float | None = None) -> Any:
-        """Read a frame, a heartbeat for example, and note that one came."""
+        """Read a frame, a heartbeat for example, and note that one came.
+
+        Raises:
+            ConsumerCancelled: one of the worker's queues is gone; the first such error Celery may drop at its start.
+        """
+        if self.cancelled:
+            raise ConsumerCancelled("a queue of this worker is gone")
         frame = super().blocking_read(timeout)
         watchdog.heard()
         return frame
