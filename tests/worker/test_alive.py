@@ -49,6 +49,12 @@ def test_a_pause_does_not_look_like_a_fleet_that_is_refreshed(world: World) -> N
     [
         ("UPDATE beat SET ticked_at = ticked_at - 660000", "no message from beat has reached a worker for"),
         ("DELETE FROM beat", "no message from beat has ever reached a worker"),
+        ("UPDATE beat SET ticked_at = ticked_at + 86400000", "the database's clock was set back"),
+        ("UPDATE grants SET access_expires_at = issued_at - 660000", "an access token ended 11 min ago"),
+        (
+            "UPDATE grants SET failures = 3, access_expires_at = issued_at - 660000, next_refresh_at = 9e12",
+            "an access token ended 11 min ago",
+        ),
         ("UPDATE grants SET next_refresh_at = issued_at - 660000", "a grant has been due for"),
     ],
 )
@@ -67,6 +73,29 @@ def test_a_fleet_that_nobody_scans_or_refreshes_is_not_alive(world: World, wrong
     with refused.value:
         assert refused.value.code == 503
         assert words in refused.value.read().decode()
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        "UPDATE grants SET failures = 3, access_expires_at = issued_at - 660000, next_refresh_at = issued_at + 1200000",
+        "UPDATE grants SET status = 'needs_reauth', access_expires_at = issued_at - 660000",
+        "UPDATE beat SET ticked_at = ticked_at + 5000",
+    ],
+)
+def test_what_waits_as_planned_is_alive(world: World, waits: str) -> None:
+    """A grant that is tried again soon, one that only its creator can help, and two readings of one clock."""
+    world.sql(waits)
+
+    assert fleet_alive(world.services, WITHIN_SECONDS)[0]
+
+
+def test_a_pause_excuses_a_token_that_ended(world: World) -> None:
+    """A person wished it."""
+    world.sql("UPDATE grants SET access_expires_at = issued_at - 660000")
+    world.services.store.pause()
+
+    assert fleet_alive(world.services, WITHIN_SECONDS)[0]
 
 
 @pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -47,10 +48,16 @@ def fleet_alive(services: Services, within_seconds: float) -> tuple[bool, str]:
     tick, late = services.store.tick_age(), services.store.due_seconds()
     if tick is None:
         return False, "not alive: no message from beat has ever reached a worker"
+    if math.isinf(tick):
+        why = "the database's clock was set back"
+        return False, f"not alive: the last message from beat lies ahead, so {why}, and none has come since"
     if tick > within_seconds:
         return False, f"not alive: no message from beat has reached a worker for {output.span(tick)}"
     if late > within_seconds:
         return False, f"not alive: a grant has been due for {output.span(late)} and was not refreshed"
+    if (ended := services.store.passed_over_seconds()) > within_seconds:
+        why = "its next refresh lies ahead, so the database's clock was once: `evertoken grants refresh CREATOR`"
+        return False, f"not alive: an access token ended {output.span(ended)} ago and was not refreshed; {why}"
     paused = "; somebody has paused grants, and these are not refreshed" if services.store.pauses() else ""
     return (
         True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
@@ -208,7 +209,10 @@ def beat(services: Services) -> Finding:
     age = services.store.tick_age()
     if age is None:
         return Finding("beat", "warn", "none of its messages has reached a worker yet: start `celery -A worker beat`")
-    text = f"its last message reached a worker {age:.0f} s ago"
+    if math.isinf(age):
+        text = "its last message lies ahead: the database's clock was set back, and no message has come since"
+    else:
+        text = f"its last message reached a worker {age:.0f} s ago"
     if age > services.settings.scan_seconds * BEAT_SILENT_SCANS:
         return Finding("beat", "fail", f"{text}: start `celery -A worker beat`, unless no worker serves the queues")
     return Finding("beat", "ok", text)

@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select, text
 
-from worker.store.clock import now
+from worker.policy.backoff import SUSPECT_CEILING
+from worker.store.clock import milliseconds, now
 from worker.store.engine import Transactions, reads
 from worker.store.models import FAILING, GRANTS, HEALTHY
 from worker.store.rows import is_of_app, is_paused, lease_is_free
@@ -79,6 +80,27 @@ class DueScan(Transactions):
                 .limit(1)
             ).first()
             for crowd in (_HEALTHY, _FAILING)
+        ]
+        return max(((row[1] - row[0]).total_seconds() for row in longest if row is not None), default=0.0)
+
+    @reads
+    def passed_over_seconds(self, connection: Connection) -> float:
+        """Return for how many seconds an access token has been ended that scans pass over; 0 if there is none.
+
+        Such a grant is due at a time that lies ahead, though no plan and no back-off leads there: it was written while
+        the database's clock was ahead. Leased and paused grants do not count.
+        """
+        longest = [
+            connection.execute(
+                select(GRANTS.c.access_expires_at, now())
+                .with_hint(GRANTS, f"INDEXED BY {crowd.by_time_left}", "sqlite")
+                .where(text(crowd.where), is_of_app(connection), GRANTS.c.access_expires_at <= now())
+                .where(GRANTS.c.next_refresh_at > now() + milliseconds(wait.total_seconds()))
+                .where(lease_is_free(), ~is_paused(connection))
+                .order_by(GRANTS.c.access_expires_at)
+                .limit(1)
+            ).first()
+            for crowd, wait in ((_HEALTHY, timedelta(0)), (_FAILING, SUSPECT_CEILING))
         ]
         return max(((row[1] - row[0]).total_seconds() for row in longest if row is not None), default=0.0)
 

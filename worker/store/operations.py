@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -22,6 +23,9 @@ REFUSALS_HELD = "refusals_held"
 REFUSALS_OVER = "refusals_over"
 REFRESHES_IDLE = "refreshes_idle"
 REFRESHES_GO_ON = "refreshes_go_on"
+
+AHEAD_SECONDS = 60.0
+"""A time that lies ahead by more than this was not taken from the clock as it stands."""
 
 
 class Operations(Transactions):
@@ -171,9 +175,15 @@ class Operations(Transactions):
 
     @reads
     def tick_age(self, connection: Connection) -> float | None:
-        """Return the seconds since beat's last message reached a worker, on the database's clock; None if none did."""
+        """Return the seconds since beat's last message reached a worker, on the database's clock; None if none did.
+
+        Infinite if that time lies ahead: the database's clock was set back, and no message has come since.
+        """
         row = connection.execute(select(BEAT.c.ticked_at, now())).first()
-        return None if row is None else max(0.0, (row[1] - row[0]).total_seconds())
+        if row is None:
+            return None
+        age = (row[1] - row[0]).total_seconds()
+        return math.inf if age < -AHEAD_SECONDS else max(0.0, age)
 
     @writes
     def hello(
