@@ -130,7 +130,7 @@ def test_pulls_get_what_the_expected_refreshes_leave(redis_url: str, new_limiter
     began, given = time.monotonic(), 0
     while time.monotonic() - began < 3:
         given += take(limiter, "pull", account=str(time.time())) == 0
-    assert 12 < given <= 0.5 * 9.55 * (3 + LEAD_SECONDS) + 3
+    assert 12 < given <= 0.5 * 9.7 * (3 + LEAD_SECONDS) + 3
 
 
 def test_refreshes_that_were_sent_are_no_longer_expected(redis_url: str, new_limiter: NewLimiter) -> None:

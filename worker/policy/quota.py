@@ -10,9 +10,7 @@ SECOND: Final = 1.0
 MINUTE: Final = 60.0
 USE: Final = 0.97
 """Part of the permitted rate that is spent; the rest is room for requests that overtake each other on their way."""
-SECOND_USE: Final = 0.955
-"""Part of the second's permits that is spent in the long run."""
-SECOND_GUARD: Final = 0.042
+SECOND_GUARD: Final = 0.028
 """How much longer our second is than TikTok's, as a part of it: requests sent a second apart may arrive in less."""
 MINUTE_GUARD: Final = 0.03
 BURST_SHARE: Final = 0.005
@@ -73,7 +71,7 @@ def usable_rate(*, per_second: float, per_minute: float, second: float = SECOND,
 
     The limiter's second is a little longer than TikTok's, and its pace a little slower than the limits.
     """
-    return min(USE * per_minute / minute, SECOND_USE * per_second / second)
+    return USE * sustained_rate(per_second=per_second, per_minute=per_minute, second=second, minute=minute)
 
 
 def pace_of(*, per_second: float, per_minute: float, second: float = SECOND, minute: float = MINUTE) -> Pace:
