@@ -204,7 +204,7 @@ def trades(load: Load, *, usable: float) -> list[Trade]:
                 renew_at=fraction,
                 per_day=there.refreshes * DAY / there.creators,
                 survived=min(there.slack(crowd) for crowd in fleet),
-                creators=math.floor(usable / ((there.refreshes + there.pulls) / there.creators)),
+                creators=_fitting(usable, (there.refreshes + there.pulls) / there.creators),
             )
         )
     return found
@@ -213,7 +213,7 @@ def trades(load: Load, *, usable: float) -> list[Trade]:
 def most_creators(*, usable: float, life: float, renew_at: float, pulls_per_day: float | None) -> int:
     """Return how many creators with tokens of this life fit into the quota."""
     one = Load((Crowd(1, life),), renew_at, pulls_per_day)
-    return math.floor(usable / (one.refreshes + one.pulls))
+    return _fitting(usable, one.refreshes + one.pulls)
 
 
 def fits(*, renew_at: float, lives: Sequence[float] = LIVES) -> list[Fit]:
@@ -225,6 +225,11 @@ def fits(*, renew_at: float, lives: Sequence[float] = LIVES) -> list[Fit]:
     return [
         _fit(tier, life, renew_at, pulls=pulls) for tier in quota.TIERS for life in lives for pulls in (False, True)
     ]
+
+
+def _fitting(usable: float, cost: float) -> int:
+    """Return how many creators fit if each costs this many requests a second; rounding loses none who fits exactly."""
+    return math.floor(round(usable / cost, 6))
 
 
 def _fit(tier: quota.Tier, life: float, renew_at: float, *, pulls: bool) -> Fit:
