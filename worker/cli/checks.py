@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from worker.cli import output
 from worker.cli.grants_pause import named_pause
-from worker.errors import ConfigurationError, EvertokenError
+from worker.errors import ConfigurationError, EvertokenError, StoreRefusedError, StoreUnavailableError
 from worker.policy.notice_kinds import KINDS, NEWS, type_of
+from worker.store.faults import KEPT_WAITING
 from worker.upkeep.idleness import IDLE_SECONDS
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ NEED_DATABASE: Final = frozenset({
     "rights", "clock", "keyring", "brake", "grants", "pauses", "endings", "contract", "capacity", "notices", "accounts",
     "beat",
 })  # fmt: skip
+BUSY: Final = KEPT_WAITING.partition(":")[0]
+"""How the error begins of a database that kept a transaction waiting: it would keep the next one waiting as long."""
 NAMED_PAUSES: Final = 5
 RECENT_SECONDS: Final = 86_400.0
 CONTESTED_CREATORS: Final = 100
@@ -59,6 +62,9 @@ def guarded(check: str, look: Callable[[], Finding]) -> Finding:
     """Run one check; an error in it becomes its finding, and the other checks go on."""
     try:
         return look()
+    except StoreUnavailableError as error:
+        refused = isinstance(error, StoreRefusedError) and not str(error).startswith(BUSY)
+        return Finding(check, "fail", str(error), hides=frozenset() if refused else NEED_DATABASE)
     except EvertokenError as error:
         return Finding(check, "fail", str(error), bad_setting=isinstance(error, ConfigurationError))
     except Exception as error:  # noqa: BLE001 - a foreign library's text may hold an address with its password
@@ -106,6 +112,7 @@ def database(services: Services) -> Finding:
     """Check that the database answers and that this version runs on its tables."""
     services.store.ping()
     state = services.store.schema_state()
+    hides = frozenset[str]() if state.runs else NEED_DATABASE
     text = f"answers; {state}" if state.runs else str(state)
     if services.settings.namespace is not None:
         text += f"; looked for the namespace {services.settings.namespace}"
@@ -113,8 +120,8 @@ def database(services: Services) -> Finding:
         names = " and ".join(f"the namespace {name}" if name else "no namespace" for name in others)
         cure = "each needs tables of its own: docs/operations.md, Several installations side by side"
         text = f"processes of an installation with {names} work on these tables too; {cure}"
-        return Finding("database", "fail", text)
-    return Finding("database", "ok" if state.runs else "fail", text)
+        return Finding("database", "fail", text, hides=NEED_DATABASE)
+    return Finding("database", "ok" if state.runs else "fail", text, hides=hides)
 
 
 def _other_namespaces(services: Services) -> list[str]:

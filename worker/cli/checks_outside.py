@@ -16,6 +16,7 @@ from worker.cli.checks import Finding, State
 from worker.egress import NotConnectedError
 from worker.errors import BrokerUnavailableError
 from worker.redis_address import read_sentinels
+from worker.vault.redaction import redact
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -86,13 +87,19 @@ def desk(services: Services) -> Finding:
 
 def redis(settings: MessengerSettings) -> Finding:
     """Check that Redis answers, permits what we need and never evicts."""
-    from worker.limiter.connecting import connect  # noqa: PLC0415 - Celery loads the doctor on every start
+    from worker.limiter.connecting import ERRORS, connect, why_of_no_use  # noqa: PLC0415 - Celery loads the doctor on every start
     from worker.limiter.rights import memory_policy, missing_rights, spoilt_keys  # noqa: PLC0415 - as above
 
     prefix, carries = settings.key_prefix, settings.broker_url is None
     with connect(settings.redis_url, REDIS_SECONDS) as client:
-        missing, policy = missing_rights(client, prefix, carries_messages=carries), memory_policy(client)
-        spoilt = spoilt_keys(client, QUEUES, prefix) if carries else []
+        try:
+            client.ping()
+            missing, policy = missing_rights(client, prefix, carries_messages=carries), memory_policy(client)
+            spoilt = spoilt_keys(client, QUEUES, prefix) if carries else []
+        except ERRORS as error:
+            text = redact(why_of_no_use(error, client))
+            hides = {"quota", "workers", "queues"} if carries else {"quota"}
+            return Finding("redis", "fail", text, hides=frozenset(hides))
     if missing:
         return Finding(
             "redis", "fail", f"our user lacks rights (docs/operations.md, A user of Redis): {' '.join(missing)}"

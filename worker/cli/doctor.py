@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from worker.cli import output
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, EvertokenError
 
 if TYPE_CHECKING:
     from worker.cli.checks import Finding
@@ -24,6 +27,10 @@ PAGES: Final = {
     "beat": "beat-silent",
 }
 """The page of the runbook for each check whose failures name none."""
+DEADLINE_SECONDS: Final = 8.0
+"""For all looks together: a timer or probe that waits ten seconds for the report gets it, start and end included."""
+OF_BROKER: Final = frozenset({"sentinels", "redis", "rabbitmq", "quota", "workers", "queues"})
+"""What waits for Redis or RabbitMQ; each says something about those before it."""
 MARKS: Final = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
 
 
@@ -34,7 +41,7 @@ MARKS: Final = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_
 def doctor(ctx: click.Context, *, offline: bool, as_json: bool) -> None:
     """Check every dependency and promise, one line each; exit 1 if one fails, 2 if a setting is wrong.
 
-    Nothing is changed, and nothing secret is sent anywhere.
+    Nothing is changed, and nothing secret is sent anywhere. It ends within about ten seconds, whatever is away.
     """
     found: list[Finding] = []
     for finding in _findings(ctx.obj.app, offline=offline):
@@ -52,9 +59,8 @@ def doctor(ctx: click.Context, *, offline: bool, as_json: bool) -> None:
 
 
 def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
-    """Run the checks one after the other; without settings nothing else can be checked."""
+    """Run the checks; without settings nothing else can be checked."""
     from worker.cli.checks import (  # noqa: PLC0415 - Celery loads this on every start
-        NEED_DATABASE,
         Finding,
         guarded,
         inner_checks,
@@ -67,21 +73,77 @@ def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
     try:
         with output.services() as services:
             yield Finding("settings", "ok", "complete, without contradictions")
-            skipped: dict[str, str] = {}
-            outside = outer_checks(app, services, offline=offline)
-            for name, look in (*inner_checks(services), *place_checks(services), *outside):
-                if name in skipped:
-                    yield Finding(name, "skip", skipped[name])
-                    continue
-                found = guarded(name, look)
-                if name == "database" and found.state == "fail":
-                    skipped |= dict.fromkeys(NEED_DATABASE, "needs the database")
-                skipped |= dict.fromkeys(found.hides, f"can say nothing before {name} is repaired")
+            ends_at = time.monotonic() + DEADLINE_SECONDS
+            looks = {
+                **dict(inner_checks(services)),
+                **dict(place_checks(services)),
+                **dict(outer_checks(app, services, offline=offline)),
+            }
+            with suppress(EvertokenError):  # whoever needs it says why; two threads must not make it twice
+                _ = services.journal, services.limiter, services.egress
+            rounds = Rounds(looks, guarded)
+            for name in looks:
+                found = rounds.finding(name, ends_at) or Finding(
+                    name, "fail", f"not known: no answer within {DEADLINE_SECONDS:g} s"
+                )
                 if found.state == "fail" and name in PAGES and "docs/" not in found.detail:
                     found = replace(found, detail=f"{found.detail}; docs/runbook/{PAGES[name]}.md")
                 yield found
     except ConfigurationError as error:
         yield Finding("settings", "fail", str(error), bad_setting=True)
+
+
+class Rounds:
+    """Looks under way: those that wait for the same thing one after the other, and beside the others."""
+
+    def __init__(
+        self, looks: Mapping[str, Callable[[], Finding]], guarded: Callable[[str, Callable[[], Finding]], Finding]
+    ) -> None:
+        """Begin.
+
+        Args:
+            looks: the checks by name.
+            guarded: runs one, and makes a finding of an error.
+        """
+        from worker.cli.checks import NEED_DATABASE  # noqa: PLC0415 - Celery loads this on every start
+
+        self._looks, self._guarded = looks, guarded
+        self._found: dict[str, Finding] = {}
+        self._hidden: dict[str, str] = {}
+        self._news = threading.Condition()
+        of_database = [name for name in looks if name == "database" or name in NEED_DATABASE]
+        of_broker = [name for name in looks if name in OF_BROKER]
+        alone = [[name] for name in looks if name not in of_database and name not in of_broker]
+        for names in (of_database, of_broker, *alone):
+            threading.Thread(target=self._run, args=(names,), daemon=True).start()
+
+    def finding(self, name: str, ends_at: float) -> Finding | None:
+        """Wait for a finding until an instant of the monotonic clock; None if there is none by then."""
+        with self._news:
+            self._news.wait_for(lambda: name in self._found, max(0.0, ends_at - time.monotonic()))
+            found, why = self._found.get(name), self._hidden.get(name)
+        return found if why is None else _skipped(name, why)
+
+    def _run(self, names: list[str]) -> None:
+        from worker.cli.checks import NEED_DATABASE  # noqa: PLC0415 - as above
+
+        for name in names:
+            why = self._hidden.get(name)
+            found = self._guarded(name, self._looks[name]) if why is None else _skipped(name, why)
+            reason = (
+                "needs the database" if found.hides == NEED_DATABASE else f"can say nothing before {name} is repaired"
+            )
+            with self._news:
+                for other in found.hides - self._found.keys() - {name}:
+                    self._hidden.setdefault(other, reason)
+                self._found[name] = found
+                self._news.notify_all()
+
+
+def _skipped(name: str, why: str) -> Finding:
+    from worker.cli.checks import Finding  # noqa: PLC0415 - as above
+
+    return Finding(name, "skip", why)
 
 
 def _as_data(finding: Finding) -> dict[str, str]:

@@ -12,6 +12,8 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from worker.redis_address import Sentinels, read_sentinels, redis_client_url, redis_tls
 
+ERRORS: Final = (redis.RedisError, OSError)
+"""What a call of Redis raises."""
 ANSWER_SECONDS: Final = 0.25
 """Longest wait for Redis; after it the worker uses its own share."""
 
@@ -55,6 +57,25 @@ def connect(url: str, seconds: float = ANSWER_SECONDS) -> redis.Redis:
         **sentinels.tls,
     )  # type: ignore[no-untyped-call] # redis-py has no type for it
     return manager.master_for(sentinels.service, OfMaster)  # type: ignore[no-any-return, no-untyped-call] # as above
+
+
+def why_of_no_use(error: Exception, client: redis.Redis) -> str:
+    """Say why Redis is of no use to us, in its own words if it answered.
+
+    Our password is left out: a server that knows no AUTH says back to us what we said.
+
+    Args:
+        error: one of `ERRORS`.
+        client: the client that met it.
+    """
+    if isinstance(error, redis.InvalidResponse):
+        return "what answers there does not speak Redis' protocol: are scheme and port right?"
+    said = (str(error).partition(", with args")[0] or type(error).__name__).rstrip(".")
+    password = client.connection_pool.connection_kwargs.get("password")
+    if password:
+        said = said.replace(password, "(our password)")
+    refused = isinstance(error, redis.AuthenticationError | redis.ResponseError)
+    return f"answers, and refuses us: {said}" if refused else f"does not answer: {said}"
 
 
 def master_of(client: redis.Redis) -> str | None:
