@@ -93,7 +93,6 @@ def redis(settings: MessengerSettings) -> Finding:
     prefix, carries = settings.key_prefix, settings.broker_url is None
     with connect(settings.redis_url, REDIS_SECONDS) as client:
         try:
-            client.ping()
             missing, policy = missing_rights(client, prefix, carries_messages=carries), memory_policy(client)
             spoilt = spoilt_keys(client, QUEUES, prefix) if carries else []
         except ERRORS as error:
