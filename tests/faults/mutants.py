@@ -396,11 +396,11 @@ MUTANTS: Final = (
         "worker/tiktok/transport.py",
         (
             (
-                "                status = response.status_code\n",
+                "                status = response.status\n",
                 (
-                    "                if response.is_redirect:\n"
+                    "                if response.get_redirect_location():\n"
                     "                    response = self._begin(request, call)\n"
-                    "                status = response.status_code\n"
+                    "                status = response.status\n"
                 ),
             ),
         ),

@@ -188,12 +188,9 @@ def is_quiet(source: socket.socket) -> bool:
 def end_of_answer(received: bytes | bytearray) -> int | None:
     """Return where the answer ends that these bytes begin with; None if its head does not say, or it is no HTTP 200."""
     end = received.find(END_OF_HEAD) + len(END_OF_HEAD)
-    head = bytes(received[:end]).lower()
-    if not head.startswith(b"http/1.1 200 ") or head.count(b"\ncontent-length") + head.count(b"\ntransfer-") != 1:
-        return None
-    if length := LENGTH.search(head):
-        return end + int(length[1])
-    size = -1 if CHUNKED.search(head) else 0
+    size = length_told(bytes(received[:end]))
+    if size is None or size >= 0:
+        return None if size is None else end + size
     while size:
         chunk = CHUNK.match(received, end)
         if chunk is None:
@@ -201,6 +198,16 @@ def end_of_answer(received: bytes | bytearray) -> int | None:
         size = int(chunk[1], 16)
         end = chunk.end() + size + 2
     return end if received.endswith(b"\r\n0\r\n\r\n") else None
+
+
+def length_told(head: bytes) -> int | None:
+    """Return the length of the body that a whole head tells, -1 for chunks; None if it does not, or is no HTTP 200."""
+    head = head.lower()
+    if not head.startswith(b"http/1.1 200 ") or head.count(b"\ncontent-length") + head.count(b"\ntransfer-") != 1:
+        return None
+    if length := LENGTH.search(head):
+        return int(length[1])
+    return -1 if CHUNKED.search(head) else None
 
 
 def connected(host: str, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 import requests
+from urllib3.response import HTTPResponse
 
 from worker.egress import SHORTAGE, Egress, NotConnectedError, is_shortage
 from worker.egress.sockets import CURRENT, Call
@@ -129,7 +130,7 @@ class Transport:
         kind: type[NotSentError] = NotSentError
         try:
             with self._begin(request, call) as response:
-                status = response.status_code
+                status = response.status
                 retry_after = _retry_after(response.headers.get("Retry-After"))
                 fault = _receive(response, body, request.most_bytes)
         except NotConnectedError as error:
@@ -163,11 +164,11 @@ class Transport:
         for adapter in (*(adapter for _, adapter in readers), self._tokens):
             adapter.close()
 
-    def _begin(self, request: Request, call: Call) -> requests.Response:
+    def _begin(self, request: Request, call: Call) -> HTTPResponse:
         """Send and read up to the end of the answer's head."""
         if self._closed:
             raise NotConnectedError("the client is closed")
-        response = (self._tokens if request.path.startswith(TOKEN_CALLS) else self._reader()).send(
+        response: HTTPResponse = (self._tokens if request.path.startswith(TOKEN_CALLS) else self._reader()).send(
             self._prepared(request, keep=call.keep),
             stream=True,
             timeout=(self._connect_seconds, self._deadline_seconds),
@@ -215,9 +216,9 @@ class Transport:
         return adapter
 
 
-def _receive(response: requests.Response, body: bytearray, most_bytes: int) -> str | None:
+def _receive(response: HTTPResponse, body: bytearray, most_bytes: int) -> str | None:
     """Read the body into `body` as it comes, so that nothing is lost if it is cut off; return what is wrong."""
-    while chunk := response.raw.read1(CHUNK_BYTES, decode_content=False):
+    while chunk := response.read1(CHUNK_BYTES, decode_content=False):
         body += chunk
         if len(body) > most_bytes:
             del body[most_bytes:]
