@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Final, Self
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -27,7 +27,7 @@ from worker.vault.keyring_text import (
 _FOR_READERS: Final = b"evertoken fingerprints of readers"
 
 
-class Use(Enum):
+class Use(StrEnum):
     """What a record holds; each use has a separate key, derived from a root key."""
 
     ACCESS = "access"

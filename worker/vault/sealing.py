@@ -13,7 +13,6 @@ algorithm for its whole life. Bytes that are moved to another place or another u
 
 from __future__ import annotations
 
-import hmac
 import os
 import struct
 from collections.abc import Iterator
@@ -22,6 +21,8 @@ from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from worker.errors import KeyMissingError, SealError
 from worker.vault.keyring import Keyring, Use, key_of_use
@@ -94,14 +95,16 @@ class _Derived:
     algorithm = DERIVED
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        self._keyed = HMAC(key, SHA256())
 
     def of(self, nonce: bytes) -> AESGCM:
         """Return the cipher of the record with this nonce.
 
         A key as long as one hash is one block of HKDF-Expand (RFC 5869, section 2.3), and that is one HMAC.
         """
-        return AESGCM(hmac.digest(self._key, _RECORD + nonce + b"\x01", "sha256"))
+        block = self._keyed.copy()
+        block.update(_RECORD + nonce + b"\x01")
+        return AESGCM(block.finalize())
 
 
 class Sealer:
@@ -167,8 +170,8 @@ class Sealer:
         # Read once: another thread may change the sealing key between the two.
         key_id = self._sealing_key_id
         return SealedPair(
-            sealed_access=self._seal_token(key_id, Use.ACCESS, access, place),
-            sealed_refresh=self._seal_token(key_id, Use.REFRESH, refresh, place),
+            sealed_access=self._seal(key_id, Use.ACCESS, access.reveal().encode(*ENCODING), place),
+            sealed_refresh=self._seal(key_id, Use.REFRESH, refresh.reveal().encode(*ENCODING), place),
             key_id=key_id,
         )
 
@@ -182,7 +185,7 @@ class Sealer:
 
     def open_access_token(self, sealed: bytes, place: PairPlace) -> Token:
         """Open an access token from its own column; errors are those of `open`."""
-        return self._open_token(Use.ACCESS, sealed, place)
+        return Token(self._open(Use.ACCESS, sealed, place).decode(*ENCODING))
 
     def open_refresh(self, pair: SealedPair, place: PairPlace) -> Token:
         """Open the refresh token of a pair.
@@ -190,32 +193,24 @@ class Sealer:
         Raises:
             SealError: as for `open`, or the keyring opens access tokens only.
         """
-        return self._open_token(Use.REFRESH, pair.sealed_refresh, place)
+        return Token(self._open(Use.REFRESH, pair.sealed_refresh, place).decode(*ENCODING))
 
-    def _seal_token(self, key_id: int, use: Use, token: Token, place: PairPlace) -> bytes:
-        bound = self._associated(self._ciphers_of(key_id, use).algorithm, use, place)
-        return self._seal(key_id, use, token.reveal().encode(*ENCODING), bound)
-
-    def _open_token(self, use: Use, sealed: bytes, place: PairPlace) -> Token:
-        algorithm, _ = _header_of(sealed)
-        return Token(self._open(use, sealed, self._associated(algorithm, use, place)).decode(*ENCODING))
-
-    def _seal(self, key_id: int, use: Use, plaintext: bytes, place: bytes) -> bytes:
+    def _seal(self, key_id: int, use: Use, plaintext: bytes, place: PairPlace | bytes) -> bytes:
         ciphers = self._ciphers_of(key_id, use)
         header = _HEADER.pack(VERSION, ciphers.algorithm, key_id)
         nonce = os.urandom(NONCE_BYTES[ciphers.algorithm])
-        sealed = ciphers.of(nonce).encrypt(nonce[-_GCM_NONCE_BYTES:], plaintext, header + place)
-        return header + nonce + sealed
+        bound = header + self._associated(ciphers.algorithm, use, place)
+        return header + nonce + ciphers.of(nonce).encrypt(nonce[-_GCM_NONCE_BYTES:], plaintext, bound)
 
-    def _open(self, use: Use, sealed: bytes, place: bytes) -> bytes:
+    def _open(self, use: Use, sealed: bytes, place: PairPlace | bytes) -> bytes:
         algorithm, key_id = _header_of(sealed)
         ciphers = self._ciphers_of(key_id, use, algorithm)
         if ciphers.algorithm != algorithm:
             raise SealError(f"sealed bytes are of algorithm {algorithm}, and key {key_id} is not of that kind")
-        header, rest = sealed[: _HEADER.size], sealed[_HEADER.size :]
-        nonce, ciphertext = rest[: NONCE_BYTES[algorithm]], rest[NONCE_BYTES[algorithm] :]
+        end = _HEADER.size + NONCE_BYTES[algorithm]
+        nonce, bound = sealed[_HEADER.size : end], sealed[: _HEADER.size] + self._associated(algorithm, use, place)
         try:
-            return ciphers.of(nonce).decrypt(nonce[-_GCM_NONCE_BYTES:], ciphertext, header + place)
+            return ciphers.of(nonce).decrypt(nonce[-_GCM_NONCE_BYTES:], sealed[end:], bound)
         except InvalidTag:
             raise SealError(f"sealed bytes do not open with key {key_id} at this place") from None
 
@@ -237,8 +232,10 @@ class Sealer:
             "keyring that workers use, and start this application again with it"
         )
 
-    def _associated(self, algorithm: int, use: Use, place: PairPlace) -> bytes:
-        """Return the place as length-prefixed fields, so that no two places share their bytes."""
+    def _associated(self, algorithm: int, use: Use, place: PairPlace | bytes) -> bytes:
+        """Return a pair's place as length-prefixed fields, so that no two places share their bytes."""
+        if isinstance(place, bytes):
+            return place
         kind = (algorithm, use, place.table)
         begin = self._begins.get(kind)
         if begin is None:
