@@ -449,19 +449,20 @@ def read_scope(value: Any, noted: list[str], echoes: Echoes) -> tuple[str, ...] 
     if not isinstance(names, list):
         names = [None]
     clean = isinstance(value, str) and not echoes.in_text(value)
-    usable = {name.strip() for name in names if _is_scope(name) and (clean or not echoes.in_text(name))}
-    if not usable or not all(name == "" or (_is_scope(name) and name.strip() in usable) for name in names):
+    usable, odd = set[str](), False
+    for name in names:
+        scope = name.strip() if isinstance(name, str) else ""
+        if _is_scope(scope) and (clean or not echoes.in_text(scope)):
+            usable.add(scope)
+        elif name != "":
+            odd = True
+    if odd or not usable:
         noted.append("scope holds something that is not a scope")
     return tuple(sorted(usable)) or None
 
 
-def _is_scope(name: Any) -> bool:
-    return (
-        isinstance(name, str)
-        and 0 < len(name.strip()) <= SCOPE_LIMIT
-        and name.strip().isprintable()
-        and not {" ", ","} & set(name.strip())
-    )
+def _is_scope(name: str) -> bool:
+    return 0 < len(name) <= SCOPE_LIMIT and name.isprintable() and " " not in name and "," not in name
 
 
 def read_token_info(envelope: Envelope) -> TokenInfo:
