@@ -84,7 +84,7 @@ class Truth:
     retired: set[str] = field(default_factory=set)
     names_the_field: bool = True
     longest: int = 60
-    faults: dict[str, list[Exception | ReadAnswer]] = field(default_factory=dict)
+    faults: dict[str, list[BaseException | ReadAnswer]] = field(default_factory=dict)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     def read(self, token: Token, call: str, creator_id: str, parameters: dict[str, Any]) -> ReadAnswer:
@@ -92,7 +92,7 @@ class Truth:
         self.calls.append((call, dict(parameters)))
         if faults := self.faults.get(call):
             fault = faults.pop(0)
-            if isinstance(fault, Exception):
+            if isinstance(fault, BaseException):
                 raise fault
             return fault
         self._refuse(call, parameters)

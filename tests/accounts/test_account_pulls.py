@@ -10,8 +10,8 @@ import pytest
 
 from tests.accounts.conftest import Studio
 from worker.accounts import schedule
-from worker.accounts.reading import SNAPSHOT_DAYS
-from worker.accounts.resources import ACCOUNT
+from worker.accounts.reading import SNAPSHOT_DAYS, InterruptedVisitError
+from worker.accounts.resources import ACCOUNT, BENCHMARK
 from worker.errors import (
     BackOffError,
     GiveUpError,
@@ -27,7 +27,12 @@ from worker.vault import Token
 
 ACCOUNT_CALL = "business/get/"
 VIDEO_CALL = "business/video/list/"
+BENCHMARK_CALL = "business/benchmark/"
 NewStudio = Callable[..., Studio]
+
+
+class Died(BaseException):
+    """A process that was killed: nothing of it goes on."""
 
 
 def with_days(studio: Studio, *ages: int) -> None:
@@ -538,6 +543,59 @@ def test_a_benchmark_is_read_once_for_all_creators(new_studio: NewStudio) -> Non
     assert [row["business_category"] for row in first.rows("benchmarks")] == ["BEAUTY", "PETS"]
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        pytest.param(ReadAnswer({}, None), id="nothing in it"),
+        pytest.param(ReadAnswer({"business_category": "PETS"}, None, partial=True), id="in part"),
+        pytest.param(ReadAnswer({"business_category": "PETS", "average_likes": "many"}, None), id="a value"),
+    ],
+)
+def test_a_spoilt_benchmark_is_read_again_on_the_same_day(new_studio: NewStudio, spoilt: ReadAnswer) -> None:
+    """TikTok gives averages of today alone: what a day lacks no later day brings."""
+    studio = new_studio(categories=("PETS",), resources=())
+    studio.truth.benchmark = {"PETS": {"business_category": "PETS", "average_likes": 1.5}}
+    studio.truth.faults[BENCHMARK_CALL] = [spoilt]
+    studio.pull()
+    now = studio.store.ping()
+    (progress,) = [each for each in studio.store.progress_of("ada") if each.resource == BENCHMARK.name]
+    assert progress.next_at is not None
+    assert progress.next_at <= max(schedule.tomorrow(now), now + schedule.LEAST)
+
+    studio.pass_days(schedule.SOON / timedelta(days=1))
+    studio.pull()
+
+    assert [row["average_likes"] for row in studio.rows("benchmarks")] == [1.5]
+
+
+def test_a_benchmark_whose_reader_died_is_read_by_the_worker_that_goes_on(new_studio: NewStudio) -> None:
+    """The category is taken no longer than the lease of the pull, so that whoever comes next does not pass it by."""
+    studio = new_studio(categories=("PETS",), resources=())
+    studio.truth.benchmark = {"PETS": {"business_category": "PETS", "average_likes": 1.5}}
+    studio.truth.faults[BENCHMARK_CALL] = [Died()]
+    with pytest.raises(Died):
+        studio.pull()
+    studio.pass_days(timedelta(seconds=61) / timedelta(days=1))
+    studio.fleet.sql("UPDATE grants SET pull_lease_until = 1")
+
+    studio.pull()
+
+    assert len(studio.rows("benchmarks")) == 1
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_benchmark_is_free_again_after_a_failure(new_studio: NewStudio, stops: bool) -> None:
+    """Another creator's pull reads it then, whether the request failed or the process was told to end."""
+    first, second = (new_studio(name, categories=("PETS",), resources=()) for name in ("ada", "bob"))
+    second.truth.benchmark = {"PETS": {"business_category": "PETS", "average_likes": 1.5}}
+    first.truth.faults[BENCHMARK_CALL] = [InterruptedVisitError() if stops else BackOffError("x", call=BENCHMARK_CALL)]
+    first.pull()
+
+    second.pull()
+
+    assert len(second.rows("benchmarks")) == 1
+
+
 def test_a_spent_budget_waits_for_the_next_day(new_studio: NewStudio) -> None:
     """The account has gone first; the list goes on tomorrow where it was."""
     studio = new_studio(budget=3)
@@ -826,6 +884,58 @@ def test_a_pull_says_what_comes_later(studio: Studio) -> None:
     studio.limiter.denies.clear()
     studio.pass_days(1)
     assert studio.pull().reason == ""
+
+
+def test_days_that_are_read_for_the_last_time_get_another_chance_to_stand(studio: Studio) -> None:
+    """On the second day the oldest day of the first pull can be confirmed, and on no later one."""
+    with_days(studio, *range(1, 61))
+    studio.pull()
+    studio.pass_days()
+    oldest = studio.back(60)
+    metrics = [{"date": oldest.isoformat(), "likes": 160, "video_views": "many"}]
+    studio.truth.faults[ACCOUNT_CALL] = [ReadAnswer({"display_name": "Ada", "metrics": metrics}, None)]
+    studio.pull()
+    (progress,) = [each for each in studio.store.progress_of("ada") if each.resource == ACCOUNT.name]
+    assert progress.next_at is not None
+    assert progress.next_at - studio.store.ping() <= schedule.SOON
+
+    studio.pull()
+
+    assert spans(studio)[-1][0] == oldest.isoformat()
+    assert [row["settled"] for row in studio.rows("account_days") if row["day"] == oldest] == [True]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        pytest.param({"likes": "many"}, id="a value"),
+        pytest.param({}, id="in part"),
+    ],
+)
+def test_what_may_be_gone_tomorrow_is_looked_at_once_more_today(studio: Studio, spoilt: dict[str, Any]) -> None:
+    """The oldest day and the list's end are read again within the hour; what stays spoilt waits for another day."""
+    oldest = studio.back(60)
+    studio.truth.days[oldest] = {"likes": 9}
+    studio.truth.videos = [studio.video(number, age=40 + number) for number in range(30)]
+    first_page = [{**studio.video(number, age=40 + number), "likes": None, **spoilt} for number in range(20)]
+    cursor = int(first_page[-1]["create_time"]) * 1000
+    page = ReadAnswer({"videos": first_page, "has_more": True, "cursor": cursor}, None, partial=not spoilt)
+    metrics = [{"date": oldest.isoformat(), **spoilt}]
+    account = ReadAnswer({"display_name": "Ada", "metrics": metrics}, None, partial=not spoilt)
+    studio.truth.faults = {ACCOUNT_CALL: [account], VIDEO_CALL: [page]}
+    studio.pull()
+
+    studio.fleet.sql("UPDATE account_progress SET next_at = 1")
+    studio.truth.faults = {VIDEO_CALL: [page]}
+    studio.pull()
+
+    assert spans(studio)[-1][0] == studio.back(60).isoformat()
+    assert [row["likes"] for row in studio.rows("account_days") if row["day"] == oldest] == [9]
+    assert studio.truth.count(VIDEO_CALL) == 4
+    before = len(studio.truth.calls)
+    studio.fleet.sql("UPDATE account_progress SET next_at = 1")
+    studio.pull()
+    assert [call for call, _ in studio.truth.calls[before:]].count(VIDEO_CALL) <= 1
 
 
 def test_a_whole_list_of_which_a_page_came_in_part_is_read_again_on_the_next_day(studio: Studio) -> None:

@@ -31,7 +31,6 @@ SNAPSHOT_DAYS: Final = 7
 COMMENT_DAYS: Final = 365
 TARGETS: Final = 200
 """Videos or comments that one pull reads the comments or replies of."""
-SHARED_SECONDS: Final = 600.0
 FULL_DAYS: Final = 1
 SECOND_LOOK: Final = "most videos were missing from the list: it is read again before they count as vanished"
 
@@ -153,6 +152,7 @@ class Visit:
     def _read_account(self, progress: Progress) -> None:
         """Read profile, counters, audience and days, in as few requests as TikTok allows."""
         first, last = schedule.days_to_read(self.state, progress)
+        all_days = first == self.state.now.date() - timedelta(days=readings.LOOK_BACK_DAYS)
         spans = readings.windows(first, last, schedule.longest_span(self.state.narrowed))
         while spans:
             start, end = spans.pop(0)
@@ -167,7 +167,8 @@ class Visit:
                 spans = [*readings.windows(start, end, days // 2), *spans]
                 continue
             cleaned = self._clean(ACCOUNT, answer, days=(start, end))
-            progress = replace(progress, clean=progress.clean and not answer.partial and not cleaned.in_part)
+            lacks = answer.partial or cleaned.in_part or self._is_worth_another_look(cleaned, progress, all_=all_days)
+            progress = replace(progress, clean=progress.clean and not lacks)
             over = not spans and not cleaned.missing
             ended = schedule.end(ACCOUNT, progress, self.state, newest=None) if over else progress
             self._save(ACCOUNT, answer, cleaned, ended, snapshot=self._snapshot(answer.data) if over else None)
@@ -181,9 +182,9 @@ class Visit:
         while True:
             answer, cleaned, cursor = self._ask_page(resource, paging, progress, {})
             whole_page = not cleaned.doubts or cleaned.items == sum(map(len, cleaned.rows.values()))
-            progress = replace(
-                progress, pages=progress.pages + 1, clean=progress.clean and whole_page and not answer.partial
-            )
+            another_look = self._is_worth_another_look(cleaned, progress, all_=progress.whole)
+            lacks = answer.partial or not whole_page or another_look
+            progress = replace(progress, pages=progress.pages + 1, clean=progress.clean and not lacks)
             if cleaned.missing:
                 self._save(resource, answer, cleaned, progress)
                 raise EmptyAnswerError("TikTok answered without a list")
@@ -250,17 +251,20 @@ class Visit:
         store = self._ground.store
         for category in self._choice.categories:
             name = f"{BENCHMARK.name}:{category}"[:40]
-            if not store.take_shared(name, seconds=SHARED_SECONDS):
+            # If this worker dies, another goes on with the pull when the lease has ended, and finds the category free.
+            if not store.take_shared(name, until=self.claim.lease_until):
                 continue
             shared = Progress(name, started_at=self.state.now, finished_at=self.state.now)
             try:
                 answer = self._ask(BENCHMARK, {"business_category": category})
-            except (TikTokError, NoPermitError, BudgetSpentError):
+                cleaned = self._clean(BENCHMARK, answer, target=category)
+                sure = not cleaned.missing and not cleaned.unsure and not answer.partial
+                progress = replace(progress, clean=progress.clean and sure)
+                self._save(BENCHMARK, answer, cleaned, progress)
+            except Exception:
                 store.save_shared(replace(shared, next_at=self.state.now))
                 raise
-            cleaned = self._clean(BENCHMARK, answer, target=category)
-            self._save(BENCHMARK, answer, cleaned, progress)
-            again = schedule.tomorrow(self.state.now) if not cleaned.missing else self.state.now + schedule.SOON
+            again = schedule.tomorrow(self.state.now) if sure else self.state.now + schedule.soon(self.state.now)
             store.save_shared(replace(shared, next_at=again))
         ended = schedule.end(BENCHMARK, progress, self.state, newest=None)
         self._keep(ended)
@@ -489,6 +493,10 @@ class Visit:
         cleaned.doubts.append(Doubt("data.cursor", reason, str(cleaned.cursor)))
         self._report("pull.list_cut_off", resource=resource.name, reason=reason, level="warning")
         return True
+
+    def _is_worth_another_look(self, cleaned: Cleaned, progress: Progress, *, all_: bool) -> bool:
+        """Return True if values could not be read that may be gone tomorrow: some of a pass as deep as TikTok gives."""
+        return bool(cleaned.unsure) and all_ and schedule.is_first_today(progress, now=self.state.now)
 
     def _look_again(self, resource: Resource, progress: Progress, *, missing: int) -> None:
         """Read a list again that has lost most of what it held: an outage may look like that for once."""

@@ -129,16 +129,28 @@ def end(resource: Resource, progress: Progress, state: AccountState, *, newest: 
         cursor=None,
         target=None,
         finished_at=state.now,
-        whole_at=_whole_at(progress),
-        next_at=state.now + (pause if progress.clean or resource.per != "creator" else min(pause, soon(state.now))),
+        whole_at=_whole_at(progress, state.now),
+        next_at=state.now + (pause if progress.clean else min(pause, soon(state.now))),
         failures=0,
         problem=None if progress.clean else "something in the answers could not be read: see the quarantine",
     )
 
 
-def _whole_at(progress: Progress) -> datetime | None:
-    """Return when the whole list was read last; a pass that lacked something is made again on the next day."""
-    if not progress.whole or progress.started_at is None:
+def is_first_today(progress: Progress, *, now: datetime) -> bool:
+    """Return True if no pass before this one has ended on this UTC day: then it may ask for another one soon.
+
+    More than one would be asked for every hour, where TikTok never sends something as it should.
+    """
+    return progress.finished_at is None or progress.finished_at.date() < now.date()
+
+
+def _whole_at(progress: Progress, now: datetime) -> datetime | None:
+    """Return when all was read last; a pass that lacked something is made again soon, and then on the next day.
+
+    The oldest day, and what TikTok gives of a video for some days only, may be gone on the next day.
+    """
+    again = not progress.clean and is_first_today(progress, now=now)
+    if again or not progress.whole or progress.started_at is None:
         return progress.whole_at
     return progress.started_at - timedelta(days=0 if progress.clean else readings.AGAIN_DAYS - 1)
 

@@ -155,16 +155,15 @@ class AccountReading(Transactions):
         return [(row.item_id, row.comment_id) for row in connection.execute(wanted)]
 
     @writes
-    def take_shared(self, connection: Connection, resource: str, *, seconds: float) -> bool:
-        """Take a resource that is read once for all creators, if it is due; nobody else gets it for some seconds."""
+    def take_shared(self, connection: Connection, resource: str, *, until: datetime) -> bool:
+        """Take a resource that is read once for all creators, if it is due; nobody else gets it until then."""
         free = and_(PROGRESS.c.creator_id == EVERYONE, PROGRESS.c.resource == resource)
-        later = now() + milliseconds(seconds)
-        due = update(PROGRESS).where(free, PROGRESS.c.next_at <= now()).values(next_at=later)
+        due = update(PROGRESS).where(free, PROGRESS.c.next_at <= now()).values(next_at=until)
         if connection.execute(due).rowcount:
             return True
         if connection.execute(select(PROGRESS.c.resource).where(free)).first() is not None:
             return False
-        connection.execute(insert(PROGRESS).values(creator_id=EVERYONE, resource=resource, next_at=later))
+        connection.execute(insert(PROGRESS).values(creator_id=EVERYONE, resource=resource, next_at=until))
         return True
 
     @reads
