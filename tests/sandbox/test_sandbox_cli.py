@@ -44,6 +44,7 @@ def test_serve_says_where_it_listens_and_ends_with_ctrl_c(tmp_path: Path) -> Non
         (["--port", "70000"], "--port: must be at most 65535"),
         (["--port", "many"], "'many' is not a valid integer"),
         (["--scopes", ""], "--scopes: at least one name"),
+        (["--first-day", "soon"], "--first-day: soon is no date as YYYY-MM-DD"),
         (["--ledger", "/proc/nowhere/ledger"], "the sandbox cannot start"),
     ],
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,6 +64,15 @@ def test_options_change_while_it_runs(start: Start, ask: Ask) -> None:
     for wrong in ({"port": 1}, {"app_secret": "x"}, {"rotation": "odd"}, {"unheard": 1}):
         with pytest.raises(SandboxError):
             sandbox.change(**wrong)
+
+
+def test_a_clock_with_a_first_day_stands_until_it_is_moved(start: Start) -> None:
+    """Two runs with the same first day see the same moments, however long they take."""
+    sandbox = start(first_day="2040-01-01")
+    midnight = datetime(2040, 1, 1, tzinfo=UTC).timestamp()
+
+    assert sandbox.advance() == midnight
+    assert sandbox.advance(days=1, seconds=30) == midnight + 86_430
 
 
 def test_quota_is_enforced_on_calls(start: Start, ask: Ask) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from worker.vault import Token
 
 MOST_AT_ONCE: Final = 100
 TABLE: Final = "virtual_clock"
-"""A table of one row: by how many milliseconds the test has moved the clock."""
+"""A table of one row: what the database's clock shows, in milliseconds since 1970; it stands until it is moved."""
 
 
 @dataclass
@@ -37,12 +38,14 @@ class AccountWorker:
 
     Attributes:
         environ: the settings of the worker.
+        seed: of its random waits.
         log: the file for what it logs.
         bug: a name of `BUGS` that is planted into it.
         deaths: how often it was killed.
     """
 
     environ: dict[str, str]
+    seed: int
     log: Path
     bug: str | None = None
     deaths: int = 0
@@ -90,14 +93,16 @@ class AccountWorker:
                 cwd=root,
             )
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"environ": self.environ, "bug": self.bug}) + "\n")
+        self._process.stdin.write(
+            json.dumps({"environ": self.environ, "bug": self.bug, "seed": f"{self.seed} {self.deaths}"}) + "\n"
+        )
         return self._process
 
 
-def move_clock() -> None:
-    """Add the test's milliseconds to what every statement of this process takes for now."""
-    for dialect, text in clock.NOW.items():
-        clock.NOW[dialect] = f"({text} + (SELECT ms FROM {TABLE}))"  # noqa: S608 - our own words
+def set_clock() -> None:
+    """Let every statement of this process take the test's clock for the database's."""
+    for dialect in clock.NOW:
+        clock.NOW[dialect] = f"(SELECT ms FROM {TABLE})"  # noqa: S608 - our own words
 
 
 def _null_erases() -> None:
@@ -181,8 +186,9 @@ def _die_at(services: Services, request: int, *, answered: bool) -> None:
 def _main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is logged is no answer
-    move_clock()
+    set_clock()
     began = json.loads(sys.stdin.readline())
+    random.seed(began["seed"])
     if began["bug"] is not None:
         BUGS[began["bug"]]()
     services = build_services(load_settings(began["environ"], dotenv=None))

@@ -32,9 +32,9 @@ class World:
         self._opened.append(build_services(load_settings(environ, dotenv=None)))
         return self._opened[-1]
 
-    def creators(self, count: int = 1, scope: str = SCOPE, **how: Any) -> list[GrantView]:
+    def creators(self, count: int = 1, scope: str = SCOPE, prefix: str | None = None, **how: Any) -> list[GrantView]:
         """Let creators consent at the sandbox and store their pairs; they are due at once."""
-        given = self.sandbox.grants(count, prefix=f"c{secrets.token_hex(4)}-", scope=scope, **how)
+        given = self.sandbox.grants(count, prefix=prefix or f"c{secrets.token_hex(4)}-", scope=scope, **how)
         by_creator = {token["open_id"]: token for token in given}
         now = self.services.store.ping()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, date, datetime, time
 from typing import Any, Final
 
 READABLE_SCOPES: Final = (
@@ -69,6 +70,9 @@ class SandboxOptions:
     punishment_scale: float = _option(1.0, "Factor on how long a broken quota shuts the app out.", least=0)
     canary: str = _option("", "Text inside every token and code, so that leaks can be found.", fixed=True)
     seed: int = _option(0, "Seed of all figures, and of the draws for faults with a probability.", fixed=True)
+    first_day: str | None = _option(
+        None, "Day (YYYY-MM-DD) at whose beginning the clock stands until it is moved.", fixed=True
+    )
     accounts: str = _option(
         "plain",
         "What accounts are like: registered Business Accounts alone, or a mix with personal, small and private ones.",
@@ -94,8 +98,19 @@ class SandboxOptions:
             _check(option.name, str(option.type), getattr(self, option.name), dict(option.metadata))
         if not self.canary.isalnum() and self.canary:
             raise OptionsError("canary: only letters and digits fit into a token")
+        try:
+            _ = self.stands_at
+        except ValueError:
+            raise OptionsError(f"first_day: {self.first_day} is no date as YYYY-MM-DD") from None
         if not self.scopes or not all(isinstance(scope, str) and scope for scope in self.scopes):
             raise OptionsError("scopes: at least one name, and no empty ones")
+
+    @property
+    def stands_at(self) -> datetime | None:
+        """Where the clock stands until it is moved; None for the machine's clock."""
+        if self.first_day is None:
+            return None
+        return datetime.combine(date.fromisoformat(self.first_day), time.min, UTC)
 
     @classmethod
     def from_json(cls, given: dict[str, Any]) -> SandboxOptions:

@@ -47,14 +47,19 @@ class Mint:
 
 
 class Clock:
-    """The sandbox's clock: the machine's, moved forward on request."""
+    """The sandbox's clock: the machine's, or one that stands still; both are moved forward on request.
 
-    def __init__(self) -> None:
+    Args:
+        stands_at: where the clock stands until it is moved; None for the machine's.
+    """
+
+    def __init__(self, stands_at: datetime | None = None) -> None:
+        self._stands_at = None if stands_at is None else stands_at.timestamp()
         self._ahead = 0.0
 
     def now(self) -> float:
         """Return the time in seconds since the epoch."""
-        return time.time() + self._ahead
+        return (time.time() if self._stands_at is None else self._stands_at) + self._ahead
 
     def advance(self, seconds: float) -> None:
         """Move the clock forward."""

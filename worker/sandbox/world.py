@@ -64,7 +64,7 @@ class World:
 
     def __init__(self, options: SandboxOptions) -> None:
         self.options = options
-        self.clock = Clock()
+        self.clock = Clock(options.stands_at)
         self.mint = Mint(options.canary)
         self.registry = Registry(self.mint)
         self.faults = FaultBook(options.seed)
