@@ -135,8 +135,8 @@ def rabbitmq(broker: AmqpBroker) -> Finding:
 
 
 def sentinels(settings: Settings) -> Finding:
-    """Check that the Sentinels answer and agree on a master that is up and has a replica."""
-    from worker.limiter.connecting import ask_sentinels  # noqa: PLC0415 - Celery loads the doctor on every start
+    """Check that the Sentinels answer and agree on a master that is up and has a replica that we could connect to."""
+    from worker.limiter.connecting import ask_sentinels, try_replicas  # noqa: PLC0415 - Celery loads the doctor
 
     views = ask_sentinels(settings.redis_url, SENTINEL_SECONDS)
     named = Counter(view.master for view in views if view.master is not None and not view.down)
@@ -152,6 +152,10 @@ def sentinels(settings: Settings) -> Finding:
     ):
         if places:
             parts.append(f"{text} {', '.join(places)}")
+    parts += [
+        f"the replica {place} could not be the next master: {why}; docs/operations.md, Redis under Sentinels"
+        for place, why in try_replicas(settings.redis_url, views, SENTINEL_SECONDS).items()
+    ]
     state: State = "fail" if not named else "ok" if len(parts) == 1 else "warn"
     hides = frozenset({"redis", "quota", "workers", "queues"}) if not named else frozenset[str]()
     return Finding("sentinels", state, "; ".join(parts), hides=hides)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from worker.redis_address import Sentinels, read_sentinels, redis_client_url, redis_tls
+from worker.vault.redaction import redact
 
 ERRORS: Final = (redis.RedisError, OSError)
 """What a call of Redis raises."""
@@ -93,14 +96,14 @@ class SentinelView:
         place: its host and port.
         master: host and port of the master that it names; None if it does not answer or knows none.
         down: True if it sees that master down.
-        replicas: how many replicas of the master it sees up.
+        replicas: host and port of each replica of the master that it sees up.
         answers: False if it does not answer.
     """
 
     place: str
     master: str | None = None
     down: bool = False
-    replicas: int = 0
+    replicas: frozenset[tuple[str, int]] = frozenset()
     answers: bool = True
 
 
@@ -129,7 +132,49 @@ def _ask(sentinels: Sentinels, host: str, port: int, seconds: float) -> Sentinel
         return SentinelView(place)
     down = not state["is_master"] or state["is_sdown"] or state["is_odown"]
     up = [replica for replica in replicas if not (replica["is_sdown"] or replica["is_odown"])]
-    return SentinelView(place, f"{state['ip']}:{state['port']}", bool(down), len(up))
+    named = frozenset((str(replica["ip"]), int(replica["port"])) for replica in up)
+    return SentinelView(place, f"{state['ip']}:{state['port']}", bool(down), named)
+
+
+def try_replicas(url: str, views: Iterable[SentinelView], seconds: float) -> dict[str, str]:
+    """Connect to each replica as if it were the master, under the name or address that the Sentinels have for it.
+
+    Args:
+        url: as in the setting.
+        views: what the Sentinels say.
+        seconds: longest wait for each replica.
+
+    Returns:
+        Why it did not work, by host and port of the replica; empty if each would do as the next master.
+    """
+    sentinels = read_sentinels(url)
+    troubles = dict[str, str]()
+    for host, port in sorted({replica for view in views for replica in view.replicas} if sentinels else ()):
+        options = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
+        try:
+            with redis.Redis(host, port, **options, **sentinels.login, **sentinels.tls) as client:
+                client.ping()
+        except (redis.RedisError, OSError) as error:
+            troubles[f"{host}:{port}"] = trouble(error)
+    return troubles
+
+
+def trouble(error: BaseException) -> str:
+    """Return in a few words why Redis could not be asked; they hold no password."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is refused: {cause.verify_message.rstrip('.')}"
+        if isinstance(cause, redis.AuthenticationError):
+            return "it refuses user or password"
+        if isinstance(cause, TimeoutError | redis.TimeoutError):
+            return "it does not answer in time"
+    for cause in causes:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror.lower()
+    return redact(str(error)) or type(error).__name__
 
 
 def _of_sentinels(sentinels: Sentinels, seconds: float) -> dict[str, Any]:
