@@ -16,6 +16,9 @@ from worker.store.schema import VERSIONS
 from worker.watchdog import FEED_SECONDS
 
 DOCTOR: Final = "evertoken-doctor.service"
+BACKUP: Final = "evertoken-backup.service"
+ONCE: Final = {DOCTOR, BACKUP}
+"""Units that timers start."""
 SECRETS: Final = ("database_url", "redis_url", "tiktok_app_secret", "keyring", "notice_secret")
 
 
@@ -113,11 +116,11 @@ def test_every_unit_is_shut_in_as_the_others_are(root: Path) -> None:
     """None has a right that the others lack, from its first line about rights to its last line."""
     shut = {name: lines[lines.index("NoNewPrivileges=yes") :] for name, lines in units(root).items()}
 
-    assert len(shut) == 7
+    assert len(shut) == 8
     assert len({"\n".join(lines).partition("\n\n[Install]")[0].strip() for lines in shut.values()}) == 1
     for name, lines in units(root).items():
         assert {"UMask=0077", "LimitCORE=0", "MemoryMax=512M"} <= set(lines)
-        assert ("Restart=always" in lines) is (name != DOCTOR)
+        assert ("Restart=always" in lines) is (name not in ONCE)
 
 
 def test_a_timer_runs_the_doctor_every_few_minutes(root: Path) -> None:
@@ -132,6 +135,19 @@ def test_a_timer_runs_the_doctor_every_few_minutes(root: Path) -> None:
     assert {"OnBootSec=5min", "OnUnitInactiveSec=5min", "WantedBy=timers.target"} <= set(timer)
 
 
+def test_a_timer_makes_a_backup_every_hour(root: Path) -> None:
+    """As a user whom PostgreSQL lets in without a password, into a folder that nobody else may enter."""
+    lines = units(root)[BACKUP]
+    timer = (root / "deploy/systemd/evertoken-backup.timer").read_text().splitlines()
+    start = "ExecStart=/usr/local/sbin/evertoken-backup /var/lib/evertoken-backup 14 pg_dump --format custom evertoken"
+
+    assert {"Type=oneshot", "User=postgres", "StateDirectory=evertoken-backup", "StateDirectoryMode=0700"} <= set(lines)
+    assert start in lines
+    assert not any(line.startswith(("LoadCredential=", "EnvironmentFile=")) for line in lines)
+    assert "[Install]" not in lines
+    assert {"OnCalendar=hourly", "Persistent=true", "WantedBy=timers.target"} <= set(timer)
+
+
 def test_systemd_watches_what_feeds_it_and_gives_a_hung_worker_time_to_store(root: Path) -> None:
     """Worker and beat are watched; the time is longer than they need to find a hang, and to end by themselves."""
     watched = {
@@ -143,7 +159,7 @@ def test_systemd_watches_what_feeds_it_and_gives_a_hung_worker_time_to_store(roo
     fields = Settings.model_fields
     longest = fields["lease_seconds"].default + 2 * CLOSING_SECONDS + fields["hang_seconds"].default / LOOKS
 
-    assert set(watched) == {name for name in units(root) if "flower" not in name and name != DOCTOR}
+    assert set(watched) == {name for name in units(root) if "flower" not in name and name not in ONCE}
     assert all(seconds > longest for seconds in watched.values())
     assert all(seconds >= 3 * FEED_SECONDS for seconds in watched.values())
 
