@@ -148,8 +148,10 @@ def try_replicas(url: str, views: Iterable[SentinelView], seconds: float) -> dic
         Why it did not work, by host and port of the replica; empty if each would do as the next master.
     """
     sentinels = read_sentinels(url)
+    if sentinels is None:
+        return {}
     troubles = dict[str, str]()
-    for host, port in sorted({replica for view in views for replica in view.replicas} if sentinels else ()):
+    for host, port in sorted({replica for view in views for replica in view.replicas}):
         options = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
         try:
             with redis.Redis(host, port, **options, **sentinels.login, **sentinels.tls) as client:
