@@ -150,11 +150,12 @@ def try_replicas(url: str, views: Iterable[SentinelView], seconds: float) -> dic
     sentinels = read_sentinels(url)
     if sentinels is None:
         return {}
+    bounds = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
+    options: dict[str, Any] = {**bounds, **sentinels.login, **sentinels.tls}
     troubles = dict[str, str]()
     for host, port in sorted({replica for view in views for replica in view.replicas}):
-        options = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": Retry(NoBackoff(), 0)}
         try:
-            with redis.Redis(host, port, **options, **sentinels.login, **sentinels.tls) as client:
+            with redis.Redis(host, port, **options) as client:
                 client.ping()
         except (redis.RedisError, OSError) as error:
             troubles[f"{host}:{port}"] = trouble(error)
