@@ -35,6 +35,7 @@ FEED_SECONDS: Final = 30
 """How often desk and exporter feed systemd's watchdog and touch their file: a fraction of what both are asked for."""
 HEARTBEAT: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe without a reader is an error
 _unwritten: Final[set[str]] = set()  # heartbeat files that could not be written the last time
+_unfed: Final = threading.Event()  # set while systemd's watchdog cannot be fed
 
 
 class Watchdog:
@@ -150,13 +151,25 @@ def touch(folder: Path, name: str) -> None:
 
 
 def feed() -> None:
-    """Feed systemd's watchdog, if it watches this process: one datagram to the socket that it named."""
+    """Feed systemd's watchdog, if it watches this process: one datagram to the socket that it named.
+
+    An error is logged once until feeding succeeds, and not raised: systemd itself ends a process that it does not hear.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address or os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
-        notifier.setblocking(False)
-        notifier.sendto(b"WATCHDOG=1", "\0" + address[1:] if address.startswith("@") else address)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifier:
+            notifier.setblocking(False)
+            notifier.sendto(b"WATCHDOG=1", "\0" + address[1:] if address.startswith("@") else address)
+    except BlockingIOError:  # systemd is slow; the next datagram comes in time
+        return
+    except OSError as error:
+        if not _unfed.is_set():
+            report(Fact("watchdog.unfed", {"socket": address, "reason": error.strerror or str(error)}, level="warning"))
+        _unfed.set()
+    else:
+        _unfed.clear()
 
 
 watchdog: Final = Watchdog()

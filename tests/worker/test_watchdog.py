@@ -52,6 +52,7 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[Fact]:
     """The facts that the watch reports."""
     facts: list[Fact] = []
     monkeypatch.setattr(worker.watchdog, "report", facts.append)
+    worker.watchdog._unfed.clear()  # as a new process begins
     return facts
 
 
@@ -195,13 +196,31 @@ def test_systemds_socket_may_be_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert listening.recv(99) == FED
 
 
-@pytest.mark.parametrize("address", ["", "/no/such/socket", "@nobody-listens-there"])
-def test_without_systemd_feeding_does_nothing(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    """Nor does it if systemd has gone."""
+def test_without_systemd_feeding_does_nothing(monkeypatch: pytest.MonkeyPatch, reported: list[Fact]) -> None:
+    """Nor does it log anything."""
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
-    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    monkeypatch.setenv("NOTIFY_SOCKET", "")
 
     feed()
+
+    assert reported == []
+
+
+@pytest.mark.parametrize("address", ["/no/such/socket", "@nobody-listens-there", "/dev/null", "/" + "x" * 200])
+def test_a_socket_that_leads_nowhere_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, systemd: socket.socket, reported: list[Fact], address: str
+) -> None:
+    """Not one for each datagram; after systemd was reached again the next failure is another."""
+    reached = os.environ["NOTIFY_SOCKET"]
+    for tried in (address, address, reached, address):
+        monkeypatch.setenv("NOTIFY_SOCKET", tried)
+        feed()
+
+    assert systemd.recv(99) == FED
+    assert [(fact.name, fact.level, fact.fields["socket"]) for fact in reported] == [
+        ("watchdog.unfed", "warning", address)
+    ] * 2
+    assert all(fact.fields["reason"] for fact in reported)
 
 
 def test_healthz_says_whether_the_worker_is_well_and_metrics_stay_beside_it() -> None:

@@ -138,6 +138,7 @@ FACT_NAMES: Final = (
     "traces.started",
     "traces.unsent",
     "traces.unusable",
+    "watchdog.unfed",
     "worker.hangs",
     "worker.left_untold",
 )
