@@ -55,6 +55,26 @@ def test_another_pause_that_is_left_is_named(cli: Cli, creator: str) -> None:
     assert "by another pause: the whole app" in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("nobody",), "error: there is no grant of creator nobody\n"),
+        (("--reference", "nothing"), "error: no grant has the reference nothing\n"),
+    ],
+)
+@pytest.mark.parametrize("command", ["pause", "resume"])
+def test_what_is_not_known_is_refused(
+    cli: Cli, creator: str, command: str, arguments: tuple[str, ...], sentence: str
+) -> None:
+    """A mistyped name that resumes nothing would leave the pause, and tokens would end."""
+    cli(grants, "pause", creator)
+
+    refused = cli(grants, command, *arguments)
+
+    assert (refused.exit_code, refused.stderr) == (1, sentence)
+    assert cli.json(grants, "status")["paused"] == 1
+
+
 @pytest.mark.parametrize("arguments", [(), ("ada", "--all"), ("--all", "--reference", "acme"), ("--reference", "")])
 @pytest.mark.parametrize("command", ["pause", "resume"])
 def test_which_grants_are_meant_is_said_once(cli: Cli, command: str, arguments: tuple[str, ...]) -> None:

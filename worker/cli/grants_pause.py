@@ -55,7 +55,10 @@ def pause(creator: str | None, *, reference: str | None, whole_app: bool, as_jso
 @_which
 @output.json_option
 def resume(creator: str | None, *, reference: str | None, whole_app: bool, as_json: bool) -> None:
-    """End a pause; what is due goes out with the next scan, as the quota permits. A second call changes nothing."""
+    """End a pause; what is due goes out with the next scan, as the quota permits. A second call changes nothing.
+
+    A creator or a reference that is neither paused nor known is an error: a mistyped one would leave the pause.
+    """
     rule, words = _rule(creator, reference, whole_app=whole_app)
     with output.services() as services:
         found = services.store.resume(**rule)

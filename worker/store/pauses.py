@@ -41,11 +41,7 @@ class Pauses(Transactions):
             UnknownCreatorError: no such creator.
             NotFoundError: no grant has this reference.
         """
-        covered = _named(reference, creator_id)
-        if covered and connection.execute(select(GRANTS.c.id).where(is_of_app(connection), *covered)).first() is None:
-            if creator_id:
-                raise UnknownCreatorError(f"there is no grant of creator {redact(creator_id)}")
-            raise NotFoundError(f"no grant has the reference {redact(reference)}")
+        _refuse_unknown(connection, reference, creator_id)
         changed = add_unless_known(
             connection,
             PAUSES,
@@ -69,6 +65,10 @@ class Pauses(Transactions):
 
         Returns:
             What the ended pause covered; its `still_paused` counts the grants that another pause covers.
+
+        Raises:
+            UnknownCreatorError: neither such a pause nor such a creator is known.
+            NotFoundError: neither such a pause nor a grant with this reference is known.
         """
         ended = connection.execute(
             delete(PAUSES).where(
@@ -77,6 +77,8 @@ class Pauses(Transactions):
                 PAUSES.c.creator_id == creator_id,
             )
         )
+        if ended.rowcount == 0:  # the pause of a creator who was forgotten meanwhile can be ended all the same
+            _refuse_unknown(connection, reference, creator_id)
         return _covered(connection, reference, creator_id, changed=ended.rowcount == 1)
 
     @reads
@@ -92,6 +94,14 @@ class Pauses(Transactions):
         found = select(paused_since(connection)).where(is_of_app(connection), GRANTS.c.creator_id == creator_id)
         since: datetime | None = connection.execute(found).scalar()
         return since
+
+
+def _refuse_unknown(connection: Connection, reference: str, creator_id: str) -> None:
+    covered = _named(reference, creator_id)
+    if covered and connection.execute(select(GRANTS.c.id).where(is_of_app(connection), *covered)).first() is None:
+        if creator_id:
+            raise UnknownCreatorError(f"there is no grant of creator {redact(creator_id)}")
+        raise NotFoundError(f"no grant has the reference {redact(reference)}")
 
 
 def _named(reference: str, creator_id: str) -> list[ColumnElement[bool]]:
