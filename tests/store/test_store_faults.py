@@ -278,7 +278,7 @@ def test_a_deadlock_is_tried_again_from_the_top(fleet: Fleet, store_url: str) ->
 def test_a_read_only_database_takes_no_claim(fleet: Fleet, store_url: str) -> None:
     """After a failover to a standby nothing is sent, because nothing can be claimed."""
     grant = fleet.add()
-    fleet.sql("ALTER DATABASE fresh SET default_transaction_read_only = on")
+    fleet.sql(f"ALTER DATABASE {store_url.rpartition('/')[2]} SET default_transaction_read_only = on")
     store = open_store(store_url, app_id=APP_ID)
 
     with pytest.raises(StoreUnavailableError, match="25006"):

@@ -7,6 +7,8 @@ cannot be recognised.
 
 `Echoes` knows the secrets in a request and in its answer, and makes TikTok's own texts fit for a log or a table: it
 hides whatever repeats a part of one of these secrets.
+
+One idea: what must never be shown, and how it is hidden, is known here and nowhere else.
 """
 
 from __future__ import annotations
