@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from worker.cli.grants import grants
 
 __all__ = ["cli", "environment"]
 
-WRITTEN = 1_800_000_000
+WRITTEN = 1_700_000_000
 """When the first file was written, in seconds since 1970."""
 
 
@@ -44,11 +45,11 @@ def test_a_trial_says_what_would_be_sent_and_what_the_other_job_did(
     found = cli.json(grants, "shadow", first, "--later", second)
     said = cli(grants, "shadow", first, "--later", second).stdout
 
-    assert (found["written_at"], found["left_out"], found["undated"]) == ("2027-01-15T08:00:00.000Z", 2, 2)
+    assert (found["written_at"], found["left_out"], found["undated"]) == ("2023-11-14T22:13:20.000Z", 2, 2)
     assert "2 lines left out, 2 of them without a time of issue" in said
     ada, bob = found["plan"]
     assert (ada["creator_id"], ada["sent_at"]) == ("ada", found["written_at"])
-    assert bob["sent_at"] > "2027-01-15T20"
+    assert bob["sent_at"] > "2023-11-15T10"
     of = {each["creator_id"]: each for each in found["compared"]}
     assert (of["ada"]["theirs_without"], of["ada"]["ours_without"]) == (2 * 3600, 0)
     assert of["bob"]["theirs_at"] is None
@@ -78,3 +79,27 @@ def test_a_pipe_says_not_when_it_was_written(cli: Cli) -> None:
     assert refused.stderr == (
         "error: give the file by its name, and no pipe: its modification time says when it was written\n"
     )
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_a_file_with_an_impossible_time_is_refused(cli: Cli, tmp_path: Path) -> None:
+    """One sentence and exit 1, for a time of a copy, of a clock that is wrong, and for files that were swapped."""
+    first = dump(tmp_path / "first", WRITTEN, {"ada": 20})
+    second = dump(tmp_path / "second", WRITTEN + 8 * 3600, {"ada": 2})
+
+    swapped = cli(grants, "shadow", second, "--later", first)
+    os.utime(second, (0, 0))
+    copied = cli(grants, "shadow", second)
+    os.utime(second, (WRITTEN + 4 * 3600,) * 2)
+    ahead = cli(grants, "shadow", first, "--later", second)
+    os.utime(second, (time.time() + 7200,) * 2)
+    future = cli(grants, "shadow", second)
+
+    for refused, words in (
+        (swapped, "swap them"),
+        (copied, "second says that it was written at 1970-01-01 00:00"),
+        (ahead, "and 1 pair in it was issued after that: copy it with its modification time"),
+        (future, "which lies in the future"),
+    ):
+        assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (1, "", 1)
+        assert words in refused.stderr

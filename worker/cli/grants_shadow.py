@@ -13,13 +13,16 @@ import click
 
 from worker.cli import output
 from worker.cli.grants_import import read_map
-from worker.errors import UsageError
+from worker.errors import NotReadyError, UsageError
 
 if TYPE_CHECKING:
     from worker.planning.shadow import Difference, SeenPair, Sending
 
 SHOWN: Final = 20
 """Creators that a table names; `--json` has all."""
+KEEP_TIME: Final = (
+    "copy it with its modification time (`cp --preserve`), and look at the clock of the host that wrote it"
+)
 UNDATED, UNREAD = "without a time of issue", "not read"
 
 
@@ -45,6 +48,11 @@ def shadow(file: BinaryIO, *, later: BinaryIO | None, mapping: str | None, as_js
     until = None
     if later is not None:
         until, after, more = _read(later, mapping)
+        if until <= at:
+            raise NotReadyError(
+                f"the file of --later was written at {output.moment(until)} UTC, and the first one at "
+                f"{output.moment(at)} UTC: swap them, or copy them with their modification times (`cp --preserve`)"
+            )
         left_out += more
         found = compare(sendings, after, until=until)
     if as_json:
@@ -104,8 +112,9 @@ def _read(file: BinaryIO, mapping: str | None) -> tuple[datetime, dict[str, Seen
 
     Raises:
         UsageError: it is no regular file, or cannot be read.
+        NotReadyError: its modification time cannot be when it was written, so no plan from it would be right.
     """
-    from worker.consent.import_fields import FieldNames  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.consent.import_fields import CLOCK_TOLERANCE, ISSUED_AHEAD, FieldNames  # noqa: PLC0415 - Celery loads this module on every start
     from worker.consent.import_lines import Source  # noqa: PLC0415 - as above
     from worker.planning.shadow import SeenPair  # noqa: PLC0415 - as above
 
@@ -116,16 +125,22 @@ def _read(file: BinaryIO, mapping: str | None) -> tuple[datetime, dict[str, Seen
     if found is None or not stat.S_ISREG(found.st_mode):
         raise UsageError("give the file by its name, and no pipe: its modification time says when it was written")
     written = datetime.fromtimestamp(found.st_mtime, UTC)
+    claim = f"{file.name} says that it was written at {output.moment(written)} UTC"
+    if written > datetime.now(UTC) + CLOCK_TOLERANCE:
+        raise NotReadyError(f"{claim}, which lies in the future: {KEEP_TIME}")
     pairs: dict[str, SeenPair] = {}
-    left_out = Counter[str]()
+    left_out, ahead = Counter[str](), 0
     for entry in Source(file, names=FieldNames(read_map(mapping))).entries(written):
         pair = entry.pair
         if pair is None or not pair.dated:
             left_out[UNREAD if pair is None else UNDATED] += not entry.blank
+            ahead += (entry.fault or "").startswith(ISSUED_AHEAD)
             continue
         seen = pairs.get(pair.creator_id)
         if seen is None or seen.issued_at < pair.issued_at:
             pairs[pair.creator_id] = SeenPair(pair.creator_id, pair.issued_at, pair.access_expires_at)
+    if ahead:
+        raise NotReadyError(f"{claim}, and {output.counted(ahead, 'pair')} in it was issued after that: {KEEP_TIME}")
     return written, pairs, left_out
 
 

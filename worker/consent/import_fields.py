@@ -26,6 +26,7 @@ REFRESH_START: Final = "rft."
 LONGEST_ACCESS_LIFE: Final = timedelta(days=366)
 LONGEST_REFRESH_LIFE: Final = timedelta(days=3_660)
 CLOCK_TOLERANCE: Final = timedelta(minutes=5)
+ISSUED_AHEAD: Final = "the issue time lies in the future"
 OLDEST: Final = datetime(2016, 9, 1, tzinfo=UTC)
 """Before this there was no TikTok, so an earlier instant is a mistake."""
 _MILLISECONDS_FROM: Final = 100_000_000_000
@@ -164,7 +165,7 @@ def read_pair(fields: Mapping[str, Any], now: datetime, names: FieldNames | None
     issued_at = line.instant("issued_at")
     expires_at = line.instant("expires_at")
     if issued_at is not None and issued_at > now + CLOCK_TOLERANCE:
-        raise BadLineError("the issue time lies in the future" + (NO_ZONE if line.zoneless else ""))
+        raise BadLineError(ISSUED_AHEAD + (NO_ZONE if line.zoneless else ""))
     age_known = issued_at is not None or expires_at is not None
     dated = issued_at is not None or (expires_at is not None and life is not None)
     life_known = life is not None or expires_at is not None
