@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
+from worker.journal.file import BLOCK, mapped
 from worker.vault import Keyring, Sealer
 
 if TYPE_CHECKING:
@@ -43,3 +47,31 @@ def test_what_cannot_be_read_says_nothing(
 
     assert not new_journal().holds(1, 1, [2])
     assert alarms == []
+
+
+def test_looking_keeps_the_files_out_of_the_heap(new_journal: NewJournal, new_entry: NewEntry) -> None:
+    """The heaps of the threads that look never give a file's size back, so no file is read into them."""
+    holder, looker = new_journal(segment_bytes=8 * 2**20), new_journal()
+    for number in range(50):
+        holder.release(holder.append(new_entry(number, body=bytes(20_000))))
+    holder.append(new_entry(1))
+
+    tracemalloc.start()
+    try:
+        assert looker.holds(1, 1, [2])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 500_000
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 3 * BLOCK + 5])
+def test_a_file_is_mapped_to_its_last_byte_that_is_not_zero(tmp_path: Path, size: int) -> None:
+    """Wherever that byte lies; what follows is zeros, as in the file."""
+    path = tmp_path / "file"
+    for last in {0, 1, size // 2, size - 2, size - 1, size} & set(range(size + 1)):
+        content = (bytes(max(last - 1, 0)) + b"x" * min(last, 1)).ljust(size, b"\0")
+        path.write_bytes(content)
+        with mapped(path) as memory:
+            assert content.startswith(memory[:])
+            assert not content[len(memory) :].strip(b"\0")

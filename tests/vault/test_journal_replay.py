@@ -182,7 +182,7 @@ def test_a_torn_tail_costs_the_torn_record_alone(dead_segment: Leave) -> None:
         torn = whole[last.offset : cut].rstrip(b"\0")
         damage = [Damage(last.offset, torn, tail=True)] if torn else []
         for tail in (b"", bytes(len(whole) - cut)):
-            assert scan(whole[:cut] + tail) == [*earlier, *damage], cut
+            assert list(scan(whole[:cut] + tail)) == [*earlier, *damage], cut
 
 
 @pytest.mark.parametrize("behind", [0, 1, FRAME_BYTES, FRAME_BYTES + 9, -1])
@@ -494,7 +494,7 @@ def test_any_bytes_can_be_scanned(data: bytes, bodies: list[bytes], zeros: int, 
     records = b"".join(frame_of(number, body) for number, body in enumerate(bodies, 1))
     file = bytes(HEADER_BYTES) + data + bytes(nothing) + records + bytes(nothing) + data
     file += bytes(nothing if zeros else 0)
-    parts = scan(file)
+    parts = list(scan(file))
 
     assert [part.sealed for part in parts if isinstance(part, Frame)] == bodies
     covered = bytearray(file)

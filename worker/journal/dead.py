@@ -11,7 +11,7 @@ from pathlib import Path
 
 from worker.errors import JournalError, SealError
 from worker.journal.entry import JournalEntry
-from worker.journal.file import SegmentFile, lock_existing, read_whole
+from worker.journal.file import SegmentFile, lock_existing, mapped, read_whole
 from worker.journal.folder import JournalFolder, fail
 from worker.journal.segment import (
     HEADER_BYTES,
@@ -188,15 +188,15 @@ def _waiting(folder: JournalFolder) -> Iterator[tuple[bytes | None, Frame]]:
         if not path.is_file():  # reading a pipe would block; the replay reports what is not a journal
             continue
         try:
-            data = path.read_bytes()
+            with mapped(path) as data:
+                segment_id = segment_id_of(data[:HEADER_BYTES])
+                waiting = [part for part in scan(data) if isinstance(part, Frame) and not part.released]
         except FileNotFoundError:
             continue
         except OSError as error:
             raise fail("a journal file cannot be read:", path, error) from None
-        segment_id = segment_id_of(data[:HEADER_BYTES])
-        for part in scan(data):
-            if isinstance(part, Frame) and not part.released:
-                yield segment_id, part
+        for frame in waiting:
+            yield segment_id, frame
 
 
 def _key_of(sealed: bytes) -> int:

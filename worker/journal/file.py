@@ -12,7 +12,10 @@ import stat
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Final, Self
 
@@ -32,6 +35,7 @@ from worker.journal.segment import (
 OPEN_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 MADE_TRIES: Final = 5
 ZEROS: Final = bytes(2**20)
+BLOCK: Final = 2**16
 _sync_data = getattr(os, "fdatasync", os.fsync)
 
 
@@ -283,6 +287,30 @@ def read_whole(descriptor: int) -> bytes:
     while len(data) < size and (part := os.pread(descriptor, size - len(data), len(data))):
         data += part
     return bytes(data)
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[bytes | mmap]:
+    """Give memory with a file's bytes up to the zeros at its end, of which it has as many as a record could end with.
+
+    The memory goes back to the system at the end; the heaps of the threads that look would keep it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb", buffering=0) as file:
+        whole = end = os.fstat(file.fileno()).st_size
+        while end and os.pread(file.fileno(), min(end, BLOCK), max(end - BLOCK, 0)) == ZEROS[: min(end, BLOCK)]:
+            end -= min(end, BLOCK)
+        if not end:
+            yield b""
+            return
+        done = 0
+        with mmap(-1, min(end + BLOCK, whole)) as memory:
+            with memoryview(memory) as view:
+                while done < end and (count := file.readinto(view[done:])):
+                    done += count
+            yield memory
 
 
 def lock(descriptor: int) -> bool:

@@ -17,7 +17,9 @@ import json
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import Final
 
 HEADER_BYTES: Final = 512
@@ -141,30 +143,28 @@ def frame_of(number: int, sealed: bytes) -> bytes:
     return _FRAME.pack(_MAGIC, WAITING, number, len(sealed), crc) + sealed
 
 
-def scan(data: bytes) -> list[Frame | Damage]:
-    """Return the records of a whole segment file in their order, and the damage between and behind them."""
-    found: list[Frame | Damage] = []
+def scan(data: bytes | mmap) -> Iterator[Frame | Damage]:
+    """Yield the records of a whole segment file in their order, and the damage between and behind them."""
     position, end = HEADER_BYTES, _end_of_bytes(data)
     while (frame := _next_frame(data, position, end)) is not None:
         if frame.offset > position:
-            found.append(Damage(position, data[position : frame.offset], tail=False))
-        found.append(frame)
+            yield Damage(position, data[position : frame.offset], tail=False)
+        yield frame
         position = frame.end
     rest = data[position:end].rstrip(b"\0")
     if rest:
-        found.append(Damage(position, rest, tail=True))
-    return found
+        yield Damage(position, rest, tail=True)
 
 
-def _end_of_bytes(data: bytes) -> int:
+def _end_of_bytes(data: bytes | mmap) -> int:
     """Return where only zeros follow, a little too late at most: bytes are stripped one by one, blocks are compared."""
     end = len(data)
-    while end >= len(_ZEROS) and data.endswith(_ZEROS, 0, end):
+    while end >= len(_ZEROS) and data[end - len(_ZEROS) : end] == _ZEROS:
         end -= len(_ZEROS)
     return end
 
 
-def _next_frame(data: bytes, position: int, end: int) -> Frame | None:
+def _next_frame(data: bytes | mmap, position: int, end: int) -> Frame | None:
     """Return the first complete record that starts at or behind a position and before an end."""
     while (offset := data.find(_MAGIC, position, end)) >= 0:
         frame = _frame_at(data, offset)
@@ -174,7 +174,7 @@ def _next_frame(data: bytes, position: int, end: int) -> Frame | None:
     return None
 
 
-def _frame_at(data: bytes, offset: int) -> Frame | None:
+def _frame_at(data: bytes | mmap, offset: int) -> Frame | None:
     if offset + FRAME_BYTES > len(data):
         return None
     _, flag, number, length, crc = _FRAME.unpack_from(data, offset)
