@@ -32,10 +32,7 @@ LOOK_AGAIN_SECONDS: Final = 0.1
 SPOILT_SECONDS: Final = 2.0
 """Time between two looks at keys or queues that a person has to delete."""
 REFUSED_SECONDS: Final = 5.0
-"""Time between two tries if RabbitMQ refuses the login or the virtual host, or Redis is full or read-only.
-
-Celery itself tries again at once.
-"""
+"""Time between two tries if RabbitMQ refuses the login or the virtual host; Celery itself tries again at once."""
 CLOSING_SECONDS: Final = 5.0
 """Time in which a hung worker that has nothing in hand may close what it opened."""
 CONTROLS: Final = frozenset({
@@ -175,8 +172,6 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
     AttributeError, which ends the worker. The messages are only hints: the next scan finds their grants again.
     """
 
-    _refusal = ""  # why the broker did not let us in the last time
-
     def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
         # Workers share state through the database. Mingle and gossip would take it from Redis.
         alone = {**(worker_options or {}), "without_mingle": True, "without_gossip": True}
@@ -222,7 +217,6 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], Any]:
         """Return the handler of messages; one that does not call a task of ours is reported and dropped."""
-        self._refusal = ""  # everything is connected by now
         handle = super().create_task_handler(*args, **options)
         tasks = {name: inspect.signature(task.run) for name, task in self.app.tasks.items() if name.startswith(PREFIX)}
 
@@ -250,15 +244,13 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         message.ack()
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Report once why the broker that answers did not let us in, and wait for the next try: a person has to act.
+        """Report why the broker did not let us in, and wait for the next try: with RabbitMQ a person has to act.
 
         Raises:
             WorkerShutdown, WorkerTerminate: the worker must end.
         """
-        if (refusal := str(exc)) != self._refusal:
-            super().on_connection_error_before_connected(exc)
-        self._refusal = refusal
-        deadline = time.monotonic() + REFUSED_SECONDS
+        super().on_connection_error_before_connected(exc)
+        deadline = time.monotonic() + (REFUSED_SECONDS if over_amqp else 0)
         while time.monotonic() < deadline:
             maybe_shutdown()
             time.sleep(LOOK_AGAIN_SECONDS)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
-import redis
-from celery.worker.consumer import Consumer
 from kombu.transport.redis import SentinelChannel
 
 from tests.support.daemon import plain_environ
-from worker import celeryconfig, consumer
+from worker import celeryconfig
 from worker.celery import app
 from worker.channels import CheckedChannel
 from worker.consumer import LastingConsumer
@@ -173,26 +170,3 @@ def test_over_rabbitmq_every_name_is_ours_and_every_message_confirmed(namespace:
     assert (said["confirms"], said["unprefetched"], said["early"]) == (True, False, True)
     assert 0 < said["heartbeat"] <= 10
     assert taken == [f"{base}.refresh"]
-
-
-def test_a_broker_that_refuses_is_asked_calmly_and_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Redis that is full or read-only answers at once, so the worker itself has to wait between two tries."""
-    reported, now = list[str](), 0.0
-
-    def sleep(seconds: float) -> None:
-        nonlocal now
-        now += seconds
-
-    monkeypatch.setattr(Consumer, "on_connection_error_before_connected", lambda _, error: reported.append(str(error)))
-    monkeypatch.setattr(consumer, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
-    monkeypatch.setattr(Consumer, "create_task_handler", lambda _: None)
-    taking = LastingConsumer.__new__(LastingConsumer)
-    taking.app = app
-    for refusal in ("full", "full", "full", "read-only"):
-        taking.on_connection_error_before_connected(redis.ResponseError(refusal))
-
-    assert reported == ["full", "read-only"]
-    assert now == pytest.approx(4 * consumer.REFUSED_SECONDS, abs=1)
-    taking.create_task_handler()
-    taking.on_connection_error_before_connected(redis.ResponseError("read-only"))
-    assert len(reported) == 3

@@ -48,11 +48,7 @@ def shadow(file: BinaryIO, *, later: BinaryIO | None, mapping: str | None, as_js
     until = None
     if later is not None:
         until, after, more = _read(later, mapping)
-        if until <= at:
-            raise NotReadyError(
-                f"the file of --later was written at {output.moment(until)} UTC, and the first one at "
-                f"{output.moment(at)} UTC: swap them, or copy them with their modification times (`cp --preserve`)"
-            )
+        _refuse_swapped(at, until)
         left_out += more
         found = compare(sendings, after, until=until)
     if as_json:
@@ -80,6 +76,14 @@ def shadow(file: BinaryIO, *, later: BinaryIO | None, mapping: str | None, as_js
     )
     if until is not None:
         _print_compared(found, until)
+
+
+def _refuse_swapped(at: datetime, until: datetime) -> None:
+    if until <= at:
+        raise NotReadyError(
+            f"the file of --later was written at {output.moment(until)} UTC, and the first one at "
+            f"{output.moment(at)} UTC: swap them, or copy them with their modification times (`cp --preserve`)"
+        )
 
 
 def _print_compared(found: list[Difference], until: datetime) -> None:
