@@ -886,6 +886,22 @@ def test_a_pull_says_what_comes_later(studio: Studio) -> None:
     assert studio.pull().reason == ""
 
 
+def test_all_days_are_asked_for_until_they_come_whole(studio: Studio) -> None:
+    """Two spoilt answers in a row cost the oldest day nothing: the third one of the day asks for it again."""
+    oldest = studio.back(60)
+    studio.truth.days[oldest] = {"likes": 9}
+    odd = [{"date": oldest.isoformat(), "likes": "many"}]
+    studio.truth.faults[ACCOUNT_CALL] = [
+        ReadAnswer({"display_name": "Ada", "metrics": odd}, None),
+        ReadAnswer({"display_name": "Ada"}, None, partial=True),
+    ]
+    for _ in range(3):
+        studio.pull()
+
+    assert [first for first, _ in spans(studio)] == [oldest.isoformat()] * 3
+    assert [row["likes"] for row in studio.rows("account_days")] == [9]
+
+
 def test_days_that_are_read_for_the_last_time_get_another_chance_to_stand(studio: Studio) -> None:
     """On the second day the oldest day of the first pull can be confirmed, and on no later one."""
     with_days(studio, *range(1, 61))
@@ -929,7 +945,7 @@ def test_what_may_be_gone_tomorrow_is_looked_at_once_more_today(studio: Studio, 
     studio.truth.faults = {VIDEO_CALL: [page]}
     studio.pull()
 
-    assert spans(studio)[-1][0] == studio.back(60).isoformat()
+    assert spans(studio)[-1][0] == oldest.isoformat()
     assert [row["likes"] for row in studio.rows("account_days") if row["day"] == oldest] == [9]
     assert studio.truth.count(VIDEO_CALL) == 4
     before = len(studio.truth.calls)

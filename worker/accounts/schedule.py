@@ -129,7 +129,7 @@ def end(resource: Resource, progress: Progress, state: AccountState, *, newest: 
         cursor=None,
         target=None,
         finished_at=state.now,
-        whole_at=_whole_at(progress, state.now),
+        whole_at=_whole_at(resource, progress, state.now),
         next_at=state.now + (pause if progress.clean else min(pause, soon(state.now))),
         failures=0,
         problem=None if progress.clean else "something in the answers could not be read: see the quarantine",
@@ -144,12 +144,13 @@ def is_first_today(progress: Progress, *, now: datetime) -> bool:
     return progress.finished_at is None or progress.finished_at.date() < now.date()
 
 
-def _whole_at(progress: Progress, now: datetime) -> datetime | None:
+def _whole_at(resource: Resource, progress: Progress, now: datetime) -> datetime | None:
     """Return when all was read last; a pass that lacked something is made again soon, and then on the next day.
 
-    The oldest day, and what TikTok gives of a video for some days only, may be gone on the next day.
+    The oldest day, and what TikTok gives of a video for some days only, may be gone on the next day. All days of an
+    account cost one request as the last ones do, so they are asked for until they come; a list has many pages.
     """
-    again = not progress.clean and is_first_today(progress, now=now)
+    again = not progress.clean and (resource is ACCOUNT or is_first_today(progress, now=now))
     if again or not progress.whole or progress.started_at is None:
         return progress.whole_at
     return progress.started_at - timedelta(days=0 if progress.clean else readings.AGAIN_DAYS - 1)
