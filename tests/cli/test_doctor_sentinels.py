@@ -82,7 +82,8 @@ def test_a_replica_that_could_not_be_the_next_master_is_named_before_it_is_one(
     assert (
         f"the replica 127.0.0.1:{front.port} could not be the next master: its certificate is refused: " in found.detail
     )
-    assert f"the replica 127.0.0.1:{free_port} could not be the next master: connection refused; " in found.detail
+    assert f"the replica 127.0.0.1:{free_port} could not be the next master: does not answer: " in found.detail
+    assert f"connecting to 127.0.0.1:{free_port}. Connection refused; docs/" in found.detail
     assert f"localhost:{front.port} could not" not in found.detail
 
 

@@ -261,7 +261,7 @@ class Visit:
                 sure = not cleaned.missing and not cleaned.unsure and not answer.partial
                 progress = replace(progress, clean=progress.clean and sure)
                 self._save(BENCHMARK, answer, cleaned, progress)
-            except Exception:
+            except Exception:  # whatever it was, another creator's pull may read the category
                 store.save_shared(replace(shared, next_at=self.state.now))
                 raise
             again = schedule.tomorrow(self.state.now) if sure else self.state.now + schedule.soon(self.state.now)

@@ -16,7 +16,6 @@ from worker.cli.checks import Finding, State
 from worker.egress import NotConnectedError
 from worker.errors import BrokerUnavailableError
 from worker.redis_address import read_sentinels
-from worker.vault.redaction import redact
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -96,9 +95,8 @@ def redis(settings: MessengerSettings) -> Finding:
             missing, policy = missing_rights(client, prefix, carries_messages=carries), memory_policy(client)
             spoilt = spoilt_keys(client, QUEUES, prefix) if carries else []
         except ERRORS as error:
-            text = redact(why_of_no_use(error, client))
             hides = {"quota", "workers", "queues"} if carries else {"quota"}
-            return Finding("redis", "fail", text, hides=frozenset(hides))
+            return Finding("redis", "fail", why_of_no_use(error, client), hides=frozenset(hides))
     if missing:
         return Finding(
             "redis", "fail", f"our user lacks rights (docs/operations.md, A user of Redis): {' '.join(missing)}"

@@ -73,12 +73,17 @@ def why_of_no_use(error: Exception, client: redis.Redis) -> str:
     """
     if isinstance(error, redis.InvalidResponse):
         return "what answers there does not speak Redis' protocol: are scheme and port right?"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is refused: {cause.verify_message.rstrip('.')}"
+        cause = cause.__cause__ or cause.__context__
     said = (str(error).partition(", with args")[0] or type(error).__name__).rstrip(".")
     password = client.connection_pool.connection_kwargs.get("password")
     if password:
         said = said.replace(password, "(our password)")
     refused = isinstance(error, redis.AuthenticationError | redis.ResponseError)
-    return f"answers, and refuses us: {said}" if refused else f"does not answer: {said}"
+    return redact(f"answers, and refuses us: {said}" if refused else f"does not answer: {said}")
 
 
 def master_of(client: redis.Redis) -> str | None:
@@ -126,7 +131,7 @@ def _ask(sentinels: Sentinels, host: str, port: int, seconds: float) -> Sentinel
         with redis.Redis(host, port, **_of_sentinels(sentinels, seconds)) as client:
             state = client.sentinel_masters().get(sentinels.service)
             replicas = client.sentinel_slaves(sentinels.service) if state else []
-    except (redis.RedisError, OSError):
+    except ERRORS:
         return SentinelView(place, answers=False)
     if state is None:
         return SentinelView(place)
@@ -154,30 +159,12 @@ def try_replicas(url: str, views: Iterable[SentinelView], seconds: float) -> dic
     options: dict[str, Any] = {**bounds, **sentinels.login, **sentinels.tls}
     troubles = dict[str, str]()
     for host, port in sorted({replica for view in views for replica in view.replicas}):
-        try:
-            with redis.Redis(host, port, **options) as client:
+        with redis.Redis(host, port, **options) as client:
+            try:
                 client.ping()
-        except (redis.RedisError, OSError) as error:
-            troubles[f"{host}:{port}"] = trouble(error)
+            except ERRORS as error:
+                troubles[f"{host}:{port}"] = why_of_no_use(error, client)
     return troubles
-
-
-def trouble(error: BaseException) -> str:
-    """Return in a few words why Redis could not be asked; they hold no password."""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
-        causes.append(cause)
-    for cause in causes:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"its certificate is refused: {cause.verify_message.rstrip('.')}"
-        if isinstance(cause, redis.AuthenticationError):
-            return "it refuses user or password"
-        if isinstance(cause, TimeoutError | redis.TimeoutError):
-            return "it does not answer in time"
-    for cause in causes:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror.lower()
-    return redact(str(error)) or type(error).__name__
 
 
 def _of_sentinels(sentinels: Sentinels, seconds: float) -> dict[str, Any]:
