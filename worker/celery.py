@@ -17,6 +17,7 @@ if hidden := UNUSED not in sys.modules:
 import logging
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -302,15 +303,23 @@ def stop_waiting(**_: Any) -> None:
 @signals.worker_process_shutdown.connect
 @signals.worker_shutdown.connect
 def end_work(**_: Any) -> None:
-    """Take this process off the list, or log that the database is away, and close what was opened."""
+    """Take this process off the list, or log that the database is away, and close what was opened.
+
+    If Celery ends the process late, a thread that ends it comes here too: the second one finds nothing left to do.
+    """
     services = shared_services()
-    try:
-        services.presence.leave()
-    except EvertokenError as error:
-        report(Fact("worker.left_untold", {"reason": str(error)}, level="warning"))
-    finally:
-        services.close()
-        end_remote()
+    with closing:
+        try:
+            services.presence.leave()
+        except EvertokenError as error:
+            report(Fact("worker.left_untold", {"reason": str(error)}, level="warning"))
+        finally:
+            services.close()
+            end_remote()
+
+
+closing: Final = threading.Lock()
+"""Held by the thread that closes what this process opened."""
 
 
 app.steps["worker"].add("worker.consumer:Watched")
@@ -320,6 +329,8 @@ app.steps["consumer"].add("worker.consumer:LooksAgain")
 def publish(task: Any, *args: Any, **options: Any) -> bool:
     """Publish a task; a broker that is away costs one scan and never an exception.
 
+    A process that is asked to end publishes nothing: a broker that stands still would hold up its end.
+
     Args:
         task: the task.
         args: its arguments; ids only.
@@ -328,6 +339,8 @@ def publish(task: Any, *args: Any, **options: Any) -> bool:
     Returns:
         False if the message was not sent: the next scan finds its rows again.
     """
+    if shared_services().stop.is_set():
+        return False
     if SPANS.carried is not None and (trace := SPANS.carried()):
         options["headers"] = {TRACE: trace}
     try:

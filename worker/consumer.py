@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import Any, Final
 
 from celery import bootsteps, signals
@@ -17,7 +18,7 @@ from celery.worker.control import Panel
 from celery.worker.state import maybe_shutdown
 
 from worker.broker import broker_of
-from worker.celery import app, end_work
+from worker.celery import app, closing, end_work
 from worker.celeryconfig import over_amqp, settings
 from worker.channels import RefusedMessageError, listen, publish_unconfirmed, refuse_message
 from worker.errors import BrokerUnavailableError
@@ -34,7 +35,9 @@ SPOILT_SECONDS: Final = 2.0
 REFUSED_SECONDS: Final = 5.0
 """Time between two tries if RabbitMQ refuses the login or the virtual host; Celery itself tries again at once."""
 CLOSING_SECONDS: Final = 5.0
-"""Time in which a hung worker that has nothing in hand may close what it opened."""
+"""Time in which a worker that has nothing in hand may close what it opened, if Celery does not end it."""
+GOODBYE_SECONDS: Final = 15.0
+"""Time that Celery has for its goodbye to the broker once nothing is in hand: longer than one wait of a connection."""
 CONTROLS: Final = frozenset({
     "ping", "active_queues", "registered", "stats", "conf", "active", "reserved", "scheduled", "revoked",
     "enable_events", "heartbeat",
@@ -77,6 +80,7 @@ class Watched(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no
     def start(self, parent: Any) -> None:
         """Begin to judge, and replace Celery's handler of SIGUSR1, which is installed by now."""
         dump_stacks_on_signal()
+        threading.Thread(target=end_in_time, name="end", daemon=True).start()
         touch(settings.run_dir, f"worker-{parent.hostname}")
         watchdog.judge(
             Fact("worker.hangs", {"limit_seconds": settings.hang_seconds}, level="error"),
@@ -118,19 +122,56 @@ def end_hung() -> None:
     What is not stored by then is in the journal.
     """
     state.should_stop = STATUS
-    deadline = time.monotonic() + shared_services().settings.lease_seconds
-    while state.reserved_requests and time.monotonic() < deadline:
+    wait_for_celery(CLOSING_SECONDS)
+    end_without_celery(STATUS)
+
+
+def end_in_time() -> None:
+    """Wait until this worker is asked to end, and end it if Celery does not.
+
+    At its end Celery speaks to the broker over several connections, one after the other, and waits for each answer.
+    """
+    asked_to_end.get()
+    wait_for_celery(GOODBYE_SECONDS)
+    waits_for = "the broker" if not closing.locked() else "the database"
+    in_hand = len(state.reserved_requests)
+    report(Fact("worker.goodbye_unanswered", {"waits_for": waits_for, "in_hand": in_hand}, level="warning"))
+    end_without_celery(state.should_terminate or state.should_stop or 0)
+
+
+def wait_for_celery(seconds: float) -> None:
+    """Return once nothing has been in hand for some seconds, or those seconds after a lease.
+
+    If Celery ends the process meanwhile, it ends this thread with it.
+    """
+    now = time.monotonic()
+    until, lease_until = now + seconds, now + shared_services().settings.lease_seconds
+    while now < until:
         time.sleep(LOOK_AGAIN_SECONDS)
-    time.sleep(CLOSING_SECONDS)  # a loop that runs ends the process meanwhile, and this thread with it
-    closing = threading.Thread(target=end_work, daemon=True)
-    closing.start()
-    closing.join(CLOSING_SECONDS)
-    os._exit(STATUS)
+        now = time.monotonic()
+        if state.reserved_requests and now < lease_until:
+            until = now + seconds
+
+
+def end_without_celery(status: int) -> None:
+    """Close what this process opened, within `CLOSING_SECONDS`, and end it.
+
+    Messages that it has not acknowledged stay with the broker, which gives them to another worker.
+    """
+    leaving = threading.Thread(target=end_work, daemon=True)
+    leaving.start()
+    leaving.join(CLOSING_SECONDS)
+    os._exit(status)
+
+
+asked_to_end: Final[SimpleQueue[None]] = SimpleQueue()
+"""Wakes the thread that ends the worker: of all that could, a queue of this kind alone is safe in a signal handler."""
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]  # celery ships no types
 def judge_no_more(**_: Any) -> None:
-    """Leave a worker alone that ends in good order: it takes no messages any more."""
+    """Leave a worker alone that ends in good order, for it takes no messages any more; but it has to end in time."""
+    asked_to_end.put(None)
     watchdog.stop()
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from tests.project.conftest import ROOT
 from worker.amqp_address import bad_amqp
+from worker.consumer import CLOSING_SECONDS, GOODBYE_SECONDS
 from worker.namespace import bad_namespace
 from worker.redis_address import bad_redis, read_sentinels
 from worker.settings import Settings
@@ -112,7 +113,8 @@ def test_what_sends_to_tiktok_has_a_journal_and_the_time_to_end(objects: dict[tu
         mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
 
         assert mounts[claim["metadata"]["name"]] == "/var/lib/evertoken"
-        assert pod["terminationGracePeriodSeconds"] >= Settings.model_fields["lease_seconds"].default + 15
+        longest = Settings.model_fields["lease_seconds"].default + GOODBYE_SECONDS + CLOSING_SECONDS
+        assert pod["terminationGracePeriodSeconds"] > longest
         assert ("Service", spec["serviceName"].removeprefix("demo-")) in objects
 
 

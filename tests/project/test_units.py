@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from worker.consumer import CLOSING_SECONDS
+from worker.consumer import CLOSING_SECONDS, GOODBYE_SECONDS
 from worker.policy.hanging import LOOKS
 from worker.settings import Settings
 from worker.store.models import METADATA
@@ -162,6 +162,7 @@ def test_systemd_watches_what_feeds_it_and_gives_a_hung_worker_time_to_store(roo
 
     assert set(watched) == {name for name in units(root) if "flower" not in name and name not in ONCE}
     assert all(seconds > longest for seconds in watched.values())
+    assert all(seconds > fields["lease_seconds"].default + GOODBYE_SECONDS + CLOSING_SECONDS for seconds in watched.values())
     assert all(seconds >= 3 * FEED_SECONDS for seconds in watched.values())
 
 

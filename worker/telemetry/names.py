@@ -139,6 +139,7 @@ FACT_NAMES: Final = (
     "traces.unsent",
     "traces.unusable",
     "watchdog.unfed",
+    "worker.goodbye_unanswered",
     "worker.hangs",
     "worker.left_untold",
 )
