@@ -10,15 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import redis
-
 from tests.support.daemon import READY_SECONDS, Daemon
 from tests.support.desk import desk_settings
 from tests.support.restartable import Restartable
 from tests.support.world import World
+from worker.sandbox.broker import connect
 from worker.sandbox.children import Child
 from worker.sandbox.process import RunningSandbox
 from worker.telemetry import Fact
@@ -235,7 +233,7 @@ def test_a_worker_beside_a_redis_that_stands_still_stores_what_it_has_and_ends( 
     try:
         grant = world.creator()
         assert daemon.run("call", "tasks.notify.deliver", "--countdown", "500").returncode == 0
-        with redis.Redis.from_url(standing.url) as client:
+        with connect(standing.url) as client:
             wait_until(lambda: client.keys("*unacked"), READY_SECONDS)
             held = client.hlen("evertoken:unacked")
         if busy:
@@ -248,7 +246,7 @@ def test_a_worker_beside_a_redis_that_stands_still_stores_what_it_has_and_ends( 
         seconds_to_end(worker, lasts if pool != "prefork" or not busy else lasts + LEASE_SECONDS)
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), READY_SECONDS)
         standing.resume()
-        with redis.Redis.from_url(standing.url) as client:
+        with connect(standing.url) as client:
             assert client.hlen("evertoken:unacked") == held > 0
         assert not busy or world.look(grant).pair_generation > 1
         assert world.services.store.workers_seen(3600) == []
@@ -262,11 +260,11 @@ def test_a_worker_beside_a_redis_that_stands_still_stores_what_it_has_and_ends( 
     assert log.count('"event": "worker.goodbye_unanswered"') == 1
 
 
-def is_connected(pid: int, port: int) -> bool:
-    """Return True if a process has a connection to a port of this host."""
-    sockets = {str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]]
-    return any(row[2].endswith(f":{port:04X}") and f"socket:[{row[9]}]" in sockets for row in rows)
+def has_a_socket(child: Child) -> bool:
+    """Return True once a process is connected to something."""
+    assert child.status is None, child.tail()
+    files = [os.readlink(file) for file in Path(f"/proc/{child.pid}/fd").iterdir() if file.is_symlink()]  # noqa: PTH115
+    return any(file.startswith("socket:") for file in files)
 
 
 @pytest.mark.slow_suite
@@ -283,13 +281,11 @@ def test_other_processes_end_within_their_bounds_beside_a_redis_that_stands_stil
     database_kind: str,
 ) -> None:
     """Units, compose and chart give them no more time before they are killed."""
-    daemon = new_daemon(
-        REDIS_URL=standing.url, EXPORTER_PORT=str(free_ports()), METRICS_PORT="0", **desk_settings(free_ports())
-    )
+    daemon = new_daemon(REDIS_URL=standing.url, EXPORTER_PORT=str(free_ports()), **desk_settings(free_ports()))
     if process == "doctor":
         standing.pause()
         child = daemon._start("doctor", "doctor")
-        wait_until(lambda: is_connected(child.pid, urlsplit(standing.url).port or 0), READY_SECONDS)
+        wait_until(lambda: has_a_socket(child), READY_SECONDS)
     else:
         arguments = {"beat": ["--max-interval", "1"], "exporter": ["--every", "1"], "desk": []}[process]
         child = daemon._start(process, process, *arguments)
