@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from tests.support.daemon import READY_SECONDS, Daemon
 from tests.support.desk import desk_settings
 from tests.support.restartable import Restartable
