@@ -26,7 +26,7 @@ from benchmarks.contenders import WARM_UP, Contender, Evertoken, HomeMade, Loop,
 from benchmarks.report import HOME, LOOP, Entry, Sheet
 from benchmarks.stage import PROJECT, Stage
 
-PARTS: Final = ("speed", "slow", "alone", "counts", "steps", "rest", "growth", "accounts")
+PARTS: Final = ("speed", "slow", "alone", "counts", "steps", "rest", "memory", "growth", "accounts")
 HOME_SHARE: Final = 0.25
 """The home-made worker is slower, so it refreshes fewer in a run."""
 BEFORE_SHARE: Final = 0.1
@@ -101,6 +101,14 @@ class Bench:
             found[kind] = rest.measure(fleet, self.chosen.rest_grants, self.chosen.rest_seconds)
         told = {kind: [asdict(each) for each in rests] for kind, rests in found.items()}
         self._add("rest", told, report.at_rest(found, self.chosen.rest_grants))
+
+    def memory(self) -> None:
+        """What a worker holds in memory after many refreshes."""
+        count, found = self.chosen.creators, dict[str, list[float]]()
+        for each in self._ours:
+            self._prepare(each)
+            found[each.label] = each.grown(count, -(-self.chosen.memory_refreshes // count))
+        self._add("memory", found, report.memory(found, count))
 
     def growth(self) -> None:
         """How scan, claim and counts grow with the fleet."""
@@ -222,6 +230,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", default="10000,100000", help="fleets of the part `growth`, up to 10000000")
     parser.add_argument("--rest-grants", type=int, default=100_000, help="the fleet of the part `rest`")
     parser.add_argument("--rest-seconds", type=float, default=20, help="how long is watched in the part `rest`")
+    parser.add_argument(
+        "--memory-refreshes", type=int, default=20_000, help="refreshes of one worker in the part `memory`"
+    )
     parser.add_argument("--account-creators", type=int, default=20, help="creators of the part `accounts`")
     parser.add_argument("--account-videos", type=int, default=200, help="videos of each of them")
     parser.add_argument("--beside", type=Path, help="another checkout of the project, measured in the same rounds")

@@ -317,6 +317,17 @@ class Evertoken(Worker):
                 time.sleep(SETTLE_SECONDS)
         return seconds
 
+    def grown(self, count: int, rounds: int) -> list[float]:
+        """Refresh `count` creators in each round; return the worker's MiB of memory before the first and after each."""
+        self.stage.flush()
+        with self.stage.running(self.slug, [self.command(0)], self.environ()) as workers:
+            self._round(WARM_UP, workers)
+            mebibytes = [machine.resident_mebibytes(workers[0].pid)]
+            for _ in range(rounds):
+                self._round(count, workers)
+                mebibytes.append(machine.resident_mebibytes(workers[0].pid))
+        return mebibytes
+
     def _fill(self, creators: int) -> None:
         folder = self.stage.folder / self.slug
         folder.mkdir(exist_ok=True)

@@ -139,6 +139,14 @@ def at_rest(found: dict[str, list[Rest]], grants: int) -> Sheet:
     return Sheet(f"At rest with {grants:,} grants", ("", "of a core", "MiB"), rows)
 
 
+def memory(found: dict[str, list[float]], count: int) -> Sheet:
+    """Return a worker's memory after every tenth of its refreshes."""
+    rounds = max(len(each) for each in found.values()) - 1
+    columns = sorted({rounds * tenth // 10 for tenth in range(11)})
+    rows = [(label, *(f"{each[number]:.1f}" for number in columns)) for label, each in found.items()]
+    return Sheet("MiB of a worker after so many refreshes", ("", *(f"{count * each:,}" for each in columns)), rows)
+
+
 def growth(found: Sequence[Growth], sizes: Sequence[int]) -> Sheet:
     """Return how scan, claim and counts grow."""
     rows = [

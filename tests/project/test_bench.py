@@ -131,13 +131,13 @@ def test_every_part_runs_and_is_written(tmp_path: Path) -> None:
     """A tiny run measures all contenders on SQLite and writes tables, figures and picture."""
     done = run_bench(
         *("--rounds", "1", "--creators", "60", "--slow-creators", "10", "--alone", "2", "--databases", "sqlite"),
-        *("--sizes", "2000,4000", "--rest-grants", "100", "--rest-seconds", "2", "--account-creators", "2"),
-        *("--account-videos", "25", "--out", str(tmp_path)),
+        *("--sizes", "2000,4000", "--rest-grants", "100", "--rest-seconds", "2", "--memory-refreshes", "120"),
+        *("--account-creators", "2", "--account-videos", "25", "--out", str(tmp_path)),
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-    parts = {"alone", "speed", "slow", "counts", "steps", "rest", "growth", "accounts"}
+    parts = {"alone", "speed", "slow", "counts", "steps", "rest", "memory", "growth", "accounts"}
     assert {"machine", "options", *parts} == set(found)
     assert (tmp_path / "where-the-time-goes.png").stat().st_size > 1000
     assert (tmp_path / "bench.md").read_text(encoding="utf-8").count("###") == len(parts)
