@@ -141,8 +141,9 @@ def _make_due(store: Store, count: int) -> None:
     now = int(store.ping().timestamp() * 1000)
     _run(
         store,
-        "UPDATE grants SET next_refresh_at = :now - 1000 WHERE id IN"
-        " (SELECT id FROM grants ORDER BY access_expires_at LIMIT :count)",
+        "UPDATE grants SET next_refresh_at = :now - 1000 WHERE access_expires_at <="
+        " (SELECT max(access_expires_at) FROM"
+        " (SELECT access_expires_at FROM grants ORDER BY access_expires_at LIMIT :count) AS soonest)",
         now=now,
         count=count,
     )

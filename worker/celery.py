@@ -35,6 +35,7 @@ from worker import celeryconfig
 from worker.broker import QUEUES
 from worker.errors import ConfigurationError, EvertokenError, StoreRefusedError, StoreUnavailableError
 from worker.hardening import keep_memory_private, refuse_debug_switches
+from worker.heap import share_one_heap
 from worker.mistakes import POOL_REFUSED, explain_uncaught, mistake_of_flower, mistake_of_options, split_command
 from worker.services import build_services, shared_services
 from worker.settings import load_settings
@@ -230,6 +231,7 @@ def refuse_bad_settings(sender: str = "", options: Mapping[str, Any] | None = No
     if unknown:
         refuse(f"there is no queue {', '.join(map(redact, unknown))}; there are {', '.join(sorted(known))}")
     keep_memory_private()
+    share_one_heap()
     install_last_words()
     try:
         if not load_settings().sandboxed:
