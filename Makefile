@@ -87,7 +87,7 @@ notebook: $(READY) build/notebook/ready ## let Jupyter run the notebook of accou
 sbom: $(READY) ## write a bill of materials (CycloneDX) of what a server installs to build/sbom.cdx.json
 	@$(VENV)/bin/python deploy/sbom.py --out build/sbom.cdx.json && echo "build/sbom.cdx.json"
 
-release: $(READY) ## build wheel, source archive, bill of materials and their SHA-256 into dist; push nothing
+release: $(READY) ## build both wheels, source archive, bill of materials and their SHA-256 into dist; push nothing
 	@$(VENV)/bin/python deploy/release.py
 
 clean: ## remove what was built here, .venv included; data under var/ stays

@@ -1,4 +1,4 @@
-"""Build a release into `dist`: wheel, source archive, bill of materials and the SHA-256 of each; push nothing.
+"""Build a release into `dist`: both wheels, source archive, bill of materials and the SHA-256 of each; push nothing.
 
 What is built is the last commit, with its time, so that the same commit gives the same bytes on every machine with the
 pinned setuptools.
@@ -23,6 +23,9 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent
 BUILD: Final = "import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])(sys.argv[2])"
 SUMS: Final = "SHA256SUMS"
+CLIENT: Final = "clients/python"
+OURS: Final = "evertoken[-_]*"
+"""The names of what is released: a wheel of the client has an underscore after the first word."""
 
 
 def refusal(version: str, changelog: str, changes: str) -> str | None:
@@ -43,7 +46,7 @@ def refusal(version: str, changelog: str, changes: str) -> str | None:
 
 
 def build(source: Path, out: Path, seconds: int) -> None:
-    """Build the wheel and the source archive of a tree.
+    """Build the wheel and the source archive of a tree, and the wheel of the client in it.
 
     Args:
         source: a tree of nothing but committed files.
@@ -51,10 +54,10 @@ def build(source: Path, out: Path, seconds: int) -> None:
         seconds: the time that every file in them has, since 1970.
     """
     environ = os.environ | {"SOURCE_DATE_EPOCH": str(seconds), "PYTHONHASHSEED": "0", "TZ": "UTC"}
-    for kind in ("build_wheel", "build_sdist"):
+    for folder, kind in ((".", "build_wheel"), (".", "build_sdist"), (CLIENT, "build_wheel")):
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c", BUILD, kind, out],
-            cwd=source, env=environ, check=True, stdout=subprocess.DEVNULL,
+            cwd=source / folder, env=environ, check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
     (archive,) = out.glob("*.tar.gz")
     archive.write_bytes(_without_times(archive.read_bytes(), seconds))
@@ -92,7 +95,7 @@ def main() -> None:
     if problem := refusal(version, changelog, _git("status", "--porcelain")):
         raise SystemExit(f"no release: {problem}")
     out.mkdir(parents=True, exist_ok=True)
-    for old in [*out.glob("evertoken-*"), *out.glob(SUMS)]:
+    for old in [*out.glob(OURS), *out.glob(SUMS)]:
         old.unlink()
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree.tar"
@@ -102,9 +105,7 @@ def main() -> None:
         build(Path(folder) / "source", out, int(_git("log", "-1", "--format=%ct")))
     bill = out / f"evertoken-{version}.cdx.json"
     subprocess.run([sys.executable, ROOT / "deploy/sbom.py", "--out", bill], check=True)
-    sums = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(out.glob("evertoken-*"))
-    ]
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(out.glob(OURS))]
     (out / SUMS).write_text("".join(sums), encoding="utf-8")
     sys.stdout.write("".join(sums))
     sys.stdout.write(

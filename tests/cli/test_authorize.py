@@ -15,6 +15,7 @@ import pytest
 from tests.support.ground import ground_of
 from worker.consent.authorize import Authorizer
 from worker.consent.exchanges import Exchanges, OtherAccountError
+from worker.consent.placing import Placing
 from worker.errors import (
     ConfigurationError,
     InDoubtError,
@@ -148,9 +149,9 @@ def test_a_reference_goes_from_the_link_to_the_grant(store: Store, new_authorize
 
 
 def test_another_account_than_the_invited_one_is_refused(
-    store: Store, journal: Journal, new_authorizer: New, visit: Visit, tmp_path: Path
+    store: Store, sealer: Sealer, journal: Journal, new_authorizer: New, visit: Visit
 ) -> None:
-    """Nothing is stored under either creator, and the pair that came is set aside, not lost."""
+    """Nothing is stored under either creator, and the pair that came is set aside, with whom the link was made for."""
     authorizer = new_authorizer()
     invited = authorizer.exchange(visit(authorizer.url(), "invited-1"))
 
@@ -161,7 +162,9 @@ def test_another_account_than_the_invited_one_is_refused(
         store.grant("stranger-1")
     assert store.grant("invited-1") == invited
     assert journal.waiting() == 0
-    assert len(list((tmp_path / "journal/set-aside").iterdir())) == 1
+    ground = ground_of(store=store, sealer=sealer, journal=journal)
+    (pair,) = Placing(ground, exchanges=Exchanges(ground, renew_at=2 / 3)).pairs()
+    assert (pair.asked_for, pair.creator_id) == ("invited-1", "stranger-1")
 
 
 def test_a_readers_keyring_begins_no_consent(new_authorizer: New, visit: Visit, sandbox: RunningSandbox) -> None:

@@ -115,6 +115,27 @@ def test_a_file_that_comes_while_the_export_is_written_stays(
 
 
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_an_export_to_standard_output_is_the_sealed_file_and_nothing_else(
+    cli: Cli, creator: str, store: Store, recipient: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said goes to standard error; if something is in the way nothing is printed, and no file is named `-`."""
+    tmp_path = Path.cwd()
+    printed = cli(grants, "export", "--to", "-", "--for", recipient)
+    both = cli(grants, "export", "--to", "-", "--for", recipient, "--json")
+    assert claim_one(store, store.grant(creator).grant_id, owner="a worker", lease_seconds=60, force=True) is not None
+    refused = cli(grants, "export", "--to", "-", "--for", recipient)
+
+    assert (printed.exit_code, refused.exit_code, both.exit_code) == (0, 1, 2)
+    assert "1 grant, sealed for recipient" in printed.stderr
+    assert (refused.stdout, both.stdout) == ("", "")
+    assert "both need standard output" in both.stderr
+    assert not (tmp_path / "-").exists()
+    (tmp_path / "out").write_text(printed.stdout)
+    move(monkeypatch, cli, tmp_path)
+    assert cli.json(grants, "import", str(tmp_path / "out"), "--key", str(tmp_path / "key"))["created"] == 1
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_who_does_not_pause_first_is_told(cli: Cli, creator: str, recipient: str, tmp_path: Path) -> None:
     """The file is written, and one sentence says that the next refresh makes its pairs worthless."""
     done = cli(grants, "export", "--to", str(tmp_path / "out"), "--for", recipient)

@@ -366,7 +366,33 @@ def test_read_and_unread_columns_are_known() -> None:
         "refresh": "refresh_token",
         "issued_at": "created_at",
     }
-    assert source.unread_columns == ["id", "note"]
+    assert source.unread_columns == ["id", "Note"]
+
+
+@pytest.mark.parametrize(
+    ("text", "mapping", "sentence"),
+    [
+        ("Konto,Access_Token,refresh_token\n,act.1,rft.1\n", {"creator": "konto"}, "Konto is missing"),
+        ("Konto,Access_Token,refresh_token\nc1,,rft.1\n", {"creator": "konto"}, "Access_Token is missing"),
+        ("Open_ID,access_token,refresh_token,Ends\nc1,act.1,rft.1,x\n", {"expires_at": "ENDS"}, "Ends is no"),
+        ("open_id,access_token,Refresh Key\nc1,act.1,***\n", {"refresh": "refresh key"}, "Refresh Key is masked"),
+        ('{"Konto": true, "access_token": "act.1", "refresh_token": "rft.1"}', {"creator": "konto"}, "Konto is not"),
+    ],
+)
+def test_messages_show_a_column_as_the_file_has_it(text: str, mapping: dict[str, str], sentence: str) -> None:
+    """Whoever looks for the column finds it, whatever the case in which it was mapped."""
+    source = Source(io.BytesIO(text.encode()), names=FieldNames(mapping))
+    (fault,) = [entry.fault for entry in source.entries(NOW) if entry.fault]
+
+    assert fault.startswith(sentence)
+    (field,) = mapping
+    assert source.read_columns[field] in text
+
+
+def test_a_column_that_is_missing_is_shown_as_it_was_mapped() -> None:
+    """The file has no name for it, so the one that was typed is shown."""
+    with pytest.raises(UsageError, match=r"no column Konto \(creator\)"):
+        entries(CSV, names=FieldNames({"creator": " Konto "}))
 
 
 def test_content_in_the_place_of_names_is_not_shown() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from worker.cli.keyring_file import write_new
 from worker.cli.whole_file import whole_file
-from worker.errors import NotFoundError, UsageError
+from worker.errors import EvertokenError, NotFoundError, UsageError
 
 
 def test_a_file_appears_at_the_end_for_its_owner_alone(tmp_path: Path) -> None:
@@ -54,6 +56,28 @@ def test_a_full_disk_is_said_with_the_files_name_and_leaves_nothing(
         part.write_text("mine")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: whole_file(path, replaces=False).__enter__(), lambda path: write_new(path, "x")]
+)
+@pytest.mark.parametrize(
+    ("place", "sentence"),
+    [
+        ("-", "not standard output: name a file"),
+        ("/proc/none/file", "/proc/none/file was not written: No such file or directory; make its folder first"),
+        ("/sys/file", "/sys/file was not written: .*; name a folder in which you may write"),
+        ("x" * 300, "was not written: File name too long; give it a shorter name"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_with_what_to_do(
+    write: Callable[[Path], object], place: str, sentence: str
+) -> None:
+    """Whatever writes a file: a dash makes no file of that name, and a folder that is no good is named."""
+    with pytest.raises(EvertokenError, match=sentence):
+        write(Path(place))
+
+    assert not Path("-").exists()
 
 
 @pytest.mark.parametrize("replaces", [True, False])

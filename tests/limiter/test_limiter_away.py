@@ -60,6 +60,24 @@ def test_without_redis_a_worker_keeps_to_its_share(free_port: int, new_limiter: 
     assert not limiter.status().shared
 
 
+@pytest.mark.parametrize("password", ["", ":CANARY@"])
+def test_who_finds_no_redis_says_where_it_looked_and_why_in_vain(
+    free_port: int, new_limiter: NewLimiter, password: str
+) -> None:
+    """The line of the log has host and port and the plain reason, and never the password."""
+    facts = list[tuple[str, dict[str, Any]]]()
+    limiter = new_limiter(
+        f"redis://{password}127.0.0.1:{free_port}/0", report=lambda name, fields, _: facts.append((name, dict(fields)))
+    )
+    take(limiter)
+    (said,) = [fields for name, fields in facts if name == "quota.redis_lost"]
+
+    assert said["redis"] == f"127.0.0.1:{free_port}"
+    assert said["reason"].startswith("does not answer: ")
+    assert said["reason"].endswith("Connection refused")
+    assert "CANARY" not in str(said)
+
+
 def test_without_redis_the_share_is_that_of_one_among_the_known(
     restartable: Restartable, wait_until: Callable[..., None]
 ) -> None:

@@ -22,6 +22,7 @@ from celery.bin.celery import celery as celery_cli
 from tests.support.loud import loud_facts
 from worker import tokens
 from worker.desk.openapi import PROBLEMS, description
+from worker.planning.scenarios import SCENARIOS
 from worker.policy.notice_kinds import KINDS
 from worker.policy.verdicts import AttemptOutcome, Cause
 from worker.settings import Settings
@@ -233,6 +234,17 @@ def test_decisions_are_numbered_without_a_double(texts: dict[str, str]) -> None:
         assert re.match(rf"# {int(Path(name).name[:4])}\. \w", text), name
         assert "**Decided**" in text, name
         assert "## Price" in text, name
+
+
+def test_the_pages_speak_of_as_many_scenarios_as_there_are(texts: dict[str, str]) -> None:
+    """The table has a row for each, in their order, and both pages give the cost of all of them."""
+    number = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")[len(SCENARIOS)]
+    page, figures = texts["docs/capacity.md"], texts["docs/figures.md"]
+
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| [\d,]+ \| [\d,]+ \|", page, re.MULTILINE)
+    assert sorted(rows) == sorted(SCENARIOS)
+    assert f"all {number} scenarios together" in page
+    assert f"| {number} scenarios in " in figures
 
 
 def test_the_glossary_is_in_order_and_has_the_words_of_the_code(texts: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from worker.cli import output
+from worker.cli.whole_file import STANDARD_OUTPUT
 from worker.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def show(creator: str, *, as_json: bool) -> None:
 )
 @click.option("--creator", metavar="CREATOR", help="Only this creator.")
 @click.option(
-    "--to", type=click.Path(path_type=Path), help="A folder, which gets a file for each table; a file for one table."
+    "--to",
+    type=click.Path(path_type=Path),
+    help="A folder, which gets a file for each table; a file for one table; - for standard output.",
 )
 def export(*, kind: str, tables: tuple[str, ...], since: datetime | None, creator: str | None, to: Path | None) -> None:
     """Write account data into files, or one table to standard output; of any length, in little memory.
@@ -88,6 +91,7 @@ def export(*, kind: str, tables: tuple[str, ...], since: datetime | None, creato
     if unknown := [name for name in tables if name not in known]:
         raise UsageError(f"there is no table {unknown[0]}; choose from {', '.join(known)}")
     wanted = tables or known
+    to = None if to == STANDARD_OUTPUT else to
     if to is None and len(wanted) > 1:
         raise UsageError("several tables need a folder: --to FOLDER; or name one with --table")
     if to is None and kind == "parquet":

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
 from worker.cli import output
-from worker.cli.whole_file import whole_file
-from worker.errors import NotReadyError
+from worker.cli.whole_file import STANDARD_OUTPUT, whole_file
+from worker.errors import NotReadyError, UsageError
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -21,20 +24,30 @@ PAGE: Final = 500
 
 
 @click.command("export", cls=output.Command)
-@click.option("--to", "place", type=click.Path(path_type=Path), required=True, help="A new file; none is overwritten.")
+@click.option(
+    "--to",
+    "place",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A new file, none is overwritten; - for standard output.",
+)
 @click.option("--for", "recipient", metavar="RECIPIENT", required=True, help="The public part of `keys recipient`.")
 @output.json_option
 def export(place: Path, *, recipient: str, as_json: bool) -> None:
     """Write both tokens of each active grant into a file that only the recipient's key opens.
 
     Pause first (`grants pause --all`): a refresh that follows makes the exported pair worthless. The file appears under
-    its name only when it is whole. `grants import FILE --key KEY` reads it in another installation of the same app.
+    its name only when it is whole; to standard output nothing is written before that. `grants import FILE --key KEY`
+    reads it in another installation of the same app.
     """
     from worker.telemetry import Fact, report  # noqa: PLC0415 - Celery loads this module on every start
     from worker.vault.exports import ExportSealer, Recipient  # noqa: PLC0415 - as above
 
     known = Recipient.read(recipient)
-    with output.services() as services, whole_file(place, replaces=False) as part, part.open("wb") as file:
+    printed = place == STANDARD_OUTPUT
+    if printed and as_json:
+        raise UsageError("--json and the sealed file both need standard output: name a file with --to")
+    with output.services() as services, _opened(place) as file:
         sealer = ExportSealer(known, app_id=services.app_id)
         file.write(sealer.header)
         count = 0
@@ -47,12 +60,29 @@ def export(place: Path, *, recipient: str, as_json: bool) -> None:
     if as_json:
         output.print_json({"file": str(place), "grants": count, "recipient": known.name, "paused": paused})
     else:
-        output.say(f"{place}: {output.counted(count, 'grant')}, sealed for recipient {known.name}")
+        said = f"{place}: {output.counted(count, 'grant')}, sealed for recipient {known.name}"
+        if printed:
+            output.note(said)
+        else:
+            output.say(said)
     if not paused:
         output.note(
             "the app is not paused, so the next refresh of a grant makes its exported pair worthless: "
             "`evertoken grants pause --all`, and export again"
         )
+
+
+@contextmanager
+def _opened(place: Path) -> Iterator[BinaryIO]:
+    """Give the file to write; for `-` one without a name, which is copied to standard output at the end."""
+    if place != STANDARD_OUTPUT:
+        with whole_file(place, replaces=False) as part, part.open("wb") as file:
+            yield file
+        return
+    with tempfile.TemporaryFile() as held:
+        yield held
+        held.seek(0)
+        shutil.copyfileobj(held, click.get_binary_stream("stdout"))
 
 
 def _grants(services: Services) -> Iterator[ExportedGrant]:

@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from worker.cli.whole_file import refuse_dash, unwritten
 from worker.errors import ConfigurationError, UsageError
 from worker.pasted import read_file
 from worker.vault.keyring_text import KeyringText
@@ -29,8 +30,9 @@ def write_new(path: Path, text: str, mode: int = OWNER_ONLY, *, what: str = "a k
     """Write a new file and sync it.
 
     Raises:
-        UsageError: it exists, or cannot be written.
+        UsageError: it exists, cannot be written, or is `-`.
     """
+    refuse_dash(path)
     try:
         descriptor = os.open(path, NEW, OWNER_ONLY)
     except FileExistsError:
@@ -38,7 +40,7 @@ def write_new(path: Path, text: str, mode: int = OWNER_ONLY, *, what: str = "a k
             f"{path} exists; {what} is never overwritten, since nothing else opens what it seals"
         ) from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be written ({error.strerror})") from None
+        raise UsageError(unwritten(path, error)) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         os.fchmod(descriptor, mode)
         file.write(text + "\n")

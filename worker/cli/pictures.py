@@ -41,7 +41,7 @@ def check(path: Path) -> None:
     if path.suffix.lower() not in KINDS:
         raise UsageError(f"{path} must end in {', '.join(KINDS)}")
     if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}")
+        raise UsageError(f"there is no folder {path.parent}: make it first, or name another one")
     if find_spec("matplotlib") is None:
         raise UsageError("pictures need matplotlib: install Evertoken with its extra `plot`")
 

@@ -113,34 +113,42 @@ class FieldNames:
             UsageError: there is no such field.
         """
         self._names = dict(FIELDS)
+        self._typed = {theirs.strip().lower(): theirs.strip() for theirs in (mapping or {}).values()}
         for ours, theirs in (mapping or {}).items():
             self._names[_field_named(ours)] = (theirs.strip().lower(),)
 
     def of(self, field: str) -> tuple[str, ...]:
-        """Return the names of a field in the order of their preference."""
+        """Return the names of a field in lower case, in the order of their preference."""
         return self._names[field]
+
+    def typed(self, name: str) -> str:
+        """Return a name in lower case as it was typed in the mapping, else as it is."""
+        return self._typed.get(name, name)
 
     def missing(self, columns: Iterable[str]) -> str | None:
         """Return what a file with these columns lacks, in a sentence, or None."""
-        found = set(columns)
+        found = {column.lower() for column in columns}
         lacking = [field for field in NEEDED if not found.intersection(self._names[field])]
         lacking += [field for field, names in self._names.items() if names != FIELDS[field] and not found & set(names)]
         if not lacking:
             return None
         return "; ".join(
-            f"there is no column {' or '.join(self._names[field])} ({field})" for field in dict.fromkeys(lacking)
+            f"there is no column {' or '.join(map(self.typed, self._names[field]))} ({field})"
+            for field in dict.fromkeys(lacking)
         )
 
     def read(self, columns: Iterable[str]) -> dict[str, str]:
         """Return for each field the column that it is read from; if a file has several, the preferred one."""
-        found = set(columns)
-        firsts = {field: next((name for name in names if name in found), None) for field, names in self._names.items()}
+        found = {column.lower(): column for column in columns}
+        firsts = {
+            field: next((found[name] for name in names if name in found), None) for field, names in self._names.items()
+        }
         return {field: name for field, name in firsts.items() if name is not None}
 
     def unread(self, columns: Iterable[str]) -> list[str]:
         """Return the columns that are not read."""
         read = {name for names in self._names.values() for name in names} | OF_NO_USE
-        return [column for column in columns if column not in read]
+        return [column for column in columns if column.lower() not in read]
 
 
 def _field_named(name: str) -> str:
@@ -152,7 +160,7 @@ def _field_named(name: str) -> str:
 
 
 def read_pair(fields: Mapping[str, Any], now: datetime, names: FieldNames | None = None) -> ImportedPair:
-    """Read a line's fields; unknown names are ignored.
+    """Read a line's fields; unknown names are ignored, and case does not matter.
 
     If a line has neither an issue time nor an end, its pair counts as issued now, and its age is marked as unknown.
     A time without a zone is UTC.
@@ -204,7 +212,7 @@ class _Line:
     """The fields of one line, by our names."""
 
     def __init__(self, fields: Mapping[str, Any], names: FieldNames) -> None:
-        self._fields = fields
+        self._fields = {str(name).strip().lower(): (str(name).strip(), value) for name, value in fields.items()}
         self._names = names
         self.zoneless = False
 
@@ -217,10 +225,10 @@ class _Line:
                 raise BadLineError(f"{name} is not a text")
             found.add(str(value).strip())
         if not found:
-            first, *others = self._names.of("creator")
+            first, *others = map(self._names.typed, self._names.of("creator"))
             raise BadLineError(f"{first} (or {', '.join(others)}) is missing" if others else f"{first} is missing")
         if len(found) > 1:
-            raise BadLineError(f"{', '.join(self._names.of('creator'))} differ")
+            raise BadLineError(f"{', '.join(name for name, _ in self._values('creator'))} differ")
         creator_id = found.pop()
         damage = creator_ids.damage_of(creator_id)
         if damage is not None:
@@ -228,7 +236,7 @@ class _Line:
         return creator_id
 
     def token(self, field: str) -> Token:
-        name, value = next(self._values(field), (self._names.of(field)[0], None))
+        name, value = next(self._values(field), (self._names.typed(self._names.of(field)[0]), None))
         if value is None:
             raise BadLineError(f"{name} is missing")
         if not isinstance(value, str):
@@ -244,7 +252,7 @@ class _Line:
             raise BadLineError(f"{name} holds a blank or a character that is not ASCII, which no token does")
         if _PERCENT.search(text):
             raise BadLineError(f"{name} is percent-encoded; decode it once")
-        if text.lower() in {ACCESS_START, REFRESH_START, name}:
+        if text.lower() in {ACCESS_START, REFRESH_START, name.lower()}:
             raise BadLineError(f"{name} is a placeholder, not a token")
         return Token(text)
 
@@ -287,11 +295,11 @@ class _Line:
         return None
 
     def _values(self, field: str) -> Any:
-        """Yield the names and values of a field that are present and not empty."""
+        """Yield the names, as the file has them, and values of a field that are present and not empty."""
         for name in self._names.of(field):
-            value = self._fields.get(name)
+            written, value = self._fields.get(name, (name, None))
             if not is_nothing(value):
-                yield name, value
+                yield written, value
 
 
 def _refuse_mixed_up(creator_id: str, scope: str, reference: str, access: Token, refresh: Token) -> None:

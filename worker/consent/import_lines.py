@@ -114,7 +114,7 @@ class Source:
         self._start = self._stream.tell()
         self._form = form
         self._names = names or FieldNames()
-        self._columns = [name.strip().lower() for name in columns] if columns else None
+        self._columns = [name.strip() for name in columns] if columns else None
         self._seen: dict[str, None] = {}
 
     @property
@@ -226,7 +226,7 @@ class Source:
             separator = separator or max(_SEPARATORS, key=first.count)
             header = self._columns
             if header is None:
-                header = [name.strip().lower() for name in _cells(first, separator, UsageError)]
+                header = [name.strip() for name in _cells(first, separator, UsageError)]
                 yield Entry(number, size)
             else:
                 lines = itertools.chain([(number, size, line)], lines)
@@ -236,7 +236,7 @@ class Source:
         return separator, [], iter(())
 
     def _check(self, header: list[str]) -> None:
-        if any(name.startswith((ACCESS_START, REFRESH_START)) for name in header):
+        if any(_is_token(name) for name in header):
             raise UsageError(
                 "the first line holds a token, so the file has no header; name its columns in their order, such as "
                 "--columns open_id,access_token,refresh_token"
@@ -247,23 +247,23 @@ class Source:
                 f"the first line is neither a JSON object nor a CSV header with all needed columns: {lacking}; "
                 f"with other names, say which is which: --map {','.join(f'{field}=COLUMN' for field in NEEDED)}"
             )
-        read = [name for name in header if name not in self._names.unread(header)]
+        unread = self._names.unread(header)
+        read = [name.lower() for name in header if name not in unread]
         if len(set(read)) != len(read):
             raise UsageError("the CSV header names a column twice")
 
     def _entry(self, line: int, size: int, value: Any, now: datetime) -> Entry:
         if not isinstance(value, Mapping):
             return Entry(line, size, fault="the line is not a JSON object")
-        fields = {str(name).strip().lower(): content for name, content in value.items()}
-        self._see(fields)
+        self._see(str(name).strip() for name in value)
         try:
-            return Entry(line, size, pair=read_pair(fields, now, self._names))
+            return Entry(line, size, pair=read_pair(value, now, self._names))
         except BadLineError as error:
             return Entry(line, size, fault=str(error))
 
     def _see(self, names: Iterable[str]) -> None:
         for name in names:
-            if name in self._seen or not _COLUMN.fullmatch(name) or name.startswith((ACCESS_START, REFRESH_START)):
+            if name in self._seen or not _COLUMN.fullmatch(name) or _is_token(name):
                 continue
             if len(self._seen) >= MOST_COLUMNS:
                 break
@@ -338,6 +338,10 @@ def _objects(value: Any, names: FieldNames) -> Iterator[Any]:
         yield from lists[0]
     else:
         yield value
+
+
+def _is_token(name: str) -> bool:
+    return name.lower().startswith((ACCESS_START, REFRESH_START))
 
 
 def _is_object(value: object) -> bool:

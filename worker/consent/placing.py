@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from worker.consent.exchanges import Exchanges
-from worker.errors import InDoubtError, NotReadyError, TikTokError, UsageError
+from worker.errors import InDoubtError, NotReadyError, StoreUnavailableError, TikTokError, UsageError
 from worker.ground import Ground
 from worker.journal import AsideRecord, JournalEntry
-from worker.records import answer_in
+from worker.records import LINK, answer_in
 from worker.store import GrantView
 from worker.telemetry import Fact
 from worker.tiktok import TOKEN_INFO_CALL, TokenAnswer, read_or_salvage, salvage
@@ -27,7 +28,8 @@ class AsidePair:
     Attributes:
         name: the record's file name.
         received_at: when the answer came; None if the record cannot be read.
-        asked_for: the creator whose refresh it answered; None for an exchange or an unreadable record.
+        asked_for: the creator whose refresh it answered, or for whom the link of an exchange was made; None if the link
+            was for any creator, and for an unreadable record.
         creator_id: the creator to whom TikTok gave the pair; empty if the answer was cut off before the id.
         fault: why it holds no pair that can be placed.
     """
@@ -53,7 +55,7 @@ class Placing:
             JournalError: the folder cannot be read.
         """
         for record in self._ground.journal.aside.records():
-            yield _look(record)
+            yield self._look(record)
 
     def look(self, name: str) -> AsidePair:
         """Return one pair with its owner; if the answer lost the owner's id, look it up at TikTok.
@@ -64,7 +66,7 @@ class Placing:
             NotReadyError, TikTokError: TikTok could not be called, or did not name the owner.
         """
         record = self._ground.journal.aside.record(name)
-        found = _look(record)
+        found = self._look(record)
         if found.fault is not None or record.entry is None:
             raise UsageError(f"{name} cannot be placed: {found.fault}")
         if found.creator_id:
@@ -96,9 +98,10 @@ class Placing:
             StoreUnavailableError: the database did not take it; the record stays.
         """
         record = self._ground.journal.aside.record(name)
+        found = self._look(record)
         self._remove(name, record.entry)
         self._ground.hook(Fact("journal.discarded", {"record": name}, level="warning"))
-        return _look(record)
+        return found
 
     def give_up(self, creator_id: str) -> int:
         """Let a creator's grant wait for no record any more, wherever these lie; return for how many it waited.
@@ -123,6 +126,26 @@ class Placing:
                 self._ground.store.forget_aside(grant_id, consent, generation)
         self._ground.journal.aside.remove(name)
 
+    def _look(self, record: AsideRecord) -> AsidePair:
+        entry = record.entry
+        if entry is None:
+            return AsidePair(record.name, fault=record.fault)
+        found = AsidePair(
+            record.name, received_at=entry.received_at, asked_for=entry.creator_id or self._invited(entry)
+        )
+        try:
+            return replace(found, creator_id=_answer(entry).creator_id)
+        except TikTokError as error:
+            return replace(found, fault=str(error))
+
+    def _invited(self, entry: JournalEntry) -> str | None:
+        """Return the creator for whom the link of an exchange was made; None if it was for any, or is not known."""
+        handle = entry.extra.get(LINK)
+        with suppress(StoreUnavailableError):
+            link = self._ground.store.link(handle) if handle else None
+            return link.creator_id if link else None
+        return None
+
     def _owner_of(self, answer: TokenAnswer) -> str:
         wait = self._ground.limiter.admit(
             lane="refresh", call=TOKEN_INFO_CALL, account="placing", patience_seconds=LONGEST_WAIT_SECONDS
@@ -130,17 +153,6 @@ class Placing:
         if wait:
             raise NotReadyError(f"the quota is spent; nothing was sent, try again in {wait:.0f} s")
         return self._ground.tiktok.token_info(answer.access_token).creator_id
-
-
-def _look(record: AsideRecord) -> AsidePair:
-    entry = record.entry
-    if entry is None:
-        return AsidePair(record.name, fault=record.fault)
-    found = AsidePair(record.name, received_at=entry.received_at, asked_for=entry.creator_id)
-    try:
-        return replace(found, creator_id=_answer(entry).creator_id)
-    except TikTokError as error:
-        return replace(found, fault=str(error))
 
 
 def owner_of(entry: JournalEntry) -> str:

@@ -86,6 +86,16 @@ def why_of_no_use(error: Exception, client: redis.Redis) -> str:
     return redact(f"answers, and refuses us: {said}" if refused else f"does not answer: {said}")
 
 
+def place_of(client: redis.Redis) -> str:
+    """Return where a client looks for Redis: host and port, the path of a socket, or what it asks Sentinels for."""
+    pool = client.connection_pool
+    if isinstance(pool, SentinelConnectionPool):
+        return f"the master {pool.service_name} of the Sentinels (last known: {master_of(client) or 'none'})"
+    options = pool.connection_kwargs
+    host = str(options.get("host", "localhost"))
+    return str(options.get("path") or f"{f'[{host}]' if ':' in host else host}:{options.get('port', 6379)}")
+
+
 def master_of(client: redis.Redis) -> str | None:
     """Return host and port of the master that Sentinels last named to a client; None without Sentinels, or before."""
     pool = client.connection_pool

@@ -208,7 +208,7 @@ class Limiter:
         with self._lock:
             after = self._monotonic()
             if answer is None:
-                self._lose(after, "it gave no answer that can be used")
+                self._lose(after, self._shared.trouble)
                 return self._take_alone(after, lane, call, accounts[0])
             self._was_alone = self._was_alone and not was_alone
             share = self._read(answer, after)
@@ -405,7 +405,7 @@ class Limiter:
         if now - self._refused_since < LONGEST_PAUSE:
             return False
         self._refused_since, self._redis_pause_end = math.inf, -math.inf
-        self._lose(now, "for an hour it permitted no refresh", stay=LONGEST_PAUSE)
+        self._lose(now, "permitted no refresh for an hour", stay=LONGEST_PAUSE)
         return True
 
     def _lose(self, now: float, reason: str, *, stay: float = 0.0) -> None:
@@ -413,7 +413,7 @@ class Limiter:
 
         Args:
             now: monotonic seconds.
-            reason: for the log.
+            reason: for the log; Redis is its subject.
             stay: seconds in which Redis is not asked again.
         """
         if self._alone.entered:
@@ -423,7 +423,7 @@ class Limiter:
         # the others do not leave it its share.
         stay = max(stay, STAY_SECONDS) if self._misses > 1 else stay
         self._stay_alone_until = now + stay
-        self._report("quota.redis_lost", {"reason": reason}, "warning")
+        self._report("quota.redis_lost", {"redis": self._shared.place, "reason": reason}, "warning")
         # The others may still reach Redis. They leave us our share once we have been silent for a while, which they
         # notice within a second; what they were permitted until then must have left TikTok's second. A process that has
         # never had an answer of Redis asks once more.

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import redis
 
-from worker.limiter.connecting import OfMaster, connect, master_of
+from worker.limiter.connecting import OfMaster, connect, master_of, place_of, why_of_no_use
 from worker.policy import quota
 
 T = TypeVar("T")
@@ -174,6 +174,8 @@ class Shared:
             *(_micro(seconds) for seconds in (LONGEST_PAUSE, GUARD_MOST)),
         ]
         self._client = connect(url)
+        self.trouble = ""
+        """Why the last script gave no answer that can be used."""
         self._master: str | None = None
         self._permit, self._punish, self._depart, self._hello = (
             self._client.register_script(_text("checked.lua") + _text(name))
@@ -295,11 +297,19 @@ class Shared:
         try:
             return read(script(keys, figures))
         except redis.ResponseError as error:
+            self.trouble = why_of_no_use(error, self._client)
             if any(text in str(error) for text in SPOILT) and _answered(lambda: self._client.delete(*keys)):
                 self._report("quota.state_spoilt", {"keys": " ".join(keys)}, "warning")
-        except (redis.RedisError, OSError, ValueError, TypeError):
-            pass
+        except (redis.RedisError, OSError) as error:
+            self.trouble = why_of_no_use(error, self._client)
+        except (ValueError, TypeError):
+            self.trouble = "gives an answer that none of our scripts gives"
         return None
+
+    @property
+    def place(self) -> str:
+        """Where Redis is looked for, without its password."""
+        return place_of(self._client)
 
     def _read_permits(self, answer: Any) -> Answer:
         """Read the answer to a request for permits.
