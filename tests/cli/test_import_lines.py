@@ -374,7 +374,7 @@ def test_read_and_unread_columns_are_known() -> None:
     [
         ("Konto,Access_Token,refresh_token\n,act.1,rft.1\n", {"creator": "konto"}, "Konto is missing"),
         ("Konto,Access_Token,refresh_token\nc1,,rft.1\n", {"creator": "konto"}, "Access_Token is missing"),
-        ("Open_ID,access_token,refresh_token,Ends\nc1,act.1,rft.1,x\n", {"expires_at": "ENDS"}, "Ends is no"),
+        ("Open_ID,access_token,refresh_token,Ends\nc1,act.1,rft.1,x\n", {"expires_at": "ENDS"}, "Ends is neither"),
         ("open_id,access_token,Refresh Key\nc1,act.1,***\n", {"refresh": "refresh key"}, "Refresh Key is masked"),
         ('{"Konto": true, "access_token": "act.1", "refresh_token": "rft.1"}', {"creator": "konto"}, "Konto is not"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,7 +83,8 @@ def _opened(place: Path) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile() as held:
         yield held
         held.seek(0)
-        shutil.copyfileobj(held, click.get_binary_stream("stdout"))
+        shutil.copyfileobj(held, sys.stdout.buffer)
+        sys.stdout.flush()
 
 
 def _grants(services: Services) -> Iterator[ExportedGrant]:

@@ -225,7 +225,7 @@ class _Line:
                 raise BadLineError(f"{name} is not a text")
             found.add(str(value).strip())
         if not found:
-            first, *others = map(self._names.typed, self._names.of("creator"))
+            first, *others = map(self._shown, self._names.of("creator"))
             raise BadLineError(f"{first} (or {', '.join(others)}) is missing" if others else f"{first} is missing")
         if len(found) > 1:
             raise BadLineError(f"{', '.join(name for name, _ in self._values('creator'))} differ")
@@ -236,7 +236,7 @@ class _Line:
         return creator_id
 
     def token(self, field: str) -> Token:
-        name, value = next(self._values(field), (self._names.typed(self._names.of(field)[0]), None))
+        name, value = next(self._values(field), (self._shown(self._names.of(field)[0]), None))
         if value is None:
             raise BadLineError(f"{name} is missing")
         if not isinstance(value, str):
@@ -293,6 +293,10 @@ class _Line:
             self.zoneless = self.zoneless or at.tzinfo is None
             return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
         return None
+
+    def _shown(self, name: str) -> str:
+        """Return a name as the line has it, else as it was mapped."""
+        return self._fields[name][0] if name in self._fields else self._names.typed(name)
 
     def _values(self, field: str) -> Any:
         """Yield the names, as the file has them, and values of a field that are present and not empty."""
