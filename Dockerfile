@@ -22,7 +22,6 @@ RUN groupadd --system --gid 10001 evertoken \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /var/lib/evertoken evertoken \
     && install --directory --owner=evertoken --group=evertoken --mode=0700 /var/lib/evertoken
 COPY --from=build /opt/evertoken /opt/evertoken
-COPY deploy/flowerconfig.py /opt/evertoken/flowerconfig.py
 # The root file system may be read-only: all that is written goes to /var/lib/evertoken (keep it) and /tmp (do not).
 ENV PATH=/opt/evertoken/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -147,8 +147,8 @@ def test_flower_that_is_not_installed_is_named_with_its_extra(
     [
         (["--conf=/nosuch/conf.py"], {}, "there is no file or folder /nosuch/conf.py"),
         ([], {"FLOWER_PORT": "abc"}, "FLOWER_PORT: abc"),
-        (["--address=300.1.1.1"], {}, "--address"),
-        ([], {"FLOWER_ADDRESS": "192.0.2.1"}, "FLOWER_ADDRESS"),
+        (["--address=300.1.1.1"], {"FLOWER_BASIC_AUTH": "a:b"}, "--address"),
+        ([], {"FLOWER_BASIC_AUTH": "a:b", "FLOWER_ADDRESS": "192.0.2.1"}, "FLOWER_ADDRESS"),
         ([], {"EVERTOKEN_SCAN_SECONDS": "abc"}, "EVERTOKEN_SCAN_SECONDS"),
     ],
 )

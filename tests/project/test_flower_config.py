@@ -27,17 +27,19 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def options(root: Path) -> dict[str, Any]:
     """Run the file as Flower does and return its names."""
-    return runpy.run_path(str(root / "deploy/flowerconfig.py"))
+    return runpy.run_path(str(root / "worker/flowerconfig.py"))
 
 
-def test_refuses_to_start_without_a_password(root: Path) -> None:
-    """Flower itself, given this file and no password, ends at once and says what is missing."""
-    command = ["celery", "-b", "memory://", "flower", f"--conf={root / 'deploy/flowerconfig.py'}", "--port=0"]
-    environ = plain_environ()
-    ran = server_for(environ).run(["-m", *command], environ=environ, folder=root, text=None, seconds=60)
+@pytest.mark.parametrize("named", ["", "flowerconfig.py"])
+def test_refuses_to_start_without_a_password(tmp_path: Path, named: str) -> None:
+    """Flower without options says what is missing, whatever lies in the folder; a file that is named counts."""
+    (tmp_path / "flowerconfig.py").write_text("raise SystemExit('the file of the folder')")
+    environ = plain_environ() | {"FLOWER_CONF": named}
+    command = ["-m", "celery", "-A", "worker", "flower", "--port=0"]
+    ran = server_for(environ).run(command, environ=environ, folder=tmp_path, text=None, seconds=60)
 
     assert ran.returncode == 1
-    assert "Flower needs a password" in ran.stderr
+    assert ("the file of the folder" if named else "Flower needs a password") in ran.stderr
 
 
 @pytest.mark.parametrize("text", ["operator", "operator:", ":password", "a:b,c"])
@@ -48,6 +50,28 @@ def test_refuses_half_a_credential_without_showing_it(root: Path, monkeypatch: p
         options(root)
 
     assert text not in str(refused.value).replace("user:password", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("operator:CANARY,CANARY", "a password has no comma"),
+        ("operator:CANARY\u00e9", "ASCII"),
+        ("op\u00e9rator:CANARY", "ASCII"),
+        ("operator:CANARY" + "x" * 1024, "1024 characters"),
+        ("operator:CANARY\tx", "character 16 cannot be seen"),
+        (" , ", "Flower needs a password"),
+    ],
+)
+def test_a_password_that_could_not_log_in_is_a_sentence(
+    root: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    """Flower would end each request with an error, or take the half behind a comma for another user."""
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", text)
+    with pytest.raises(SystemExit, match=said) as refused:
+        options(root)
+
+    assert "CANARY" not in str(refused.value)
 
 
 def test_takes_the_password_from_a_file(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -92,7 +116,7 @@ def test_a_damaged_password_file_stops_it(
 def test_starts_beside_a_kubernetes_service_named_flower(root: Path) -> None:
     """FLOWER_PORT=tcp://... is no port; Flower comes as far as its own check of the password."""
     links = {"FLOWER_PORT": "tcp://10.0.0.1:5555", "FLOWER_SERVICE_HOST": "10.0.0.1", "FLOWER_PORT_5555_TCP": "tcp://x"}
-    command = ["-m", "celery", "-A", "worker", "flower", f"--conf={root / 'deploy/flowerconfig.py'}"]
+    command = ["-m", "celery", "-A", "worker", "flower"]
     environ = plain_environ() | links
     ran = server_for(environ).run(command, environ=environ, folder=root, text=None, seconds=60)
 

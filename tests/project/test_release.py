@@ -75,11 +75,13 @@ def test_the_wheel_runs_in_an_environment_of_its_own(built: Path, tmp_path: Path
         "EVERTOKEN_KEYRING": run(str(python.with_name("evertoken")), "keys", "new").stdout,
     }  # fmt: skip
     migrated = run(str(python.with_name("evertoken")), "db", "upgrade")
+    open_flower = run(str(python.with_name("evertoken")), "flower", "--port=0")
 
     assert found.stdout.startswith(str(tmp_path))
     assert version.stdout.startswith(f"evertoken {project['project']['version']} (celery ")
     assert {"doctor", "grants", "worker"} <= set(listed.stdout.split())
     assert migrated.stdout.startswith("made a new, empty database"), migrated.stderr
+    assert (open_flower.returncode, "Flower needs a password" in open_flower.stderr) == (1, True), open_flower.stderr
 
 
 @pytest.mark.slow_suite

@@ -15,7 +15,7 @@ import redis
 
 from tests.security.canary_places import Events, Monitor, Place, Trace, database, files, processes, redis_files
 from tests.security.canary_secrets import Secrets
-from tests.support.daemon import PROJECT, Daemon, daemon_settings
+from tests.support.daemon import Daemon, daemon_settings
 from tests.support.rabbit import Rabbit
 from tests.support.small_accounts import small_sandbox
 from worker.journal import Journal
@@ -191,8 +191,7 @@ class CanaryStack:
         self.puller = self.worker("pull", queues="pull,default")
         self.beat = self.daemon.beat()
         port = self.flower_url.rpartition(":")[2]
-        conf = PROJECT / "deploy" / "flowerconfig.py"
-        self.flower = self.daemon._start("flower", "flower", f"--conf={conf}", f"--port={port}", "--logging=debug")
+        self.flower = self.daemon._start("flower", "flower", f"--port={port}", "--logging=debug")
         self.daemon.wait_ready(self.wait_until, self.refresher, self.puller, self.beat)
         self._pids += processes([each.pid for each in (self.refresher, self.puller, self.beat, self.flower)])
 

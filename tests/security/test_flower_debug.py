@@ -17,7 +17,7 @@ def test_debugging_is_off_and_settings_are_not_logged(monkeypatch: pytest.Monkey
     logger = logging.getLogger("flower.command")
     before = logger.level
     try:
-        options = runpy.run_path(str(PROJECT / "deploy" / "flowerconfig.py"))
+        options = runpy.run_path(str(PROJECT / "worker" / "flowerconfig.py"))
 
         assert options["debug"] is False
         assert not logger.isEnabledFor(logging.DEBUG)

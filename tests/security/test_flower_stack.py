@@ -21,7 +21,7 @@ from tests.security.canary_flower import expected, one_task_of_each_kind, pages
 from tests.security.canary_pages import PlainClient
 from tests.security.canary_secrets import Secrets
 from tests.security.canary_stack import FLOWER_USER
-from tests.support.daemon import PROJECT, Daemon, daemon_settings
+from tests.support.daemon import Daemon, daemon_settings
 from tests.support.small_accounts import small_sandbox
 from worker.sandbox.children import Child
 from worker.sandbox.options import SandboxOptions
@@ -31,6 +31,8 @@ pytestmark = [pytest.mark.slow_suite, pytest.mark.timeout(300), pytest.mark.xdis
 
 OPEN: Final = {"/metrics", "/healthcheck", "/logout"}
 """What Flower shows without a password: counters by names of tasks and workers, `OK`, and a page of goodbye."""
+ODD: Final = ("two words and  more", "a:colon:and:more:", "signs %20&=+?#@/\\'\"<>", "x" * 1000)
+"""Passwords of further users, each with a number for a name."""
 LOOKING: Final = {"TasksDataTable"}
 """Handlers whose POST only reads."""
 IDS_ONLY: Final = re.compile(r"\((\d+,|[(\[]\d+(, \d+)*,?[)\]],)?\)")
@@ -77,10 +79,11 @@ def shown() -> Iterator[Shown]:
         store.upgrade()
         store.close()
         with Daemon(folder, settings) as daemon:
-            daemon.environ["FLOWER_BASIC_AUTH"] = f"{FLOWER_USER}:{secrets.flower}"
+            users = [f"{FLOWER_USER}:{secrets.flower}", *(f"{user}:{password}" for user, password in enumerate(ODD))]
+            (folder / "flower_auth").write_text("\n".join(users), encoding="utf-8")
+            daemon.environ["FLOWER_BASIC_AUTH_FILE"] = str(folder / "flower_auth")
             daemon.environ |= {"FLOWER_READ_ONLY": "false", "FLOWER_COOKIE_SECRET": secrets.cookies}
-            conf = PROJECT / "deploy" / "flowerconfig.py"
-            flower = daemon._start("flower", "flower", f"--conf={conf}", f"--port={port}", "--logging=debug")
+            flower = daemon._start("flower", "flower", f"--port={port}", "--logging=debug")
             worker, beat = daemon.worker(WORKER.partition("@")[0]), daemon.beat()
             daemon.wait_ready(_wait_until, worker, beat)
             daemon.run("grants", "import", "-", text="\n".join(map(json.dumps, sandbox.grants(3))))
@@ -117,6 +120,14 @@ def test_everything_that_shows_data_asks_for_the_password(shown: Shown) -> None:
                 assert answer.status_code in {401, 405}, path  # 405: a path that takes nothing but a POST
             if answer.status_code != 200:
                 assert WORKER not in answer.text, path
+
+
+def test_odd_passwords_log_in(shown: Shown) -> None:
+    """Blanks, colons, signs and length are a part of a password; its first half, or another user's, is not one."""
+    for user, password in enumerate(ODD):
+        for tried, status in ((password, 200), (password[:-1], 401), (ODD[user - 1], 401)):
+            answer = requests.get(f"{shown.url}/workers", auth=(str(user), tried), timeout=30)
+            assert answer.status_code == status, (user, tried)
 
 
 def test_what_is_open_shows_no_more_than_names(shown: Shown) -> None:

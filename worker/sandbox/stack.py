@@ -117,7 +117,10 @@ class Stack:
         self._start_celery("beat", "beat", "--max-interval", "1")
         if importlib.util.find_spec("flower") is not None:
             port = flower_port or _free_port()
-            options = f"--address=127.0.0.1 --port={port} --read_only=true --purge_offline_workers=60"
+            # The shipped configuration asks for a password; this one is for a look at invented creators.
+            options = (
+                f"--conf={os.devnull} --address=127.0.0.1 --port={port} --read_only=true --purge_offline_workers=60"
+            )
             self._start_celery("flower", "flower", *options.split())
             self.flower_url = f"http://127.0.0.1:{port}"
 

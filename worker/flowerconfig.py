@@ -1,4 +1,8 @@
-"""Flower's configuration: it does not start without a password, shows much and changes nothing."""  # noqa: INP001 - Flower runs this file by its path
+"""Flower's configuration: it does not start without a password, shows much and changes nothing.
+
+Flower runs this file by its path, which `worker.celery` gives it unless `--conf` or FLOWER_CONF names another. Nothing
+imports it.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,13 @@ import os
 import re
 from logging import INFO, getLogger
 from pathlib import Path
+from typing import Final
 
 from worker.errors import ConfigurationError
 from worker.pasted import cleaned, decoded
+
+MOST_LETTERS: Final = 1024
+"""A longer `user:password` would not fit into the headers that browsers and proxies send."""
 
 
 def _given(name: str, separators: str) -> list[str]:
@@ -30,13 +38,19 @@ def _credentials() -> list[str]:
     """Return each `user:password` of FLOWER_BASIC_AUTH.
 
     Raises:
-        SystemExit: there is none, or one is not of that form; the text shows no password.
+        SystemExit: there is none, or one is not of that form or could not be typed; the text shows no password.
     """
     found = _given("FLOWER_BASIC_AUTH", r"[\r\n,]+")
     if not found:
         raise SystemExit("Flower needs a password: set FLOWER_BASIC_AUTH=user:password, or FLOWER_BASIC_AUTH_FILE")
     if not all(user and password for user, _, password in (part.partition(":") for part in found)):
-        raise SystemExit("FLOWER_BASIC_AUTH must be user:password, or several of them with commas between")
+        raise SystemExit(
+            "FLOWER_BASIC_AUTH must be user:password, or several of them with commas between: a password has no comma"
+        )
+    if not all(part.isascii() for part in found):  # Flower would answer each request with an error
+        raise SystemExit("FLOWER_BASIC_AUTH can hold letters, digits and signs of ASCII alone: choose another password")
+    if any(len(part) > MOST_LETTERS for part in found):
+        raise SystemExit(f"FLOWER_BASIC_AUTH: user and password together can have {MOST_LETTERS} characters at most")
     return found
 
 
