@@ -169,6 +169,7 @@ def pass_over_service_links() -> None:
 command, words_after = split_command(sys.argv[1:])
 if command == "flower":
     pass_over_service_links()
+    os.environ["FLOWER_CONF"] = os.environ.get("FLOWER_CONF") or str(Path(HOME, "worker", "flowerconfig.py"))
 
 
 def refuse_unknown_task(sender: str | None = None, **_: Any) -> None:
@@ -264,6 +265,7 @@ def check_before_work(sender: Any, **_: Any) -> None:
         begin_work(sender)
         return
     services = build_services()  # a child that may not work would be started again and again
+    begin_remote({"process": services.owner}, namespace=services.settings.namespace, traces=False)
     try:
         arrive(services.ground, services.preflight.enter, alive=lambda: show_life(sender))
         services.preflight.goodbye()

@@ -85,9 +85,9 @@ def traffic(services: Services) -> Finding:
 
 def telemetry() -> Finding:
     """Say whether traces and errors leave this host, and where to; of an address only the host is shown."""
-    from worker.telemetry import remote_places  # noqa: PLC0415 - Celery loads the doctor on every start
+    from worker.telemetry import tried_places  # noqa: PLC0415 - Celery loads the doctor on every start
 
-    places = remote_places()
+    places = tried_places()
     text = "; ".join(
         f"{place.kind} go to {place.host}"
         if place.host

@@ -31,7 +31,12 @@ def exporter(every: float) -> None:
 
     One process is enough for all hosts. It needs the database, Redis, the broker and the keyring, and changes nothing.
     """
-    from worker.telemetry import Fact, report  # noqa: PLC0415 - Celery loads this module on every start
+    from worker.telemetry import (  # noqa: PLC0415 - Celery loads this module on every start
+        Fact,
+        begin_remote,
+        configure_logging,
+        report,
+    )
     from worker.telemetry.fleet import FleetMetrics  # noqa: PLC0415 - as above
     from worker.telemetry.serving import serve  # noqa: PLC0415 - as above
     from worker.watchdog import FEED_SECONDS, feed, touch  # noqa: PLC0415 - as above
@@ -40,9 +45,12 @@ def exporter(every: float) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with output.services() as services:
-        rounds = Rounds(services, FleetMetrics(version(output.APP_NAME), services.settings.namespace))
+        settings = services.settings
+        configure_logging(log_format=settings.log_format, level=settings.log_level, namespace=settings.namespace)
+        begin_remote({"process": "exporter"}, namespace=settings.namespace, traces=False)
+        rounds = Rounds(services, FleetMetrics(version(output.APP_NAME), settings.namespace))
         rounds.once()
-        address, port = services.settings.metrics_address, services.settings.exporter_port
+        address, port = settings.metrics_address, settings.exporter_port
         try:
             registry = rounds.metrics.registry
             pages = {"/alive": rounds.alive}
@@ -55,7 +63,7 @@ def exporter(every: float) -> None:
             if rounds.age() >= every:
                 rounds.once()
             feed()
-            touch(services.settings.run_dir, "exporter")
+            touch(settings.run_dir, "exporter")
             pause = min(FEED_SECONDS, max(0.0, every - rounds.age()))
     sys.exit(0)
 

@@ -18,7 +18,7 @@ from worker.telemetry.metrics import (
     report,
     serve_metrics,
 )
-from worker.telemetry.remote import begin_remote, end_remote, remote_places
+from worker.telemetry.remote import begin_remote, end_remote, remote_places, tried_places
 from worker.telemetry.spans import SPANS, Span
 
 __all__ = [
@@ -48,4 +48,5 @@ __all__ = [
     "remote_places",
     "report",
     "serve_metrics",
+    "tried_places",
 ]

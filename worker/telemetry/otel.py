@@ -151,8 +151,11 @@ def attributes(fields: Mapping[str, FactValue]) -> dict[str, Any]:
     return {name: value for name, value in redact_event(fields).items() if value is not None}
 
 
-def begin_traces(exporter: SpanExporter | None = None, *, about: Mapping[str, str]) -> Callable[[], None]:
+def begin_traces(exporter: SpanExporter | None = None, *, about: Mapping[str, str]) -> Callable[..., None]:
     """Record spans from now on, and return what ends that; the library reads its own variables.
+
+    What is returned takes `send`: False if what waits is not to be sent, since it belongs to the process that forked
+    this one.
 
     Args:
         exporter: where spans go; the collector over OTLP by default.
@@ -177,9 +180,11 @@ def begin_traces(exporter: SpanExporter | None = None, *, about: Mapping[str, st
     handler = FactsInSpans()
     add_handler(handler)
 
-    def end() -> None:
+    def end(*, send: bool = True) -> None:
         SPANS.stop()
         remove_handler(handler)
+        if not send:
+            return
         # The library would wait for half a minute.
         ending = threading.Thread(target=provider.shutdown, name="traces-end", daemon=True)
         ending.start()

@@ -6,6 +6,7 @@ the same.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -21,6 +22,13 @@ ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_EN
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 DEFAULT_ENDPOINT: Final = "http://localhost:4318"
 SPOKEN: Final = "http/protobuf"
+FILES: Final = tuple(
+    f"OTEL_EXPORTER_OTLP_{part}{what}"
+    for part in ("TRACES_", "")
+    for what in ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+)
+PARTS: Final = ("always_on", "always_off", "traceidratio")
+SAMPLERS: Final = ("", *PARTS, *(f"parentbased_{part}" for part in PARTS))
 STARTED: Final = {"traces": Fact("traces.started"), "errors": Fact("errors.started")}
 UNUSABLE: Final = {
     "traces": Fact("traces.unusable", level="warning"),
@@ -59,14 +67,33 @@ def _traces(environ: Mapping[str, str]) -> RemotePlace:
     off = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or exporter == "none"
     if off or not (address or exporter):
         return RemotePlace("traces")
-    if exporter not in ("", "otlp"):
-        return RemotePlace("traces", problem="OTEL_TRACES_EXPORTER can be otlp or none here")
-    if (_first(environ, PROTOCOLS) or SPOKEN) != SPOKEN:
-        return RemotePlace("traces", problem=f"OTEL_EXPORTER_OTLP_PROTOCOL can be {SPOKEN} alone here")
+    if problem := _problem_of_traces(environ):
+        return RemotePlace("traces", problem=problem)
     host = _host(address or DEFAULT_ENDPOINT)
     if host is None:
         return RemotePlace("traces", problem="OTEL_EXPORTER_OTLP_ENDPOINT is no address such as http://host:4318")
     return _installed("traces", host, "opentelemetry-exporter-otlp-proto-http", "otel")
+
+
+def _problem_of_traces(environ: Mapping[str, str]) -> str | None:
+    """Return which variable asks for what is not offered, or would be passed over by the library."""
+    if environ.get("OTEL_TRACES_EXPORTER", "").strip() not in ("", "otlp"):
+        return "OTEL_TRACES_EXPORTER can be otlp or none here"
+    if (_first(environ, PROTOCOLS) or SPOKEN) != SPOKEN:
+        return f"OTEL_EXPORTER_OTLP_PROTOCOL can be {SPOKEN} alone here"
+    if environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() not in SAMPLERS:
+        return f"OTEL_TRACES_SAMPLER can be {', '.join(SAMPLERS[1:])}"
+    if not _is_part(environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1"):
+        return "OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1"
+    unreadable = (name for name in FILES if (path := environ.get(name)) and not os.access(path, os.R_OK))
+    return next((f"{name} names a file that cannot be read" for name in unreadable), None)
+
+
+def _is_part(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
 
 
 def _errors(environ: Mapping[str, str]) -> RemotePlace:
@@ -109,39 +136,68 @@ def begin_remote(about: dict[str, str], *, namespace: str | None, traces: bool =
         traces: False for a process that has no spans.
     """
     about = about | ({"installation": namespace} if namespace else {})
-    begins = {"traces": _begin_traces, "errors": _begin_errors}
     for place in remote_places():
         if place.kind == "traces" and not traces:
             continue
         problem = place.problem
         if place.host is not None:
             try:
-                _ends.append(begins[place.kind](about))
+                _ends.append(BEGINS[place.kind](about))
             except Exception as error:  # noqa: BLE001 - a foreign text may hold the address with its secrets
-                problem = f"a variable of it cannot be used ({type(error).__name__})"
+                problem = _unusable(error)
         if problem is not None:
             report(replace(UNUSABLE[place.kind], fields={"reason": problem}))
         elif place.host is not None:
             report(replace(STARTED[place.kind], fields={"host": place.host}))
 
 
-def end_remote() -> None:
-    """Send what waits, for a few seconds at most, and send nothing afterwards."""
+def tried_places() -> list[RemotePlace]:
+    """Return where traces and errors go, after the libraries have read their variables as in a worker; nothing is sent.
+
+    Logging must be as it is in a command: for a moment, errors of this process would be sent.
+    """
+    places = list(remote_places())
+    for index, place in enumerate(places):
+        if place.host is not None:
+            try:
+                BEGINS[place.kind]({})()
+            except Exception as error:  # noqa: BLE001 - as in `begin_remote`
+                places[index] = RemotePlace(place.kind, problem=_unusable(error))
+    return places
+
+
+def _unusable(error: Exception) -> str:
+    """Name the variable that a library does not take, if its text repeats the name or the value."""
+    ours = {name: value for name, value in os.environ.items() if name.startswith(("OTEL_", "SENTRY_")) and value}
+    said = str(error)
+    found = [name for name in ours if name in said] or [name for name, value in ours.items() if value in said]
+    return f"{found[0] if len(found) == 1 else 'a variable of it'} cannot be used ({type(error).__name__})"
+
+
+def end_remote(*, send: bool = True) -> None:
+    """Send nothing from now on.
+
+    Args:
+        send: True to send what waits, for a few seconds at most.
+    """
     while _ends:
-        _ends.pop()()
+        _ends.pop()(send=send)
 
 
-def _begin_traces(about: dict[str, str]) -> Callable[[], None]:
+def _begin_traces(about: dict[str, str]) -> Callable[..., None]:
     from worker.telemetry.otel import begin_traces  # noqa: PLC0415 - an extra, and slow to import
 
     return begin_traces(about={"service.version": version("evertoken"), **about})
 
 
-def _begin_errors(about: dict[str, str]) -> Callable[[], None]:
+def _begin_errors(about: dict[str, str]) -> Callable[..., None]:
     from worker.telemetry.sentry import begin_errors  # noqa: PLC0415 - as above
 
     release = os.environ.get("SENTRY_RELEASE") or f"evertoken@{version('evertoken')}"
     return begin_errors(os.environ["SENTRY_DSN"].strip(), release=release, about=about)
 
 
-_ends: Final[list[Callable[[], None]]] = []
+BEGINS: Final = {"traces": _begin_traces, "errors": _begin_errors}
+_ends: Final[list[Callable[..., None]]] = []
+atexit.register(end_remote)  # a crash is the last thing that a process says
+os.register_at_fork(after_in_child=lambda: end_remote(send=False))  # a child would send what waits here once more

@@ -104,8 +104,11 @@ def scrub(event: Any, hint: Any) -> Any:
 
 def begin_errors(
     dsn: str, *, release: str, about: dict[str, str], transport: type[HttpTransport] = ReportingTransport
-) -> Callable[[], None]:
+) -> Callable[..., None]:
     """Send errors from now on, and return what ends that.
+
+    What is returned takes `send`: False if what waits is not to be sent, since it belongs to the process that forked
+    this one.
 
     Args:
         dsn: where to.
@@ -140,8 +143,9 @@ def begin_errors(
     handler = ErrorsToSentry(client, about)
     add_handler(handler)
 
-    def end() -> None:
+    def end(*, send: bool = True) -> None:
         remove_handler(handler)
-        client.close(timeout=FLUSH_SECONDS)
+        if send:
+            client.close(timeout=FLUSH_SECONDS)
 
     return end
