@@ -726,6 +726,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "egress": "ok",
         "secrets": "ok",
         "traffic": "ok",
+        "run": "ok",
         "telemetry": "ok",
         "redis": "ok",
         "quota": "ok",
@@ -987,25 +988,6 @@ def test_a_new_database_is_called_new_with_its_place(
     assert first.stdout.startswith("made a new, empty database")
     assert str(place) in first.stdout.replace("\n", "")
     assert again.stdout.startswith("nothing to do")
-
-
-@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    "command", [("status",), ("list",), ("show", "x"), ("token", "x"), ("refresh", "x")], ids=" ".join
-)
-def test_a_database_without_our_tables_says_what_to_run(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, command: tuple[str, ...]
-) -> None:
-    """It answers, so nobody is sent to look whether it does."""
-    (tmp_path / "empty.db").touch()
-    monkeypatch.setenv("EVERTOKEN_DATABASE_URL", f"sqlite:///{tmp_path / 'empty.db'}")
-
-    result = cli(grants, *command)
-
-    assert result.exit_code == 1
-    assert "lacks a table" in result.stderr
-    assert "`celery -A worker db upgrade`" in result.stderr
-    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments", [("list", "--after", "9223372036854775808"), ("show", "\udcff\udcfe")], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,6 +53,29 @@ def test_the_way_out_is_shown_without_the_proxys_password(tmp_path: Path) -> Non
         looked.detail
         == f"calls go out through the proxy proxy.example:3128 and trust the authorities in {authority.file}"
     )
+
+
+@pytest.mark.parametrize(
+    ("place", "state", "said"),
+    [
+        ("here", "ok", "takes heartbeat files"),
+        ("new/deep", "ok", "is not there yet"),
+        ("file", "fail", "file takes no files: Not a directory"),
+        ("file/deep", "fail", "cannot be made; without its heartbeat file"),
+        ("/proc/self", "fail", "takes no files: .*repair EVERTOKEN_RUN_DIR"),
+    ],
+)
+def test_the_folder_of_heartbeats_is_tried_and_left_as_it_was(
+    place: str, state: str, said: str, tmp_path: Path
+) -> None:
+    """A folder that takes no files fails with what to do; one that is not there yet is made by who needs it."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "file").touch()
+    found = look("run", RUN_DIR=str(tmp_path / place))
+
+    assert found.state == state
+    assert re.search(said, found.detail)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "here"]
 
 
 @pytest.mark.parametrize("name", IGNORED)

@@ -1,9 +1,10 @@
-"""What `doctor` checks of this host: the route of outgoing calls, and who else could read our secrets or traffic."""
+"""What `doctor` checks of this host: the route of calls, heartbeat files, and who could read secrets or traffic."""
 
 from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from ssl import CERT_REQUIRED
@@ -34,6 +35,7 @@ def place_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding
     yield "egress", lambda: egress(services)
     yield "secrets", lambda: secrets(services)
     yield "traffic", lambda: traffic(services)
+    yield "run", lambda: run(services)
     yield "telemetry", telemetry
 
 
@@ -81,6 +83,22 @@ def traffic(services: Services) -> Finding:
     found = [*_redis_risks(settings.redis_url), *_database_risks(settings.database_url)]
     text = "nobody between the hosts reads or changes what we say to Redis and the database"
     return Finding("traffic", "warn" if found else "ok", "; ".join(found) or text)
+
+
+def run(services: Services) -> Finding:
+    """Check whether heartbeat files can be made: by writing one without a name, which leaves nothing."""
+    folder = services.settings.run_dir
+    repair = "without its heartbeat file a sound process looks as if it hangs: repair EVERTOKEN_RUN_DIR"
+    try:
+        if not folder.exists():
+            if not os.access(next(each for each in folder.absolute().parents if each.exists()), os.W_OK | os.X_OK):
+                return Finding("run", "fail", f"{folder} is not there and cannot be made; {repair}")
+            return Finding("run", "ok", f"{folder} is not there yet, and the first process on this host makes it")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Finding("run", "fail", f"{folder} takes no files: {error.strerror or type(error).__name__}; {repair}")
+    return Finding("run", "ok", f"{folder} takes heartbeat files")
 
 
 def telemetry() -> Finding:

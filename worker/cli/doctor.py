@@ -25,6 +25,7 @@ PAGES: Final = {
     "workers": "no-workers",
     "queues": "no-workers",
     "beat": "beat-silent",
+    "run": "worker-hangs",
 }
 """The page of the runbook for each check whose failures name none."""
 DEADLINE_SECONDS: Final = 8.0
@@ -71,7 +72,7 @@ def _findings(app: Any, *, offline: bool) -> Iterator[Finding]:
 
     yield version()
     try:
-        with output.services() as services:
+        with output.services(fit=False) as services:
             yield Finding("settings", "ok", "complete, without contradictions")
             ends_at = time.monotonic() + DEADLINE_SECONDS
             looks = {

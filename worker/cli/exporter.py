@@ -44,7 +44,7 @@ def exporter(every: float) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with output.services() as services:
+    with output.services(fit=False) as services:
         settings = services.settings
         configure_logging(log_format=settings.log_format, level=settings.log_level, namespace=settings.namespace)
         begin_remote({"process": "exporter"}, namespace=settings.namespace, traces=False)
@@ -121,6 +121,7 @@ class Rounds:
 
         services, began = self._services, time.monotonic()
         store = services.store
+        services.preflight.check_schema()
         window = 0.0 if self._read_at is None else began - self._read_at
         lives = store.token_lives(BOUNDS, window_seconds=window)
         status, waiting = store.fleet_status(), self._waiting()

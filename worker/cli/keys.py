@@ -117,7 +117,7 @@ def reader(out: Path, *, as_json: bool) -> None:
     """
     from worker.cli import keyring_file  # noqa: PLC0415 - Celery loads this module on every start
 
-    with output.services() as services:
+    with output.services(fit=False) as services:
         made, without = services.keyring.reader(services.app_id), sorted(services.keyring.direct)
     keyring_file.write_for_readers(out, made.to_json())
     then = f"give it to applications that read tokens, as EVERTOKEN_KEYRING_FILE={out}, and restart them"

@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 import click
 from celery.bin.base import CeleryCommand
 
-from worker.errors import ConfigurationError, EvertokenError, SealError, StoreUnavailableError, UsageError
+from worker.errors import (
+    ConfigurationError,
+    EvertokenError,
+    NotReadyError,
+    SealError,
+    StoreUnavailableError,
+    UsageError,
+)
 from worker.policy import wording
 
 if TYPE_CHECKING:
@@ -157,7 +164,7 @@ def settings() -> Settings:
 
 
 @contextmanager
-def services(*, changes_pairs: bool = False) -> Iterator[Services]:
+def services(*, changes_pairs: bool = False, fit: bool = True) -> Iterator[Services]:
     """Build the services for one command and close them after it.
 
     Facts of level warning and above go to standard error; the command itself prints the rest.
@@ -165,10 +172,13 @@ def services(*, changes_pairs: bool = False) -> Iterator[Services]:
     Args:
         changes_pairs: True for a command that seals or sends tokens: it needs what a worker needs, a migrated
             database, a journal that can be written and the keyring that sealed what is stored.
+        fit: False for a command that says itself what is wrong with the tables, or needs none. Any other refuses tables
+            that this version does not run with, before it reads or writes one.
 
     Raises:
         ConfigurationError: as for `settings`.
-        NotReadyError, JournalError: a command that changes pairs cannot run here.
+        NotReadyError: the database's tables are too old or too new; the text says what to do.
+        JournalError: a command that changes pairs cannot run here.
     """
     from worker.hardening import (  # noqa: PLC0415 - as above
         keep_memory_private,
@@ -185,6 +195,8 @@ def services(*, changes_pairs: bool = False) -> Iterator[Services]:
         refuse_debug_switches(os.environ)
     built = build_services(read)
     try:
+        if fit:
+            _refuse_unfit(built)
         if changes_pairs:
             built.presence.begin()
         yield built
@@ -193,6 +205,18 @@ def services(*, changes_pairs: bool = False) -> Iterator[Services]:
             with suppress(StoreUnavailableError):
                 built.presence.leave()
         built.close()
+
+
+def _refuse_unfit(built: Services) -> None:
+    """Refuse tables that this version does not run with.
+
+    Raises:
+        NotReadyError: the text names both migrations and the command that helps.
+    """
+    with suppress(StoreUnavailableError):  # whatever needs a database that is away or missing says so
+        state = built.store.schema_state()
+        if not state.runs and not built.store.is_missing:
+            raise NotReadyError(str(state))
 
 
 def print_json(value: object) -> None:
