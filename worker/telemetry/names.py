@@ -69,6 +69,8 @@ FACT_NAMES: Final = (
     "keys.unfit",
     "keys.unreadable",
     "lease.lost",
+    "log.calm",
+    "log.repeated",
     "message.published",
     "message.refused",
     "message.unpublished",
