@@ -49,7 +49,15 @@ def configure_logging(
         OSError: the file cannot be opened.
     """
     own = {"installation": namespace} if namespace else {}
-    shared = _shared(own)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        lambda _logger, _method, event: {**event, **own},
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _redact,
+    ]
     bounded = _Bounded(_renderer(log_format, colors=file is None and sys.stderr.isatty()))
     lines = sys.stderr if file is None else Path(file).open("a", encoding="utf-8")  # noqa: SIM115 - open for good
     handler = _Lines(lines)
@@ -73,18 +81,6 @@ def configure_logging(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-
-
-def _shared(own: Mapping[str, str]) -> list[structlog.typing.Processor]:
-    return [
-        structlog.contextvars.merge_contextvars,
-        lambda _logger, _method, event: {**event, **own},
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        _redact,
-    ]
 
 
 def _renderer(log_format: Literal["json", "console"], *, colors: bool) -> structlog.typing.Processor:
