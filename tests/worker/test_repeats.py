@@ -90,8 +90,3 @@ def test_more_different_lines_than_are_watched_are_written(line: Line) -> None:
     assert all(line.passes(each) for each in letters)
     assert not line.passes(letters[0])
     assert line.passes(letters[-1])
-
-
-def test_a_line_that_cannot_be_formatted_is_left_to_the_handler(line: Line) -> None:
-    """A library's mistake ends nothing."""
-    assert line.filter.filter(logging.LogRecord(CONSUMER, logging.ERROR, "", 0, "%d", ("no number",), None))

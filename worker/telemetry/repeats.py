@@ -68,10 +68,7 @@ class Repeats(logging.Filter):
             self._connected = time.monotonic()
         if record.levelno < logging.WARNING or not record.name.startswith(FOREIGN):
             return True
-        try:
-            line = record.getMessage()
-        except Exception:  # noqa: BLE001 - the handler reports a line that cannot be formatted; its caller must not fail
-            return True
+        line = record.getMessage()
         kind, now = (record.name, record.levelno, NUMBERS.sub("0", line)), time.monotonic()
         over: list[Repeated] = []
         with self._lock:
