@@ -211,7 +211,6 @@ def set_up_logging(loglevel: int | str | None = None, logfile: str | None = None
         level=logging.getLevelName(level) if isinstance(level, int) else level.upper(),
         file=logfile,
         namespace=celeryconfig.settings.namespace,
-        repeats=report,
     )
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import redis
 
 from tests.support.daemon import READY_SECONDS, Daemon
 from tests.support.restartable import Restartable
@@ -20,9 +18,6 @@ from worker.sandbox.children import Child
 from worker.sandbox.process import RunningSandbox
 
 LOST = b"Connection to broker lost"
-TROUBLED_SECONDS = 75
-MOST_LINES = 14
-"""In those seconds; without a bound a worker writes 70 to 430 of them, most with a traceback."""
 
 pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 
@@ -98,70 +93,6 @@ def replica(url: str) -> Callable[[], None]:
             client.execute_command("REPLICAOF", "NO", "ONE")
 
     return promote
-
-
-def unsaved(url: str) -> Callable[[], None]:
-    """Let the server fail to save itself, after which it refuses writes (MISCONF); return what ends that."""
-    with connect(url) as client:
-        folder = next(value for key, value in client.config_get("dir").items() if key in {"dir", b"dir"})
-        in_the_way = Path(os.fsdecode(folder), "dump.rdb")
-        in_the_way.mkdir()
-        client.config_set("save", "3600 1000000")
-        client.bgsave()
-
-    def save() -> None:
-        in_the_way.rmdir()
-        with connect(url) as client:
-            client.bgsave()
-
-    return save
-
-
-def refuses(url: str) -> bool:
-    """Return True if the server takes no write."""
-    try:
-        with connect(url) as client:
-            client.set("probe", "1")
-    except redis.ResponseError:
-        return True
-    return False
-
-
-@pytest.mark.slow_suite
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("trouble", [full, replica, unsaved], ids=lambda trouble: trouble.__name__)
-def test_a_redis_that_refuses_for_long_floods_no_log_and_comes_back(  # noqa: PLR0917 - fixtures
-    trouble: Callable[[str], Callable[[], None]],
-    new_daemon: Callable[..., Daemon],
-    sandbox: RunningSandbox,
-    restartable: Restartable,
-    wait_until: Callable[..., None],
-    database_kind: str,
-) -> None:
-    """Worker and beat write each of Celery's lines once and say how often it came; within a minute all goes on."""
-    daemon = new_daemon(REDIS_URL=restartable.url)
-    worker, beat = daemon.worker(), daemon.beat()
-    daemon.wait_ready(wait_until, worker, beat)
-    before = [len(child.log.read_bytes()) for child in (worker, beat)]
-    recover = trouble(restartable.url)
-    wait_until(lambda: refuses(restartable.url), READY_SECONDS)
-    until = time.monotonic() + TROUBLED_SECONDS
-    wait_until(lambda: time.monotonic() > until, TROUBLED_SECONDS + READY_SECONDS)
-    for child, begin in zip((worker, beat), before, strict=True):
-        lines = child.log.read_bytes()[begin:].splitlines()
-        assert len(lines) <= MOST_LINES, child.tail()
-    assert b"message.unpublished" in beat.log.read_bytes()[before[1] :]
-    recover()
-    world = World(sandbox, daemon.environ)
-    try:
-        grants = [world.creator() for _ in range(3)]
-        wait_until(lambda: all(world.look(grant).pair_generation > 1 for grant in grants), 60)
-    finally:
-        world.close()
-    wait_until(lambda: b"message.published" in beat.log.read_bytes()[before[1] :], READY_SECONDS)
-    if b"log.repeated" in worker.log.read_bytes():
-        wait_until(lambda: b"log.calm" in worker.log.read_bytes(), 90)
-    daemon.stop(worker, beat)
 
 
 @pytest.mark.slow_suite

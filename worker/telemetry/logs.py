@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any, Final, Literal
 import structlog
 
 from worker.telemetry.facts import Fact
-from worker.telemetry.repeats import Repeats
 from worker.vault.redaction import redact, redact_event
 
 LINE_LIMIT: Final = 16_384
@@ -29,12 +28,7 @@ _encode: Final = json.JSONEncoder(default=str).encode
 
 
 def configure_logging(
-    *,
-    log_format: Literal["json", "console"],
-    level: str,
-    file: str | None = None,
-    namespace: str | None = None,
-    repeats: Callable[[Fact], None] | None = None,
+    *, log_format: Literal["json", "console"], level: str, file: str | None = None, namespace: str | None = None
 ) -> None:
     """Send every logger of this process, ours and the libraries', through one redacting formatter.
 
@@ -43,7 +37,6 @@ def configure_logging(
         level: lowest level that is written, such as `INFO`.
         file: a file to append to; standard error by default.
         namespace: of this installation, which each line then has as `installation`, as metrics do.
-        repeats: gets how often Celery and kombu repeated a line that was written once; None to write every line.
 
     Raises:
         OSError: the file cannot be opened.
@@ -61,8 +54,6 @@ def configure_logging(
     bounded = _Bounded(_renderer(log_format, colors=file is None and sys.stderr.isatty()))
     lines = sys.stderr if file is None else Path(file).open("a", encoding="utf-8")  # noqa: SIM115 - open for good
     handler = _Lines(lines)
-    if repeats is not None:
-        handler.addFilter(Repeats(repeats))
     handler.setFormatter(
         _Formatter(
             bounded,

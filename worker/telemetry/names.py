@@ -69,8 +69,6 @@ FACT_NAMES: Final = (
     "keys.unfit",
     "keys.unreadable",
     "lease.lost",
-    "log.calm",
-    "log.repeated",
     "message.published",
     "message.refused",
     "message.unpublished",
