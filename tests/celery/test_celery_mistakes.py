@@ -88,7 +88,9 @@ def test_a_queue_that_nobody_fills_is_refused(
 def test_flowers_port_in_use_is_a_sentence(new_daemon: NewDaemon, free_port: int, database_kind: str) -> None:
     """A second Flower, or another server on its port."""
     with socket.create_server(("127.0.0.1", free_port)):
-        said = sentence(new_daemon().run("flower", "--address=127.0.0.1", f"--port={free_port}"), 1)
+        daemon = new_daemon()
+        daemon.environ["FLOWER_BASIC_AUTH"] = "operator:a password"
+        said = sentence(daemon.run("flower", "--address=127.0.0.1", f"--port={free_port}"), 1)
 
     assert "--port" in said
 
