@@ -125,6 +125,9 @@ class Weeks:
         for creator in self.creators:
             self.world.services.store.request_pull(creator)
         self.play(timedelta(hours=4))  # lists wait for the other creators' accounts
+        for creator in self.creators:  # a day that came late came perhaps in these hours
+            self.world.services.store.request_pull(creator)
+        self.play(LEAST)
         dump = self.dump()
         return [
             found
