@@ -212,7 +212,7 @@ def test_a_full_or_closed_output_ends_quietly_or_in_a_sentence(run: Any) -> None
     with FULL.open("w") as full:
         failed = run("export", "--table", "videos", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert failed.returncode == 1
-    assert "No space left on device" in failed.stderr
+    assert "error: No space left on device: make room where standard output leads" in failed.stderr
     assert "Traceback" not in failed.stderr
 
     read, write = os.pipe()

@@ -5,6 +5,7 @@ Exit status 0: done. 1: a finding, such as something unhealthy or missing. 2: wr
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -42,6 +43,7 @@ APP_NAME: Final = "evertoken"
 WIDTH_WITHOUT_TERMINAL: Final = 240
 """Columns of a table that is piped into a file: wide enough that nothing is cut."""
 
+_NO_ROOM: Final = "make room where standard output leads or temporary files go"
 _OTHER_KEYRING: Final = "is EVERTOKEN_KEYRING the one that workers use? `celery -A worker doctor` says what it opens"
 _DASHED_ID: Final = re.compile("-[^-].")
 moment: Final = wording.moment
@@ -92,8 +94,9 @@ class Command(CeleryCommand):  # type: ignore[misc]  # celery ships no types
             fail(str(error), wrong_use=isinstance(error, UsageError | ConfigurationError))
         except BrokenPipeError:  # the reader, such as `head`, has closed the pipe: click ends silently
             raise
-        except OSError as error:  # a file or a connection; Python's text names it
-            fail(str(error))
+        except OSError as error:  # a file or a connection; Python's text names it, but for an open file
+            full = error.filename is None and error.errno in {errno.ENOSPC, errno.EDQUOT}
+            fail(f"{error.strerror}: {_NO_ROOM}" if full else str(error))
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
