@@ -90,6 +90,8 @@ def _escapes(secret: bytes) -> dict[str, bytes]:
         "quoted for a URL in small letters": _small_quotes(quoted),
         "quoted for a path": quoted.replace(b"%2F", b"/"),
         "quoted for a path in small letters": _small_quotes(quoted).replace(b"%2f", b"/"),
+        "quoted for a form": quoted.replace(b"%20", b"+"),
+        "quoted for a form in small letters": _small_quotes(quoted).replace(b"%20", b"+"),
         "quoted for a URL wholly": wholly,
         "quoted for a URL wholly in small letters": wholly.lower(),
         "as Python prints bytes": repr(secret + b'"')[2:-2].encode(),

@@ -34,7 +34,7 @@ from worker.vault import Keyring, Sealer
 
 SECRET = "Planted" + secrets.token_hex(8)
 CANARY = Canary("the planted secret", SECRET.encode())
-KEY = Canary("the planted key", bytes.fromhex("00ff5c220a7f") + secrets.token_bytes(26))
+KEY = Canary("the planted key", bytes.fromhex("00ff5c220a7f202f") + secrets.token_bytes(24))
 PAGE_SECONDS = 60
 
 
