@@ -715,6 +715,7 @@ def test_the_doctor_looks_at_everything(cli: Cli, creator: str, monkeypatch: pyt
         "keyring": "ok",
         "journal": states["journal"],  # a warning if tests run on a file system in memory
         "brake": "ok",
+        "shortage": "ok",
         "grants": "ok",
         "pauses": "ok",
         "endings": "ok",
@@ -780,8 +781,8 @@ def test_the_doctor_asks_a_database_that_is_away_once(
     assert states["database"] == "fail"
     skipped = {check for check, state in states.items() if state == "skip"}
     assert skipped == {
-        "rights", "clock", "keyring", "brake", "grants", "pauses", "endings", "contract", "capacity", "notices",
-        "accounts", "beat", "tiktok",
+        "rights", "clock", "keyring", "brake", "shortage", "grants", "pauses", "endings", "contract", "capacity",
+        "notices", "accounts", "beat", "tiktok",
     }  # fmt: skip
 
 

@@ -233,6 +233,16 @@ def test_the_app_stops_for_its_own_trouble_and_not_for_one_grants(
     assert (brake_reason(evidence, error, failures=failures) is not None) is stops
 
 
+def test_a_stop_says_whether_anything_was_sent() -> None:
+    """Where most of the troubled attempts were not sent, the way is named, and not TikTok."""
+    reached, unreached = seen(troubled=12, unsent=6), seen(troubled=12, unsent=7)
+
+    assert brake_reason(reached, BUSY, failures=0) == "TikTok does not answer as it should: 12 of 12"
+    assert brake_reason(unreached, BUSY, failures=0) == (
+        "TikTok was not reached (network, name server or proxy): 7 of 12 were not sent"
+    )
+
+
 @pytest.mark.parametrize(
     ("evidence", "holds"),
     [

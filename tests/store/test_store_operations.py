@@ -159,7 +159,7 @@ def test_evidence_counts_the_attempts_that_ended_lately(fleet: Fleet) -> None:
 
     evidence = fleet.store.evidence(window_seconds=300)
 
-    assert evidence == FleetEvidence(refreshed=1, refused=1, stopped=1, troubled=3, troubled_grants=2)
+    assert evidence == FleetEvidence(refreshed=1, refused=1, stopped=1, troubled=3, troubled_grants=2, unsent=2)
     assert fleet.store.evidence(window_seconds=300, without=refused.grant_id).refused == 0
     fleet.sql("UPDATE attempts SET finished_at = finished_at - 400000")
     assert fleet.store.evidence(window_seconds=300) == FleetEvidence(0, 0, 0, 0, 0)

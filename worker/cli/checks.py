@@ -14,6 +14,7 @@ from worker.cli import output
 from worker.cli.grants_pause import named_pause
 from worker.errors import ConfigurationError, EvertokenError, StoreRefusedError, StoreUnavailableError
 from worker.policy.notice_kinds import KINDS, NEWS, type_of
+from worker.policy.verdicts import BRAKE_WINDOW
 from worker.store.faults import KEPT_WAITING
 from worker.upkeep.idleness import IDLE_SECONDS
 
@@ -24,8 +25,8 @@ State = Literal["ok", "warn", "fail", "skip"]
 CLOCK_WARN_SECONDS: Final = 2.0
 CLOCK_FAIL_SECONDS: Final = 60.0
 NEED_DATABASE: Final = frozenset({
-    "rights", "clock", "keyring", "brake", "grants", "pauses", "endings", "contract", "capacity", "notices", "accounts",
-    "beat",
+    "rights", "clock", "keyring", "brake", "shortage", "grants", "pauses", "endings", "contract", "capacity", "notices",
+    "accounts", "beat",
 })  # fmt: skip
 BUSY: Final = KEPT_WAITING.partition(":")[0]
 """How the error begins of a database that kept a transaction waiting: it would keep the next one waiting as long."""
@@ -79,6 +80,7 @@ def inner_checks(services: Services) -> Iterator[tuple[str, Callable[[], Finding
     yield "keyring", lambda: keyring(services)
     yield "journal", lambda: journal(services)
     yield "brake", lambda: brake(services)
+    yield "shortage", lambda: shortage(services)
     yield "grants", lambda: grants(services)
     yield "pauses", lambda: pauses(services)
     yield "endings", lambda: endings(services)
@@ -204,6 +206,15 @@ def brake(services: Services) -> Finding:
         since = f"no creator has been asked to authorize since {output.moment(state.held_at)} UTC: {state.held_reason}"
         return Finding("brake", "fail", f"{since}; docs/runbook/refusals.held.md has the steps")
     return Finding("brake", "ok", "off: refreshing goes on")
+
+
+def shortage(services: Services) -> Finding:
+    """Look for refreshes of the last minutes that a host of ours was too short of descriptors or memory to send."""
+    short = services.store.evidence(window_seconds=BRAKE_WINDOW.total_seconds()).short
+    if not short:
+        return Finding("shortage", "ok", "no refresh of the last five minutes lacked a file descriptor or memory")
+    lacks = "a worker's host has no file descriptor or memory left; its log has the lines host.short"
+    return Finding("shortage", "fail", f"{short} refreshes of the last five minutes were not sent: {lacks}")
 
 
 def grants(services: Services) -> Finding:

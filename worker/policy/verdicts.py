@@ -256,9 +256,11 @@ class FleetEvidence:
         refreshed: attempts that brought a pair.
         refused: grants that TikTok called gone.
         stopped: grants whose attempt met an error about our app or request.
-        troubled: attempts that were not sent, are in doubt, or met TikTok's own trouble.
+        troubled: attempts that were not sent, are in doubt, or met TikTok's own trouble; not those of `short`.
         troubled_grants: the grants of these attempts.
         app_refused: grants for which TikTok refused the app or its secret since the last attempt that brought a pair.
+        unsent: attempts of `troubled` that were not sent.
+        short: attempts that were not sent for want of descriptors or memory on a host of ours: no trouble of TikTok's.
     """
 
     refreshed: int
@@ -267,6 +269,8 @@ class FleetEvidence:
     troubled: int
     troubled_grants: int
     app_refused: int = 0
+    unsent: int = 0
+    short: int = 0
 
 
 def hold_reason(evidence: FleetEvidence) -> str | None:
@@ -306,5 +310,7 @@ def brake_reason(evidence: FleetEvidence, error: TikTokError, *, failures: int) 
         return f"TikTok refuses our requests: {stopped} of {total}"
     spread = evidence.troubled_grants >= FEWEST_TROUBLED_GRANTS
     if spread and evidence.troubled >= FEWEST_TROUBLES and evidence.troubled > TROUBLED_SHARE * total:
+        if 2 * evidence.unsent > evidence.troubled:
+            return f"TikTok was not reached (network, name server or proxy): {evidence.unsent} of {total} were not sent"
         return f"TikTok does not answer as it should: {evidence.troubled} of {total}"
     return None

@@ -152,6 +152,9 @@ class Ending:
     def _report_failure(
         self, claim: Claim, error: TikTokError, verdict: Verdict, outcome: AttemptOutcome, cause: Cause | None
     ) -> None:
+        if cause is Cause.SHORTAGE_HERE:
+            fields: dict[str, FactValue] = {"grant_id": claim.grant_id, "reason": verdict.reason}
+            self._ground.hook(Fact("host.short", fields, level="error"))
         self._ground.hook(
             Fact(
                 f"refresh.{outcome}" if verdict.action is not Action.ASK else "refresh.reauth_asked",

@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from worker.policy.contract import ACCESS_LIFE
-from worker.policy.verdicts import WRONG_APP_CODES, AttemptOutcome, FleetEvidence
+from worker.policy.verdicts import WRONG_APP_CODES, AttemptOutcome, Cause, FleetEvidence
 from worker.store.clock import milliseconds, now
 from worker.store.conditions import conditions, is_serving, kept_aside, newest_attempt
 from worker.store.engine import Transactions, reads
@@ -83,7 +83,9 @@ class Fleet(Transactions):
         campaign are refused together a year later, and the others must be refreshed all the same.
         """
         outcome = ATTEMPTS.c.outcome
-        troubled = (AttemptOutcome.NOT_SENT.value, AttemptOutcome.IN_DOUBT.value)
+        short = func.coalesce(ATTEMPTS.c.verdict == Cause.SHORTAGE_HERE.value, false())
+        unsent = (outcome == AttemptOutcome.NOT_SENT.value) & ~short
+        troubled = unsent | (outcome == AttemptOutcome.IN_DOUBT.value)
         foreseen = func.coalesce(GRANTS.c.refresh_expires_at <= ATTEMPTS.c.finished_at, false())
         refused_app = (outcome == AttemptOutcome.STOPPED.value) & ATTEMPTS.c.code.in_(WRONG_APP_CODES)
         last_pair = _last_pair(now() - milliseconds(window_seconds))
@@ -95,9 +97,11 @@ class Fleet(Transactions):
                 func.count().filter(outcome == AttemptOutcome.REFRESHED.value).label("refreshed"),
                 _grants((outcome == AttemptOutcome.REFUSED.value) & ~foreseen).label("refused"),
                 _grants(outcome == AttemptOutcome.STOPPED.value).label("stopped"),
-                func.count().filter(outcome.in_(troubled)).label("troubled"),
-                _grants(outcome.in_(troubled)).label("troubled_grants"),
+                func.count().filter(troubled).label("troubled"),
+                _grants(troubled).label("troubled_grants"),
                 _grants(refused_app & (ATTEMPTS.c.finished_at > last_pair)).label("app_refused"),
+                func.count().filter(unsent).label("unsent"),
+                func.count().filter(short).label("short"),
             )
             .select_from(ATTEMPTS)
             .with_hint(ATTEMPTS, "INDEXED BY ix_attempts_finished", "sqlite")
@@ -111,6 +115,8 @@ class Fleet(Transactions):
             troubled=row.troubled,
             troubled_grants=row.troubled_grants,
             app_refused=row.app_refused,
+            unsent=row.unsent,
+            short=row.short,
         )
 
     @reads

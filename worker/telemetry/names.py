@@ -48,6 +48,7 @@ FACT_NAMES: Final = (
     "grants.exported",
     "grant.token_dead",
     "heartbeat.unwritten",
+    "host.short",
     "journal.alarm",
     "journal.append_failed",
     "journal.discarded",
