@@ -64,6 +64,21 @@ def test_a_command_by_hand_has_the_settings_secrets_and_user_of_the_units(root: 
         assert all(f"LoadCredential={name}:/etc/evertoken/secrets/{name}\n" in text for name in SECRETS)
 
 
+def test_a_command_by_hand_runs_with_the_path_of_cron(root: Path, tmp_path: Path) -> None:
+    """It lacks the folder of `runuser`, which here finds no such user, or may not become one."""
+    (tmp_path / "env").write_text("")
+    (tmp_path / "secrets").mkdir()
+    for name in SECRETS:
+        (tmp_path / "secrets" / name).write_text(f"the {name}\n")
+    environ = {"PATH": "/usr/bin:/bin", "UNITS_ETC": str(tmp_path), "UNITS_BIN": "/no", "UNITS_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [root / "deploy/systemd/evertoken", "alive"],
+        env=environ, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+    assert done.stderr.startswith("runuser: ")
+
+
 def test_only_migrations_by_hand_are_the_owners(root: Path, tmp_path: Path) -> None:
     """`evertoken db` takes the owner's address if there is one; every other command has the workers'."""
     (tmp_path / "env").write_text("")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 
+from tests.support.daemon import PROJECT
 from tests.support.world import World
 from worker.cli.alive import WITHIN_SECONDS, fleet_alive
 from worker.cli.exporter import Rounds
@@ -15,6 +23,8 @@ from worker.telemetry.fleet import FleetMetrics
 from worker.telemetry.serving import serve
 
 NewWorld = Callable[..., World]
+LINE = re.compile(r"`\*/5 \* \* \* \* (.+)`$", re.MULTILINE)
+"""A line of cron's table in the page."""
 
 
 @pytest.fixture
@@ -104,3 +114,97 @@ def test_the_page_says_that_the_database_is_away(new_world: NewWorld, free_port:
     away = new_world().another(DATABASE_URL=f"postgresql://nobody@127.0.0.1:{free_port}/nothing")
 
     assert Rounds(away, FleetMetrics("1")).alive() == (False, "not alive: the database does not answer")
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_the_page_says_that_the_database_answers_and_refuses(world: World, database_kind: str) -> None:
+    """Whoever reads that it is away would look at a server that runs; the reason itself may name a role."""
+    world.sql("ALTER TABLE beat RENAME TO other")
+
+    lives, text = Rounds(world.services, FleetMetrics("1")).alive()
+
+    assert not lives
+    assert text == "not alive: the database refuses what it is asked; `evertoken alive` says why"
+
+
+def test_a_silent_beat_and_missing_workers_are_told_apart(world: World) -> None:
+    """No message arrives in either case, and another process has to be looked at."""
+    world.sql("DELETE FROM beat")
+    none = fleet_alive(world.services, WITHIN_SECONDS)[1]
+    world.services.presence.begin()
+    one = fleet_alive(world.services, WITHIN_SECONDS)[1]
+    world.services.presence.leave()
+
+    assert none.endswith("; no worker runs")
+    assert one.endswith("; a worker runs, so look at beat and the broker")
+
+
+class Checker(HTTPServer):
+    """A hosted checker.
+
+    Attributes:
+        calls: the paths that were called.
+        status: of each answer.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.calls: list[str] = []
+        self.status = 200
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Checker
+
+    def do_GET(self) -> None:
+        """Note the call."""
+        self.server.calls.append(self.path)
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        """Stay silent."""
+
+
+@pytest.fixture
+def checker() -> Iterator[Checker]:
+    """A hosted checker that runs."""
+    with Checker() as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow_suite
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+def test_the_lines_of_the_page_call_the_checker_or_mail_why_not(
+    world: World, checker: Checker, tmp_path: Path, database_kind: str
+) -> None:
+    """Cron runs them with nearly no environment; they print nothing if all is well, and otherwise the reason once."""
+    mails, calls = LINE.findall((PROJECT / "docs/metrics.md").read_text(encoding="utf-8"))
+    (tmp_path / ".env").write_text("\n".join(f"{name}='{text}'" for name, text in world.environ.items()))
+    address = f"http://127.0.0.1:{checker.server_port}/ID"
+
+    def printed(line: str) -> str:
+        program = Path(sys.executable).with_name("evertoken")
+        done = subprocess.run(
+            ["/bin/sh", "-c", f"cd {tmp_path} && {line.replace('evertoken', str(program))}"],
+            env={"PATH": "/usr/bin:/bin", "HOME": "/", "CHECK_ADDRESS": address},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        return done.stdout
+
+    assert (printed(mails), printed(calls), checker.calls) == ("", "", ["/ID"])
+    checker.status = 500
+    assert "error: 500" in printed(calls)
+    world.sql("UPDATE beat SET ticked_at = ticked_at - 660000")
+    silent = [printed(mails), printed(calls)]
+    world.sql("ALTER TABLE beat RENAME TO other")
+    refused = [printed(mails), printed(calls)]
+
+    assert [text.count("\n") for text in silent + refused] == [1] * 4
+    assert all(text.startswith("not alive: no message from beat has reached a worker for 11 min") for text in silent)
+    assert all(text.startswith("error: the database lacks a table") for text in refused)
+    assert checker.calls == ["/ID"] * 2

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from worker.services import Services
 
 WITHIN_SECONDS: Final = 600.0
+SEEN_SECONDS: Final = 120.0
+"""A process that has reported itself within this time is there."""
 
 
 @click.command(cls=output.Command)
@@ -47,12 +49,12 @@ def fleet_alive(services: Services, within_seconds: float) -> tuple[bool, str]:
     """
     tick, late = services.store.tick_age(), services.store.due_seconds()
     if tick is None:
-        return False, "not alive: no message from beat has ever reached a worker"
+        return False, f"not alive: no message from beat has ever reached a worker; {_who(services)}"
     if math.isinf(tick):
         why = "the database's clock was set back"
         return False, f"not alive: the last message from beat lies ahead, so {why}, and none has come since"
     if tick > within_seconds:
-        return False, f"not alive: no message from beat has reached a worker for {output.span(tick)}"
+        return False, f"not alive: no message from beat has reached a worker for {output.span(tick)}; {_who(services)}"
     if late > within_seconds:
         return False, f"not alive: a grant has been due for {output.span(late)} and was not refreshed"
     if (ended := services.store.passed_over_seconds()) > within_seconds:
@@ -63,3 +65,10 @@ def fleet_alive(services: Services, within_seconds: float) -> tuple[bool, str]:
         True,
         f"alive: scanned {tick:.0f} s ago, and no grant has been due for more than {max(late, 0):.0f} s{paused}",
     )
+
+
+def _who(services: Services) -> str:
+    """Return who has to be looked at if no message of beat arrives."""
+    if services.store.workers_seen(SEEN_SECONDS):
+        return "a worker runs, so look at beat and the broker"
+    return "no worker runs"

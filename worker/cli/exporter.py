@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from worker.cli import output
-from worker.cli.alive import WITHIN_SECONDS, fleet_alive
+from worker.cli.alive import SEEN_SECONDS, WITHIN_SECONDS, fleet_alive
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from worker.telemetry.fleet import FleetMetrics
 
 WEEKS: Final = 13
-SEEN_SECONDS: Final = 120.0
 
 
 @click.command(cls=output.Command)
@@ -89,11 +88,13 @@ class Rounds:
         return time.monotonic() - self._tried_at
 
     def alive(self) -> tuple[bool, str]:
-        """Return what `evertoken alive` says, asked now; also if the database is away."""
-        from worker.errors import EvertokenError  # noqa: PLC0415 - as above
+        """Return what `evertoken alive` says, asked now, also if the database is away: no word of its own is shown."""
+        from worker.errors import EvertokenError, StoreRefusedError  # noqa: PLC0415 - as above
 
         try:
             return fleet_alive(self._services, WITHIN_SECONDS)
+        except StoreRefusedError:
+            return False, "not alive: the database refuses what it is asked; `evertoken alive` says why"
         except EvertokenError:
             return False, "not alive: the database does not answer"
 
