@@ -12,6 +12,7 @@ from tests.desk.test_desk_attacks import NASTY
 from tests.support.desk import RunningDesk
 from tests.support.surfing import Person
 from worker.desk.charts import HEIGHT, Chart, account_of
+from worker.policy.wording import moment
 from worker.store import AccountPage, GrantView, Progress
 
 FIRST: Final = date(2026, 3, 1)
@@ -36,14 +37,14 @@ def found(views: list[int | str | None], followers: list[int | None], *, provisi
     days = [(FIRST + timedelta(days=number), value) for number, value in enumerate(views)]
     noon = datetime(FIRST.year, FIRST.month, FIRST.day, 12, tzinfo=UTC)
     return {
-        "profile": {},
+        "profile": None,
         "days": [
             {"day": day.isoformat(), "video_views": value, "settled": day < FIRST + timedelta(len(days) - provisional)}
             for day, value in days
             if not isinstance(value, str)
         ],
         "counters": [
-            {"read_at": noon + timedelta(days=number), "followers_count": value}
+            {"read_at": noon + timedelta(days=number), "followers_count": value, "videos_count": None}
             for number, value in enumerate(followers)
         ],
         "videos": [],
@@ -114,17 +115,18 @@ def test_only_the_newest_sixty_days_are_drawn() -> None:
     assert [chart.name for chart in account.charts] == ["followers"]
 
 
-def save(desk: RunningDesk, grant: GrantView, **rows: list[dict[str, Any]]) -> None:
-    """Store rows as a pull does."""
+def save(
+    desk: RunningDesk, grant: GrantView, *, snapshot: dict[str, Any] | None = None, **rows: list[dict[str, Any]]
+) -> None:
+    """Store rows as a pull does, with what it keeps of the answer."""
     store = desk.services.store
     store.request_pull(grant.creator_id)
     claim = store.claim_pull(grant.grant_id, owner="a worker", lease_seconds=60)
     assert claim is not None
-    for table, found_rows in rows.items():
-        page = AccountPage("business/get/", Progress("account"), rows={table: found_rows})
-        saved = store.save_page(claim, page, lease_seconds=60)
-        assert saved is not None
-        claim = saved.claim
+    page = AccountPage("business/get/", Progress("account"), rows=rows, snapshot=snapshot)
+    saved = store.save_page(claim, page, lease_seconds=60)
+    assert saved is not None
+    store.end_pull(saved.claim, next_pull_at=None)
 
 
 def test_the_page_shows_the_figures_and_the_videos(desk: RunningDesk, operator: Person) -> None:
@@ -155,6 +157,44 @@ def test_the_page_shows_the_figures_and_the_videos(desk: RunningDesk, operator: 
     assert len(re.findall(r'<svg [^>]*role="img" aria-labelledby="(chart-\w+)"', text)) == 2
     for name in re.findall(r'aria-labelledby="(chart-\w+)"', text):
         assert f'<figcaption id="{name}">' in text
+
+
+def head(page: str) -> dict[str, str]:
+    """Return what a page says above its first heading of the second size, by name and without marks."""
+    top = page.partition("<h2>")[0]
+    return {name: re.sub("<[^>]*>", "", text) for name, text in re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", top)}
+
+
+def test_the_head_and_the_charts_say_the_same(desk: RunningDesk, operator: Person) -> None:
+    """Both are of the tables: no value that could not be read, and one that stopped coming has its own instant."""
+    grant = desk.world.creator()
+    path = f"/ops/grants/{grant.creator_id}"
+    assert not head(operator.get(path).text).keys() & {"followers_count", "Account read"}
+    profile = {"username": "ada", "is_verified": True, "followers_count": 4321}
+    save(desk, grant, account_counters=[{"followers_count": 4321, "videos_count": 7}], account_profiles=[profile])
+    store = desk.services.store
+    read = store.profile(grant.creator_id)
+    assert read is not None
+
+    known = head(operator.get(path).text)
+    named = ("username", "is_verified", "followers_count", "videos_count")
+    assert [known[name] for name in named] == ["ada", "yes", "4,321", "7"]
+    assert known["Account read"] == f"{moment(read.read_at)} UTC"
+
+    # A later answer has a counter that cannot be read.
+    for table in ("account_profiles", "account_counters"):
+        desk.world.sql(f"UPDATE {table} SET read_at = read_at - 7200000")  # noqa: S608 - our own names
+    snapshot = {"followers_count": "many", "username": "ada2"}
+    later = {"username": "ada2", "videos_count": 8}
+    save(desk, grant, snapshot=snapshot, account_counters=[{"videos_count": 8}], account_profiles=[later])
+    page = operator.get(path).text
+    known = head(page)
+    old = moment(read.read_at - timedelta(hours=2))
+    assert known["followers_count"] == f"4,321 (read {old} UTC)"
+    assert (known["videos_count"], known["username"]) == ("8", "ada2")
+    assert known["Account read"] != f"{old} UTC"
+    assert "4,321 at last" in page
+    assert "many" not in page
 
 
 def test_an_account_of_which_nothing_was_pulled_says_so(desk: RunningDesk, operator: Person) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from itertools import groupby
 from typing import Any, Final
 
@@ -17,6 +17,9 @@ SLOT: Final = 4
 BAR: Final = 3
 LEAST_BAR: Final = 1.5
 """Height of the bar of a zero, which is no gap."""
+
+OF_PROFILE: Final = ("display_name", "username", "is_verified")
+OF_COUNTERS: Final = ("followers_count", "videos_count")
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,31 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Known:
+    """What is said of an account above its charts.
+
+    Attributes:
+        read_at: when TikTok said so last.
+    """
+
+    name: str
+    value: str | int
+    read_at: datetime
+
+
+@dataclass(frozen=True)
 class Account:
     """What the page of a creator shows of the account.
 
     Attributes:
+        read_at: when all of the account could be read last; None if no profile is known.
+        facts: what is said of it above the charts, from the rows that the charts are drawn from.
         days: every day of the charts, those without a figure among them.
         videos: the most viewed videos, as `look` returns them.
     """
 
+    read_at: datetime | None
+    facts: Sequence[Known]
     days: Sequence[Day]
     charts: Sequence[Chart]
     videos: Sequence[Mapping[str, Any]]
@@ -62,7 +82,22 @@ def account_of(found: Mapping[str, Any]) -> Account | None:
     if not days and not found["videos"] and found["profile"] is None:
         return None
     charts = [_line("followers", days), _bars("views", days)]
-    return Account(days, [chart for chart in charts if chart is not None], found["videos"])
+    read_at = None if found["profile"] is None else found["profile"]["read_at"]
+    return Account(read_at, _facts(found), days, [chart for chart in charts if chart is not None], found["videos"])
+
+
+def _facts(found: Mapping[str, Any]) -> list[Known]:
+    """Return the newest of each value: a counter that TikTok stopped sending has the instant of its last reading."""
+    profile: Mapping[str, Any] = found["profile"] or {}
+    facts = [
+        Known(name, ("no", "yes")[value] if isinstance(value, bool) else value, profile["read_at"])
+        for name in OF_PROFILE
+        if (value := profile.get(name)) is not None
+    ]
+    for name in OF_COUNTERS:
+        readings = [row for row in found["counters"] if row[name] is not None]
+        facts += [Known(name, row[name], row["read_at"]) for row in readings[-1:]]
+    return facts
 
 
 def _line(name: str, days: Sequence[Day]) -> Chart | None:

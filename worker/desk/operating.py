@@ -36,7 +36,6 @@ LONGEST_DAYS: Final = 30
 LARGEST_ID: Final = 2**63 - 1
 LONGEST_SEARCH: Final = 255
 FILTERS: Final = (*(each.value for each in GrantStatus), *(each.value for each in GrantCondition))
-SHOWN_OF_ACCOUNT: Final = ("display_name", "username", "is_verified", "followers_count", "videos_count")
 
 Page = Callable[[Asked, Operator], Response]
 
@@ -165,7 +164,6 @@ class Operating:
         following = timeline.what_next(
             found, self._store.attempts_aside(found.grant_id), now=now, renew_at=self._services.settings.renew_at
         )
-        said = snapshots[0].data if snapshots else {}
         return self._pages.show(
             "grant",
             operator=operator,
@@ -173,7 +171,6 @@ class Operating:
             now=now,
             events=events[::-1],
             following=following,
-            said=[(name, said[name]) for name in SHOWN_OF_ACCOUNT if name in said],
             account=account_of(look(self._store, found.creator_id)),
             handed=self._store.hand_outs(creator_id=creator_id, limit=10),
             notices=self._noticed(self._store.notices(creator_id=creator_id, limit=10)),
