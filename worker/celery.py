@@ -298,12 +298,6 @@ def show_life(worker: Any) -> None:
         touch(celeryconfig.settings.run_dir, f"worker-{worker.hostname}")
 
 
-@signals.worker_shutting_down.connect
-def stop_waiting(**_: Any) -> None:
-    """End the waits of threads for the database: the pairs that they hold are in the journal."""
-    shared_services().stop.set()
-
-
 @signals.worker_process_shutdown.connect
 @signals.worker_shutdown.connect
 def end_work(**_: Any) -> None:

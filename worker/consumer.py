@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from queue import SimpleQueue
 from typing import Any, Final
 
 from celery import bootsteps, signals
@@ -25,6 +24,7 @@ from worker.errors import BrokerUnavailableError
 from worker.hardening import dump_stacks_on_signal
 from worker.policy.messages import task_problem
 from worker.services import shared_services
+from worker.signalled import SignalFlag
 from worker.telemetry import Fact, report
 from worker.watchdog import STATUS, touch, watchdog
 
@@ -129,9 +129,13 @@ def end_hung() -> None:
 def end_in_time() -> None:
     """Wait until this worker is asked to end, and end it if Celery does not.
 
-    At its end Celery speaks to the broker over several connections, one after the other, and waits for each answer.
+    Then nobody judges it, since it takes no messages, and its threads wait no longer for the database: the pairs that
+    they hold are in the journal. At its end Celery speaks to the broker over several connections, one after the other,
+    and waits for each answer.
     """
-    asked_to_end.get()
+    asked_to_end.wait()
+    watchdog.stop()
+    shared_services().stop.set()
     wait_for_celery(GOODBYE_SECONDS)
     waits_for = "the broker" if not closing.locked() else "the database"
     in_hand = len(state.reserved_requests)
@@ -164,15 +168,14 @@ def end_without_celery(status: int) -> None:
     os._exit(status)
 
 
-asked_to_end: Final[SimpleQueue[None]] = SimpleQueue()
-"""Wakes the thread that ends the worker: of all that could, a queue of this kind alone is safe in a signal handler."""
+asked_to_end: Final = SignalFlag()
+signals.worker_shutting_down.lock = threading.RLock()  # a second signal may come while the first is in Celery's hands
 
 
 @signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]  # celery ships no types
-def judge_no_more(**_: Any) -> None:
-    """Leave a worker alone that ends in good order, for it takes no messages any more; but it has to end in time."""
-    asked_to_end.put(None)
-    watchdog.stop()
+def wake_end(**_: Any) -> None:
+    """Wake the thread that ends the worker, and do nothing else: Celery sends this from a signal handler."""
+    asked_to_end.set()
 
 
 class LooksAgain(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types

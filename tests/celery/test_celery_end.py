@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.support.world import World
 from worker.sandbox.broker import connect
 from worker.sandbox.children import Child
 from worker.sandbox.process import RunningSandbox
+from worker.signalled import SignalFlag
 from worker.telemetry import Fact
 
 LEASE_SECONDS = 30.0
@@ -48,7 +50,8 @@ class Ending:
         self.left = 0
         self.in_hand: set[Any] = set()
         self._consumer = consumer
-        services = SimpleNamespace(settings=SimpleNamespace(lease_seconds=LEASE_SECONDS))
+        self.stop = threading.Event()
+        services = SimpleNamespace(settings=SimpleNamespace(lease_seconds=LEASE_SECONDS), stop=self.stop)
         monkeypatch.setattr(consumer, "report", self.facts.append)
         monkeypatch.setattr(consumer, "end_work", self._leave)
         monkeypatch.setattr(consumer, "shared_services", lambda: services)
@@ -74,7 +77,9 @@ class Ending:
         """Return the status and the second at which the worker ended itself, with these flags of Celery."""
         for name, value in flags.items():
             self._monkeypatch.setattr(f"celery.worker.state.{name}", value)
-        self._consumer.asked_to_end.put(None)
+        asked_to_end = SignalFlag()
+        self._monkeypatch.setattr(self._consumer, "asked_to_end", asked_to_end)
+        asked_to_end.set()
         with pytest.raises(Ended) as ended:
             self._consumer.end_in_time()
         return ended.value.args[0], self._now
@@ -105,6 +110,7 @@ def test_a_worker_that_celery_does_not_end_closes_all_and_ends_with_celerys_stat
     assert ended_with == status
     assert at == pytest.approx(15, abs=0.2)
     assert ending.left == 1
+    assert ending.stop.is_set()
     assert [(fact.name, dict(fact.fields)) for fact in ending.facts] == [
         ("worker.goodbye_unanswered", {"waits_for": "the broker", "in_hand": 0})
     ]
@@ -134,6 +140,39 @@ def test_a_worker_that_waits_for_its_database_at_its_end_says_so(ending: Ending)
         ending.run(should_stop=0)
 
     assert ending.facts[0].fields["waits_for"] == "the database"
+
+
+def test_a_signal_at_any_moment_of_another_or_of_a_wait_blocks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python runs a handler between any two steps of the thread that it interrupts, also of another handler."""
+    from celery import signals  # noqa: PLC0415 - only tests of the app pay for importing Celery
+
+    from worker import consumer  # noqa: PLC0415 - as above
+
+    interrupted: set[str] = set()
+
+    def ask() -> None:
+        signals.worker_shutting_down.send(sender="test", sig="SIGTERM", how="Warm", exitcode=0)
+
+    def interrupt(frame: FrameType, event: str, argument: object) -> Any:
+        del argument
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            interrupted.add(frame.f_code.co_name)
+            ask()
+        return interrupt
+
+    def end(step: Callable[[], object]) -> None:
+        sys.settrace(interrupt)
+        step()
+
+    for step in (ask, lambda: consumer.asked_to_end.wait(READY_SECONDS)):
+        monkeypatch.setattr(consumer, "asked_to_end", SignalFlag())
+        thread = threading.Thread(target=end, args=(step,), daemon=True)
+        thread.start()
+        thread.join(READY_SECONDS)
+        assert not thread.is_alive(), f"it waits for itself in {sorted(interrupted)}"
+        assert consumer.asked_to_end.is_set()
+    assert {"send", "_live_receivers", "wake_end", "set", "wait"} <= interrupted
 
 
 def test_two_threads_that_end_a_worker_close_one_after_the_other(

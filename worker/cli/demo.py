@@ -6,18 +6,18 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import click
 
 from worker.cli import output
 from worker.errors import UsageError
+from worker.signalled import SignalFlag
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,7 @@ def demo(
 
     _check_redis_url(redis_url)
     plan, console = DemoPlan(creators, seconds), _console(to_stderr=as_json)
-    stop = threading.Event()
+    stop = SignalFlag()
     place = _place(folder)
     sound = False
     try:
@@ -120,14 +120,10 @@ def _leave(place: Path, *, keep: bool) -> None:
 
 
 @contextmanager
-def _interruptions(stop: threading.Event) -> Iterator[None]:
+def _interruptions(stop: SignalFlag) -> Iterator[None]:
     """Make Ctrl-C and SIGTERM end the run instead of this process."""
-
-    def ask(*_: Any) -> None:
-        stop.set()
-
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, ask) for number in numbers}
+    before = {number: signal.signal(number, stop.set) for number in numbers}
     try:
         yield
     finally:

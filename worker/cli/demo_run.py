@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import resource
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from worker.sandbox.children import Child
 from worker.sandbox.stack import Stack, StackError
 from worker.services import Services, build_services
 from worker.settings import load_settings
+from worker.signalled import SignalFlag
 from worker.vault.redaction import redact
 
 LOOK_SECONDS: Final = 1.0
@@ -42,7 +42,7 @@ class DemoRun:
         stop: set when a person wants to end the demo; the verdict is given all the same.
     """
 
-    def __init__(self, plan: DemoPlan, folder: Path, stop: threading.Event) -> None:
+    def __init__(self, plan: DemoPlan, folder: Path, stop: SignalFlag) -> None:
         self._plan = plan
         self._folder = folder
         self._stop = stop

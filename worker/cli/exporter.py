@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import signal
 import sys
-import threading
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ import click
 
 from worker.cli import output
 from worker.cli.alive import SEEN_SECONDS, WITHIN_SECONDS, fleet_alive
+from worker.signalled import SignalFlag
 
 if TYPE_CHECKING:
     from worker.services import Services
@@ -40,9 +40,9 @@ def exporter(every: float) -> None:
     from worker.telemetry.serving import serve  # noqa: PLC0415 - as above
     from worker.watchdog import FEED_SECONDS, feed, touch  # noqa: PLC0415 - as above
 
-    stop = threading.Event()
+    stop = SignalFlag()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, stop.set)
     with output.services(fit=False) as services:
         settings = services.settings
         configure_logging(log_format=settings.log_format, level=settings.log_level, namespace=settings.namespace)
