@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.support.debian import program
 
 STEPS = 120
 WELL = {
@@ -127,9 +128,7 @@ def test_a_rule_fires_alone_and_only_when_it_should(
     alert: str | None, wrong: dict[str, str], rules: dict[str, Any], root: Path, tmp_path: Path
 ) -> None:
     """Promtool evaluates all rules over two hours in which one thing is wrong, or nothing is."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed: Debian has it in the package prometheus")
+    promtool = program("promtool", "prometheus")
     series = WELL | wrong
     cases = [
         {
@@ -165,9 +164,7 @@ def test_a_rule_fires_alone_and_only_when_it_should(
 @pytest.mark.slow_suite
 def test_prometheus_takes_the_configuration(root: Path) -> None:
     """Promtool reads it with the rules that it names."""
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed: Debian has it in the package prometheus")
+    promtool = program("promtool", "prometheus")
     done = subprocess.run(
         [promtool, "check", "config", root / "deploy/prometheus/prometheus.yml"],
         capture_output=True, text=True, check=False,

@@ -14,6 +14,17 @@ import pytest
 
 BUILD: Final = Path(__file__).parents[2] / "build"
 FETCH_SECONDS: Final = 300
+NOTHING: Final = re.compile(r"(?!)")
+
+
+def program(name: str, package: str) -> str:
+    """Return the path of an installed program, else of one from Debian's package, which needs no other.
+
+    Args:
+        name: of the program.
+        package: of Debian, which has it in `/usr/bin`.
+    """
+    return shutil.which(name) or str(unpacked(package, NOTHING) / "usr/bin" / name)
 
 
 def unpacked(package: str, also: re.Pattern[str], *options: str) -> Path:
