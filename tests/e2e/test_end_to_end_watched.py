@@ -7,7 +7,6 @@ their own durations, so this takes a quarter of an hour.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ import requests
 
 from tests.conftest import find_free_port
 from tests.support.daemon import PROJECT, Daemon, daemon_settings
+from tests.support.debian import command, program
 from tests.support.receiver import Receiver, running_receiver
 from tests.support.small_accounts import small_sandbox
 from tests.support.world import World
@@ -79,7 +79,7 @@ class Watch:
         self._receiver = receiver
         self._stack = ExitStack()
         manager, port = find_free_port(), find_free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self.url, self._manager_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{manager}"
         folder.mkdir()
         posting = {"url": receiver.url, "send_resolved": True}
         route = {"receiver": "people", "group_by": ["alertname"], "group_wait": "1s", "group_interval": "5s"}
@@ -101,21 +101,21 @@ class Watch:
             )
         )
         self._start(
-            "prometheus-alertmanager",
+            *command("prometheus-alertmanager", "prometheus-alertmanager"),
             f"--config.file={folder / 'alertmanager.yml'}",
             f"--storage.path={folder / 'alerts'}",
             f"--web.listen-address=127.0.0.1:{manager}",
             "--cluster.listen-address=",
         )
         self._start(
-            "prometheus",
+            program("prometheus", "prometheus"),
             f"--config.file={folder / 'prometheus.yml'}",
             f"--storage.tsdb.path={folder / 'series'}",
             f"--web.listen-address=127.0.0.1:{port}",
         )
 
-    def _start(self, program: str, *arguments: str) -> None:
-        self._stack.callback(self._end, subprocess.Popen([program, *arguments], stderr=subprocess.DEVNULL))
+    def _start(self, *command: str) -> None:
+        self._stack.callback(self._end, subprocess.Popen(command, stderr=subprocess.DEVNULL))
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
@@ -136,10 +136,11 @@ class Watch:
         }
 
     def up(self) -> bool:
-        """Return True if all targets are scraped."""
+        """Return True if all targets are scraped and Alertmanager takes alerts."""
         try:
+            requests.get(f"{self._manager_url}/-/ready", timeout=5).raise_for_status()
             found = requests.get(f"{self.url}/api/v1/query?query=up", timeout=5).json()["data"]["result"]
-        except requests.ConnectionError:
+        except requests.RequestException:  # not listening yet, or it answers that it is not ready
             return False
         return [each["value"][1] for each in found] == ["1", "1"]
 
@@ -159,9 +160,6 @@ def test_alarms_fire_in_trouble_lead_to_their_pages_and_clear(
     daemon: Daemon, sandbox: RunningSandbox, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     """TikTok refuses the app: the brake and the creators without tokens are reported, and both end; so does silence."""
-    for program in ("prometheus", "prometheus-alertmanager"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed: Debian has it in a package of that name")
     world = World(sandbox, daemon.environ)
     for _ in range(CREATORS):
         world.creator()

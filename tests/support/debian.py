@@ -27,6 +27,26 @@ def program(name: str, package: str) -> str:
     return shutil.which(name) or str(unpacked(package, NOTHING) / "usr/bin" / name)
 
 
+def command(name: str, package: str) -> list[str]:
+    """Return how a program is started that reads files of its own package in `/usr/share`.
+
+    If it is not installed, a mount namespace of its own shows it the unpacked package's files there. Where the host
+    allows none, the test is skipped.
+
+    Args:
+        name: of the program.
+        package: of Debian, which has it in `/usr/bin`.
+    """
+    if shutil.which(name):
+        return [name]
+    path = program(name, package)
+    shown = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", 'mount --bind "$0" /usr/share && exec "$@"']
+    shown.append(str(unpacked(package, NOTHING) / "usr/share"))
+    if shutil.which("unshare") is None or subprocess.run([*shown, "true"], capture_output=True, check=False).returncode:
+        pytest.skip(f"{package} is not installed, and without a mount namespace it finds no files: install the package")
+    return [*shown, path]
+
+
 def unpacked(package: str, also: re.Pattern[str], *options: str) -> Path:
     """Return the folder that a package and some that it depends on are unpacked in; they are fetched once.
 
