@@ -265,6 +265,32 @@ def test_an_older_key_is_named_with_its_limits(cli: Keys, keyring_file: Path, ke
     assert [row["remark"] for row in said(cli("status", "--json"))["keys"]] == ["", ""]
 
 
+def test_a_lost_key_that_sealed_nothing_is_abandoned_without_a_question(cli: Keys, keyring_file: Path) -> None:
+    """There is nothing to wipe and nobody to ask; workers start without it afterwards."""
+    from worker.services import build_services  # noqa: PLC0415 - only tests of the database pay for it
+
+    imported(1, keyring_file)
+    one = keyring_file.read_text()
+    cli("new", "--add-to", str(keyring_file))
+    cli("activate", "2", "--in", str(keyring_file))
+    with closing(build_services()) as services:
+        services.preflight.enter()  # such as a worker that has ended since
+        services.preflight.goodbye()
+    keyring_file.write_text(one)
+    with closing(build_services()) as services, pytest.raises(NotReadyError, match="lacks key 2, which"):
+        services.preflight.enter()
+
+    done = cli("abandon", "2")
+
+    assert done.stdout == (
+        "key 2 is abandoned: no stored pair was sealed with it, so nothing was wiped, nobody is asked\n"
+    )
+    assert "wipe the" not in done.stderr
+    with closing(build_services()) as services:
+        services.preflight.enter()
+        services.preflight.goodbye()
+
+
 def test_the_daemon_goes_on_without_a_lost_key_once_that_is_said(cli: Keys, keyring_file: Path, store: Store) -> None:
     """Until then no worker starts, and `keys status` counts what does not open; the pairs of the other key stay."""
     from worker.services import build_services  # noqa: PLC0415 - only tests of the database pay for it
@@ -275,7 +301,9 @@ def test_the_daemon_goes_on_without_a_lost_key_once_that_is_said(cli: Keys, keyr
     imported(1, keyring_file, prefix="later")
     whole = keyring_file.read_text()
     for key_id, says in (("1", "so it is not lost"), ("7", "there is no key 7")):
-        assert says in cli("abandon", key_id, "--yes", status=2).stderr
+        refused = cli("abandon", key_id, status=2)  # and nobody is asked first
+        assert says in refused.stderr
+        assert "wipe" not in refused.stderr
     held = json.loads(whole)
     del held["keys"]["1"]
     keyring_file.write_text(json.dumps(held))

@@ -100,12 +100,13 @@ def abandon(key_id: int, *, yes: bool, as_json: bool) -> None:
     """Go on without a key that is lost for good: wipe what it sealed; it cannot be undone.
 
     Creators whose current pair it sealed are asked to authorize again, once each. All others go on. First look for a
-    copy of the key: docs/runbook/keys-lost.md. Back the database up if the key may still turn up.
+    copy of the key: docs/runbook/keys-lost.md. Back the database up if the key may still turn up. If it sealed no pair,
+    there is no question.
     """
     with output.services() as services:
         services.preflight.check_schema()
-        pairs = services.store.key_usage().get(key_id, 0)
-        if not yes:
+        pairs = services.rekeyer.lost_pairs(key_id)
+        if pairs and not yes:
             click.confirm(
                 f"wipe the {output.counted(pairs, 'pair')} of key {key_id}, and ask their creators?",
                 abort=True,
@@ -114,6 +115,10 @@ def abandon(key_id: int, *, yes: bool, as_json: bool) -> None:
         done = services.rekeyer.abandon(key_id)
     if as_json:
         output.print_json({"abandoned": key_id, "pairs": done.pairs, "asked": done.asked})
+    elif not done.pairs:
+        click.echo(
+            f"key {key_id} is abandoned: no stored pair was sealed with it, so nothing was wiped, nobody is asked"
+        )
     else:
         click.echo(
             f"key {key_id} is abandoned: {output.counted(done.pairs, 'pair')} wiped, "

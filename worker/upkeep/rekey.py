@@ -125,17 +125,27 @@ class Rekeyer:
             raise NotReadyError(f"key {key_id} is still needed: {'; '.join(reasons)}")
         self._ground.hook(Fact("keys.retired", {"key_id": key_id}))
 
+    def lost_pairs(self, key_id: int) -> int:
+        """Return how many stored pairs `abandon` would wipe.
+
+        Raises:
+            UsageError: the keyring holds the key, or there is no such key.
+        """
+        if key_id in self._ground.sealer.keyring.keys:
+            raise UsageError(f"the keyring holds key {key_id}, so it is not lost; `keys retire` takes it out of use")
+        pairs = self._ground.store.key_usage()
+        if key_id not in {*self._ground.store.sentinels(), *pairs}:
+            raise UsageError(f"there is no key {key_id}, and nothing is sealed with it")
+        return pairs.get(key_id, 0)
+
     def abandon(self, key_id: int) -> AbandonedKey:
         """Go on without a key that is lost: wipe what it sealed, and ask the creators whose current pair that was.
 
         Raises:
-            UsageError: the keyring holds the key, or nothing is sealed with it.
+            UsageError: as for `lost_pairs`.
             NotReadyError: a living process holds the key, so it is not lost.
         """
-        if key_id in self._ground.sealer.keyring.keys:
-            raise UsageError(f"the keyring holds key {key_id}, so it is not lost; `keys retire` takes it out of use")
-        if key_id not in {*self._ground.store.sentinels(), *self._ground.store.key_usage()}:
-            raise UsageError(f"there is no key {key_id}, and nothing is sealed with it")
+        self.lost_pairs(key_id)
         done = self._ground.store.abandon_key(key_id, LOST.format(key_id), living_seconds=LIVING_SECONDS)
         if done.held_by:
             holders = ", ".join(done.held_by)
