@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.support.daemon import plain_environ
 from tests.support.elsewhere import Elsewhere
 from worker.cli.checks_places import telemetry
-from worker.telemetry import SPANS
+from worker.telemetry import SPANS, Fact, begin_remote, end_remote, remote
 
 SCRIPT = """
 import os
@@ -64,3 +65,39 @@ def test_the_doctor_names_what_a_library_would_not_take(monkeypatch: pytest.Monk
     assert "traces go nowhere: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT cannot be used" in bad.detail
     assert "CANARY" not in bad.detail
     assert (elsewhere.got, SPANS.call) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_BSP_SCHEDULE_DELAY", "5sCANARY"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "2kCANARY"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "CANARY"),
+        ("OTEL_BSP_EXPORT_TIMEOUT", "30sCANARY"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10sCANARY"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstdCANARY"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=1,x-other:CANARY"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team=one,CANARY"),
+    ],
+)
+def test_the_doctor_names_what_a_library_passes_over(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traces go out all the same, but not as somebody believes; the value may be a secret, and is shown nowhere."""
+    facts: list[Fact] = []
+    written: list[logging.LogRecord] = []
+    monkeypatch.setattr(remote, "report", facts.append)
+    log = logging.Handler()
+    monkeypatch.setattr(log, "emit", written.append)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [log])
+    with Elsewhere() as elsewhere:
+        for variable, text in elsewhere.environ.items():
+            monkeypatch.setenv(variable, text)
+        monkeypatch.setenv(name, value)
+        found = telemetry()
+        begin_remote({}, namespace=None)
+        end_remote(send=False)
+
+    assert found.state == "warn"
+    assert f"traces go to 127.0.0.1, without {name}: it cannot be used; errors" in found.detail
+    assert "CANARY" not in found.detail
+    assert [record for record in written if record.name.startswith("opentelemetry")] == []
+    assert facts[0].fields == {"host": "127.0.0.1", "passed_over": name}

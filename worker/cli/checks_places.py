@@ -108,11 +108,12 @@ def telemetry() -> Finding:
     places = tried_places()
     text = "; ".join(
         f"{place.kind} go to {place.host}"
+        + "".join(f", without {name}: it cannot be used" for name in place.passed_over)
         if place.host
         else f"{place.kind} go nowhere: {place.problem or 'not asked for'}"
         for place in places
     )
-    return Finding("telemetry", "warn" if any(place.problem for place in places) else "ok", text)
+    return Finding("telemetry", "warn" if any(place.problem or place.passed_over for place in places) else "ok", text)
 
 
 def _redis_risks(url: str) -> Iterator[str]:

@@ -33,6 +33,7 @@ FLUSH_SECONDS: Final = 2.0
 RUNNING: Final = context.create_key("evertoken-span")
 PROPAGATOR: Final = TraceContextTextMapPropagator()
 HEADER: Final = "traceparent"
+NOWHERE: Final = logging.NullHandler()
 
 
 class Recorded:
@@ -164,7 +165,10 @@ def begin_traces(exporter: SpanExporter | None = None, *, about: Mapping[str, st
     Raises:
         Exception: a variable of OpenTelemetry cannot be used.
     """
-    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)  # it logs addresses; `Reporting` says it
+    library = logging.getLogger("opentelemetry")  # it logs addresses and values, so only `Complaints` hears it
+    library.setLevel(logging.WARNING)
+    library.propagate = False
+    library.addHandler(NOWHERE)
     if exporter is None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import (  # noqa: PLC0415 - tests need no network
             OTLPSpanExporter,

@@ -7,12 +7,13 @@ the same.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from worker.telemetry.facts import Fact
@@ -44,11 +45,41 @@ class RemotePlace:
         kind: `traces` or `errors`.
         host: the host it goes to, and nothing else of an address that may hold secrets; None if it goes nowhere.
         problem: why it goes nowhere although a variable asks for it; None if all is well.
+        passed_over: variables that the library cannot use and goes on without.
     """
 
     kind: str
     host: str | None = None
     problem: str | None = None
+    passed_over: tuple[str, ...] = ()
+
+
+class Complaints(logging.Handler):
+    """Hears what OpenTelemetry logs while it reads its variables.
+
+    Attributes:
+        variables: those that it cannot use and goes on without; their values may be secrets.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.variables: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note which variable is meant."""
+        quoted = record.args if isinstance(record.args, tuple) else ()
+        name = _variable(record.getMessage(), *map(str, quoted))
+        if name not in self.variables:
+            self.variables.append(name)
+
+    def __enter__(self) -> Self:
+        """Begin to hear."""
+        logging.getLogger("opentelemetry").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Hear no more."""
+        logging.getLogger("opentelemetry").removeHandler(self)
 
 
 def remote_places(environ: Mapping[str, str] | None = None) -> tuple[RemotePlace, RemotePlace]:
@@ -139,16 +170,19 @@ def begin_remote(about: dict[str, str], *, namespace: str | None, traces: bool =
     for place in remote_places():
         if place.kind == "traces" and not traces:
             continue
-        problem = place.problem
+        problem, fields = place.problem, {"host": place.host}
         if place.host is not None:
             try:
-                _ends.append(BEGINS[place.kind](about))
+                with Complaints() as complaints:
+                    _ends.append(BEGINS[place.kind](about))
             except Exception as error:  # noqa: BLE001 - a foreign text may hold the address with its secrets
                 problem = _unusable(error)
+            if complaints.variables:
+                fields["passed_over"] = ", ".join(complaints.variables)
         if problem is not None:
             report(replace(UNUSABLE[place.kind], fields={"reason": problem}))
         elif place.host is not None:
-            report(replace(STARTED[place.kind], fields={"host": place.host}))
+            report(replace(STARTED[place.kind], fields=fields))
 
 
 def tried_places() -> list[RemotePlace]:
@@ -160,18 +194,28 @@ def tried_places() -> list[RemotePlace]:
     for index, place in enumerate(places):
         if place.host is not None:
             try:
-                BEGINS[place.kind]({})()
+                with Complaints() as complaints:
+                    BEGINS[place.kind]({})()
             except Exception as error:  # noqa: BLE001 - as in `begin_remote`
                 places[index] = RemotePlace(place.kind, problem=_unusable(error))
+            else:
+                places[index] = replace(place, passed_over=tuple(complaints.variables))
     return places
 
 
 def _unusable(error: Exception) -> str:
-    """Name the variable that a library does not take, if its text repeats the name or the value."""
+    return f"{_variable(str(error))} cannot be used ({type(error).__name__})"
+
+
+def _variable(said: str, *quoted: str) -> str:
+    """Name the variable that a library does not take, if its text repeats the name, the value or a part of it."""
     ours = {name: value for name, value in os.environ.items() if name.startswith(("OTEL_", "SENTRY_")) and value}
-    said = str(error)
-    found = [name for name in ours if name in said] or [name for name, value in ours.items() if value in said]
-    return f"{found[0] if len(found) == 1 else 'a variable of it'} cannot be used ({type(error).__name__})"
+    found = (
+        [name for name in ours if name in said]
+        or [name for name, value in ours.items() if value.lower() in said.lower()]
+        or [name for name, value in ours.items() if any(part and part in value for part in quoted)]
+    )
+    return found[0] if len(found) == 1 else "a variable of it"
 
 
 def end_remote(*, send: bool = True) -> None:
