@@ -48,6 +48,8 @@ MOST_GROWTH: Final = 1.1
 LEAST_DAYS: Final = 55
 STEP: Final = timedelta(seconds=5)
 HALF_DAY: Final = timedelta(hours=12)
+MORNING: Final = 6
+"""The hour, in UTC, of the first pulls: what is read twice a day comes again before midnight."""
 MARGIN: Final = timedelta(minutes=1)
 LONG: Final = 10**8
 PATIENCE: Final = 120.0
@@ -143,6 +145,8 @@ class Fleet:
         world.services.hook = lambda _: None
         self.grants: list[GrantView] = world.creators(creators, scope=SCOPES)
         self._creators = {grant.grant_id: grant.creator_id for grant in self.grants}
+        now = world.services.store.ping()
+        self._move((now.replace(hour=MORNING, minute=0, second=0) - now) % (2 * HALF_DAY))
 
     def pull_first(self) -> list[float]:
         """Pull each creator once, and return the memory after each; one by one, since accounts go before lists."""
@@ -260,7 +264,7 @@ def _needed(posted: list[datetime], start: datetime) -> int:
     half, end = start + HALF_DAY, start + 2 * HALF_DAY
     passes = [half, end] if _is_fresh(posted, start) else [end]
     if len(passes) > 1 and not _is_fresh(posted, half):
-        passes = [half]
+        passes = [half, end] if half.date() == start.date() else [half]  # the next day has its pass at the usual time
     return 1 + sum(_young_pages(posted, at) for at in passes)
 
 

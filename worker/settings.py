@@ -249,8 +249,8 @@ class Settings(MessengerSettings, ReaderSettings):
         default=None,
         ge=60,
         le=2_592_000,
-        description="Longest time between two pulls of a creator's account data. A pull always follows a refresh; "
-        "without this setting there are no others.",
+        description="Longest time between two pulls of a creator's account data. A pull follows each refresh, and "
+        "each resource has its own schedule without this setting too.",
     )
 
     pull_resources: CommaList = Field(

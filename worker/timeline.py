@@ -174,4 +174,4 @@ def _why_pull(grant: GrantView) -> str:
         return "none is due until the next pair is stored"
     if grant.pull_failures:
         return f"tried again after {grant.pull_failures} failures"
-    return "due because the last pair was stored, somebody requested it, or EVERTOKEN_PULL_SECONDS have passed"
+    return "due by schedule or by EVERTOKEN_PULL_SECONDS, or because a pair was stored or somebody requested it"

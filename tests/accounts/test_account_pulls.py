@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.accounts.conftest import Studio
+from tests.store.conftest import Fleet
 from worker.accounts import schedule
 from worker.accounts.reading import SNAPSHOT_DAYS, InterruptedVisitError
 from worker.accounts.resources import ACCOUNT, BENCHMARK
@@ -20,7 +22,8 @@ from worker.errors import (
     StopEveryoneError,
     WaitError,
 )
-from worker.store import AccountState, Progress
+from worker.store import AccountState, Progress, clock
+from worker.store.clock import as_milliseconds
 from worker.store.models import METADATA, TOMBSTONES
 from worker.tiktok import ReadAnswer
 from worker.vault import Token
@@ -28,6 +31,7 @@ from worker.vault import Token
 ACCOUNT_CALL = "business/get/"
 VIDEO_CALL = "business/video/list/"
 BENCHMARK_CALL = "business/benchmark/"
+DAILY = (ACCOUNT_CALL, BENCHMARK_CALL, "business/mention/video/list/")
 NewStudio = Callable[..., Studio]
 
 
@@ -87,6 +91,34 @@ def test_further_pulls_of_a_day_ask_for_its_last_days_alone(studio: Studio) -> N
     studio.pull()
 
     assert [first for first, _ in spans(studio)] == [studio.back(60).isoformat(), studio.back(3).isoformat()]
+
+
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("first", ["00:00", "10:00", "21:58", "23:59"])
+def test_no_day_is_left_out_however_late_pulls_are(
+    fleet: Fleet, new_studio: NewStudio, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """For a month each UTC day has one request of whatever is read daily, though each pull is late by minutes."""
+    began = as_milliseconds(datetime.fromisoformat(f"2026-03-01T{first}+00:00"))
+    fleet.sql("CREATE TABLE virtual_clock (ms BIGINT)")
+    fleet.sql("INSERT INTO virtual_clock VALUES (:ms)", ms=began)
+    monkeypatch.setitem(clock.NOW, "sqlite", "(SELECT ms FROM virtual_clock)")
+    studio = new_studio(resources=("mentions",), categories=("PETS",))
+    studio.truth.benchmark = {"PETS": {"business_category": "PETS"}}
+    fleet.sql("UPDATE pairs SET access_expires_at = access_expires_at * 2")
+    studio.store.request_pull("ada")
+    days: list[date] = []
+    while len(days) < 30:
+        at = studio.store.grant("ada").next_pull_at
+        assert at is not None
+        at += timedelta(minutes=60 + len(days))
+        fleet.sql("UPDATE virtual_clock SET ms = :ms", ms=as_milliseconds(at))
+        assert studio.puller.pull(studio.grant.grant_id).kind == "pulled"
+        assert Counter(call for call, _ in studio.truth.calls) == dict.fromkeys(DAILY, 1)
+        studio.truth.calls.clear()
+        days.append(at.date())
+
+    assert days == [days[0] + timedelta(days=number) for number in range(30)]
 
 
 def test_an_outage_leaves_no_hole(studio: Studio) -> None:
@@ -428,7 +460,7 @@ def test_a_spoilt_figure_lets_no_day_stand(studio: Studio, spoilt: dict[str, Any
 def test_a_partial_answer_is_asked_for_again_on_the_same_day(hour: int, minute: int, again: str) -> None:
     """The shares of a day are gone with it, so late in a day an hour would be too long; a storm it is not either."""
     at = datetime(2026, 11, 26, hour, minute, tzinfo=UTC)
-    state = AccountState({}, (), 0, None, frozenset(), None, at)
+    state = AccountState({}, (), 0, None, frozenset(), None, None, at)
 
     ended = schedule.end(ACCOUNT, Progress("account", started_at=at, clean=False), state, newest=None)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+import random
+from collections import Counter
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
@@ -131,4 +133,44 @@ def test_old_videos_are_not_counted_and_young_ones_are_read_often() -> None:
     assert readings.video_pause(None, now=NOW) == timedelta(days=1)
     assert readings.reads_whole_list(None, now=NOW)
     assert not readings.reads_whole_list(NOW - timedelta(days=6), now=NOW)
-    assert readings.reads_whole_list(NOW - timedelta(days=7), now=NOW)
+    assert readings.reads_whole_list(NOW - timedelta(days=7) + timedelta(minutes=1), now=NOW)
+
+
+@pytest.mark.parametrize("pause", [timedelta(days=1), timedelta(hours=12)])
+@pytest.mark.parametrize("first", ["00:00:00", "08:30:00", "12:00:00", "21:59:59", "22:00:00", "23:59:59"])
+def test_delays_leave_no_part_of_a_day_out_and_move_no_slot(first: str, pause: timedelta) -> None:
+    """Over 400 days, each pull late by up to nearly two hours, every day has as many readings as it has parts."""
+    anchor = at = datetime.fromisoformat(f"2026-01-01T{first}+00:00")
+    draw = random.Random(first)  # noqa: S311 - repeatable on purpose
+    read, slots = Counter[date](), set()
+    while at < anchor + timedelta(days=400):
+        at = readings.next_slot(at, anchor=anchor, pause=pause)
+        slots.add(at.time())
+        at += timedelta(seconds=draw.random() * 7190) * (at.time() < time(22))
+        read[at.date()] += 1
+
+    assert len(slots) == timedelta(days=1) / pause
+    whole_days = [read[anchor.date() + timedelta(days=day)] for day in range(1, 400)]
+    assert set(whole_days) == {len(slots)}
+
+
+def test_an_early_pull_is_the_reading_of_its_day() -> None:
+    """Somebody who pulls before the day's slot saves that one, and the slot of the next day stays where it was."""
+    anchor = NOW - timedelta(days=30)
+
+    slots = [readings.next_slot(NOW + timedelta(hours=by), anchor=anchor, pause=readings.DAY) for by in (-11, 0, 11)]
+
+    assert slots == [NOW + timedelta(days=1)] * 3
+
+
+def test_a_fleet_stays_spread_over_the_day() -> None:
+    """Creators who came at any minute of a day have slots that no hour has many more of than another."""
+    midnight = datetime(2026, 1, 1, tzinfo=UTC)
+    anchors = [midnight + timedelta(minutes=minute) for minute in range(1440)]
+
+    slots = [readings.next_slot(NOW, anchor=anchor, pause=readings.DAY) for anchor in anchors]
+
+    assert {slot.date() for slot in slots} == {TODAY + timedelta(days=1)}
+    hours = Counter(slot.hour for slot in slots)
+    assert set(hours) == set(range(22))
+    assert 64 <= min(hours.values()) <= max(hours.values()) <= 67

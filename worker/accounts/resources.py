@@ -128,7 +128,7 @@ class Resource:
         parts: what of the answer goes where.
         base: fields that every request has and that every creator grants.
         per: what one pass is read for: the creator, each of some videos or comments, or a configured category.
-        every: how long a resource rests after a pass.
+        every: the part of a UTC day of which each has a pass: a day, or a half of one.
         budget: most requests of one pull for this resource.
         query: parameters of every request.
         other_people: True for what other people wrote: it is deleted by age.

@@ -124,13 +124,14 @@ def end(resource: Resource, progress: Progress, state: AccountState, *, newest: 
         newest: when the creator's newest video was posted.
     """
     pause = readings.video_pause(newest, now=state.now) if resource is VIDEOS else resource.every
+    slot = readings.next_slot(state.now, anchor=state.first_read_at or state.now, pause=pause)
     return replace(
         progress,
         cursor=None,
         target=None,
         finished_at=state.now,
         whole_at=_whole_at(resource, progress, state.now),
-        next_at=state.now + (pause if progress.clean else min(pause, soon(state.now))),
+        next_at=slot if progress.clean else min(slot, state.now + soon(state.now)),
         failures=0,
         problem=None if progress.clean else "something in the answers could not be read: see the quarantine",
     )

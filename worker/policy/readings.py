@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
@@ -26,6 +26,9 @@ LIVE_DAYS: Final = 365
 """TikTok counts nothing for a video after this age."""
 FRESH_DAYS: Final = 7
 """While a creator has a video younger than this, videos are read twice a day."""
+DAY: Final = timedelta(days=1)
+BEFORE_MIDNIGHT: Final = timedelta(hours=2)
+"""No daily slot is in this last part of a UTC day: a pull that is late by less still reads the day that it is for."""
 LATE_PULL_SECONDS: Final = 6 * 3600.0
 """A resource that has been due for longer than this is late."""
 LONGEST_MEDIA_LIFE: Final = timedelta(days=400)
@@ -104,14 +107,36 @@ def is_young(created_at: datetime | None, *, now: datetime) -> bool:
 
 
 def reads_whole_list(whole_at: datetime | None, *, now: datetime) -> bool:
-    """Return True if the list of videos is to be read to its end."""
-    return whole_at is None or now - whole_at >= timedelta(days=AGAIN_DAYS)
+    """Return True if the list of videos is to be read to its end: on the seventh day, at whatever time of it."""
+    return whole_at is None or (now.date() - whole_at.date()).days >= AGAIN_DAYS
 
 
 def video_pause(newest: datetime | None, *, now: datetime) -> timedelta:
     """Return how long the list of videos rests after a pass."""
     fresh = newest is not None and now - newest <= timedelta(days=FRESH_DAYS)
-    return timedelta(hours=12) if fresh else timedelta(days=1)
+    return DAY / 2 if fresh else DAY
+
+
+def next_slot(now: datetime, *, anchor: datetime, pause: timedelta) -> datetime:
+    """Return when a resource is read again: once in each UTC day, or in each half of it, at the creator's own time.
+
+    The slot depends on no earlier reading, so that delays do not add up until a day is left out. Whoever comes in the
+    last part of a day gets a slot earlier in the day, spread as widely as the others.
+
+    Args:
+        now: the time of this reading, in UTC.
+        anchor: whose time of the day is the creator's own: the first reading.
+        pause: the length of the parts of a day of which each has a reading: a day, or half of one.
+    """
+    own, last = anchor - _midnight(anchor), DAY - BEFORE_MIDNIGHT
+    if own >= last:
+        own = (own - last) * (last / BEFORE_MIDNIGHT)
+    midnight = _midnight(now)
+    return midnight + ((now - midnight) // pause + 1) * pause + own % pause
+
+
+def _midnight(at: datetime) -> datetime:
+    return datetime.combine(at.date(), time.min, at.tzinfo)
 
 
 def media_ends_at(url: str, *, now: datetime) -> datetime | None:

@@ -87,6 +87,10 @@ class AccountReading(Transactions):
             REQUESTS.c.creator_id == creator_id, REQUESTS.c.day == at.date()
         )
         newest = select(func.max(VIDEOS.c.created_at, type_=Instant())).where(VIDEOS.c.creator_id == creator_id)
+        first = select(PROFILES.c.first_read_at).where(PROFILES.c.creator_id == creator_id)
+        newest_video, first_read_at = connection.execute(
+            select(newest.scalar_subquery(), first.scalar_subquery())
+        ).one()
         return AccountState(
             progress={row.resource: _progress(row) for row in ours},
             narrowed=_narrowed(connection, creator_id, at),
@@ -96,7 +100,8 @@ class AccountReading(Transactions):
                 (row.day for row in stored if not row.settled and row.read_at.date() < at.date()), default=None
             ),
             days=frozenset(row.day for row in stored),
-            newest_video=connection.execute(newest).scalar_one(),
+            newest_video=newest_video,
+            first_read_at=first_read_at,
             now=at,
         )
 

@@ -177,6 +177,7 @@ class AccountState:
         unsettled: the oldest day whose figures do not stand yet and were not read today.
         days: the stored days that TikTok still has.
         newest_video: when the newest video was posted.
+        first_read_at: when the account was read first.
         now: the database's time.
     """
 
@@ -186,6 +187,7 @@ class AccountState:
     unsettled: date | None
     days: frozenset[date]
     newest_video: datetime | None
+    first_read_at: datetime | None
     now: datetime
 
 
