@@ -460,7 +460,7 @@ def test_a_spoilt_figure_lets_no_day_stand(studio: Studio, spoilt: dict[str, Any
 def test_a_partial_answer_is_asked_for_again_on_the_same_day(hour: int, minute: int, again: str) -> None:
     """The shares of a day are gone with it, so late in a day an hour would be too long; a storm it is not either."""
     at = datetime(2026, 11, 26, hour, minute, tzinfo=UTC)
-    state = AccountState({}, (), 0, None, frozenset(), None, None, at)
+    state = AccountState({}, (), 0, None, frozenset(), frozenset(), None, None, at)
 
     ended = schedule.end(ACCOUNT, Progress("account", started_at=at, clean=False), state, newest=None)
 
@@ -951,6 +951,47 @@ def test_days_that_are_read_for_the_last_time_get_another_chance_to_stand(studio
 
     assert spans(studio)[-1][0] == oldest.isoformat()
     assert [row["settled"] for row in studio.rows("account_days") if row["day"] == oldest] == [True]
+
+
+@pytest.mark.parametrize("spoilt", [{"likes": "many"}, {"date": "some day"}, {"date": 7}])
+@pytest.mark.parametrize("good_at", [2, 3, 5, None])
+def test_a_day_that_is_gone_tomorrow_has_more_than_one_further_look(
+    studio: Studio, good_at: int | None, spoilt: dict[str, Any]
+) -> None:
+    """Each look comes within the hour until the day could be read, and the fifth of a UTC day is the last."""
+    oldest = studio.back(60)
+    studio.truth.days[oldest] = {"likes": 9}
+    odd = {"date": oldest.isoformat()} | spoilt
+    studio.truth.faults[ACCOUNT_CALL] = [ReadAnswer({"display_name": "Ada", "metrics": [odd]}, None)] * (
+        99 if good_at is None else good_at - 1
+    )
+
+    for look in range(1, 6):
+        studio.pull()
+        (progress,) = [each for each in studio.store.progress_of("ada") if each.resource == ACCOUNT.name]
+        assert progress.next_at is not None
+        assert progress.failures == (0 if look >= (good_at or 5) else look)
+        comes_soon = progress.next_at - studio.store.ping() <= schedule.SOON
+        assert comes_soon == (look < (good_at or 5))
+        if look == good_at:
+            break
+
+    assert {first for first, _ in spans(studio)} == {oldest.isoformat()}
+    assert [row["likes"] for row in studio.rows("account_days")] == ([] if good_at is None else [9])
+
+
+def test_days_that_could_not_be_read_are_all_asked_for_on_the_next_day(studio: Studio) -> None:
+    """The last day on which TikTok gives a day may be tomorrow, also of one that has no row yet."""
+    studio.truth.days[studio.back(59)] = {"likes": 9}
+    odd = ReadAnswer({"display_name": "Ada", "metrics": [{"date": "some day", "likes": 9}]}, None)
+    studio.truth.faults[ACCOUNT_CALL] = [odd] * 6
+    for _ in range(6):
+        studio.pull()
+    studio.pass_days()
+    studio.pull()
+
+    assert spans(studio)[-1][0] == studio.back(60).isoformat()
+    assert [row["likes"] for row in studio.rows("account_days")] == [9]
 
 
 @pytest.mark.parametrize(

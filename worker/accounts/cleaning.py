@@ -60,6 +60,7 @@ class Cleaned:
         rows: rows by table.
         unsure: the rows of which a value could not be read, each by its table and its key.
         items: how many objects the lists held, good and bad.
+        keyless: how many of them are no row, because what they are of could not be read.
         missing: True if the answer lacks what it was asked for altogether.
         in_part: True if a list, or what says whether it goes on, could not be read: TikTok may have more than this.
         has_more: None if TikTok says neither that the list goes on nor that it ends here.
@@ -70,10 +71,16 @@ class Cleaned:
     doubts: list[Doubt] = field(default_factory=list)
     unsure: set[tuple[str, tuple[Any, ...]]] = field(default_factory=set)
     items: int = 0
+    keyless: int = 0
     missing: bool = False
     in_part: bool = False
     has_more: bool | None = False
     cursor: int | None = None
+
+    @property
+    def is_lossy(self) -> bool:
+        """True if a value or an object could not be read."""
+        return bool(self.unsure) or self.keyless > 0
 
 
 class Cleaner:
@@ -145,6 +152,7 @@ class Cleaner:
             self._out.items += 1
             if not isinstance(item, dict):
                 self._doubt(path, "not an object", item)
+                self._out.keyless += 1
                 continue
             self._refuse_other_owner(item)
             row = self._row(part, item, path)
@@ -178,6 +186,7 @@ class Cleaner:
         if any(row.get(name) is None for name in part.key):
             if part.path or item:
                 self._doubt(path, "no key", item)
+                self._out.keyless += bool(part.path)
             return None
         if not self._asked_for(row, path):
             return None

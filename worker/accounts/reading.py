@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from worker.accounts import narrowing, schedule
@@ -154,6 +154,7 @@ class Visit:
         first, last = schedule.days_to_read(self.state, progress)
         all_days = first == self.state.now.date() - timedelta(days=readings.LOOK_BACK_DAYS)
         spans = readings.windows(first, last, schedule.longest_span(self.state.narrowed))
+        lacks = False
         while spans:
             start, end = spans.pop(0)
             parameters: Parameters = {"start_date": start.isoformat(), "end_date": end.isoformat()}
@@ -167,10 +168,12 @@ class Visit:
                 spans = [*readings.windows(start, end, days // 2), *spans]
                 continue
             cleaned = self._clean(ACCOUNT, answer, days=(start, end))
-            lacks = answer.partial or cleaned.in_part or self._is_worth_another_look(cleaned, progress, all_=all_days)
-            progress = replace(progress, clean=progress.clean and not lacks)
+            another_look = self._is_worth_another_look(cleaned, progress, all_=all_days)
+            again = answer.partial or cleaned.in_part or another_look or self._is_last_chance(cleaned, progress, start)
+            progress = replace(progress, clean=progress.clean and not again)
+            lacks |= cleaned.is_lossy
             over = not spans and not cleaned.missing
-            ended = schedule.end(ACCOUNT, progress, self.state, newest=None) if over else progress
+            ended = schedule.end(ACCOUNT, progress, self.state, newest=None, lacks=lacks) if over else progress
             self._save(ACCOUNT, answer, cleaned, ended, snapshot=self._snapshot(answer.data) if over else None)
             if cleaned.missing:
                 raise EmptyAnswerError("TikTok answered without the account's data")
@@ -496,7 +499,17 @@ class Visit:
 
     def _is_worth_another_look(self, cleaned: Cleaned, progress: Progress, *, all_: bool) -> bool:
         """Return True if values could not be read that may be gone tomorrow: some of a pass as deep as TikTok gives."""
-        return bool(cleaned.unsure) and all_ and schedule.is_first_today(progress, now=self.state.now)
+        return cleaned.is_lossy and all_ and schedule.is_first_today(progress, now=self.state.now)
+
+    def _is_last_chance(self, cleaned: Cleaned, progress: Progress, start: date) -> bool:
+        """Return True if a day could not be read that does not stand and is gone tomorrow, and more looks are left."""
+        table, came = "account_days", {row["day"] for row in cleaned.rows.get("account_days", ())}
+        return (
+            self.state.now.date() - start == timedelta(days=readings.LOOK_BACK_DAYS)
+            and start not in self.state.standing
+            and ((table, (start,)) in cleaned.unsure or (cleaned.keyless > 0 and start not in came))
+            and schedule.looks_today(progress, now=self.state.now) < schedule.MOST_LOOKS
+        )
 
     def _look_again(self, resource: Resource, progress: Progress, *, missing: int) -> None:
         """Read a list again that has lost most of what it held: an outage may look like that for once."""

@@ -19,6 +19,8 @@ STALE_PASS: Final = timedelta(days=2)
 """A pass begins again if it was left alone for longer; one that goes on day by day may take any time."""
 SOON: Final = timedelta(hours=1)
 """When the rest of a list is read that was longer than the budget of one pull, and what TikTok answered in part."""
+MOST_LOOKS: Final = 4
+"""Readings of one UTC day that ask for another one soon for the sake of a day that TikTok no longer gives tomorrow."""
 LEAST: Final = timedelta(minutes=5)
 """The shortest pause before what TikTok answered in part is asked for again, however near the end of the day is."""
 
@@ -114,7 +116,9 @@ def begin(resource: Resource, state: AccountState) -> Progress:
     )
 
 
-def end(resource: Resource, progress: Progress, state: AccountState, *, newest: datetime | None) -> Progress:
+def end(
+    resource: Resource, progress: Progress, state: AccountState, *, newest: datetime | None, lacks: bool = False
+) -> Progress:
     """Return the progress of a pass that is over.
 
     Args:
@@ -122,6 +126,7 @@ def end(resource: Resource, progress: Progress, state: AccountState, *, newest: 
         progress: the pass.
         state: what was known when the pull began.
         newest: when the creator's newest video was posted.
+        lacks: True if something of a clean pass could not be read, for which nothing is asked for again soon.
     """
     pause = readings.video_pause(newest, now=state.now) if resource is VIDEOS else resource.every
     slot = readings.next_slot(state.now, anchor=state.first_read_at or state.now, pause=pause)
@@ -130,9 +135,9 @@ def end(resource: Resource, progress: Progress, state: AccountState, *, newest: 
         cursor=None,
         target=None,
         finished_at=state.now,
-        whole_at=_whole_at(resource, progress, state.now),
+        whole_at=_whole_at(resource, progress, state.now, lacks=lacks),
         next_at=slot if progress.clean else min(slot, state.now + soon(state.now)),
-        failures=0,
+        failures=0 if progress.clean else 1 + looks_today(progress, now=state.now),
         problem=None if progress.clean else "something in the answers could not be read: see the quarantine",
     )
 
@@ -145,13 +150,19 @@ def is_first_today(progress: Progress, *, now: datetime) -> bool:
     return progress.finished_at is None or progress.finished_at.date() < now.date()
 
 
-def _whole_at(resource: Resource, progress: Progress, now: datetime) -> datetime | None:
+def looks_today(progress: Progress, *, now: datetime) -> int:
+    """Return how many passes of this UTC day in a row have lacked something, or failed."""
+    return 0 if is_first_today(progress, now=now) else progress.failures
+
+
+def _whole_at(resource: Resource, progress: Progress, now: datetime, *, lacks: bool) -> datetime | None:
     """Return when all was read last; a pass that lacked something is made again soon, and then on the next day.
 
     The oldest day, and what TikTok gives of a video for some days only, may be gone on the next day. All days of an
     account cost one request as the last ones do, so they are asked for until they come; a list has many pages.
     """
-    again = not progress.clean and (resource is ACCOUNT or is_first_today(progress, now=now))
+    again = not progress.clean and is_first_today(progress, now=now)
+    again |= resource is ACCOUNT and (lacks or not progress.clean)
     if again or not progress.whole or progress.started_at is None:
         return progress.whole_at
     return progress.started_at - timedelta(days=0 if progress.clean else readings.AGAIN_DAYS - 1)

@@ -416,6 +416,7 @@ class AccountProgress(Row, table=True):
         cursor: TikTok's cursor of the next page; None if no pass is under way.
         finished_at: when a pass was finished last.
         whole_at: when the last pass began that reached the end of the list.
+        failures: tries in a row that failed, or that are made again soon because something could not be read.
     """
 
     __tablename__ = "account_progress"

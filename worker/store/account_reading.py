@@ -100,6 +100,7 @@ class AccountReading(Transactions):
                 (row.day for row in stored if not row.settled and row.read_at.date() < at.date()), default=None
             ),
             days=frozenset(row.day for row in stored),
+            standing=frozenset(row.day for row in stored if row.settled),
             newest_video=newest_video,
             first_read_at=first_read_at,
             now=at,

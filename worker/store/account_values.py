@@ -176,6 +176,7 @@ class AccountState:
         requests_today: requests that were sent on the current UTC day.
         unsettled: the oldest day whose figures do not stand yet and were not read today.
         days: the stored days that TikTok still has.
+        standing: those of them whose figures stand.
         newest_video: when the newest video was posted.
         first_read_at: when the account was read first.
         now: the database's time.
@@ -186,6 +187,7 @@ class AccountState:
     requests_today: int
     unsettled: date | None
     days: frozenset[date]
+    standing: frozenset[date]
     newest_video: datetime | None
     first_read_at: datetime | None
     now: datetime
