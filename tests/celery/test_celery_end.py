@@ -1,12 +1,12 @@
-"""A process that is asked to end does so within its bound, also beside a Redis that stands still."""
+"""A process that is asked to end does so within its bound, also beside a Redis that does not answer."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType, SimpleNamespace
@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.daemon import READY_SECONDS, Daemon
+from tests.support.black_hole import BlackHole
+from tests.support.daemon import READY_SECONDS, Daemon, seconds_to_end
 from tests.support.desk import desk_settings
 from tests.support.restartable import Restartable
 from tests.support.world import World
@@ -224,42 +225,59 @@ def test_a_process_that_is_asked_to_end_publishes_nothing(monkeypatch: pytest.Mo
     assert len(sent) == 1
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A Redis that can fall silent with all its connections open.
+
+    Attributes:
+        url: its address, for what is tested.
+        own: the same behind whatever falls silent.
+        pause: lets it fall silent, for new connections too.
+        resume: ends that, if it can be ended.
+    """
+
+    url: str
+    own: str
+    pause: Callable[[], None]
+    resume: Callable[[], None]
+
+
 @pytest.fixture
-def standing(wait_until: Callable[..., None]) -> Iterator[Restartable]:
-    """A Redis of the test's own, to stand still."""
+def standing(request: pytest.FixtureRequest, redis_url: str, wait_until: Callable[..., None]) -> Iterator[Standing]:
+    """A Redis of the test's own that freezes, or one behind a way that becomes half-open."""
+    if getattr(request, "param", "frozen") == "half-open":
+        with BlackHole(int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])) as hole:
+            yield Standing(f"redis://127.0.0.1:{hole.port}/0", redis_url, hole.stand, lambda: None)
+        return
     with TemporaryDirectory() as folder:
         server = Restartable(Path(folder), wait_until)
-        yield server
+        yield Standing(server.url, server.url, server.pause, server.resume)
         server.kill()
-
-
-def seconds_to_end(child: Child, most: float) -> float:
-    """Ask a process to end, and return how long that took."""
-    began = time.monotonic()
-    child.ask_to_end()
-    assert child.wait(most), f"{child.name} was still there after {most} s:\n{child.tail()}"
-    return time.monotonic() - began
 
 
 @pytest.mark.slow_suite
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    ("pool", "busy"),
+    ("pool", "busy", "standing"),
     [
-        ("threads", True),
-        pytest.param("threads", False, marks=pytest.mark.night),
-        pytest.param("solo", False, marks=pytest.mark.night),
-        pytest.param("prefork", False, marks=pytest.mark.night),
-        pytest.param("prefork", True, marks=pytest.mark.night),
+        ("threads", True, "frozen"),
+        ("threads", True, "half-open"),
+        pytest.param("threads", False, "frozen", marks=pytest.mark.night),
+        pytest.param("threads", False, "half-open", marks=pytest.mark.night),
+        pytest.param("solo", False, "frozen", marks=pytest.mark.night),
+        pytest.param("prefork", False, "frozen", marks=pytest.mark.night),
+        pytest.param("prefork", True, "frozen", marks=pytest.mark.night),
+        pytest.param("prefork", True, "half-open", marks=pytest.mark.night),
     ],
+    indirect=["standing"],
 )
 def test_a_worker_beside_a_redis_that_stands_still_stores_what_it_has_and_ends(  # noqa: PLR0917 - fixtures
     pool: str,
     busy: bool,
     new_daemon: Callable[..., Daemon],
     sandbox: RunningSandbox,
-    standing: Restartable,
+    standing: Standing,
     wait_until: Callable[..., None],
     database_kind: str,
 ) -> None:
@@ -273,7 +291,7 @@ def test_a_worker_beside_a_redis_that_stands_still_stores_what_it_has_and_ends( 
     try:
         grant = world.creator()
         assert daemon.run("call", "tasks.notify.deliver", "--countdown", "500").returncode == 0
-        with connect(standing.url) as client:
+        with connect(standing.own) as client:
             wait_until(lambda: client.keys("*unacked"), READY_SECONDS)
             held = client.hlen("evertoken:unacked")
         if busy:
@@ -286,7 +304,7 @@ def test_a_worker_beside_a_redis_that_stands_still_stores_what_it_has_and_ends( 
         seconds_to_end(worker, lasts if pool != "prefork" or not busy else lasts + LEASE_SECONDS)
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), READY_SECONDS)
         standing.resume()
-        with connect(standing.url) as client:
+        with connect(standing.own) as client:
             assert client.hlen("evertoken:unacked") == held > 0
         assert not busy or world.look(grant).pair_generation > 1
         assert world.services.store.workers_seen(3600) == []
@@ -310,12 +328,13 @@ def has_a_socket(child: Child) -> bool:
 @pytest.mark.slow_suite
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("standing", ["frozen", "half-open"], indirect=True)
 @pytest.mark.parametrize(("process", "most"), [("beat", 15), ("exporter", 30), ("desk", 60), ("doctor", 5)])
 def test_other_processes_end_within_their_bounds_beside_a_redis_that_stands_still(  # noqa: PLR0917 - fixtures
     process: str,
     most: float,
     new_daemon: Callable[..., Daemon],
-    standing: Restartable,
+    standing: Standing,
     free_ports: Callable[[], int],
     wait_until: Callable[..., None],
     database_kind: str,
@@ -324,6 +343,7 @@ def test_other_processes_end_within_their_bounds_beside_a_redis_that_stands_stil
     daemon = new_daemon(REDIS_URL=standing.url, EXPORTER_PORT=str(free_ports()), **desk_settings(free_ports()))
     if process == "doctor":
         standing.pause()
+        daemon._warm = False  # a fork would have the sockets of its server for a moment
         child = daemon._start("doctor", "doctor")
         wait_until(lambda: has_a_socket(child), READY_SECONDS)
     else:

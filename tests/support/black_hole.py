@@ -34,6 +34,10 @@ class BlackHole:
         self._swallowed.set()
         self._swallowed = threading.Event()
 
+    def stand(self) -> None:
+        """From now on nothing passes, and new connections are accepted and get no answer either."""
+        self._swallowed.set()
+
     def cut(self) -> None:
         """Close all connections, and every new one at once."""
         self._refuses.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Self
@@ -48,6 +49,14 @@ def plain_environ() -> dict[str, str]:
     """Return this process's environment without anybody's settings, in which the project is found from any folder."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     return kept | {"PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": ROOT_IS_FINE}
+
+
+def seconds_to_end(child: Child, most: float) -> float:
+    """Ask a process to end, and return how long that took; one that takes longer than `most` fails the test."""
+    began = time.monotonic()
+    child.ask_to_end()
+    assert child.wait(most), f"{child.name} was still there after {most} s:\n{child.tail()}"
+    return time.monotonic() - began
 
 
 class Daemon:
