@@ -1039,3 +1039,53 @@ def test_a_whole_list_of_which_a_page_came_in_part_is_read_again_on_the_next_day
     studio.pull()
 
     assert [row["reach"] for row in studio.rows("videos")] == [5, 5, 5]
+
+
+ODD_SHARES = [{"impression_source": "For You", "percentage": "many"}]
+
+
+@pytest.mark.parametrize("spoilt", [{"reach": "many"}, {"impression_sources": 7}, {"impression_sources": ODD_SHARES}])
+def test_an_old_video_that_could_not_be_read_is_read_on_the_next_day(studio: Studio, spoilt: dict[str, Any]) -> None:
+    """Some of its figures are gone seven days after they changed last: the next weekly pass would come too late."""
+    known = {"reach": 100, "impression_sources": [{"impression_source": "For You", "percentage": 0.5}]}
+    studio.truth.videos = [studio.video(number, age=40 + number) | known for number in range(21)]
+    studio.pull()
+    studio.pass_days(8)
+    new = {"reach": 150, "impression_sources": [{"impression_source": "For You", "percentage": 0.75}]}
+    *others, oldest = studio.truth.videos
+    studio.truth.videos = [*others, oldest | new]
+    cursor = int(others[-1]["create_time"]) * 1000
+    pages = [
+        ReadAnswer({"videos": others, "has_more": True, "cursor": cursor}, None),
+        ReadAnswer({"videos": [oldest | new | spoilt], "has_more": False, "cursor": 0}, None),
+    ]
+    studio.truth.faults[VIDEO_CALL] = [*pages, *pages]
+    for _ in range(2):
+        studio.fleet.sql("UPDATE account_progress SET next_at = 1")
+        studio.pull()
+    assert studio.truth.faults[VIDEO_CALL] == []
+
+    studio.pass_days(1.1)
+    studio.pull()
+
+    assert [row["reach"] for row in studio.rows("videos") if row["item_id"] == oldest["item_id"]] == [150]
+    shares = [row for row in studio.rows("video_shares") if row["item_id"] == oldest["item_id"]]
+    assert max(shares, key=lambda row: row["pull_day"])["share"] == 0.75
+
+
+def test_a_list_that_cannot_be_read_is_read_to_its_end_for_a_week(new_studio: NewStudio) -> None:
+    """Twice a day and not more often, until what TikTok gives for seven days is gone; then it has its rest."""
+    studio = new_studio(resources=("videos",))
+    studio.truth.videos = [studio.video(number, age=40 + number, reach="many") for number in range(21)]
+    pages = []
+    for _ in range(16):
+        before = studio.truth.count(VIDEO_CALL)
+        for _ in range(3):
+            studio.fleet.sql("UPDATE account_progress SET next_at = 1")
+            studio.pull()
+        pages.append(studio.truth.count(VIDEO_CALL) - before)
+        studio.pass_days()
+
+    assert pages[:7] == [2 + 2 + 1] * 7
+    assert pages[8:14] == [1 + 1 + 1] * 6
+    assert max(pages) == 5

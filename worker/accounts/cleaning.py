@@ -61,6 +61,7 @@ class Cleaned:
         unsure: the rows of which a value could not be read, each by its table and its key.
         items: how many objects the lists held, good and bad.
         keyless: how many of them are no row, because what they are of could not be read.
+        torn: how many lists of shares or points could not be read, or not all of them.
         missing: True if the answer lacks what it was asked for altogether.
         in_part: True if a list, or what says whether it goes on, could not be read: TikTok may have more than this.
         has_more: None if TikTok says neither that the list goes on nor that it ends here.
@@ -72,6 +73,7 @@ class Cleaned:
     unsure: set[tuple[str, tuple[Any, ...]]] = field(default_factory=set)
     items: int = 0
     keyless: int = 0
+    torn: int = 0
     missing: bool = False
     in_part: bool = False
     has_more: bool | None = False
@@ -79,8 +81,8 @@ class Cleaned:
 
     @property
     def is_lossy(self) -> bool:
-        """True if a value or an object could not be read."""
-        return bool(self.unsure) or self.keyless > 0
+        """True if a value, an object or a list could not be read."""
+        return bool(self.unsure or self.keyless or self.torn)
 
 
 class Cleaner:
@@ -227,7 +229,8 @@ class Cleaner:
 
     def _list(self, each: Field, found: Any, path: str, row: dict[str, Any]) -> None:
         if not isinstance(found, list):
-            self._doubt(path, "not a list", found)
+            (self._spoil if each.kind is Kind.HOURS else self._doubt)(path, "not a list", found)
+            self._out.torn += 1
             return
         if each.kind is Kind.HOURS:
             self._hours(found, path, row["day"])
@@ -245,6 +248,7 @@ class Cleaner:
             if points.setdefault(label, share) != share:
                 self._doubt(f"{path}[]", TWICE, item)
                 whole = False
+        self._out.torn += not whole
         if points:
             curve = each.listed.curve
             ordered = tuple(sorted(points.items()) if curve else points.items())

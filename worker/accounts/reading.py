@@ -181,13 +181,14 @@ class Visit:
 
     def _read_list(self, resource: Resource, progress: Progress) -> None:
         """Read a list page by page: to its end, or as far as the videos are young."""
-        paging = _paging(resource)
+        paging, lossy = _paging(resource), False
         while True:
             answer, cleaned, cursor = self._ask_page(resource, paging, progress, {})
+            lossy |= cleaned.is_lossy
             whole_page = not cleaned.doubts or cleaned.items == sum(map(len, cleaned.rows.values()))
             another_look = self._is_worth_another_look(cleaned, progress, all_=progress.whole)
-            lacks = answer.partial or not whole_page or another_look
-            progress = replace(progress, pages=progress.pages + 1, clean=progress.clean and not lacks)
+            again = answer.partial or not whole_page or another_look
+            progress = replace(progress, pages=progress.pages + 1, clean=progress.clean and not again)
             if cleaned.missing:
                 self._save(resource, answer, cleaned, progress)
                 raise EmptyAnswerError("TikTok answered without a list")
@@ -201,9 +202,10 @@ class Visit:
             if at_end or endless or (not progress.whole and self._is_deep_enough(resource, cleaned)):
                 vanish = resource is VIDEOS and at_end and progress.whole and progress.clean
                 passed = progress if at_end or endless else replace(progress, whole=False)
-                ended = schedule.end(resource, passed, self.state, newest=self._newest)
-                again = progress.problem == SECOND_LOOK
-                saved = self._save(resource, answer, cleaned, ended, vanish=vanish, seen_twice=again)
+                lacks = lossy and passed.whole
+                ended = schedule.end(resource, passed, self.state, newest=self._newest, lacks=lacks)
+                twice = progress.problem == SECOND_LOOK
+                saved = self._save(resource, answer, cleaned, ended, vanish=vanish, seen_twice=twice)
                 if saved.missing:
                     self._look_again(resource, progress, missing=saved.missing)
                 return

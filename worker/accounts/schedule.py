@@ -21,6 +21,8 @@ SOON: Final = timedelta(hours=1)
 """When the rest of a list is read that was longer than the budget of one pull, and what TikTok answered in part."""
 MOST_LOOKS: Final = 4
 """Readings of one UTC day that ask for another one soon for the sake of a day that TikTok no longer gives tomorrow."""
+LACKS: Final = "something in the answers could not be read: see the quarantine"
+READ_SOON: Final = f"{LACKS}; it is read again soon"
 LEAST: Final = timedelta(minutes=5)
 """The shortest pause before what TikTok answered in part is asked for again, however near the end of the day is."""
 
@@ -110,7 +112,7 @@ def begin(resource: Resource, state: AccountState) -> Progress:
     since = max((at for at in (known.started_at, known.next_at) if at is not None), default=state.now)
     if known.is_open and state.now - since <= STALE_PASS:
         return known
-    whole = readings.reads_whole_list(known.whole_at, now=state.now)
+    whole = readings.reads_whole_list(known.whole_at, now=state.now) and not _had_its_looks(resource, known, state.now)
     return replace(
         known, started_at=state.now, whole=whole, clean=True, target=None, cursor=None, pages=0, next_at=state.now
     )
@@ -135,11 +137,22 @@ def end(
         cursor=None,
         target=None,
         finished_at=state.now,
-        whole_at=_whole_at(resource, progress, state.now, lacks=lacks),
+        whole_at=_whole_at(resource, progress, lacks=lacks),
         next_at=slot if progress.clean else min(slot, state.now + soon(state.now)),
         failures=0 if progress.clean else 1 + looks_today(progress, now=state.now),
-        problem=None if progress.clean else "something in the answers could not be read: see the quarantine",
+        problem=_problem(progress, state.now, lacks=lacks),
     )
+
+
+def _had_its_looks(resource: Resource, known: Progress, now: datetime) -> bool:
+    """Return True if a whole list, which has many pages, was read on this UTC day and is not to be read again soon."""
+    return resource is not ACCOUNT and known.whole and known.problem != READ_SOON and not is_first_today(known, now=now)
+
+
+def _problem(progress: Progress, now: datetime, *, lacks: bool) -> str | None:
+    if not progress.clean and is_first_today(progress, now=now):
+        return READ_SOON
+    return LACKS if lacks or not progress.clean else None
 
 
 def is_first_today(progress: Progress, *, now: datetime) -> bool:
@@ -155,17 +168,22 @@ def looks_today(progress: Progress, *, now: datetime) -> int:
     return 0 if is_first_today(progress, now=now) else progress.failures
 
 
-def _whole_at(resource: Resource, progress: Progress, now: datetime, *, lacks: bool) -> datetime | None:
-    """Return when all was read last; a pass that lacked something is made again soon, and then on the next day.
+def _whole_at(resource: Resource, progress: Progress, *, lacks: bool) -> datetime | None:
+    """Return when all was read last, which a pass that lacked something leaves as it was: it is made again.
 
     The oldest day, and what TikTok gives of a video for some days only, may be gone on the next day. All days of an
-    account cost one request as the last ones do, so they are asked for until they come; a list has many pages.
+    account cost one request as the last ones do, so they are asked for until they come. A list has many pages: it is
+    read to its end on each day of a week, after which what TikTok gives for seven days is gone.
     """
-    again = not progress.clean and is_first_today(progress, now=now)
-    again |= resource is ACCOUNT and (lacks or not progress.clean)
-    if again or not progress.whole or progress.started_at is None:
+    if not progress.whole or progress.started_at is None:
         return progress.whole_at
-    return progress.started_at - timedelta(days=0 if progress.clean else readings.AGAIN_DAYS - 1)
+    if not lacks and progress.clean:
+        return progress.started_at
+    if resource is ACCOUNT:
+        return progress.whole_at
+    known = progress.whole_at or progress.started_at - timedelta(days=readings.AGAIN_DAYS)
+    days = (progress.started_at.date() - known.date()).days
+    return known if days < 2 * readings.AGAIN_DAYS else progress.started_at
 
 
 def soon(now: datetime) -> timedelta:
