@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import threading
 import time
@@ -26,6 +27,7 @@ from worker.policy.messages import task_problem
 from worker.services import shared_services
 from worker.signalled import SignalFlag
 from worker.telemetry import Fact, report
+from worker.telemetry.repeats import CONSUMER, REDIS, Repeats
 from worker.watchdog import STATUS, touch, watchdog
 
 PREFIX: Final = "tasks."
@@ -114,6 +116,10 @@ def is_full_of_delayed(consumer: Any) -> bool:
 
 
 _broker: Final = broker_of(settings)
+_repeats: Final = Repeats(report)
+if not over_amqp:  # RabbitMQ is tried again every few seconds at most
+    for _logger in (CONSUMER, REDIS):
+        logging.getLogger(_logger).addFilter(_repeats)
 
 
 def end_hung() -> None:
@@ -234,6 +240,11 @@ class LastingConsumer(Consumer):  # type: ignore[misc]  # celery ships no types
         if over_amqp:
             publish_unconfirmed(connection)
         return self.ensure_connected(connection)
+
+    def on_ready(self) -> None:
+        """End an outage for the log: by now queues are declared, which a full or read-only Redis refuses."""
+        super().on_ready()
+        _repeats.ready()
 
     def wait_for_keys(self) -> None:
         """Wait until Celery's keys or queues have their right types: it would connect and fail several times a second.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +20,18 @@ from worker.sandbox.children import Child
 from worker.sandbox.process import RunningSandbox
 
 LOST = b"Connection to broker lost"
+CALM = b'"event": "log.calm"'
+MOST_LINES = 6
+"""Of a long outage: lost, cannot connect, frequent restarts, Celery's own word about a setting, and two counts."""
+REFRESHES_OFTEN = """
+import sys
+sys.argv = "celery -A worker worker -c 2 -Q refresh,pull,default -n worker@test".split()
+from kombu.transport import redis
+redis.MIN_BINDING_TTL, redis.BINDING_EXPIRES_FACTOR = 1000, 0
+from celery.__main__ import main
+main()
+"""
+"""Kombu refreshes its bindings every 20 minutes, and each second if that fails."""
 
 pytestmark = pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 
@@ -69,6 +83,8 @@ def test_a_worker_with_delayed_messages_outlives_the_loss_of_redis(
 
     assert worker.status == 0
     assert b"Traceback" not in worker.log.read_bytes()
+    assert worker.log.read_bytes().count(LOST) == 2
+    assert worker.log.read_bytes().count(b"Cannot connect") <= 2
 
 
 def full(url: str) -> Callable[[], None]:
@@ -93,6 +109,118 @@ def replica(url: str) -> Callable[[], None]:
             client.execute_command("REPLICAOF", "NO", "ONE")
 
     return promote
+
+
+def full_for_all(url: str) -> Callable[[], None]:
+    """Let the server be full for a worker that has to connect anew, too; return what ends that."""
+    relieve = full(url)
+    with connect(url) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    return relieve
+
+
+def unsaved(url: str) -> Callable[[], None]:
+    """Let the server fail to save itself, after which it refuses writes; return what ends that."""
+    with connect(url) as client:
+        folder = next(value for name, value in client.config_get("dir").items() if name in {"dir", b"dir"})
+        in_the_way = Path(os.fsdecode(folder), "dump.rdb")
+        in_the_way.unlink(missing_ok=True)
+        in_the_way.mkdir()
+        client.config_set("save", "3600 1000000")
+        client.bgsave()
+
+    def save() -> None:
+        in_the_way.rmdir()
+        with connect(url) as client:
+            client.bgsave()
+
+    return save
+
+
+def refusals(url: str, kind: str) -> int:
+    """Return how many commands the server has refused for this reason."""
+    with connect(url) as client:
+        return int(client.info("errorstats").get(f"errorstat_{kind}", {"count": 0})["count"])
+
+
+def complaints(log: bytes) -> Counter[str]:
+    """Return how often each warning and error was written, whenever Celery tries next."""
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith(b"{")]
+    return Counter(line["event"].partition("Trying again")[0] for line in lines if line["level"] != "info")
+
+
+@pytest.mark.slow_suite
+@pytest.mark.parametrize(
+    ("trouble", "kind", "tries"), [(full_for_all, "OOM", 40), (replica, "READONLY", 40), (unsaved, "MISCONF", 8)]
+)
+def test_each_outage_of_a_redis_that_refuses_is_a_few_lines(  # noqa: PLR0917 - fixtures
+    trouble: Callable[[str], Callable[[], None]],
+    kind: str,
+    tries: int,
+    new_daemon: Callable[..., Daemon],
+    restartable: Restartable,
+    wait_until: Callable[..., None],
+    database_kind: str,
+) -> None:
+    """The worker tries as often as ever, writes each cause once, and an outage after the all-clear is a new one."""
+    daemon = new_daemon(REDIS_URL=restartable.url)
+    worker = daemon.worker()
+    daemon.wait_ready(wait_until, worker)
+    for outage in (1, 2):
+        begin, before = len(worker.log.read_bytes()), refusals(restartable.url, kind)
+        recover = trouble(restartable.url)
+        wait_until(lambda before=before: refusals(restartable.url, kind) >= before + tries, READY_SECONDS)
+        assert worker.log.read_bytes().count(CALM) == outage - 1
+        recover()
+        wait_until(lambda outage=outage: worker.log.read_bytes().count(CALM) == outage, READY_SECONDS)
+
+        written = complaints(worker.log.read_bytes()[begin:])
+        assert sum(LOST.decode() in line for line in written) == 1, written
+        assert sum("Cannot connect" in line for line in written) == 1, written
+        assert set(written.values()) == {1}
+    daemon.stop(worker)
+
+
+@pytest.mark.slow_suite
+def test_a_long_outage_is_said_each_minute_with_how_often_the_worker_tried(
+    new_daemon: Callable[..., Daemon], restartable: Restartable, wait_until: Callable[..., None], database_kind: str
+) -> None:
+    """Several times a second, which was as many lines."""
+    daemon = new_daemon(REDIS_URL=restartable.url)
+    worker = daemon.worker()
+    daemon.wait_ready(wait_until, worker)
+    promote = replica(restartable.url)
+    wait_until(lambda: b"log.repeated" in worker.log.read_bytes(), 90)
+    promote()
+    wait_until(lambda: CALM in worker.log.read_bytes(), READY_SECONDS)
+    daemon.stop(worker)
+
+    lines = [json.loads(line) for line in worker.log.read_bytes().splitlines() if line.startswith(b"{")]
+    counted = next(line for line in lines if line["event"] == "log.repeated")
+    calm = next(line for line in lines if line["event"] == "log.calm")
+    assert counted["line"].startswith("consumer: Cannot connect to ")
+    assert 60 <= counted["seconds"] <= calm["seconds"]
+    assert 60 < counted["times"] <= calm["unwritten"]
+    assert len([line for line in lines if line["level"] != "info"]) <= MOST_LINES
+
+
+@pytest.mark.slow_suite
+def test_a_full_redis_that_still_hands_out_messages_is_one_line(
+    new_daemon: Callable[..., Daemon], restartable: Restartable, wait_until: Callable[..., None], database_kind: str
+) -> None:
+    """The connection is never lost, so the end is that the line no longer comes."""
+    daemon = new_daemon(REDIS_URL=restartable.url)
+    worker = daemon.script("worker", REFRESHES_OFTEN)
+    daemon.wait_ready(wait_until, worker)
+    for outage in (1, 2):
+        before = refusals(restartable.url, "OOM")
+        relieve = full(restartable.url)
+        wait_until(lambda before=before: refusals(restartable.url, "OOM") >= before + 4, READY_SECONDS)
+        relieve()
+        wait_until(lambda outage=outage: worker.log.read_bytes().count(CALM) == outage, READY_SECONDS)
+        assert worker.log.read_bytes().count(b"maybe_refresh_binding_expiry: Redis error") == outage
+    assert LOST not in worker.log.read_bytes()
+    daemon.stop(worker)
 
 
 @pytest.mark.slow_suite

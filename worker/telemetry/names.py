@@ -70,6 +70,8 @@ FACT_NAMES: Final = (
     "keys.unfit",
     "keys.unreadable",
     "lease.lost",
+    "log.calm",
+    "log.repeated",
     "message.published",
     "message.refused",
     "message.unpublished",
