@@ -6,6 +6,7 @@ down before its answers left, and from what the database and the files hold in t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -207,11 +208,24 @@ def _received(evidence: Evidence) -> dict[str, str]:
 
 
 def _sends(evidence: Evidence) -> dict[int, Note]:
-    """Match each refresh of the ledger with the worker's own note of sending it: both are in order for each token."""
+    """Match each refresh of the ledger with the worker's own note of sending it: both are in order for each token.
+
+    A worker that was killed right after it had sent may have had no time to note it: if the ledger has more lines than
+    the workers noted, that it was about to send counts.
+    """
     noted: dict[str, list[Note]] = {}
+    begun: dict[tuple[int, str], list[Note]] = {}
     for note in evidence.notes:
         if note.what == "sent":
             noted.setdefault(note.fp, []).append(note)
+            begun.get((note.pid, note.fp), []).clear()
+        elif note.what == "sending" and note.pid in evidence.away:
+            begun.setdefault((note.pid, note.fp), []).append(note)
+    lines = Counter(entry.fp_old_refresh for entry in evidence.entries if entry.call == REFRESH_CALL)
+    for (_, fp), unnoted in begun.items():
+        mine = noted.setdefault(fp, [])
+        mine += unnoted[: max(0, lines[fp] - len(mine))]
+        mine.sort(key=lambda note: note.at)
     sends = {}
     for entry in evidence.entries:
         if entry.call == REFRESH_CALL and noted.get(entry.fp_old_refresh or ""):

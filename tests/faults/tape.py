@@ -55,6 +55,7 @@ class Tape:
         self._steps.sent, self._steps.received = fingerprint(refresh_token.reveal()), None
         self._steps.call = None
         self._steps.nth += 1
+        self.write("sending", fp=self._steps.sent, nth=self._steps.nth)
 
     def passes(self, name: str) -> None:
         """Note that this thread passes a failpoint.
@@ -131,10 +132,11 @@ class Note:
     """One line of a tape.
 
     Attributes:
-        what: `born`, `sent`, `over` (nothing more is read), `journaled`, or `done` for a worker's own result.
+        what: `born`, `sending` (nothing has left yet), `sent`, `over` (nothing more is read), `journaled`, or `done`
+            for a worker's own result.
         fp: fingerprint of the refresh token that was sent or, if both tokens came whole, received; else empty.
         old: for `over`: of the token that had been sent.
-        nth: for `sent`: which call of its attempt it is, from 1.
+        nth: for `sending` and `sent`: which call of its attempt it is, from 1.
     """
 
     what: str

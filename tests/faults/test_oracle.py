@@ -159,6 +159,19 @@ def test_sending_again_is_excused_if_the_answer_was_out_of_reach() -> None:
     assert judge(replace(SOUND, entries=grace, notes=late)) == {}, "nobody had it when it was sent again"
 
 
+def test_a_send_that_a_killed_worker_had_no_time_to_note_is_its_own() -> None:
+    """Killed between the last byte and the note of it, it had no answer; the next sender had not either."""
+    begun = [Note("sending", WORKER, 0.9, fp="first", nth=1), *calls("first", "", OTHER, 2.0)]
+    died = replace(SOUND, entries=[*SOUND.entries, REUSED], stored=STORED_FIRST, notes=begun, away={WORKER})
+
+    assert judge(died) == {}
+    assert judge(replace(died, away=()))["V2 refreshed twice"], "a living worker notes what it sends"
+    assert judge(replace(died, notes=begun[1:]))["V2 refreshed twice"], "nobody was about to send"
+    twice = [*begun, *calls("first", "second", OTHER, 1.5), *calls("first", "", OTHER, 2.5)]
+    thrice = replace(died, entries=[*died.entries, replace(REUSED, seq=4)], notes=twice)
+    assert judge(thrice)["V2 refreshed twice"], "the answer of a living worker counts as before"
+
+
 def test_an_overlap_is_excused_if_the_first_sender_waited_no_more() -> None:
     """A call past its deadline may still be under way at TikTok when the retry comes."""
     late = replace(SOUND, entries=[*SOUND.entries, UNDER_WAY], stored={"ada": {"first", "second", "third"}})
