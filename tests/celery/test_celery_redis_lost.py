@@ -82,7 +82,9 @@ def test_a_worker_with_delayed_messages_outlives_the_loss_of_redis(
     daemon.stop(worker)
 
     assert worker.status == 0
-    assert b"Traceback" not in worker.log.read_bytes()
+    said = worker.log.read_bytes()
+    # kombu writes the stack of an acknowledgement that Redis was lost under; that message comes again.
+    assert said.count(b"Traceback") == said.count(b"Couldn't ack")
     assert worker.log.read_bytes().count(LOST) == 2
     assert worker.log.read_bytes().count(b"Cannot connect") <= 2
 
