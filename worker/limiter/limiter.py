@@ -101,6 +101,9 @@ class Ceiling:
         Args:
             now: monotonic seconds; never less than in the call before.
         """
+        for window, times in self._sent:
+            while times and times[0] + window <= now:
+                times.popleft()
         wait = max(times[0] + window - now if len(times) == times.maxlen else 0.0 for window, times in self._sent)
         if wait > 0:
             return wait
