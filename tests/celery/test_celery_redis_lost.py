@@ -114,7 +114,7 @@ def replica(url: str) -> Callable[[], None]:
 
 
 def full_for_all(url: str) -> Callable[[], None]:
-    """Let the server be full for a worker that has to connect anew, too; return what ends that."""
+    """Let the server be full for a worker that has to connect again, too; return what ends that."""
     relieve = full(url)
     with connect(url) as client:
         client.client_kill_filter(_type="normal", skipme=True)

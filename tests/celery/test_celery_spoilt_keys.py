@@ -142,7 +142,7 @@ def test_celery_has_no_key_that_is_not_looked_at(
         assert [key for key in made if not key.startswith("evertoken:")] == []
         ours = {key for key in made if key.startswith("evertoken:limit:")}
         short_lived = {key for key in made if key.endswith((".reply.celery.pidbox", "unacked_mutex"))}
-        daemon.stop(worker, beat)  # they would make their keys anew while these are spoilt
+        daemon.stop(worker, beat)  # they would write their keys while these are spoilt
         client.flushall()
         for key in made - ours - short_lived:
             client.hset(key, "a", "b") if not key.endswith(":unacked") else client.set(key, "x")

